@@ -1,0 +1,63 @@
+"""Finds and reads checkpoints, and nothing else: no Lightning, and no code from inside the file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agegender.errors import AgeGenderError
+
+
+def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path:
+    """Resolves what a user gives as weights.
+
+    Args:
+        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), or None for the newest best
+            checkpoint below `logs`.
+        logs: Where runs are.
+
+    Raises:
+        AgeGenderError: There is none.
+    """
+    if given is None:
+        found = sorted(logs.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise AgeGenderError(f"no trained model below {logs.resolve()}; train one (python train.py) or give weights=...")
+        return found[-1]
+    path = Path(given)
+    if path.is_dir():
+        for name in ("best.ckpt", "last.ckpt"):
+            if (path / "checkpoints" / name).is_file():
+                return path / "checkpoints" / name
+        raise AgeGenderError(f"{path} holds no checkpoints/best.ckpt; give a run's folder or a checkpoint")
+    if not path.is_file():
+        raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint")
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint with `weights_only=True`, on the CPU.
+
+    Returns:
+        Lightning's dictionary; `agegender` describes the network, `network` holds its weights.
+
+    Raises:
+        AgeGenderError: The file is damaged, unsafe, or not one of ours.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        described = isinstance(checkpoint, dict) and "agegender" in checkpoint
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise AgeGenderError(f"{path} can't be loaded safely as weights ({reason}); it is damaged or not ours") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
+    if not described:
+        raise AgeGenderError(f"{path} is not an agegender checkpoint: it doesn't describe its network")
+    prefix = "network."
+    state = checkpoint["state_dict"]
+    checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return checkpoint

@@ -1,0 +1,138 @@
+"""The edge between a command line and the code: errors in one line, exit codes, and what `resume=` means."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from agegender.errors import AgeGenderError, Interrupted
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2  # a command line that can't be understood
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
+    """Runs a Hydra entry point so that a user's mistake ends in one line and a non-zero exit code.
+
+    Args:
+        main: The function that `hydra.main` made.
+        config_name: Its primary config.
+        conf: Its config folder.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing and exiting itself
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        sys.argv[1:] = resume_arguments(sys.argv[1:])
+        main()
+    except Interrupted as interrupted:
+        _stop(str(interrupted), EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _stop("interrupted", EXIT_INTERRUPTED)
+    except AgeGenderError as error:
+        if wants_traceback:
+            raise
+        _stop(f"error: {error}", EXIT_ERROR)
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE)
+
+
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """Expands `resume=<run folder or checkpoint>` so that the run continues where and as it was.
+
+    The old run's own overrides come first, then the given ones; outputs go to the old run's folder. Anything else is
+    returned unchanged.
+
+    Raises:
+        AgeGenderError: There is no run or checkpoint at that place.
+    """
+    values = [argument.split("=", 1)[1] for argument in arguments if re.match(r"\+*resume=", argument)]
+    if not values or values[-1] in ("null", ""):
+        return arguments
+    if any(argument in ("-m", "--multirun") for argument in arguments):
+        raise AgeGenderError("resume= continues one run; it can't be part of a multirun (-m)")
+    given = Path(values[-1].strip("'\""))
+    run = run_folder(given)
+    saved = run / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise AgeGenderError(f"resume={given}: {saved} is missing, so the run's settings are unknown; use weights= instead")
+    from omegaconf import OmegaConf
+
+    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
+    fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
+    place = str(run).replace("'", "\\'")
+    return [*kept, *fresh, f"resume='{_checkpoint(given, run)}'", f"hydra.run.dir='{place}'"]
+
+
+def run_folder(path: Path) -> Path:
+    """Returns the folder of the run that a path (the folder itself, or one of its checkpoints) belongs to.
+
+    Raises:
+        AgeGenderError: There is nothing at that path.
+    """
+    if path.is_file():
+        return path.parent.parent
+    if path.is_dir():
+        return path
+    raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint in it")
+
+
+def _checkpoint(given: Path, run: Path) -> Path:
+    checkpoint = given if given.is_file() else run / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file():
+        raise AgeGenderError(f"resume={given}: there is no checkpoint at {checkpoint}")
+    return checkpoint
+
+
+def _explain(error: Exception, config_name: str, conf: Path) -> str:
+    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown."""
+    text = str(error)
+    cause = f"{text} {error.__cause__ or ''}"
+    unknown = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", cause)
+    if unknown:
+        parent = unknown[2].rpartition(".")[0]
+        siblings = _keys(config_name, conf, parent)
+        hint = nearest(unknown[1], siblings) if siblings else ""
+        return f"{unknown[2]} is not known; {hint} (a further argument of a library class is added with +{unknown[2]}=...)"
+    missing = re.search(r"Could not find '(\S+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*?)(?:Config search|$)", text, re.S)
+    if missing:
+        return f"{missing[1]}={missing[2]} is not known; {nearest(missing[2], missing[3].split())}"
+    group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
+    if group:
+        return f"{group[1]} is not known; {nearest(group[1], _keys(config_name, conf, ''))}"
+    return " ".join(cause.split())
+
+
+def _keys(config_name: str, conf: Path, parent: str) -> list[str]:
+    """Returns the keys below `parent` in the config as it is without overrides."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        config = compose(config_name)
+    node = OmegaConf.select(config, parent) if parent else config
+    return [str(key) for key in node] if isinstance(node, DictConfig) else []

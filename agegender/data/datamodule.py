@@ -1,0 +1,313 @@
+"""What Lightning trains on: a folder of faces becomes shuffled, resumable, augmented batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from agegender.data import synthetic
+from agegender.data.cache import CachedPixels, DecodedPixels
+from agegender.data.download import fetch_utkface
+from agegender.data.duplicates import Mode
+from agegender.data.index import FaceIndex, build_index
+from agegender.data.transforms import Augment
+from agegender.errors import AgeGenderError
+from agegender.files import default_cache_dir
+from agegender.progress import available_cores, progress_bar
+
+log = logging.getLogger(__name__)
+
+
+class Batch(TypedDict):
+    """A batch of faces.
+
+    Attributes:
+        image: uint8 `[batch, channels, size, size]`, channels last in memory; after augmentation float in [0, 1].
+        age: float32 `[batch]`, years.
+        gender: float32 `[batch]`, 0 = male, 1 = female.
+        row: int64 `[batch]`, the face's place in the index.
+    """
+
+    image: Tensor
+    age: Tensor
+    gender: Tensor
+    row: Tensor
+
+
+def step_seed(seed: int, epoch: int, step: int, purpose: str) -> int:
+    """Returns the seed of one training step's random numbers.
+
+    Every random choice of training (order, augmentation, dropout) is a function of the run's seed and of where it is,
+    not of what was drawn before. So a resumed run continues exactly, wherever it was stopped.
+    """
+    hashed = hashlib.sha256(f"{seed}:{epoch}:{step}:{purpose}".encode()).digest()
+    return int.from_bytes(hashed[:8], "big") >> 1  # torch takes 63 bits without a sign
+
+
+class FaceDataset(Dataset[Batch]):
+    """One split's faces. Read it a batch at a time: `__getitems__` is one indexed read of the pixels."""
+
+    def __init__(self, index: FaceIndex, rows: np.ndarray[Any, np.dtype[np.int64]], pixels: CachedPixels | DecodedPixels):
+        """Keeps the split's rows of the index; `pixels` reads by index row."""
+        self.index, self.rows, self.pixels = index, rows, pixels
+
+    def __len__(self) -> int:
+        """Returns the number of faces."""
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> Batch:
+        """Returns a single face as a batch of one."""
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[int]) -> Batch:
+        """Returns the faces at these places of the split as one batch (PyTorch's loader calls this once per batch)."""
+        rows = self.rows[np.asarray(items)]
+        return Batch(
+            image=torch.from_numpy(self.pixels.read(rows)).permute(0, 3, 1, 2),  # channels last in memory
+            age=torch.from_numpy(self.index.age[rows].astype(np.float32)),
+            gender=torch.from_numpy(self.index.gender[rows].astype(np.float32)),
+            row=torch.from_numpy(rows),
+        )
+
+
+class ShuffledSampler(Sampler[int]):
+    """A new order every epoch, a function of seed and epoch only; can start in the middle of one."""
+
+    def __init__(self, size: int, seed: int):
+        """Shuffles `size` items."""
+        self.size, self.seed, self.epoch, self.start = size, seed, 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch's order; Lightning calls this at the start of each."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the order, without the items that a resumed epoch has already seen."""
+        order = np.random.default_rng(step_seed(self.seed, self.epoch, 0, "order")).permutation(self.size)
+        start, self.start = self.start, 0
+        return iter(order[start:].tolist())
+
+    def __len__(self) -> int:
+        """Returns the number of items of a whole epoch."""
+        return self.size
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader that says where it is, so that a checkpoint in the middle of an epoch can be continued exactly.
+
+    Lightning saves and restores `state_dict` with the fit loop. Iteration starts at the first `next`, not at `iter`, so
+    that the sampler knows its epoch before any worker reads ahead.
+    """
+
+    sampler: ShuffledSampler
+    _handed_out = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yields the rest of the epoch's batches."""
+        self._handed_out = self.sampler.start
+        for batch in super().__iter__():
+            self._handed_out += len(batch["row"])
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the epoch and how many of its faces were handed out."""
+        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
+        finished = state["handed_out"] >= len(self.sampler)
+        self.sampler.epoch = state["epoch"] + finished
+        self.sampler.start = 0 if finished else state["handed_out"]
+
+
+class AgeGenderDataModule(pl.LightningDataModule):
+    """UTKFace-named faces for training, validation and test."""
+
+    def __init__(
+        self,
+        dir: str | None = None,
+        generate: dict[str, int] | None = None,
+        cache_dir: str | None = None,
+        cache: Literal["auto", "none"] = "auto",
+        image_size: int = 128,
+        grayscale: bool = True,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        limit: int | None = None,
+        strict: bool = False,
+        age_range: Sequence[int] = (0, 120),
+        duplicates: Mode = "near",
+        split_file: str | None = None,
+        split_seed: int = 0,
+        test_fraction: float = 0.2,
+        val_fraction: float = 0.1,
+        augment: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ):
+        """Keeps the settings; nothing is read before `prepare_data` or `setup`.
+
+        Args:
+            dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
+                downloaded; if it is None, `generate` must be given.
+            generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
+            cache_dir: Folder for decoded pixels, readings and downloads; None for the user's cache folder.
+            cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
+            image_size: Side of the pixels' square that the network sees.
+            grayscale: One channel instead of three.
+            batch_size: Faces per step (per device).
+            num_workers: Loader processes; None chooses: none with the cache (an indexed read costs less than handing a
+                batch to another process), one per core (at most 8) without.
+            limit: Use only this many faces, a fixed subset spread over the splits.
+            strict: Refuse a folder in which anything must be quarantined.
+            age_range: Lowest and highest age taken, in years.
+            duplicates: Copies that must not straddle the split: `near`, `exact` or `none`.
+            split_file: A published protocol: CSV with the columns file, split.
+            split_seed: Chooses the split; independent of the training's `seed`.
+            test_fraction: Share of all images.
+            val_fraction: Share of what is not test.
+            augment: Arguments of `Augment`; None or empty for none.
+            seed: Chooses order and augmentation.
+        """
+        super().__init__()
+        self._check(image_size, batch_size, num_workers, test_fraction, val_fraction)
+        self.dir, self.generate = dir, generate
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.cache, self.image_size, self.grayscale = cache, image_size, grayscale
+        self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
+        self._index_options: dict[str, Any] = {
+            "age_range": tuple(age_range),
+            "duplicates": duplicates,
+            "split_file": Path(split_file) if split_file else None,
+            "split_seed": split_seed,
+            "test_fraction": test_fraction,
+            "val_fraction": val_fraction,
+            "strict": strict,
+        }
+        self._augment = Augment(**augment) if augment else None
+        self._index: FaceIndex | None = None
+        self._splits: dict[str, FaceDataset] = {}
+
+    @staticmethod
+    def _check(image_size: int, batch_size: int, workers: int | None, test_fraction: float, val_fraction: float) -> None:
+        if image_size < 8 or batch_size < 1 or (workers is not None and workers < 0):
+            raise AgeGenderError(
+                f"data.image_size={image_size} must be at least 8, data.batch_size={batch_size} at least 1 and "
+                f"data.num_workers={workers} null or at least 0"
+            )
+        for name, value in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+            if not 0 < value < 1:
+                raise AgeGenderError(f"data.{name}={value} must lie between 0 and 1, both excluded")
+
+    @property
+    def split_settings(self) -> dict[str, Any]:
+        """What decided the split, as plain values: a checkpoint carries them beside the fingerprint."""
+        names = ("duplicates", "split_seed", "test_fraction", "val_fraction")
+        return {name: self._index_options[name] for name in names}
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels of a picture."""
+        return 1 if self.grayscale else 3
+
+    @property
+    def index(self) -> FaceIndex:
+        """The folder's index; `setup` must have run."""
+        if self._index is None:
+            raise RuntimeError("call setup() first")
+        return self._index
+
+    def prepare_data(self) -> None:
+        """Downloads or draws the images where there are none (Lightning calls this in one process only)."""
+        self._find_folder()
+
+    def _find_folder(self) -> Path:
+        if self.generate is not None:
+            return self._draw(**self.generate)
+        if self.dir is None:
+            raise AgeGenderError("data.dir is not set: give the folder of images, or draw faces with data=synthetic")
+        folder = Path(self.dir).expanduser()
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise AgeGenderError(f"data.dir={folder} is a file; give the folder that holds the images")
+        return fetch_utkface(self.cache_dir, folder)
+
+    def _draw(self, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
+        name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
+        folder = self.cache_dir / "synthetic" / name
+        if not folder.is_dir():
+            log.info("drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder)
+        with progress_bar("drawing faces", count) as show:
+            return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Indexes the folder, splits it and opens the pixel cache; the second call does nothing."""
+        if self._index is not None:
+            return
+        folder = self._find_folder()
+        index = build_index(folder, self.cache_dir, **self._index_options)
+        rows = {name: index.rows(name, self.limit) for name in ("train", "val", "test")}
+        pixels = self._open_pixels(index, np.sort(np.concatenate(list(rows.values()))))
+        self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
+        self._index = index
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
+        log.info("%s: %s images, split %s (copies: %s)", folder, sizes, index.fingerprint, self._index_options["duplicates"])
+
+    def _open_pixels(self, index: FaceIndex, used: np.ndarray[Any, np.dtype[np.int64]]) -> CachedPixels | DecodedPixels:
+        if self.cache == "none":
+            return DecodedPixels(index.folder, index.names, self.image_size, self.grayscale)
+        return CachedPixels(
+            index.folder, index.names, index.digests, used, self.image_size, self.grayscale, self.cache_dir
+        )
+
+    def split(self, name: Literal["train", "val", "test"]) -> FaceDataset:
+        """Returns one split's faces; `setup` must have run."""
+        return self._splits[name]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Returns shuffled, resumable batches; the last may be smaller."""
+        dataset = self.split("train")
+        return ResumableLoader(dataset, sampler=ShuffledSampler(len(dataset), self.seed), **self._loader_options())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Returns the validation faces in the index's order."""
+        return DataLoader(self.split("val"), **self._loader_options())
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Returns the test faces in the index's order."""
+        return DataLoader(self.split("test"), **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        workers = self.num_workers
+        if workers is None:
+            workers = 0 if self.cache == "auto" else min(available_cores(), 8)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "pin_memory": on_gpu,
+            "persistent_workers": workers > 0,
+            "collate_fn": _as_it_is,
+        }
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Varies training batches, on the device they were moved to; validation and test stay as they are."""
+        if self._augment is None or self.trainer is None or not self.trainer.training:
+            return batch
+        step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
+        generator = torch.Generator().manual_seed(step_seed(self.seed, self.trainer.current_epoch, step, "augment"))
+        return {**batch, "image": self._augment(batch["image"], generator)}
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Replaces PyTorch's collation: `__getitems__` returns whole batches."""
+    return batch

@@ -1,0 +1,109 @@
+"""How any picture becomes pixels: the one decoder, used by training, validation, test and prediction alike."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+# Part of every cache's key: raise it when the pixels that come out change.
+VERSION = 1
+
+ImageSource = str | Path | bytes | BinaryIO | Image.Image
+
+
+class UnreadableImageError(ValueError):
+    """A file that can't be decoded whole; the message is a reason in a few words."""
+
+
+def read_image(source: ImageSource) -> Image.Image:
+    """Reads a picture the way a person sees it: upright, opaque, 8-bit RGB.
+
+    Handles EXIF rotation, CMYK, palettes, 16-bit depth, transparency (laid on white), bilevel and grey pictures; of an
+    animation, the first frame.
+
+    Args:
+        source: A path, the bytes of a file, an open binary file, or a picture already opened by Pillow.
+
+    Returns:
+        A fully decoded picture in mode `RGB`.
+
+    Raises:
+        UnreadableImageError: The file is missing, empty, truncated, too large, or not a picture.
+    """
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its pixel limit, and refuses above: the refusal is enough.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            if isinstance(source, Image.Image):
+                return _to_rgb(ImageOps.exif_transpose(source))
+            with Image.open(source) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except UnreadableImageError:
+        raise
+    except FileNotFoundError:
+        raise UnreadableImageError("no such file") from None
+    except IsADirectoryError:
+        raise UnreadableImageError("a folder, not a picture") from None
+    except PermissionError:
+        raise UnreadableImageError("no permission to read it") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not a picture that can be read") from None
+    # A damaged file can raise almost anything from a decoder (OSError, SyntaxError, struct.error, zlib.error, ...).
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"damaged: {reason[:120]}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.width == 0 or image.height == 0:
+        raise UnreadableImageError("a picture without pixels")
+    if image.mode == "F":
+        raise UnreadableImageError("32-bit float pixels have no agreed range; save it as 8-bit or 16-bit")
+    if image.mode.startswith("I"):
+        image = _sixteen_to_eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
+        background = Image.new("RGBA", opaque.size, "white")
+        return Image.alpha_composite(background, opaque).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey to 8-bit; Pillow's own conversion clips at 255 instead, which turns a picture white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise UnreadableImageError("32-bit integer pixels have no agreed range; save it as 8-bit or 16-bit")
+    return Image.fromarray((values // 257).astype(np.uint8))
+
+
+def to_pixels(image: Image.Image, size: int, grayscale: bool) -> NDArray[np.uint8]:
+    """Turns a picture into what the network is fed: THE eval transform.
+
+    The largest centred square is cut out, made grey if asked, and resized with an antialiased bilinear filter.
+    Validation, test, prediction and the pixel cache all go through here, so that they can't drift apart.
+
+    Args:
+        image: An RGB picture from `read_image`.
+        size: Side of the result, in pixels.
+        grayscale: One luma channel (ITU-R 601-2) instead of three.
+
+    Returns:
+        uint8 array of shape `[size, size, channels]`, channels being 1 or 3.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if grayscale:
+        image = image.convert("L")
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.asarray(image, dtype=np.uint8).reshape(size, size, 1 if grayscale else 3)

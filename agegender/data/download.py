@@ -1,0 +1,83 @@
+"""Fetches UTKFace from Kaggle when the user has no copy of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from agegender.data.index import holds_faces
+from agegender.errors import AgeGenderError
+
+log = logging.getLogger(__name__)
+
+HANDLE = "jangedoo/utkface-new"  # public, no account needed; UTKFace's licence: non-commercial research
+
+
+def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
+    """Returns the folder of UTKFace's images in the cache, downloading it (about 330 MB) where it isn't there yet.
+
+    The archive is fetched and unpacked in a temporary folder that is renamed when all is well and removed when not.
+
+    Args:
+        cache_dir: The images end up in its `utkface` folder.
+        wanted: The `data.dir` that doesn't exist; for the error's text.
+
+    Raises:
+        AgeGenderError: The download failed; says the three ways on.
+    """
+    target = cache_dir / "utkface"
+    if target.is_dir():
+        return target
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".utkface-", suffix=".partial", dir=cache_dir))
+    log.info("%s does not exist: downloading UTKFace (%s, about 330 MB) into %s", wanted, HANDLE, cache_dir)
+    try:
+        unpacked = _download(work)
+        os.rename(largest_folder_of_faces(unpacked), target)
+    except AgeGenderError:
+        raise
+    except Exception as error:
+        if target.is_dir():  # another process finished first
+            return target
+        reason = " ".join(str(error).split())[:200]
+        raise AgeGenderError(
+            f"data.dir={wanted} does not exist and UTKFace could not be downloaded ({type(error).__name__}: {reason}). "
+            "Three ways on: put the folder of images at data.dir=..., go online and run this again, or train on drawn "
+            "faces with data=synthetic"
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _download(folder: Path) -> Path:
+    # kagglehub reads its folder from the environment; importing it takes a second, so only who downloads pays.
+    previous = os.environ.get("KAGGLEHUB_CACHE")
+    os.environ["KAGGLEHUB_CACHE"] = str(folder)
+    try:
+        import kagglehub
+
+        return Path(kagglehub.dataset_download(HANDLE))
+    finally:
+        if previous is None:
+            del os.environ["KAGGLEHUB_CACHE"]
+        else:
+            os.environ["KAGGLEHUB_CACHE"] = previous
+
+
+def largest_folder_of_faces(root: Path) -> Path:
+    """Returns the folder below `root` that directly holds the most UTKFace-named images.
+
+    Kaggle's archive holds the set twice (`UTKFace`, and again nested) beside a subset (`crop_part1`). Taking one folder
+    counts each image once; among equals the one nearest the root is taken, then the first by name.
+
+    Raises:
+        AgeGenderError: There is none.
+    """
+    folders = [folder for folder, _, _ in os.walk(root) if holds_faces(Path(folder))]
+    if not folders:
+        raise AgeGenderError(f"the downloaded archive of {HANDLE} holds no UTKFace-named image; set data.dir=... instead")
+    return Path(min(folders, key=lambda folder: (-len(os.listdir(folder)), folder.count(os.sep), folder)))

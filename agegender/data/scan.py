@@ -1,0 +1,158 @@
+"""What the files of a folder hold: each is read once, and again only when it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agegender.data import decode, duplicates
+from agegender.data.duplicates import THUMBNAIL, Mode
+from agegender.errors import AgeGenderError
+from agegender.files import write_whole
+from agegender.progress import map_threads
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # part of the cache's key: raise it when digests, thumbnails or reasons are made differently
+
+
+class _Reading(NamedTuple):
+    """One file as it was when it was read; `reason` is empty if it decoded whole."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+    thumbnail: NDArray[np.uint8]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The readable files of a folder.
+
+    Attributes:
+        names: File names, sorted.
+        digests: SHA-256 of each file, hexadecimal.
+        thumbnails: uint8 `[n, THUMBNAIL, THUMBNAIL]`, grey.
+        unreadable: File name to reason.
+    """
+
+    names: list[str]
+    digests: list[str]
+    thumbnails: NDArray[np.uint8]
+    unreadable: dict[str, str]
+
+
+def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> Scanned:
+    """Reads every file once: its SHA-256, whether it decodes whole, and its grey thumbnail.
+
+    Readings are kept in `cache_dir` and reused while a file's size and modification time stay the same.
+
+    Args:
+        folder: Where the files are.
+        names: Which of them to read.
+        cache_dir: Where the readings are kept.
+    """
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    kept_at = cache_dir / "scans" / f"{key}-v{VERSION}.{decode.VERSION}.npz"
+    known = _load(kept_at)
+    fresh = [name for name in names if not _is_current(folder / name, known.get(name))]
+    if fresh:
+        log.info("reading %d images of %s", len(fresh), folder)
+        known |= zip(fresh, map_threads(lambda name: _read(folder / name), fresh, "reading images"), strict=True)
+        _save(kept_at, {name: known[name] for name in names})
+    whole = [name for name in names if not known[name].reason]
+    thumbnails = [known[name].thumbnail for name in whole]
+    return Scanned(
+        names=whole,
+        digests=[known[name].digest for name in whole],
+        thumbnails=np.stack(thumbnails) if thumbnails else np.zeros((0, THUMBNAIL, THUMBNAIL), np.uint8),
+        unreadable={name: known[name].reason for name in names if known[name].reason},
+    )
+
+
+def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[np.int64]:
+    """Returns each picture's duplicate group (see `duplicates.find_groups`), computed once per set of pictures."""
+    if mode != "near":
+        return duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
+    key = hashlib.sha256("".join(scanned.digests).encode()).hexdigest()[:16]
+    kept_at = cache_dir / "scans" / f"{key}-groups-v{VERSION}.{decode.VERSION}.{duplicates.VERSION}.npy"
+    if kept_at.is_file():
+        groups: NDArray[np.int64] = np.load(kept_at, allow_pickle=False)
+        return groups
+    if len(scanned.names) > 5_000:
+        log.info("looking for near copies among %d images", len(scanned.names))
+    groups = duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
+    with write_whole(kept_at) as file:
+        np.save(file, groups)
+    return groups
+
+
+def _read(path: Path) -> _Reading:
+    blank = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
+    try:
+        status = path.stat()
+        content = path.read_bytes()
+    except OSError as error:
+        return _Reading(0, 0, "", blank, f"can't be read: {error.strerror}")
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        return _Reading(0, status.st_mtime_ns, digest, blank, "an empty file")
+    try:
+        grey = decode.read_image(content).convert("L")
+    except decode.UnreadableImageError as error:
+        return _Reading(status.st_size, status.st_mtime_ns, digest, blank, str(error))
+    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return _Reading(status.st_size, status.st_mtime_ns, digest, thumbnail, "")
+
+
+def _is_current(path: Path, reading: _Reading | None) -> bool:
+    if reading is None:
+        return False
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (reading.size, reading.mtime_ns)
+
+
+def _load(path: Path) -> dict[str, _Reading]:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            columns = [kept[name] for name in ("size", "mtime_ns", "digest", "thumbnail", "reason")]
+            names = kept["name"].tolist()
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        log.warning("%s is damaged (%s): the images are read again", path, error)
+        return {}
+    size, mtime_ns, digest, thumbnail, reason = (c if c.ndim > 1 else c.tolist() for c in columns)
+    return {
+        name: _Reading(*row) for name, row in zip(names, zip(size, mtime_ns, digest, thumbnail, reason, strict=True), strict=True)
+    }
+
+
+def _save(path: Path, readings: dict[str, _Reading]) -> None:
+    rows = list(readings.values())
+    try:
+        with write_whole(path) as file:
+            np.savez(
+                file,
+                name=np.array(list(readings)),
+                size=np.array([row.size for row in rows], np.int64),
+                mtime_ns=np.array([row.mtime_ns for row in rows], np.int64),
+                digest=np.array([row.digest for row in rows]),
+                thumbnail=np.stack([row.thumbnail for row in rows]),
+                reason=np.array([row.reason for row in rows]),
+            )
+    except OSError as error:
+        raise AgeGenderError(f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=...") from None

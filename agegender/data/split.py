@@ -1,0 +1,145 @@
+"""Which faces train, validate and test: decided by what the pictures show, never by how the files are listed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.errors import AgeGenderError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+UNUSED = "unused"
+
+
+def _uniform(seed: int, purpose: str, digest: str) -> float:
+    """Maps a picture to a number in [0, 1) that depends on nothing but the seed, the purpose and the content."""
+    hashed = hashlib.sha256(f"{seed}:{purpose}:{digest}".encode()).digest()
+    return int.from_bytes(hashed[:8], "big") / 2**64
+
+
+def assign_splits(
+    digests: Sequence[str],
+    groups: NDArray[np.int64],
+    seed: int,
+    test_fraction: float,
+    val_fraction: float,
+    protocol: Sequence[str] | None = None,
+) -> NDArray[np.str_]:
+    """Assigns each picture to `train`, `val` or `test`; pictures of one group always land together.
+
+    A group's side is decided by hashing its smallest digest with the seed. So the split depends on neither the order
+    of the files, their names, the platform, nor on unrelated files: adding a picture moves no other. The price is that
+    the shares are met on average, not to the last file (on UTKFace: within half a point).
+
+    Args:
+        digests: SHA-256 per picture.
+        groups: Per picture, the number of its duplicate group.
+        seed: Another seed, another split.
+        test_fraction: Share of all pictures.
+        val_fraction: Share of what is not test.
+        protocol: Per picture, a published side (`train`, `val`, `test`, `unused`) instead of the hashed one. If it names
+            no validation pictures, they are carved out of its training ones.
+
+    Returns:
+        Array of strings, one per picture.
+
+    Raises:
+        AgeGenderError: A side would be empty.
+    """
+    smallest: dict[int, str] = {}
+    for digest, group in zip(digests, groups.tolist(), strict=True):
+        smallest[group] = min(digest, smallest.get(group, digest))
+    keys = [smallest[group] for group in groups.tolist()]
+    if protocol is None:
+        sides = ["test" if _uniform(seed, "test", key) < test_fraction else "train" for key in keys]
+    else:
+        sides = list(protocol)
+        _report_leak(sides, groups)
+    if "val" not in sides:
+        carved = [side == "train" and _uniform(seed, "val", key) < val_fraction for side, key in zip(sides, keys, strict=True)]
+        sides = ["val" if take else side for take, side in zip(carved, sides, strict=True)]
+    for name in SPLITS:
+        if name not in sides:
+            raise AgeGenderError(
+                f"the {name} split of {len(digests)} images is empty; give more images, or change data.test_fraction, "
+                "data.val_fraction or data.split_seed"
+            )
+    return np.array(sides)
+
+
+def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
+    """Says how many test pictures of a published protocol have a copy in its training part."""
+    training = {group for side, group in zip(sides, groups.tolist(), strict=True) if side in ("train", "val")}
+    leaked = sum(side == "test" and group in training for side, group in zip(sides, groups.tolist(), strict=True))
+    if leaked:
+        log.warning("data.split_file: %d test images have a copy in its training part; its figures are flattered", leaked)
+
+
+def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> list[str]:
+    """Reads a published protocol: CSV with a header and the columns `file` and `split` (train, val or test).
+
+    Args:
+        path: The CSV file.
+        names: The readable images, in the index's order.
+        quarantined: Files of the folder that were not taken; a protocol may name them.
+
+    Returns:
+        The side of each name; `unused` for an image that the protocol doesn't list.
+
+    Raises:
+        AgeGenderError: The file is missing or malformed, or names images that are not in the folder.
+    """
+    if not path.is_file():
+        raise AgeGenderError(f"data.split_file={path} does not exist")
+    sides: dict[str, str] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"file", "split"} <= set(reader.fieldnames or ()):
+            raise AgeGenderError(f"{path} needs a header line with the columns file, split; it has {reader.fieldnames}")
+        for row in reader:
+            if row["split"] not in SPLITS:
+                raise AgeGenderError(f"{path}, line {reader.line_num}: split {row['split']!r} is not one of {SPLITS}")
+            sides[Path(row["file"]).name] = row["split"]
+    missing = sorted(set(sides) - set(names) - quarantined)
+    if missing:
+        raise AgeGenderError(f"{path} names {len(missing)} images that are not in the folder, the first {missing[0]!r}")
+    unused = sum(name not in sides for name in names)
+    if unused:
+        log.info("%s does not list %d of %d images: they are left out", path, unused, len(names))
+    return [sides.get(name, UNUSED) for name in names]
+
+
+def fingerprint(digests: Sequence[str], split: NDArray[np.str_]) -> str:
+    """Identifies a split by content: 12 hexadecimal digits over every picture and its side, whatever the file names."""
+    lines = sorted(f"{digest}:{side}\n" for digest, side in zip(digests, split.tolist(), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def limit_rows(
+    digests: Sequence[str], split: NDArray[np.str_], limit: int | None
+) -> dict[str, NDArray[np.int64]]:
+    """Returns each split's rows; with a limit, a fixed subset of that many pictures in the same proportions.
+
+    Which pictures stay is decided by their content, so a smaller limit's subset lies within a larger one's, and no
+    picture changes sides.
+    """
+    rows = {name: np.flatnonzero(split == name) for name in SPLITS}
+    total = sum(len(part) for part in rows.values())
+    if limit is None or limit >= total:
+        return rows
+    if limit < len(SPLITS):
+        raise AgeGenderError(f"data.limit={limit} is too small: each of {', '.join(SPLITS)} needs at least one image")
+    counts = {name: max(1, limit * len(part) // total) for name, part in rows.items()}
+    counts["train"] = limit - counts["val"] - counts["test"]
+    for name, part in rows.items():
+        ranked = sorted(part.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))
+        rows[name] = np.sort(np.array(ranked[: counts[name]], dtype=np.int64))
+    return rows

@@ -1,0 +1,68 @@
+"""The plain convolutional trunk of the classic notebooks: convolution, pooling, ReLU, once per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from agegender.errors import AgeGenderError
+
+
+class ConvStack(nn.Module):
+    """Stages of Conv2d, optional batch norm, 2x2 max-pooling and ReLU, flattened at the end.
+
+    Pooling comes before the ReLU: both are monotonic, so the result is the same as after it, on a quarter of the data.
+
+    Attributes:
+        features: Number of features that `forward` returns per picture.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        kernel_size: int = 3,
+        padding: Literal["valid", "same"] = "valid",
+        batch_norm: bool = False,
+        conv_dropout: float = 0.0,
+    ):
+        """Builds the stages.
+
+        Args:
+            in_channels: Colour channels of the pictures.
+            image_size: Side of the pictures, in pixels.
+            channels: Filters of each stage; each halves the side.
+            kernel_size: Side of the filters.
+            padding: `valid` (none) or `same`.
+            batch_norm: Normalise each stage's convolution over the batch.
+            conv_dropout: Probability of dropping a whole channel after each stage.
+
+        Raises:
+            AgeGenderError: The pictures are too small for so many stages.
+        """
+        super().__init__()
+        stages: list[nn.Module] = []
+        side, previous = image_size, in_channels
+        for width in channels:
+            stages.append(nn.Conv2d(previous, width, kernel_size, padding=padding, bias=not batch_norm))
+            if batch_norm:
+                stages.append(nn.BatchNorm2d(width))
+            stages += [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+            if conv_dropout:
+                stages.append(nn.Dropout2d(conv_dropout))
+            side, previous = (side if padding == "same" else side - kernel_size + 1) // 2, width
+            if side < 1:
+                raise AgeGenderError(
+                    f"data.image_size={image_size} is too small for {len(channels)} stages of model.channels with "
+                    f"model.padding={padding}; use larger images, fewer stages or model.padding=same"
+                )
+        self.stages = nn.Sequential(*stages, nn.Flatten())
+        self.features = previous * side * side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        features: Tensor = self.stages(images)
+        return features

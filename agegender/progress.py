@@ -1,0 +1,57 @@
+"""Work over many files, on all cores, with a progress bar for whoever watches a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use (a container or a job scheduler may give fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on standard error if that is a terminal, and gives a function that says how much is done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Yields the items under a progress bar."""
+    with progress_bar(description, total) as show:
+        for done, item in enumerate(items, 1):
+            yield item
+            show(done)
+
+
+def map_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], description: str, chunk: int = 512
+) -> Iterator[Result]:
+    """Applies `work` to every item on all cores and yields the results in order.
+
+    Threads, not processes: Pillow's decoders and filters and hashlib release the interpreter lock, and threads need
+    neither a guarded main module nor pickling. Items are handed out in chunks, so that memory doesn't grow with them.
+    """
+
+    def results() -> Iterator[Result]:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for start in range(0, len(items), chunk):
+                yield from pool.map(work, items[start : start + chunk])
+
+    return track(results(), description, len(items))

@@ -1,0 +1,160 @@
+"""What happens around training: stopping cleanly, timing, the test's CSV, and TensorBoard's HPARAMS tab."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import statistics
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from agegender.data.datamodule import Batch
+from agegender.data.index import FaceIndex
+from agegender.errors import Interrupted
+from agegender.files import write_whole
+
+
+class StopOnCtrlC(Callback):
+    """Ctrl-C finishes the step under way, writes `last.ckpt` and stops; a second one stops at once.
+
+    Lightning's own answer is to break off wherever the code happens to be, perhaps between two weight updates.
+    """
+
+    def __init__(self, last_checkpoint: Path):
+        """Says where the checkpoint goes."""
+        self.last_checkpoint, self._asked, self._previous = last_checkpoint, False, signal.SIG_DFL
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over Ctrl-C for the time of the training."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)  # type: ignore[assignment]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops between two steps; after an epoch's last step, validation comes first."""
+        if self._asked and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(self.last_checkpoint)
+            batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
+            raise Interrupted(self._message(f"in epoch {trainer.current_epoch + 1} after {batches}"))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives Ctrl-C back; a wish that came with the last step ends the run here."""
+        self._give_back()
+        if self._asked:
+            raise Interrupted(self._message("after the last epoch"))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Gives Ctrl-C back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _message(self, where: str) -> str:
+        run = self.last_checkpoint.parent.parent
+        return f"interrupted {where}; continue with: python train.py resume={run}"
+
+
+class Stopwatch(Callback):
+    """Measures seconds per epoch, validation included, and training images per second, validation excluded."""
+
+    def __init__(self) -> None:
+        """Starts with no epoch measured."""
+        self.epochs: list[float] = []
+        self.training: list[float] = []
+        self.images = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the epoch's clock."""
+        self._start, self._validating = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the validation's clock."""
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops the validation's clock."""
+        self._validating = time.perf_counter() - self._validation_start
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops the epoch's clock."""
+        elapsed = time.perf_counter() - self._start
+        self.epochs.append(elapsed)
+        self.training.append(elapsed - self._validating)
+        self.images = len(trainer.datamodule.split("train"))  # type: ignore[attr-defined]
+
+    def figures(self) -> dict[str, float]:
+        """Returns medians over the epochs measured, and the sum; empty if there were none."""
+        if not self.epochs:
+            return {}
+        return {
+            "seconds_per_epoch": round(statistics.median(self.epochs), 3),
+            "images_per_second": round(self.images / statistics.median(self.training), 1),
+            "train_seconds": round(sum(self.epochs), 1),
+        }
+
+
+class Answers:
+    """The answers of one pass over a split, gathered on the device and moved to the CPU once, at the end."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._batches: list[dict[str, Tensor]] = []
+
+    def add(self, outputs: Any) -> None:
+        """Adds one step's answers: row, age_pred, p_female."""
+        self._batches.append(outputs)
+
+    def take(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns all answers as arrays, in the order of their rows, and starts anew."""
+        columns = {name: torch.cat([batch[name] for batch in self._batches]).cpu().numpy() for name in self._batches[0]}
+        self._batches.clear()
+        # A sampler that pads for several devices hands some rows out twice: each counts once.
+        rows, first = np.unique(columns["row"], return_index=True)
+        return {name: column[first] for name, column in columns.items()} | {"row": rows}
+
+
+class PredictionsCsv(Callback):
+    """Writes the test's answers, one line per picture."""
+
+    def __init__(self, path: Path, index: FaceIndex):
+        """Says where to, and whose pictures they are."""
+        self.path, self.index, self._answers = path, index, Answers()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the batch's answers."""
+        self._answers.add(outputs)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the file."""
+        answers = self._answers.take()
+        with write_whole(self.path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "age", "age_pred", "gender", "p_female", "group"])
+            for row, age, p_female in zip(answers["row"], answers["age_pred"], answers["p_female"], strict=True):
+                path = self.index.folder / self.index.names[row]
+                truth = self.index.age[row], self.index.gender[row], self.index.group[row]
+                writer.writerow([path, truth[0], f"{age:.3f}", truth[1], f"{p_female:.5f}", truth[2]])

@@ -1,0 +1,61 @@
+"""What is measured, under the names that everything else relies on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
+
+
+class CumulativeScore(Metric):
+    """Share of ages within `years` of the truth (CS@k): the field's standard companion of the MAE.
+
+    Introduced by Geng et al., "Automatic Age Estimation Based on Facial Aging Patterns", TPAMI 2007.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    within: Tensor
+    total: Tensor
+
+    def __init__(self, years: float = 5.0):
+        """Sets the tolerance, in years; an error of exactly that much counts as within."""
+        super().__init__()
+        self.years = years
+        self.add_state("within", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Counts predicted and true ages, both `[batch]` in years."""
+        self.within += ((preds - target).abs() <= self.years).sum()
+        self.total += target.numel()
+
+    def compute(self) -> Tensor:
+        """Returns the share, from 0 to 1."""
+        return self.within / self.total
+
+
+class StageMetrics(nn.Module):
+    """The metrics of one stage (train, val or test), accumulated on the device over an epoch."""
+
+    def __init__(self, stage: str):
+        """Names every metric `stage/...`."""
+        super().__init__()
+        self.age = MetricCollection(
+            {"age_mae": MeanAbsoluteError(), "age_mse": MeanSquaredError(), "age_cs5": CumulativeScore(5.0)},
+            prefix=f"{stage}/",
+        )
+        self.gender = MetricCollection({"gender_acc": BinaryAccuracy(), "gender_auroc": BinaryAUROC()}, prefix=f"{stage}/")
+
+    def update(self, years: Tensor, age: Tensor, p_female: Tensor, gender: Tensor) -> None:
+        """Adds a batch of answers and truths, each `[batch]`; ages in years, gender 0 or 1."""
+        self.age.update(years, age)
+        self.gender.update(p_female, gender.int())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns the epoch's figures by name and starts anew."""
+        figures: dict[str, Tensor] = self.age.compute() | self.gender.compute()
+        self.age.reset()
+        self.gender.reset()
+        return figures

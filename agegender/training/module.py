@@ -1,0 +1,140 @@
+"""How the network is trained: one step for three stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+
+import agegender
+from agegender.data.datamodule import Batch, step_seed
+from agegender.models.network import AgeGenderNet
+from agegender.training.build import build
+from agegender.training.metrics import StageMetrics
+
+
+class AgeGenderModule(pl.LightningModule):
+    """Trains an `AgeGenderNet` on ages and genders together.
+
+    The loss is `loss.gender * BCE + loss.age * age loss`. The age loss is counted in units of about one standard
+    deviation of the ages (see `models/age.py`), so that with weights of 1 both parts start at about the same size.
+    """
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        optim: dict[str, Any],
+        loss: dict[str, float] | None = None,
+        split: dict[str, Any] | None = None,
+        seed: int = 0,
+    ):
+        """Builds the network; every argument is a plain value, so that a checkpoint loads with `weights_only=True`.
+
+        Args:
+            network: Arguments of `AgeGenderNet`.
+            optim: `optimizer` (with `_target_`) and `schedule` (null, or `warmup` and `final`, see `warmup_cosine`).
+            loss: Weights of `age` and `gender`; 1 each by default.
+            split: What the network was trained on: the split's `fingerprint` and settings. Travels in the checkpoint.
+            seed: Chooses dropout masks.
+        """
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        # Channels last is how the pixels lie in the cache, and a third faster for convolutions on a CPU.
+        self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
+        self.weights = loss or {"age": 1.0, "gender": 1.0}
+        self.optim, self.seed = optim, seed
+        self.metrics = torch.nn.ModuleDict({f"{stage}_metrics": StageMetrics(stage) for stage in ("train", "val", "test")})
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers for images `[batch, channels, size, size]`: ages in years `[batch]`, p_female `[batch]`."""
+        outputs = self.network(images)
+        return self.network.years(outputs), outputs.gender.sigmoid()
+
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """Measures one batch; returns the loss and the answers per face (row, age_pred, p_female)."""
+        outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
+        age_loss = self.network.coding.loss(outputs.age, batch["age"])
+        gender_loss = functional.binary_cross_entropy_with_logits(outputs.gender, batch["gender"])
+        loss = self.weights["age"] * age_loss + self.weights["gender"] * gender_loss
+        with torch.no_grad():
+            years, p_female = self.network.years(outputs), outputs.gender.sigmoid()
+            self.metrics[f"{stage}_metrics"].update(years, batch["age"], p_female, batch["gender"])
+        losses = {f"{stage}/loss": loss, f"{stage}/age_loss": age_loss, f"{stage}/gender_loss": gender_loss}
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch["row"]))
+        return loss, {"row": batch["row"], "age_pred": years, "p_female": p_female}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
+        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, "step"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the batch's loss."""
+        return self._step(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns the answers per face; see `_step`."""
+        return self._step(batch, "val")[1]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns the answers per face; see `_step`."""
+        return self._step(batch, "test")[1]
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training figures; in the epoch of a mid-epoch resume they cover its rest only."""
+        self._log_metrics("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation figures."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test figures."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        figures = self.metrics[f"{stage}_metrics"].compute()
+        for name, value in figures.items():
+            self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Builds the optimiser and, if there is one, the schedule, which moves every step."""
+        optimizer = build(self.optim["optimizer"], params=self.network.parameters())
+        schedule: Mapping[str, float] | None = self.optim.get("schedule")
+        if schedule is None:
+            return {"optimizer": optimizer}
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, **schedule))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a stranger needs to use the checkpoint without this run's config; see `prediction/predictor.py`."""
+        checkpoint["agegender"] = {
+            "version": agegender.__version__,
+            "network": self.hparams["network"],
+            "labels": {"gender": ["male", "female"], "age": "years"},
+            "split": self.hparams["split"],
+        }
+
+
+def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
+    """Returns the factor of the learning rate at a step: a linear warm-up, then half a cosine.
+
+    The cosine is that of Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
+
+    Args:
+        step: From 0.
+        steps: Length of the whole training.
+        warmup: Share of the steps in which the rate rises to its full value.
+        final: Factor that is left at the end.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    progress = min(1.0, (step - rising) / max(1, steps - rising))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

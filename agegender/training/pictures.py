@@ -1,0 +1,138 @@
+"""Pictures for TensorBoard, drawn with Pillow: faces with answers, predicted against true age, the gender confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from agegender.data.datamodule import Batch, FaceDataset
+from agegender.training.callbacks import Answers
+
+INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)
+LETTERS = ("M", "F")
+
+
+class Pictures(Callback):
+    """Adds three pictures to TensorBoard after every validation; does nothing with other loggers."""
+
+    def __init__(self, faces: int = 16):
+        """Sets how many validation faces the grid shows; they are spread over the split and stay the same."""
+        self.faces, self._answers = faces, Answers()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the batch's answers."""
+        self._answers.add(outputs)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws and logs the pictures."""
+        answers = self._answers.take()
+        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not writers or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        dataset: FaceDataset = trainer.datamodule.split("val")  # type: ignore[attr-defined]
+        age, gender = dataset.index.age[answers["row"]], dataset.index.gender[answers["row"]]
+        pictures = {
+            "val/faces": face_grid(dataset, answers, self.faces),
+            "val/age_true_vs_predicted": age_scatter(age, answers["age_pred"]),
+            "val/gender_confusion": confusion_matrix(gender, answers["p_female"] >= 0.5),
+        }
+        for writer in writers:
+            for name, picture in pictures.items():
+                writer.add_image(name, np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int, side: int = 128) -> Image.Image:
+    """Draws faces in a grid, each captioned "true -> predicted" (age and gender letter).
+
+    Args:
+        dataset: Whose faces they are.
+        answers: Arrays `row`, `age_pred` and `p_female`.
+        count: How many faces, spread evenly over the answers.
+        side: Side of each face in the picture, in pixels.
+    """
+    chosen = np.unique(np.linspace(0, len(answers["row"]) - 1, count).astype(int))
+    columns = int(np.ceil(np.sqrt(len(chosen))))
+    cell, caption = side + 4, 20
+    rows = int(np.ceil(len(chosen) / columns))
+    sheet = Image.new("RGB", (columns * cell, rows * (cell + caption)), PAPER)
+    draw, index = ImageDraw.Draw(sheet), dataset.index
+    for place, i in enumerate(chosen):
+        row = answers["row"][i]
+        pixels = dataset.pixels.read(np.array([row]))[0]
+        face = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+        left, top = place % columns * cell, place // columns * (cell + caption)
+        sheet.paste(face.resize((side, side)).convert("RGB"), (left + 2, top + 2))
+        truth = f"{index.age[row]} {LETTERS[index.gender[row]]}"
+        answer = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] >= 0.5)]}"
+        middle = (left + cell // 2, top + cell + caption // 2)
+        draw.text(middle, f"{truth} -> {answer}", INK, _font(14), anchor="mm")
+    return sheet
+
+
+def age_scatter(true: NDArray[Any], predicted: NDArray[Any], side: int = 420) -> Image.Image:
+    """Draws predicted against true age, in years, with the diagonal on which a perfect model's answers lie."""
+    top = max(100, int(np.ceil(max(true.max(), predicted.max()) / 20)) * 20)
+    margin, scale = 46, (side - 60) / top
+    sheet = Image.new("RGB", (side, side), PAPER)
+    draw = ImageDraw.Draw(sheet, "RGBA")
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return margin + x * scale, side - margin - y * scale
+
+    for tick in range(0, top + 1, 20):
+        draw.line([place(tick, 0), place(tick, top)], (*INK, 30))
+        draw.line([place(0, tick), place(top, tick)], (*INK, 30))
+        draw.text((place(tick, 0)[0], side - margin + 6), str(tick), INK, _font(12), anchor="ma")
+        draw.text((margin - 6, place(0, tick)[1]), str(tick), INK, _font(12), anchor="rm")
+    draw.line([place(0, 0), place(top, top)], INK, 1)
+    for x, y in zip(true.tolist(), predicted.tolist(), strict=True):
+        left, up = place(x, y)
+        draw.ellipse((left - 2, up - 2, left + 2, up + 2), (*ACCENT, 90))
+    draw.text((side / 2, side - 8), "true age, years", INK, _font(13), anchor="ms")
+    draw.text((margin, 6), "predicted age, years", INK, _font(13), anchor="la")
+    return sheet
+
+
+def confusion_matrix(
+    true: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str] = ("male", "female"), side: int = 420
+) -> Image.Image:
+    """Draws how often each true label (rows) got each answer (columns), with counts and shares of the row."""
+    counts = np.zeros((2, 2), dtype=int)
+    np.add.at(counts, (true.astype(int), predicted.astype(int)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    margin = 70
+    cell = (side - margin) // 2
+    sheet = Image.new("RGB", (side, side), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i in range(2):
+        for j in range(2):
+            left, top, share = margin + j * cell, margin + i * cell, float(shares[i, j])
+            fill = tuple(round(255 + (c - 255) * share) for c in ACCENT)
+            draw.rectangle((left, top, left + cell - 3, top + cell - 3), fill)
+            ink = PAPER if share > 0.6 else INK
+            middle = (left + cell // 2, top + cell // 2)
+            draw.text(middle, f"{counts[i, j]}\n{100 * share:.1f} %", ink, _font(20), anchor="mm", align="center")
+        draw.text((margin + i * cell + cell // 2, margin - 8), labels[i], INK, _font(14), anchor="ms")
+        draw.text((margin - 8, margin + i * cell + cell // 2), labels[i], INK, _font(14), anchor="rm")
+    draw.text((margin + cell, 18), "predicted", INK, _font(15), anchor="ms")
+    draw.text((6, margin - 8), "true", INK, _font(15), anchor="ls")
+    return sheet

@@ -1,0 +1,47 @@
+"""What a person sees while training: a bar on a terminal, a line per epoch in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+log = logging.getLogger(__name__)
+
+
+class _Bar(RichProgressBar):
+    """Lightning's Rich bar without the experiment's version number, which says nothing here."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+        metrics: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class _Lines(Callback):
+    """One line per epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        log.info("epoch %d/%s: %s", trainer.current_epoch + 1, trainer.max_epochs, _figures(trainer))
+
+
+def _figures(trainer: pl.Trainer) -> str:
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    parts = [f"train loss {values['train/loss']:.3f}"] if "train/loss" in values else []
+    if "val/age_mae" in values:
+        parts.append(f"validation age MAE {values['val/age_mae']:.2f} years")
+        parts.append(f"gender accuracy {100 * values['val/gender_acc']:.1f} %")
+    return ", ".join(parts)
+
+
+def Progress(leave: bool = True, refresh_rate: int = 1) -> Callback:  # noqa: N802 - stands for a class in a config
+    """Returns a progress bar if standard output is a terminal, else a callback that logs a line per epoch.
+
+    Args:
+        leave: Keep each epoch's bar, with its figures, on the screen.
+        refresh_rate: Batches between two updates of the bar.
+    """
+    return _Bar(leave=leave, refresh_rate=refresh_rate) if sys.stdout.isatty() else _Lines()

@@ -1,0 +1,129 @@
+"""What a run says at its end: `metrics.json`, the HPARAMS tab, and a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+import agegender
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.files import write_whole
+from agegender.training.callbacks import Stopwatch
+from agegender.training.module import AgeGenderModule
+
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
+_ROWS = {
+    "age_mae": ("age MAE, years", "{:.2f}"),
+    "age_cs5": ("age within 5 years (CS@5)", "{:.1%}"),
+    "gender_acc": ("gender accuracy", "{:.2%}"),
+    "gender_auroc": ("gender AUROC", "{:.4f}"),
+}
+
+
+def write_results(
+    path: Path,
+    settings: dict[str, Any],
+    figures: dict[str, float],
+    score: float,
+    data: AgeGenderDataModule,
+    module: AgeGenderModule,
+    trainer: pl.Trainer,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Writes every final figure and what it takes to trust it, as one flat JSON object; returns it.
+
+    `val/...` and `test/...` are those of the best checkpoint. `baseline/...` is what answering the training median age
+    and the training majority's gender would score on the same test pictures.
+    """
+    sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    results = {
+        **{name: value for name, value in figures.items() if math.isfinite(value)},
+        **_baseline(data),
+        "best_score": score,
+        "monitor": settings["monitor"],
+        "epochs": trainer.current_epoch if settings["fit"] else 0,
+        **watch.figures(),
+        "split_fingerprint": data.index.fingerprint,
+        **sizes,
+        "images/quarantined": len(data.index.quarantine),
+        "parameters": sum(weight.numel() for weight in module.network.parameters()),
+        "seed": settings["seed"],
+        "overrides": " ".join(HydraConfig.get().overrides.task),
+        "hardware": _hardware(trainer),
+        "precision": trainer.precision,
+        "version/agegender": agegender.__version__,
+        "version/python": platform.python_version(),
+        **{f"version/{name}": version(name) for name in _PACKAGES},
+    }
+    with write_whole(path, "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=2)
+        file.write("\n")
+    return results
+
+
+def _baseline(data: AgeGenderDataModule) -> dict[str, float]:
+    train, test = data.split("train"), data.split("test")
+    median = float(np.median(data.index.age[train.rows]))
+    majority = round(float(data.index.gender[train.rows].mean()))
+    return {
+        "baseline/age_mae": float(np.abs(data.index.age[test.rows] - median).mean()),
+        "baseline/gender_acc": float((data.index.gender[test.rows] == majority).mean()),
+    }
+
+
+def _hardware(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def log_hyperparameters(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Fills TensorBoard's HPARAMS tab: the flat settings beside the best checkpoint's figures."""
+    chosen = {key: value for key, value in settings.items() if key not in ("callbacks", "logger", "resume", "weights")}
+    final = {key: value for key, value in results.items() if key.startswith(("val/", "test/"))}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # Under another name than the curves': TensorBoard would append the final value to them.
+            logger.log_hyperparams(_flat(chosen), {f"best/{name}": value for name, value in final.items()})
+            logger.save()
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        flat: dict[str, Any] = {}
+        for key, value in node.items():
+            flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: node if isinstance(node, bool | int | float | str) else str(node)}
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """Prints the final table."""
+    table = Table("", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}")
+    for name, (label, form) in _ROWS.items():
+        cells = [results.get(f"{stage}/{name}") for stage in ("val", "test", "baseline")]
+        table.add_row(label, *("" if value is None else form.format(value) for value in cells))
+    console = Console()
+    console.print(table)
+    console.print(f"everything is in {folder}", soft_wrap=True, highlight=False)

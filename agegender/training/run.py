@@ -1,0 +1,177 @@
+"""One run from its config to its figures: check, build, fit, test, write. All the Hydra glue is here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from agegender.checkpoint import find_checkpoint, load_checkpoint
+from agegender.cli import run_folder
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.errors import AgeGenderError
+from agegender.training.build import build
+from agegender.training.callbacks import PredictionsCsv, Stopwatch, StopOnCtrlC
+from agegender.training.config import check_config
+from agegender.training.module import AgeGenderModule
+from agegender.training.results import log_hyperparameters, print_results, write_results
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float:
+    """Trains, validates and tests as the config says, and leaves the results in Hydra's output folder.
+
+    Args:
+        config: The composed `conf/train.yaml`.
+
+    Returns:
+        The best validation score (`config.monitor`): what a sweep minimises.
+
+    Raises:
+        AgeGenderError: Anything that the user can mend.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check_config(settings)
+    _check_hardware(settings["trainer"])
+    _quieten()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+
+    data = _build_data(settings, weights)
+    data.prepare_data()
+    data.setup()
+    data.index.write_csv(folder / "index.csv")
+    data.index.write_quarantine(folder / "quarantine.csv")
+    if data.index.quarantine:
+        where = folder / "quarantine.csv"
+        log.warning("%d files quarantined; each with its reason in %s", len(data.index.quarantine), where)
+    module = _build_module(settings, data, weights)
+    watch = Stopwatch()
+    trainer = _build_trainer(settings, data, folder, watch)
+
+    if settings["fit"]:
+        resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
+        if resume:
+            _check_resumable(module, resume)
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    best = _best(trainer) if settings["fit"] else None
+    figures = dict(_evaluate(trainer.validate, module, data, best))
+    score = float(trainer.callback_metrics[settings["monitor"]])
+    if settings["test"]:
+        figures |= _evaluate(trainer.test, module, data, best)
+    results = write_results(folder / "metrics.json", settings, figures, score, data, module, trainer, watch)
+    log_hyperparameters(trainer, settings, results)
+    print_results(results, folder)
+    return score
+
+
+def _check_hardware(trainer: dict[str, Any]) -> None:
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise AgeGenderError(
+            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check the "
+            "driver (nvidia-smi) and that this PyTorch was built for it"
+        )
+
+
+def _quieten() -> None:
+    """Hides what Lightning says about itself on every run; what it says about this run stays."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.accelerators.cuda").setLevel(logging.WARNING)
+    # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+
+
+def _build_data(settings: dict[str, Any], weights: dict[str, Any] | None) -> AgeGenderDataModule:
+    options = dict(settings["data"])
+    if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
+        network = weights["agegender"]["network"]
+        options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
+    return AgeGenderDataModule(**options, augment=settings["augment"], seed=settings["seed"])
+
+
+def _build_module(
+    settings: dict[str, Any], data: AgeGenderDataModule, weights: dict[str, Any] | None
+) -> AgeGenderModule:
+    network = {"image_size": data.image_size, "in_channels": data.channels, "age": settings["age"], **settings["model"]}
+    if weights and not settings["fit"]:
+        network = weights["agegender"]["network"]
+    split = {"fingerprint": data.index.fingerprint, **data.split_settings}
+    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule")}
+    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
+    if weights:
+        _load_weights(module, weights, settings["weights"])
+        trained_on = (weights["agegender"]["split"] or {}).get("fingerprint")
+        if trained_on != data.index.fingerprint:
+            log.warning(
+                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of these "
+                "test pictures were trained on and the figures are flattered",
+                trained_on,
+                data.index.fingerprint,
+            )
+    return module
+
+
+def _load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
+    theirs, ours = weights["agegender"]["network"], module.hparams["network"]
+    different = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    try:
+        module.network.load_state_dict(weights["network"])
+    except RuntimeError:
+        pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
+        raise AgeGenderError(f"weights={source} don't fit this network ({pairs}); set the model as it was") from None
+
+
+def _build_trainer(
+    settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch
+) -> pl.Trainer:
+    callbacks: list[Callback] = [build(node) for node in (settings["callbacks"] or {}).values() if node is not None]
+    callbacks += [watch, PredictionsCsv(folder / "predictions.csv", data.index)]
+    callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
+    loggers = [build(node) for node in (settings["logger"] or {}).values() if node is not None]
+    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    try:
+        trainer: pl.Trainer = build(
+            settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
+        raise AgeGenderError(f"the trainer's settings can't be used: {' '.join(str(error).split())}") from None
+    return trainer
+
+
+def _check_resumable(module: AgeGenderModule, checkpoint: Path) -> None:
+    """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them."""
+    theirs = load_checkpoint(checkpoint)["hyper_parameters"]
+    ours = dict(module.hparams)
+    different = [
+        f"{group}: {theirs.get(group)} was {ours.get(group)}" for group in ours if theirs.get(group) != ours.get(group)
+    ]
+    if different:
+        raise AgeGenderError(
+            f"resume={run_folder(checkpoint)} continues a run as it was, but these settings changed: {'; '.join(different)}"
+            ". Put them back, or start anew from its weights with weights=..."
+        )
+
+
+def _best(trainer: pl.Trainer) -> Path:
+    callback = trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
+        raise AgeGenderError("no best checkpoint was written; keep callbacks.checkpoint and at least one validation")
+    return Path(callback.best_model_path)
+
+
+def _evaluate(method: Any, module: AgeGenderModule, data: AgeGenderDataModule, best: Path | None) -> dict[str, float]:
+    figures: dict[str, float] = method(
+        module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True if best else None
+    )[0]
+    return figures

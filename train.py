@@ -1,0 +1,20 @@
+"""Trains and tests a model: `python train.py experiment=quickstart`; `python train.py --help` lists the settings."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from agegender.cli import launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float:
+    """Runs one training; what it returns is what a sweep minimises."""
+    from agegender.training.run import run  # imports torch: `--help` and typing mistakes answer without it
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    launch(main, "train", Path(__file__).parent / "conf")
