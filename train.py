@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from agegender.cli import launch
+from agegender.cli import launch, one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -13,7 +15,8 @@ def main(config: DictConfig) -> float:
     """Runs one training; what it returns is what a sweep minimises."""
     from agegender.training.run import run  # imports torch: `--help` and typing mistakes answer without it
 
-    return run(config)
+    with one_line_errors(reraise=HydraConfig.get().mode is RunMode.MULTIRUN):
+        return run(config)
 
 
 if __name__ == "__main__":

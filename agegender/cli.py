@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,32 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        sys.argv[1:] = resume_arguments(sys.argv[1:])
-        main()
-    except Interrupted as interrupted:
-        _stop(str(interrupted), EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        _stop("interrupted", EXIT_INTERRUPTED)
-    except AgeGenderError as error:
-        if wants_traceback:
-            raise
-        _stop(f"error: {error}", EXIT_ERROR)
+        with one_line_errors():
+            sys.argv[1:] = resume_arguments(sys.argv[1:])
+            main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE)
+
+
+@contextmanager
+def one_line_errors(reraise: bool = False) -> Iterator[None]:
+    """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
+
+    A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
+
+    Args:
+        reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others.
+    """
+    try:
+        yield
+    except (AgeGenderError, KeyboardInterrupt) as error:
+        if reraise:
+            raise
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            _stop(str(error) or "interrupted", EXIT_INTERRUPTED)
+        _stop(f"error: {error}", EXIT_ERROR)
 
 
 def _stop(line: str, code: int) -> None:

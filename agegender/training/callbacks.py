@@ -78,6 +78,8 @@ class Stopwatch(Callback):
         self.epochs: list[float] = []
         self.training: list[float] = []
         self.images = 0
+        self._start: float | None = None  # stays so for the rest of an epoch that was resumed in its middle
+        self._validating = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
@@ -93,6 +95,8 @@ class Stopwatch(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the epoch's clock."""
+        if self._start is None:
+            return
         elapsed = time.perf_counter() - self._start
         self.epochs.append(elapsed)
         self.training.append(elapsed - self._validating)
