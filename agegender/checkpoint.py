@@ -25,7 +25,9 @@ def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path
     if given is None:
         found = sorted(logs.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
-            raise AgeGenderError(f"no trained model below {logs.resolve()}; train one (python train.py) or give weights=...")
+            raise AgeGenderError(
+                f"no trained model below {logs.resolve()}; train one (python train.py) or give weights=..."
+            )
         return found[-1]
     path = Path(given)
     if path.is_dir():
@@ -52,7 +54,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         described = isinstance(checkpoint, dict) and "agegender" in checkpoint
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
-        raise AgeGenderError(f"{path} can't be loaded safely as weights ({reason}); it is damaged or not ours") from None
+        raise AgeGenderError(
+            f"{path} can't be loaded safely as weights ({reason}); it is damaged or not ours"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
     if not described:

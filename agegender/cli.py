@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agegender.errors import AgeGenderError, Interrupted
+from agegender.errors import AgeGenderError, InterruptedRunError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # a command line that can't be understood
@@ -22,7 +22,9 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
     names = sorted(valid)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"there are {', '.join(names)}" if names else "nothing can be set there"
 
 
 def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
@@ -62,7 +64,7 @@ def one_line_errors(reraise: bool = False) -> Iterator[None]:
     except (AgeGenderError, KeyboardInterrupt) as error:
         if reraise:
             raise
-        if isinstance(error, Interrupted | KeyboardInterrupt):
+        if isinstance(error, InterruptedRunError | KeyboardInterrupt):
             _stop(str(error) or "interrupted", EXIT_INTERRUPTED)
         _stop(f"error: {error}", EXIT_ERROR)
 
@@ -90,7 +92,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     run = run_folder(given)
     saved = run / ".hydra" / "overrides.yaml"
     if not saved.is_file():
-        raise AgeGenderError(f"resume={given}: {saved} is missing, so the run's settings are unknown; use weights= instead")
+        raise AgeGenderError(
+            f"resume={given}: {saved} is missing, so the run's settings are unknown; use weights= instead"
+        )
     from omegaconf import OmegaConf
 
     kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
@@ -127,9 +131,11 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
     if unknown:
         parent = unknown[2].rpartition(".")[0]
         siblings = _keys(config_name, conf, parent)
-        hint = nearest(unknown[1], siblings) if siblings else ""
-        return f"{unknown[2]} is not known; {hint} (a further argument of a library class is added with +{unknown[2]}=...)"
-    missing = re.search(r"Could not find '(\S+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*?)(?:Config search|$)", text, re.S)
+        further = f" (add a further argument of that class with +{unknown[2]}=...)" if "_target_" in siblings else ""
+        return f"{unknown[2]} is not known; {nearest(unknown[1], siblings)}{further}"
+    missing = re.search(
+        r"Could not find '(\S+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*?)(?:Config search|$)", text, re.S
+    )
     if missing:
         return f"{missing[1]}={missing[2]} is not known; {nearest(missing[2], missing[3].split())}"
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
@@ -139,13 +145,18 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
 
 
 def _keys(config_name: str, conf: Path, parent: str) -> list[str]:
-    """Returns the keys below `parent` in the config as it is without overrides."""
+    """Returns the keys below `parent` in the config with the groups that the command line chose, and nothing else."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = compose(config_name)
+        groups = [argument for argument in sys.argv[1:] if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
+        try:
+            config = compose(config_name, [choice for choice in groups if (conf / choice.split("=")[0]).is_dir()])
+        except HydraException:
+            config = compose(config_name)
     node = OmegaConf.select(config, parent) if parent else config
     return [str(key) for key in node] if isinstance(node, DictConfig) else []

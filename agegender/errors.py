@@ -8,5 +8,5 @@ class AgeGenderError(Exception):
     """
 
 
-class Interrupted(AgeGenderError):
+class InterruptedRunError(AgeGenderError):
     """Training was stopped from the keyboard, after `last.ckpt` was written."""

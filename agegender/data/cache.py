@@ -99,4 +99,6 @@ def _decode(path: Path, size: int, grayscale: bool) -> NDArray[np.uint8]:
     try:
         return decode.to_pixels(decode.read_image(path), size, grayscale)
     except decode.UnreadableImageError as error:
-        raise AgeGenderError(f"{path} was readable when it was indexed and no longer is ({error}); start again") from None
+        raise AgeGenderError(
+            f"{path} was readable when it was indexed and no longer is ({error}); start again"
+        ) from None

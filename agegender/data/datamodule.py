@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from agegender.data import synthetic
 from agegender.data.cache import CachedPixels, DecodedPixels
+from agegender.data.dataset import Batch, FaceDataset, ResumableLoader, ShuffledSampler, step_seed
 from agegender.data.download import fetch_utkface
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
@@ -27,115 +27,13 @@ from agegender.progress import available_cores, progress_bar
 log = logging.getLogger(__name__)
 
 
-class Batch(TypedDict):
-    """A batch of faces.
-
-    Attributes:
-        image: uint8 `[batch, channels, size, size]`, channels last in memory; after augmentation float in [0, 1].
-        age: float32 `[batch]`, years.
-        gender: float32 `[batch]`, 0 = male, 1 = female.
-        row: int64 `[batch]`, the face's place in the index.
-    """
-
-    image: Tensor
-    age: Tensor
-    gender: Tensor
-    row: Tensor
-
-
-def step_seed(seed: int, epoch: int, step: int, purpose: str) -> int:
-    """Returns the seed of one training step's random numbers.
-
-    Every random choice of training (order, augmentation, dropout) is a function of the run's seed and of where it is,
-    not of what was drawn before. So a resumed run continues exactly, wherever it was stopped.
-    """
-    hashed = hashlib.sha256(f"{seed}:{epoch}:{step}:{purpose}".encode()).digest()
-    return int.from_bytes(hashed[:8], "big") >> 1  # torch takes 63 bits without a sign
-
-
-class FaceDataset(Dataset[Batch]):
-    """One split's faces. Read it a batch at a time: `__getitems__` is one indexed read of the pixels."""
-
-    def __init__(self, index: FaceIndex, rows: np.ndarray[Any, np.dtype[np.int64]], pixels: CachedPixels | DecodedPixels):
-        """Keeps the split's rows of the index; `pixels` reads by index row."""
-        self.index, self.rows, self.pixels = index, rows, pixels
-
-    def __len__(self) -> int:
-        """Returns the number of faces."""
-        return len(self.rows)
-
-    def __getitem__(self, item: int) -> Batch:
-        """Returns a single face as a batch of one."""
-        return self.__getitems__([item])
-
-    def __getitems__(self, items: Sequence[int]) -> Batch:
-        """Returns the faces at these places of the split as one batch (PyTorch's loader calls this once per batch)."""
-        rows = self.rows[np.asarray(items)]
-        return Batch(
-            image=torch.from_numpy(self.pixels.read(rows)).permute(0, 3, 1, 2),  # channels last in memory
-            age=torch.from_numpy(self.index.age[rows].astype(np.float32)),
-            gender=torch.from_numpy(self.index.gender[rows].astype(np.float32)),
-            row=torch.from_numpy(rows),
-        )
-
-
-class ShuffledSampler(Sampler[int]):
-    """A new order every epoch, a function of seed and epoch only; can start in the middle of one."""
-
-    def __init__(self, size: int, seed: int):
-        """Shuffles `size` items."""
-        self.size, self.seed, self.epoch, self.start = size, seed, 0, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch's order; Lightning calls this at the start of each."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        """Yields the order, without the items that a resumed epoch has already seen."""
-        order = np.random.default_rng(step_seed(self.seed, self.epoch, 0, "order")).permutation(self.size)
-        start, self.start = self.start, 0
-        return iter(order[start:].tolist())
-
-    def __len__(self) -> int:
-        """Returns the number of items of a whole epoch."""
-        return self.size
-
-
-class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader that says where it is, so that a checkpoint in the middle of an epoch can be continued exactly.
-
-    Lightning saves and restores `state_dict` with the fit loop. Iteration starts at the first `next`, not at `iter`, so
-    that the sampler knows its epoch before any worker reads ahead.
-    """
-
-    sampler: ShuffledSampler
-    _handed_out = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Yields the rest of the epoch's batches."""
-        self._handed_out = self.sampler.start
-        for batch in super().__iter__():
-            self._handed_out += len(batch["row"])
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Returns the epoch and how many of its faces were handed out."""
-        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
-        finished = state["handed_out"] >= len(self.sampler)
-        self.sampler.epoch = state["epoch"] + finished
-        self.sampler.start = 0 if finished else state["handed_out"]
-
-
 class AgeGenderDataModule(pl.LightningDataModule):
     """UTKFace-named faces for training, validation and test."""
 
     def __init__(
         self,
         dir: str | None = None,
-        generate: dict[str, int] | None = None,
+        generate: dict[str, Any] | None = None,
         cache_dir: str | None = None,
         cache: Literal["auto", "none"] = "auto",
         image_size: int = 128,
@@ -197,7 +95,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._splits: dict[str, FaceDataset] = {}
 
     @staticmethod
-    def _check(image_size: int, batch_size: int, workers: int | None, test_fraction: float, val_fraction: float) -> None:
+    def _check(
+        image_size: int, batch_size: int, workers: int | None, test_fraction: float, val_fraction: float
+    ) -> None:
         if image_size < 8 or batch_size < 1 or (workers is not None and workers < 0):
             raise AgeGenderError(
                 f"data.image_size={image_size} must be at least 8, data.batch_size={batch_size} at least 1 and "
@@ -245,7 +145,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
         name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
         folder = self.cache_dir / "synthetic" / name
         if not folder.is_dir():
-            log.info("drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder)
+            log.info(
+                "drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder
+            )
         with progress_bar("drawing faces", count) as show:
             return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
 
@@ -260,9 +162,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
         self._index = index
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
-        log.info("%s: %s images, split %s (copies: %s)", folder, sizes, index.fingerprint, self._index_options["duplicates"])
+        log.info(
+            "%s: %s images, split %s (copies: %s)", folder, sizes, index.fingerprint, self._index_options["duplicates"]
+        )
 
-    def _open_pixels(self, index: FaceIndex, used: np.ndarray[Any, np.dtype[np.int64]]) -> CachedPixels | DecodedPixels:
+    def _open_pixels(self, index: FaceIndex, used: NDArray[np.int64]) -> CachedPixels | DecodedPixels:
         if self.cache == "none":
             return DecodedPixels(index.folder, index.names, self.image_size, self.grayscale)
         return CachedPixels(

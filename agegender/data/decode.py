@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Part of every cache's key: raise it when the pixels that come out change.
 VERSION = 1
@@ -57,7 +57,7 @@ def read_image(source: ImageSource) -> Image.Image:
         raise UnreadableImageError("no permission to read it") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImageError("not a picture that can be read") from None
     # A damaged file can raise almost anything from a decoder (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:

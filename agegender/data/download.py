@@ -42,9 +42,12 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
     except Exception as error:
         if target.is_dir():  # another process finished first
             return target
-        reason = " ".join(str(error).split())[:200]
+        offline = "Connect" in type(error).__name__ or "Timeout" in type(error).__name__
+        reason = (
+            "Kaggle can't be reached" if offline else f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        )
         raise AgeGenderError(
-            f"data.dir={wanted} does not exist and UTKFace could not be downloaded ({type(error).__name__}: {reason}). "
+            f"data.dir={wanted} does not exist and UTKFace could not be downloaded ({reason}). "
             "Three ways on: put the folder of images at data.dir=..., go online and run this again, or train on drawn "
             "faces with data=synthetic"
         ) from None
@@ -79,5 +82,7 @@ def largest_folder_of_faces(root: Path) -> Path:
     """
     folders = [folder for folder, _, _ in os.walk(root) if holds_faces(Path(folder))]
     if not folders:
-        raise AgeGenderError(f"the downloaded archive of {HANDLE} holds no UTKFace-named image; set data.dir=... instead")
+        raise AgeGenderError(
+            f"the downloaded archive of {HANDLE} holds no UTKFace-named image; set data.dir=... instead"
+        )
     return Path(min(folders, key=lambda folder: (-len(os.listdir(folder)), folder.count(os.sep), folder)))

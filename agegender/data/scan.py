@@ -137,7 +137,8 @@ def _load(path: Path) -> dict[str, _Reading]:
         return {}
     size, mtime_ns, digest, thumbnail, reason = (c if c.ndim > 1 else c.tolist() for c in columns)
     return {
-        name: _Reading(*row) for name, row in zip(names, zip(size, mtime_ns, digest, thumbnail, reason, strict=True), strict=True)
+        name: _Reading(*row)
+        for name, row in zip(names, zip(size, mtime_ns, digest, thumbnail, reason, strict=True), strict=True)
     }
 
 
@@ -155,4 +156,6 @@ def _save(path: Path, readings: dict[str, _Reading]) -> None:
                 reason=np.array([row.reason for row in rows]),
             )
     except OSError as error:
-        raise AgeGenderError(f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=...") from None
+        raise AgeGenderError(
+            f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=..."
+        ) from None

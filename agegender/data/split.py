@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ def assign_splits(
         seed: Another seed, another split.
         test_fraction: Share of all pictures.
         val_fraction: Share of what is not test.
-        protocol: Per picture, a published side (`train`, `val`, `test`, `unused`) instead of the hashed one. If it names
-            no validation pictures, they are carved out of its training ones.
+        protocol: Per picture, a published side (`train`, `val`, `test`, `unused`) instead of the hashed one. If it
+            names no validation pictures, they are carved out of its training ones.
 
     Returns:
         Array of strings, one per picture.
@@ -64,7 +64,9 @@ def assign_splits(
         sides = list(protocol)
         _report_leak(sides, groups)
     if "val" not in sides:
-        carved = [side == "train" and _uniform(seed, "val", key) < val_fraction for side, key in zip(sides, keys, strict=True)]
+        carved = [
+            side == "train" and _uniform(seed, "val", key) < val_fraction for side, key in zip(sides, keys, strict=True)
+        ]
         sides = ["val" if take else side for take, side in zip(carved, sides, strict=True)]
     for name in SPLITS:
         if name not in sides:
@@ -80,7 +82,9 @@ def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
     training = {group for side, group in zip(sides, groups.tolist(), strict=True) if side in ("train", "val")}
     leaked = sum(side == "test" and group in training for side, group in zip(sides, groups.tolist(), strict=True))
     if leaked:
-        log.warning("data.split_file: %d test images have a copy in its training part; its figures are flattered", leaked)
+        log.warning(
+            "data.split_file: %d test images have a copy in its training part; its figures are flattered", leaked
+        )
 
 
 def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> list[str]:
@@ -123,9 +127,7 @@ def fingerprint(digests: Sequence[str], split: NDArray[np.str_]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
-def limit_rows(
-    digests: Sequence[str], split: NDArray[np.str_], limit: int | None
-) -> dict[str, NDArray[np.int64]]:
+def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | None) -> dict[str, NDArray[np.int64]]:
     """Returns each split's rows; with a limit, a fixed subset of that many pictures in the same proportions.
 
     Which pictures stay is decided by their content, so a smaller limit's subset lies within a larger one's, and no

@@ -69,7 +69,9 @@ class AgeGenderNet(nn.Module):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, in_channels):
-                raise AgeGenderError(f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel")
+                raise AgeGenderError(
+                    f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel"
+                )
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1))
         self.image_size, self.in_channels = image_size, in_channels
         coding = dict(age)

@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from agegender.data.datamodule import Batch
+from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
-from agegender.errors import Interrupted
+from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
 
 
@@ -47,15 +47,15 @@ class StopOnCtrlC(Callback):
     ) -> None:
         """Stops between two steps; after an epoch's last step, validation comes first."""
         if self._asked and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.last_checkpoint)
+            trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
             batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
-            raise Interrupted(self._message(f"in epoch {trainer.current_epoch + 1} after {batches}"))
+            raise InterruptedRunError(self._message(f"in epoch {trainer.current_epoch + 1} after {batches}"))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gives Ctrl-C back; a wish that came with the last step ends the run here."""
         self._give_back()
         if self._asked:
-            raise Interrupted(self._message("after the last epoch"))
+            raise InterruptedRunError(self._message("after the last epoch"))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Gives Ctrl-C back."""

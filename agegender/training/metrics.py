@@ -46,7 +46,9 @@ class StageMetrics(nn.Module):
             {"age_mae": MeanAbsoluteError(), "age_mse": MeanSquaredError(), "age_cs5": CumulativeScore(5.0)},
             prefix=f"{stage}/",
         )
-        self.gender = MetricCollection({"gender_acc": BinaryAccuracy(), "gender_auroc": BinaryAUROC()}, prefix=f"{stage}/")
+        self.gender = MetricCollection(
+            {"gender_acc": BinaryAccuracy(), "gender_auroc": BinaryAUROC()}, prefix=f"{stage}/"
+        )
 
     def update(self, years: Tensor, age: Tensor, p_female: Tensor, gender: Tensor) -> None:
         """Adds a batch of answers and truths, each `[batch]`; ages in years, gender 0 or 1."""

@@ -8,12 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
-from agegender.data.datamodule import Batch, step_seed
+from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet
 from agegender.training.build import build
 from agegender.training.metrics import StageMetrics
@@ -49,12 +50,15 @@ class AgeGenderModule(pl.LightningModule):
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
         self.weights = loss or {"age": 1.0, "gender": 1.0}
         self.optim, self.seed = optim, seed
-        self.metrics = torch.nn.ModuleDict({f"{stage}_metrics": StageMetrics(stage) for stage in ("train", "val", "test")})
+        self.train_metrics, self.val_metrics, self.test_metrics = map(StageMetrics, ("train", "val", "test"))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Answers for images `[batch, channels, size, size]`: ages in years `[batch]`, p_female `[batch]`."""
         outputs = self.network(images)
         return self.network.years(outputs), outputs.gender.sigmoid()
+
+    def _metrics(self, stage: str) -> StageMetrics:
+        return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Measures one batch; returns the loss and the answers per face (row, age_pred, p_female)."""
@@ -64,7 +68,7 @@ class AgeGenderModule(pl.LightningModule):
         loss = self.weights["age"] * age_loss + self.weights["gender"] * gender_loss
         with torch.no_grad():
             years, p_female = self.network.years(outputs), outputs.gender.sigmoid()
-            self.metrics[f"{stage}_metrics"].update(years, batch["age"], p_female, batch["gender"])
+            self._metrics(stage).update(years, batch["age"], p_female, batch["gender"])
         losses = {f"{stage}/loss": loss, f"{stage}/age_loss": age_loss, f"{stage}/gender_loss": gender_loss}
         self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch["row"]))
         return loss, {"row": batch["row"], "age_pred": years, "p_female": p_female}
@@ -98,16 +102,16 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("test")
 
     def _log_metrics(self, stage: str) -> None:
-        figures = self.metrics[f"{stage}_metrics"].compute()
+        figures = self._metrics(stage).compute()
         for name, value in figures.items():
             self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Builds the optimiser and, if there is one, the schedule, which moves every step."""
-        optimizer = build(self.optim["optimizer"], params=self.network.parameters())
+        optimizer: torch.optim.Optimizer = build(self.optim["optimizer"], params=self.network.parameters())
         schedule: Mapping[str, float] | None = self.optim.get("schedule")
         if schedule is None:
-            return {"optimizer": optimizer}
+            return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, **schedule))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agegender.data.datamodule import Batch, FaceDataset
+from agegender.data.dataset import Batch, FaceDataset
 from agegender.training.callbacks import Answers
 
 INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 class _Bar(RichProgressBar):
     """Lightning's Rich bar without the experiment's version number, which says nothing here."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
         metrics.pop("v_num", None)
         return metrics

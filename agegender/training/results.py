@@ -47,7 +47,7 @@ def write_results(
     `val/...` and `test/...` are those of the best checkpoint. `baseline/...` is what answering the training median age
     and the training majority's gender would score on the same test pictures.
     """
-    sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}  # type: ignore[arg-type]
+    sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
     results = {
         **{name: value for name, value in figures.items() if math.isfinite(value)},
         **_baseline(data),
@@ -120,7 +120,9 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Prints the final table."""
-    table = Table("", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}")
+    table = Table(
+        "", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}"
+    )
     for name, (label, form) in _ROWS.items():
         cells = [results.get(f"{stage}/{name}") for stage in ("val", "test", "baseline")]
         table.add_row(label, *("" if value is None else form.format(value) for value in cells))

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,7 +19,7 @@ from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
 from agegender.training.build import build
-from agegender.training.callbacks import PredictionsCsv, Stopwatch, StopOnCtrlC
+from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC, Stopwatch
 from agegender.training.config import check_config
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
@@ -78,8 +79,8 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise AgeGenderError(
-            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check the "
-            "driver (nvidia-smi) and that this PyTorch was built for it"
+            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
+            "the driver (nvidia-smi) and that this PyTorch was built for it"
         )
 
 
@@ -90,6 +91,7 @@ def _quieten() -> None:
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
 
 
 def _build_data(settings: dict[str, Any], weights: dict[str, Any] | None) -> AgeGenderDataModule:
@@ -114,8 +116,8 @@ def _build_module(
         trained_on = (weights["agegender"]["split"] or {}).get("fingerprint")
         if trained_on != data.index.fingerprint:
             log.warning(
-                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of these "
-                "test pictures were trained on and the figures are flattered",
+                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of "
+                "these test pictures were trained on and the figures are flattered",
                 trained_on,
                 data.index.fingerprint,
             )
@@ -132,9 +134,7 @@ def _load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str)
         raise AgeGenderError(f"weights={source} don't fit this network ({pairs}); set the model as it was") from None
 
 
-def _build_trainer(
-    settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch
-) -> pl.Trainer:
+def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch) -> pl.Trainer:
     callbacks: list[Callback] = [build(node) for node in (settings["callbacks"] or {}).values() if node is not None]
     callbacks += [watch, PredictionsCsv(folder / "predictions.csv", data.index)]
     callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
@@ -144,7 +144,7 @@ def _build_trainer(
         trainer: pl.Trainer = build(
             settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError) as error:
         raise AgeGenderError(f"the trainer's settings can't be used: {' '.join(str(error).split())}") from None
     return trainer
 
@@ -158,8 +158,8 @@ def _check_resumable(module: AgeGenderModule, checkpoint: Path) -> None:
     ]
     if different:
         raise AgeGenderError(
-            f"resume={run_folder(checkpoint)} continues a run as it was, but these settings changed: {'; '.join(different)}"
-            ". Put them back, or start anew from its weights with weights=..."
+            f"resume={run_folder(checkpoint)} continues a run as it was, but these settings changed: "
+            f"{'; '.join(different)}. Put them back, or start anew from its weights with weights=..."
         )
 
 

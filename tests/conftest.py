@@ -1,0 +1,111 @@
+"""What the tests share: small folders of drawn faces, one trained run, and train.py and predict.py as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agegender.data.synthetic import generate_faces
+
+ROOT = Path(__file__).parent.parent
+# Small enough for a second per run, large enough for every split to hold some faces.
+TINY = (
+    "data=synthetic",
+    "data.generate.count=120",
+    "data.generate.size=64",
+    "data.image_size=32",
+    "data.batch_size=16",
+    "model.channels=[8,16]",
+    "model.head_units=[16]",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the user's cache folder out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGEGENDER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 120 drawn faces, all in order. Read only: copy it to change it."""
+    return generate_faces(tmp_path_factory.mktemp("faces") / "plain", 120, seed=1, size=64)
+
+
+@pytest.fixture(scope="session")
+def odd_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 drawn faces among everything that can be wrong with a folder (see `agegender.data.synthetic`). Read only."""
+    return generate_faces(tmp_path_factory.mktemp("faces") / "odd", 60, seed=2, size=64, odd_files=True)
+
+
+def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 240) -> Outcome:
+    """Runs train.py or predict.py in a process of its own, as a user does."""
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Runs train.py or predict.py inside the test's process, in `tmp_path`: the same code without the slow imports."""
+
+    def run(script: str, *arguments: str) -> Outcome:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+        capfd.readouterr()
+        code = 0
+        threads = torch.get_num_threads()
+        with warnings.catch_warnings():
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                torch.set_num_threads(threads)
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny training, made by train.py in a process of its own. Read only."""
+    where = tmp_path_factory.mktemp("trained")
+    outcome = run_script("train.py", *TINY, f"hydra.run.dir={where / 'run'}", cwd=where)
+    assert outcome.code == 0, outcome.err
+    return where / "run"
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    """Returns a run's metrics.json."""
+    figures: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    return figures
