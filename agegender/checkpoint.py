@@ -51,13 +51,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        described = isinstance(checkpoint, dict) and "agegender" in checkpoint
+        described = isinstance(checkpoint, dict) and {"agegender", "state_dict"} <= set(checkpoint)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise AgeGenderError(
             f"{path} can't be loaded safely as weights ({reason}); it is damaged or not ours"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # PyTorch's reader trips over a damaged file in any way there is
         raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
     if not described:
         raise AgeGenderError(f"{path} is not an agegender checkpoint: it doesn't describe its network")

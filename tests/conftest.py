@@ -76,10 +76,12 @@ def run_here(
 ) -> Callable[..., Outcome]:
     """Runs train.py or predict.py inside the test's process, in `tmp_path`: the same code without the slow imports."""
 
+    wanted = os.environ.get("HYDRA_FULL_ERROR", "0")  # `launch` sets it, as if a process ran one command only
+
     def run(script: str, *arguments: str) -> Outcome:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+        monkeypatch.setenv("HYDRA_FULL_ERROR", wanted)
         capfd.readouterr()
         code = 0
         threads = torch.get_num_threads()

@@ -76,7 +76,14 @@ class AgeGenderDataModule(pl.LightningDataModule):
             seed: Chooses order and augmentation.
         """
         super().__init__()
-        self._check(image_size, batch_size, num_workers, test_fraction, val_fraction)
+        workers_fit = num_workers is None or num_workers >= 0
+        ages_fit = len(age_range) == 2 and age_range[0] <= age_range[1]
+        _require(image_size >= 8, f"data.image_size={image_size} must be at least 8 pixels")
+        _require(batch_size >= 1, f"data.batch_size={batch_size} must be at least 1")
+        _require(workers_fit, f"data.num_workers={num_workers} must be null or at least 0")
+        _require(ages_fit, f"data.age_range={list(age_range)} must be two ages, the lower one first")
+        _require(0 < test_fraction < 1, f"data.test_fraction={test_fraction} must lie between 0 and 1, both excluded")
+        _require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         self.dir, self.generate = dir, generate
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.cache, self.image_size, self.grayscale = cache, image_size, grayscale
@@ -93,19 +100,6 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._augment = Augment(**augment) if augment else None
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
-
-    @staticmethod
-    def _check(
-        image_size: int, batch_size: int, workers: int | None, test_fraction: float, val_fraction: float
-    ) -> None:
-        if image_size < 8 or batch_size < 1 or (workers is not None and workers < 0):
-            raise AgeGenderError(
-                f"data.image_size={image_size} must be at least 8, data.batch_size={batch_size} at least 1 and "
-                f"data.num_workers={workers} null or at least 0"
-            )
-        for name, value in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
-            if not 0 < value < 1:
-                raise AgeGenderError(f"data.{name}={value} must lie between 0 and 1, both excluded")
 
     @property
     def split_settings(self) -> dict[str, Any]:
@@ -210,6 +204,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
         step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
         generator = torch.Generator().manual_seed(step_seed(self.seed, self.trainer.current_epoch, step, "augment"))
         return {**batch, "image": self._augment(batch["image"], generator)}
+
+
+def _require(fits: bool, message: str) -> None:
+    if not fits:
+        raise AgeGenderError(message)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -115,4 +115,4 @@ class ResumableLoader(DataLoader[Batch]):
         """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
         finished = state["handed_out"] >= len(self.sampler)
         self.sampler.epoch = state["epoch"] + finished
-        self.sampler.start = 0 if finished else state["handed_out"]
+        self.sampler.start = self._handed_out = 0 if finished else state["handed_out"]

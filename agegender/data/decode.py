@@ -40,8 +40,8 @@ def read_image(source: ImageSource) -> Image.Image:
         source = io.BytesIO(source)
     try:
         with warnings.catch_warnings():
-            # Pillow only warns between one and two times its pixel limit, and refuses above: the refusal is enough.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged EXIF and of more than half its pixel limit; what it can't read, it refuses.
+            warnings.simplefilter("ignore")
             if isinstance(source, Image.Image):
                 return _to_rgb(ImageOps.exif_transpose(source))
             with Image.open(source) as image:
@@ -103,7 +103,9 @@ def to_pixels(image: Image.Image, size: int, grayscale: bool) -> NDArray[np.uint
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
+    if image.width != image.height:
+        image = image.crop((left, top, left + side, top + side))
     if grayscale:
         image = image.convert("L")
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(size, size, 1 if grayscale else 3)

@@ -31,8 +31,14 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
     target = cache_dir / "utkface"
     if target.is_dir():
         return target
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".utkface-", suffix=".partial", dir=cache_dir))
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".utkface-", suffix=".partial", dir=cache_dir))
+    except OSError as error:
+        raise AgeGenderError(
+            f"data.dir={wanted} does not exist and UTKFace can't be downloaded into {cache_dir} ({error.strerror}); "
+            "give the folder of images, or choose a folder for downloads with data.cache_dir=..."
+        ) from None
     log.info("%s does not exist: downloading UTKFace (%s, about 330 MB) into %s", wanted, HANDLE, cache_dir)
     try:
         unpacked = _download(work)

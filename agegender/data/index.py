@@ -117,7 +117,8 @@ class FaceIndex:
 
     def write_quarantine(self, path: Path) -> None:
         """Writes the files that were not taken, with the reason for each."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        # A name may hold bytes that are no UTF-8: they are written as escapes.
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
             writer.writerows(sorted(self.quarantine.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +88,20 @@ def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[n
     key = hashlib.sha256("".join(scanned.digests).encode()).hexdigest()[:16]
     kept_at = cache_dir / "scans" / f"{key}-groups-v{VERSION}.{decode.VERSION}.{duplicates.VERSION}.npy"
     if kept_at.is_file():
-        groups: NDArray[np.int64] = np.load(kept_at, allow_pickle=False)
-        return groups
+        try:
+            kept: NDArray[np.int64] = np.load(kept_at, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("%s is damaged (%s): copies are looked for again", kept_at, error)
+        else:
+            return kept
     if len(scanned.names) > 5_000:
         log.info("looking for near copies among %d images", len(scanned.names))
     groups = duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
-    with write_whole(kept_at) as file:
-        np.save(file, groups)
+    try:
+        with write_whole(kept_at) as file:
+            np.save(file, groups)
+    except OSError as error:
+        raise _unwritable(kept_at, error) from None
     return groups
 
 
@@ -129,10 +137,10 @@ def _load(path: Path) -> dict[str, _Reading]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:  # np.load leaves a damaged one open
             columns = [kept[name] for name in ("size", "mtime_ns", "digest", "thumbnail", "reason")]
             names = kept["name"].tolist()
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s): the images are read again", path, error)
         return {}
     size, mtime_ns, digest, thumbnail, reason = (c if c.ndim > 1 else c.tolist() for c in columns)
@@ -156,6 +164,8 @@ def _save(path: Path, readings: dict[str, _Reading]) -> None:
                 reason=np.array([row.reason for row in rows]),
             )
     except OSError as error:
-        raise AgeGenderError(
-            f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=..."
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> AgeGenderError:
+    return AgeGenderError(f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=...")

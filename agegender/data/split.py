@@ -104,14 +104,16 @@ def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> 
     if not path.is_file():
         raise AgeGenderError(f"data.split_file={path} does not exist")
     sides: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # Excel begins with a byte order mark
         reader = csv.DictReader(file)
         if not {"file", "split"} <= set(reader.fieldnames or ()):
             raise AgeGenderError(f"{path} needs a header line with the columns file, split; it has {reader.fieldnames}")
         for row in reader:
             if row["split"] not in SPLITS:
                 raise AgeGenderError(f"{path}, line {reader.line_num}: split {row['split']!r} is not one of {SPLITS}")
-            sides[Path(row["file"]).name] = row["split"]
+            name = Path(row["file"] or "").name
+            if sides.setdefault(name, row["split"]) != row["split"]:
+                raise AgeGenderError(f"{path}, line {reader.line_num}: {name!r} is in {sides[name]} and {row['split']}")
     missing = sorted(set(sides) - set(names) - quarantined)
     if missing:
         raise AgeGenderError(f"{path} names {len(missing)} images that are not in the folder, the first {missing[0]!r}")
@@ -139,9 +141,11 @@ def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | Non
         return rows
     if limit < len(SPLITS):
         raise AgeGenderError(f"data.limit={limit} is too small: each of {', '.join(SPLITS)} needs at least one image")
-    counts = {name: max(1, limit * len(part) // total) for name, part in rows.items()}
-    counts["train"] = limit - counts["val"] - counts["test"]
+    # One queue for all splits, of which a limit is a prefix: a split's k-th picture waits until a share of k / size of
+    # every split has gone. So each split's first picture comes first, and a larger limit takes nothing away.
+    queue: list[tuple[float, str, int]] = []
     for name, part in rows.items():
         ranked = sorted(part.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))
-        rows[name] = np.sort(np.array(ranked[: counts[name]], dtype=np.int64))
-    return rows
+        queue += [(place / len(part), name, row) for place, row in enumerate(ranked)]
+    kept = sorted(queue)[:limit]
+    return {name: np.array(sorted(row for _, side, row in kept if side == name), dtype=np.int64) for name in SPLITS}

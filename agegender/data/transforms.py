@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from agegender.errors import AgeGenderError
+
 
 class Augment:
     """Random flip, rotation, scale, shift, brightness and contrast, drawn per picture and applied per batch.
@@ -35,7 +37,16 @@ class Augment:
             shift: Largest shift either way along each axis, as a share of the side.
             brightness: Largest amount added or taken, as a share of full white.
             contrast: Largest relative change of the contrast about mid-grey.
+
+        Raises:
+            AgeGenderError: A strength that means nothing.
         """
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise AgeGenderError(f"augment.scale={list(scale)} must be two factors above zero, the smaller one first")
+        strengths = {"flip": flip, "rotate": rotate, "shift": shift, "brightness": brightness, "contrast": contrast}
+        for name, value in strengths.items():
+            if not 0 <= value <= (180 if name == "rotate" else 1):
+                raise AgeGenderError(f"augment.{name}={value} must lie between 0 and {180 if name == 'rotate' else 1}")
         self.flip, self.rotate, self.shift = flip, rotate, shift
         self.scale = (scale[0], scale[1])
         self.brightness, self.contrast = brightness, contrast

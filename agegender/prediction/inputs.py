@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from agegender.errors import AgeGenderError
 
@@ -34,6 +34,11 @@ SUFFIXES = frozenset(
     )
 )
 
+# Hydra's own; the word after one is no picture.
+OPTIONS_WITH_VALUE = frozenset(
+    ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # what Hydra shows or repeats
+) | {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
+
 
 def image_arguments(arguments: Sequence[str]) -> list[str]:
     """Rewrites a command line so that any file name reaches the config unharmed.
@@ -44,7 +49,7 @@ def image_arguments(arguments: Sequence[str]) -> list[str]:
     """
     images: list[str] = []
     rest: list[str] = []
-    for argument in arguments:
+    for before, argument in zip(("", *arguments), arguments, strict=False):
         value = argument.removeprefix("img=")
         if value != argument:
             if value[:1] in ("[", "'", '"') and not os.path.lexists(value):
@@ -53,39 +58,54 @@ def image_arguments(arguments: Sequence[str]) -> list[str]:
                 images += value.split(",")
             else:
                 images.append(value)
-        elif not argument.startswith(("-", "+", "~")) and ("=" not in argument or os.path.lexists(argument)):
+        elif before not in OPTIONS_WITH_VALUE and _is_file_name(argument):
             images.append(argument)
         else:
             rest.append(argument)
-    if images:
-        rest.append(f"img=[{','.join(_quoted(image) for image in images)}]")
+    named = [image for image in images if image]
+    if named:
+        rest.append(f"img=[{','.join(_quoted(image) for image in named)}]")
     return rest
 
 
+def _is_file_name(argument: str) -> bool:
+    """Tells a bare file name from a setting; `+` and `~` begin settings too, unless there is a file of that name."""
+    if argument.startswith("-"):
+        return False
+    return os.path.lexists(argument) or not ("=" in argument or argument.startswith(("+", "~")))
+
+
 def _quoted(text: str) -> str:
-    """Quotes for Hydra's grammar, and keeps OmegaConf from reading `${...}` as an interpolation."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'") if "'" in text or text.endswith("\\") else text
-    return "'" + escaped.replace("${", "\\${") + "'"
+    """Quotes for Hydra's grammar, and keeps OmegaConf from reading `${...}` as an interpolation.
+
+    Both read a backslash as itself, except where it stands before what they would otherwise act on: `${` for OmegaConf,
+    the quote for Hydra. Only there it is doubled.
+    """
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), literal) + "'"
 
 
 def list_images(given: Sequence[str]) -> list[str]:
     """Resolves files, folders (searched with their sub-folders for picture suffixes) and globs, in a fixed order.
 
-    A name that leads nowhere stays in the list, so that its row can say so.
+    A name that leads nowhere stays in the list, so that its row can say so; an empty folder or glob does too, among
+    others.
 
     Raises:
         AgeGenderError: Nothing at all was found.
     """
     found: list[str] = []
     for name in given:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            inside = (Path(folder) / file for folder, _, files in os.walk(path) for file in files)
-            found += sorted(str(file) for file in inside if file.suffix.lower() in SUFFIXES)
-        elif not os.path.lexists(path) and glob.has_magic(name):
-            found += sorted(glob.glob(str(path), recursive=True))
+        # os.path rather than Path: the latter raises on a name that is too long, and on `~` before an unknown user.
+        path = name if os.path.lexists(name) else os.path.expanduser(name)
+        if os.path.isdir(path):
+            inside = (os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files)
+            pictures = sorted(file for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            pictures = sorted(glob.glob(path, recursive=True))
         else:
-            found.append(str(path))
+            pictures = [path]
+        found += pictures or ([path] if len(given) > 1 else [])
     if not found:
         raise AgeGenderError(
             f"no picture found at img={', '.join(given)}; give a file, a folder that holds some, or a glob"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
@@ -87,8 +87,14 @@ def print_table(predictions: Iterable[Prediction]) -> tuple[int, int]:
     rows = list(predictions)
     for row in rows:
         if row.error is not None:
-            table.add_row(escape(row.path), f"[red]{escape(row.error)}[/red]")
+            table.add_row(_shown(row.path), Text(row.error, "red"))
         else:
-            table.add_row(escape(row.path), f"{row.age:.0f}", row.gender, f"{row.p_female:.2f}")
+            table.add_row(_shown(row.path), f"{row.age:.0f}", row.gender, f"{row.p_female:.2f}")
     Console().print(table)
     return len(rows), sum(row.error is not None for row in rows)
+
+
+def _shown(path: str) -> Text:
+    """A name to the letter, never as Rich's markup; what no terminal should be sent (control codes, bytes) escaped."""
+    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
+    return Text("".join(letters))

@@ -108,8 +108,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # there and back: `meta` takes data and never returns it
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: hpu and such without their package
         reason = str(error).split("\n")[0][:120]
         raise AgeGenderError(f"device={name} can't be used here ({reason}); use device=auto or device=cpu") from None
     return device

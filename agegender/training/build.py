@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from agegender.errors import AgeGenderError
@@ -20,10 +21,14 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     optimiser's state and so into checkpoints.
 
     Raises:
-        AgeGenderError: `_target_` lies outside the libraries that a config may build from.
+        AgeGenderError: `_target_` lies outside the libraries that a config may build from, or refuses its arguments.
     """
     check_target(config)
-    return instantiate(dict(config), *args, _convert_="all", **kwargs)
+    try:
+        return instantiate(dict(config), *args, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise AgeGenderError(f"{config['_target_']} can't be built with these settings: {reason}") from error
 
 
 def check_target(config: Mapping[str, Any]) -> None:

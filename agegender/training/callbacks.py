@@ -33,8 +33,11 @@ class StopOnCtrlC(Callback):
         """Says where the checkpoint goes."""
         self.last_checkpoint, self._asked, self._previous = last_checkpoint, False, signal.SIG_DFL
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over Ctrl-C for the time of the training."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over Ctrl-C for the time of the training.
+
+        Not before this hook: Lightning puts the handlers that it found between `on_fit_start` and here back at the end.
+        """
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGINT, self._ask)  # type: ignore[assignment]
 

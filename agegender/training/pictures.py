@@ -91,7 +91,7 @@ def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int
 def age_scatter(true: NDArray[Any], predicted: NDArray[Any], side: int = 420) -> Image.Image:
     """Draws predicted against true age, in years, with the diagonal on which a perfect model's answers lie."""
     top = max(100, int(np.ceil(max(true.max(), predicted.max()) / 20)) * 20)
-    margin, scale = 46, (side - 60) / top
+    margin, scale = 46, (side - 76) / top
     sheet = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(sheet, "RGBA")
 

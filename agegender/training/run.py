@@ -65,7 +65,9 @@ def run(config: DictConfig) -> float:
             _check_resumable(module, resume)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     best = _best(trainer) if settings["fit"] else None
+    loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
     figures = dict(_evaluate(trainer.validate, module, data, best))
+    trainer.loggers = loggers
     score = float(trainer.callback_metrics[settings["monitor"]])
     if settings["test"]:
         figures |= _evaluate(trainer.test, module, data, best)
@@ -165,7 +167,7 @@ def _check_resumable(module: AgeGenderModule, checkpoint: Path) -> None:
 
 def _best(trainer: pl.Trainer) -> Path:
     callback = trainer.checkpoint_callback
-    if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
+    if not isinstance(callback, ModelCheckpoint) or not callback.monitor or not callback.best_model_path:
         raise AgeGenderError("no best checkpoint was written; keep callbacks.checkpoint and at least one validation")
     return Path(callback.best_model_path)
 

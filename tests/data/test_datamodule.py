@@ -1,0 +1,299 @@
+"""Settings become loaders: the right faces, in the right shape, augmented in training only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.dataset import Batch, step_seed
+from agegender.data.transforms import Augment
+from agegender.errors import AgeGenderError
+
+# Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+STRONG = {"flip": 0.5, "rotate": 10.0, "scale": [0.9, 1.1], "shift": 0.05, "brightness": 0.1, "contrast": 0.1}
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all of this file's tests: the faces are read once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def _module(faces: Path, cache_dir: Path, **options: Any) -> AgeGenderDataModule:
+    settings: dict[str, Any] = {"image_size": 16, "batch_size": 16, **options}
+    module = AgeGenderDataModule(dir=str(faces), cache_dir=str(cache_dir), **settings)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def _batches(module: AgeGenderDataModule, split: str) -> list[Batch]:
+    return list(getattr(module, f"{split}_dataloader")())
+
+
+def _rows(batches: list[Batch]) -> list[int]:
+    return [row for batch in batches for row in batch["row"].tolist()]
+
+
+class _Witness(pl.LightningModule):
+    """Learns nothing, and keeps what reaches each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: dict[str, list[tuple[int, Batch]]] = {"train": [], "val": [], "test": []}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen["train"].append((self.current_epoch, batch))
+        return self.weight.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["val"].append((self.current_epoch, batch))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen["test"].append((self.current_epoch, batch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def _fit(module: AgeGenderDataModule, tmp_path: Path, epochs: int = 2) -> _Witness:
+    witness = _Witness()
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=1,
+        log_every_n_steps=1,
+        val_check_interval=2,  # in the middle of an epoch too, where the trainer changes its state back and forth
+    )
+    trainer.fit(witness, datamodule=module)
+    trainer.test(witness, datamodule=module, verbose=False)
+    return witness
+
+
+def test_the_three_loaders_hold_every_face_once(faces: Path, cache_dir: Path) -> None:
+    module = _module(faces, cache_dir)
+    rows = {split: _rows(_batches(module, split)) for split in ("train", "val", "test")}
+    assert sorted(row for part in rows.values() for row in part) == list(range(120))
+    for split, part in rows.items():
+        assert {module.index.split[row] for row in part} == {split}
+    assert len(rows["train"]) > len(rows["test"]) > len(rows["val"]) > 0
+
+
+def test_validation_and_test_come_in_the_indexs_order_and_training_does_not(faces: Path, cache_dir: Path) -> None:
+    module = _module(faces, cache_dir)
+    for split in ("val", "test"):
+        rows = _rows(_batches(module, split))
+        assert rows == sorted(rows) == _rows(_batches(module, split))
+    rows = _rows(_batches(module, "train"))
+    assert rows != sorted(rows)
+
+
+def test_the_training_seed_moves_the_order_and_not_the_split(faces: Path, cache_dir: Path) -> None:
+    one, other = (_module(faces, cache_dir, seed=seed) for seed in (1, 2))
+    assert one.index.fingerprint == other.index.fingerprint
+    assert one.index.split.tolist() == other.index.split.tolist()
+    first, second = (_rows(_batches(module, "train")) for module in (one, other))
+    assert first != second and sorted(first) == sorted(second)
+    assert first == _rows(_batches(_module(faces, cache_dir, seed=1), "train"))
+
+
+def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
+    one, other = (_module(faces, cache_dir, split_seed=seed) for seed in (0, 1))
+    assert one.index.fingerprint != other.index.fingerprint
+    assert other.split_settings == {
+        "duplicates": "near",
+        "split_seed": 1,
+        "test_fraction": 0.2,
+        "val_fraction": 0.1,
+    }
+
+
+@pytest.mark.parametrize("grayscale", [True, False])
+@pytest.mark.parametrize("size", [8, 40])
+def test_pictures_have_the_size_and_channels_asked_for(
+    faces: Path, cache_dir: Path, size: int, grayscale: bool
+) -> None:
+    module = _module(faces, cache_dir, image_size=size, grayscale=grayscale, batch_size=7)
+    assert module.channels == (1 if grayscale else 3)
+    for split in ("train", "val", "test"):
+        batches = _batches(module, split)
+        assert {len(batch["row"]) for batch in batches[:-1]} <= {7} and 1 <= len(batches[-1]["row"]) <= 7
+        for batch in batches:
+            assert batch["image"].shape == (len(batch["row"]), module.channels, size, size)
+            assert batch["image"].dtype == torch.uint8
+
+
+def test_decoding_in_workers_gives_the_batches_of_the_cache(faces: Path, cache_dir: Path) -> None:
+    cached = _module(faces, cache_dir, grayscale=False)
+    decoded = _module(faces, cache_dir, grayscale=False, cache="none", num_workers=2)
+    for split in ("train", "test"):
+        one, other = _batches(cached, split), _batches(decoded, split)
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+
+
+def test_no_cache_writes_no_pixels(faces: Path, tmp_path: Path) -> None:
+    _module(faces, tmp_path, cache="none")
+    assert not (tmp_path / "pixels").exists()
+    _module(faces, tmp_path)
+    assert len(list((tmp_path / "pixels").iterdir())) == 1
+
+
+def test_workers_are_chosen_by_how_pixels_are_read(faces: Path, cache_dir: Path) -> None:
+    assert _module(faces, cache_dir).train_dataloader().num_workers == 0
+    assert 1 <= _module(faces, cache_dir, cache="none").train_dataloader().num_workers <= 8
+    for cache in ("auto", "none"):
+        loader = _module(faces, cache_dir, cache=cache, num_workers=3).val_dataloader()
+        assert loader.num_workers == 3 and loader.persistent_workers and not loader.pin_memory
+
+
+def test_a_limit_keeps_that_many_faces_on_their_own_sides(faces: Path, cache_dir: Path) -> None:
+    whole = _module(faces, cache_dir)
+    for limit in (3, 40, 119, 500):
+        module = _module(faces, cache_dir, limit=limit)
+        rows = {split: _rows(_batches(module, split)) for split in ("train", "val", "test")}
+        assert sum(map(len, rows.values())) == min(limit, 120) and all(rows.values())
+        for split, part in rows.items():
+            assert set(part) <= set(_rows(_batches(whole, split)))
+            assert len(module.split(split)) == len(part)  # type: ignore[arg-type]
+        assert module.index.fingerprint == whole.index.fingerprint
+
+
+def test_a_limited_run_decodes_only_what_it_uses(faces: Path, tmp_path: Path) -> None:
+    _module(faces, tmp_path, limit=10)
+    (array,) = (tmp_path / "pixels").iterdir()
+    assert np.load(array, mmap_mode="r").shape[0] == 10
+
+
+def test_setup_works_once(faces: Path, cache_dir: Path) -> None:
+    module = _module(faces, cache_dir)
+    index, train = module.index, module.split("train")
+    module.setup("test")
+    assert module.index is index and module.split("train") is train
+
+
+def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
+    module = AgeGenderDataModule(dir=str(tmp_path / "missing"), cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(RuntimeError, match="setup"):
+        _ = module.index
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image_size": 7}, r"data\.image_size=7 must be at least 8"),
+        ({"age_range": (60, 18)}, r"data\.age_range=\[60, 18\] must be two ages, the lower one first"),
+        ({"augment": {"scale": [0, 1]}}, r"augment\.scale=\[0, 1\] must be two factors above zero"),
+        ({"augment": {"flip": 1.5}}, r"augment\.flip=1\.5 must lie between 0 and 1"),
+        ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
+        ({"num_workers": -1}, r"data\.num_workers=-1 must be null or at least 0"),
+        ({"test_fraction": 0.0}, r"data\.test_fraction=0\.0 must lie between"),
+        ({"test_fraction": 1.0}, r"data\.test_fraction=1\.0 must lie between"),
+        ({"val_fraction": 0.0}, r"data\.val_fraction=0\.0 must lie between"),
+        ({"val_fraction": -0.1}, r"data\.val_fraction=-0\.1 must lie between"),
+        ({"val_fraction": float("nan")}, r"data\.val_fraction=nan must lie between"),
+        ({"dir": None}, r"data\.dir is not set"),
+        ({"generate": {"count": 0}, "dir": None}, "Can't draw 0 faces"),
+        ({"limit": 2}, r"data\.limit=2 is too small"),
+        ({"limit": -1}, r"data\.limit=-1 is too small"),
+        ({"split_file": "nowhere.csv"}, r"data\.split_file=nowhere\.csv does not exist"),
+        ({"age_range": [110, 120]}, "no UTKFace-named image"),
+    ],
+)
+def test_a_bad_setting_is_an_error_in_one_line_that_names_it(
+    faces: Path, cache_dir: Path, wrong: dict[str, Any], message: str
+) -> None:
+    settings: dict[str, Any] = {"dir": str(faces), "image_size": 16, **wrong}
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        AgeGenderDataModule(cache_dir=str(cache_dir), **settings).setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_given_as_the_folder_is_an_error(faces: Path, cache_dir: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.dir=.* is a file"):
+        AgeGenderDataModule(dir=str(min(faces.iterdir())), cache_dir=str(cache_dir)).prepare_data()
+
+
+@pytest.mark.parametrize("options", [{}, {"generate": {"count": 20, "size": 32}}])
+def test_a_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    (tmp_path / "file").touch()
+    module = AgeGenderDataModule(dir=str(faces), cache_dir=str(tmp_path / "file" / "cache"), **options)
+    with pytest.raises(AgeGenderError, match=r"[Cc]an't write") as caught:
+        module.setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"generate": {"count": 60, "seed": 4, "size": 32}, "image_size": 16}
+    modules = [AgeGenderDataModule(cache_dir=str(tmp_path), **options) for _ in range(2)]
+    for module in modules:
+        module.prepare_data()
+        module.setup()
+    assert len(modules[0].index.names) == 60
+    assert modules[0].index.fingerprint == modules[1].index.fingerprint
+    assert len(list((tmp_path / "synthetic").iterdir())) == 1
+
+
+def test_training_is_augmented_and_validation_and_test_never_are(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
+    module = _module(faces, cache_dir, augment=STRONG)
+    witness = _fit(module, tmp_path)
+    assert all(witness.seen.values())
+    for stage in ("val", "test"):
+        for _, batch in witness.seen[stage]:
+            assert torch.equal(batch["image"], _as_stored(module, batch))
+    for _, batch in witness.seen["train"]:
+        stored = _as_stored(module, batch).float() / 255
+        assert batch["image"].dtype == torch.float32 and batch["image"].shape == stored.shape
+        changed = (batch["image"] - stored).abs().amax((1, 2, 3)) > 0.01
+        assert changed.all()
+
+
+def test_each_training_steps_changes_follow_from_seed_epoch_and_step(
+    faces: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    module = _module(faces, cache_dir, augment=STRONG, seed=7)
+    seen = _fit(module, tmp_path).seen["train"]
+    steps = len(module.train_dataloader())
+    assert [epoch for epoch, _ in seen] == [0] * steps + [1] * steps
+    for count, (epoch, batch) in enumerate(seen):
+        generator = torch.Generator().manual_seed(step_seed(7, epoch, count % steps, "augment"))
+        expected = Augment(**STRONG)(_as_stored(module, batch), generator)  # type: ignore[arg-type]
+        assert torch.equal(batch["image"], expected)
+
+
+@pytest.mark.parametrize("augment", [None, {}])
+def test_without_augmentation_training_sees_the_pictures_as_they_are_in_another_order_each_epoch(
+    faces: Path, cache_dir: Path, tmp_path: Path, augment: dict[str, Any] | None
+) -> None:
+    module = _module(faces, cache_dir, augment=augment)
+    seen = _fit(module, tmp_path).seen["train"]
+    for _, batch in seen:
+        assert torch.equal(batch["image"], _as_stored(module, batch))
+    first, second = (_rows([batch for epoch, batch in seen if epoch == number]) for number in (0, 1))
+    assert first != second and sorted(first) == sorted(second) == module.split("train").rows.tolist()
+
+
+def _as_stored(module: AgeGenderDataModule, batch: Batch) -> Tensor:
+    pixels = module.split("train").pixels.read(batch["row"].numpy())
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)

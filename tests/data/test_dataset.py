@@ -1,0 +1,191 @@
+"""Batches hold what they say, in an order that a resumed run continues exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from agegender.data import decode
+from agegender.data.cache import CachedPixels, DecodedPixels
+from agegender.data.dataset import Batch, FaceDataset, ResumableLoader, ShuffledSampler, step_seed
+from agegender.data.index import build_index, parse_name
+
+# Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
+
+ROWS = np.array([3, 8, 11, 40, 41, 60, 77, 80, 99, 100, 119])
+
+
+@pytest.fixture(scope="module", params=["cached", "decoded"])
+def dataset(request: pytest.FixtureRequest, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
+    cache_dir = tmp_path_factory.mktemp("cache")
+    index = build_index(faces, cache_dir)
+    pixels: CachedPixels | DecodedPixels
+    if request.param == "cached":
+        pixels = CachedPixels(faces, index.names, index.digests, ROWS, 16, False, cache_dir)
+    else:
+        pixels = DecodedPixels(faces, index.names, 16, False)
+    return FaceDataset(index, ROWS, pixels)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _loader(dataset: FaceDataset, seed: int = 0, workers: int = 0, batch_size: int = 3) -> ResumableLoader:
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "persistent_workers": workers > 0}
+    return ResumableLoader(dataset, sampler=ShuffledSampler(len(dataset), seed), collate_fn=_as_it_is, **options)
+
+
+def _epoch(loader: ResumableLoader, epoch: int) -> list[list[int]]:
+    """Reads an epoch as Lightning does."""
+    loader.sampler.set_epoch(epoch)
+    return [batch["row"].tolist() for batch in loader]
+
+
+def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: FaceDataset) -> None:
+    batch = dataset.__getitems__([4, 0, 10])
+    rows = [41, 3, 119]
+    assert batch["row"].tolist() == rows
+    assert batch["image"].shape == (3, 3, 16, 16) and batch["image"].dtype == torch.uint8
+    for place, row in enumerate(rows):
+        name = dataset.index.names[row]
+        label = parse_name(name)
+        assert batch["age"].tolist()[place] == label.age and batch["gender"].tolist()[place] == label.gender
+        pixels = decode.to_pixels(decode.read_image(dataset.index.folder / name), 16, grayscale=False)
+        assert (batch["image"][place].permute(1, 2, 0).numpy() == pixels).all()
+    assert {key: value.dtype for key, value in batch.items()} == {  # type: ignore[attr-defined]
+        "image": torch.uint8,
+        "age": torch.float32,
+        "gender": torch.float32,
+        "row": torch.int64,
+    }
+
+
+def test_a_batch_may_be_changed_without_changing_the_next(dataset: FaceDataset) -> None:
+    batch = dataset.__getitems__([0, 1])
+    before = batch["image"].clone()
+    batch["image"].zero_()
+    batch["row"].zero_()
+    again = dataset.__getitems__([0, 1])
+    assert torch.equal(again["image"], before) and again["row"].tolist() == [3, 8]
+
+
+def test_a_single_face_is_a_batch_of_one(dataset: FaceDataset) -> None:
+    assert len(dataset) == len(ROWS)
+    single, many = dataset[5], dataset.__getitems__([5])
+    assert single["image"].shape == (1, 3, 16, 16) and single["row"].tolist() == [60]
+    assert torch.equal(single["image"], many["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_goes_through_every_face_once_in_the_indexs_order(dataset: FaceDataset, workers: int) -> None:
+    loader: DataLoader[Batch] = DataLoader(dataset, batch_size=4, num_workers=workers, collate_fn=_as_it_is)
+    assert [row for batch in loader for row in batch["row"].tolist()] == ROWS.tolist()
+
+
+@given(size=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
+@settings(max_examples=100, deadline=None)
+def test_an_epochs_order_holds_every_item_once_and_is_a_function_of_seed_and_epoch(
+    size: int, seed: int, epoch: int
+) -> None:
+    one, other = ShuffledSampler(size, seed), ShuffledSampler(size, seed)
+    one.set_epoch(epoch)
+    list(other)  # what was drawn before says nothing
+    other.set_epoch(epoch)
+    order = list(one)
+    assert sorted(order) == list(range(size)) and list(other) == order and len(one) == size
+
+
+def test_orders_differ_by_epoch_and_by_seed() -> None:
+    orders = set()
+    for seed in range(3):
+        sampler = ShuffledSampler(50, seed)
+        for epoch in range(4):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler))
+    assert len(orders) == 12 and tuple(range(50)) not in orders
+
+
+@given(
+    here=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
+    there=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_step_and_purpose_has_a_seed_of_its_own(
+    here: tuple[int, int, int, str], there: tuple[int, int, int, str]
+) -> None:
+    assert (step_seed(*here) == step_seed(*there)) == (here == there)
+    assert 0 <= step_seed(*here) < 2**63
+    torch.Generator().manual_seed(step_seed(*here))
+
+
+def test_a_step_seed_is_the_same_on_every_machine() -> None:
+    assert step_seed(0, 3, 7, "augment") == 7_227_122_816_519_945_307  # a change breaks the resuming of old runs
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("seen", [0, 1, 3])
+def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: FaceDataset, seen: int, workers: int) -> None:
+    whole = _epoch(_loader(dataset, seed=5), 2)
+    interrupted = _loader(dataset, seed=5, workers=workers)
+    interrupted.sampler.set_epoch(2)
+    batches = iter(interrupted)
+    for _ in range(seen):
+        next(batches)
+    state = interrupted.state_dict()  # workers have read ahead by now: that must not count
+
+    resumed = _loader(dataset, seed=5, workers=workers)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state  # a checkpoint before the first batch forgets nothing
+    assert _epoch(resumed, 2) == whole[seen:]
+    assert _epoch(resumed, 3) == _epoch(_loader(dataset, seed=5), 3)  # the next epoch is whole again
+
+
+def test_an_epoch_can_be_interrupted_twice(dataset: FaceDataset) -> None:
+    whole = _epoch(_loader(dataset), 0)
+    state = {"epoch": 0, "handed_out": 0}
+    seen = []
+    for _ in range(3):
+        loader = _loader(dataset)
+        loader.load_state_dict(state)
+        loader.sampler.set_epoch(0)
+        seen.append(next(iter(loader))["row"].tolist())
+        state = loader.state_dict()
+    assert seen == whole[:3] and state == {"epoch": 0, "handed_out": 9}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: FaceDataset, workers: int) -> None:
+    loader = _loader(dataset, workers=workers)
+    first = _epoch(loader, 0)
+    assert [len(rows) for rows in first] == [3, 3, 3, 2]  # the last batch is smaller, none is lost
+    state = loader.state_dict()
+    assert state == {"epoch": 0, "handed_out": 11}
+
+    resumed = _loader(dataset, workers=workers)
+    resumed.load_state_dict(state)
+    assert resumed.sampler.epoch == 1 and resumed.state_dict() == {"epoch": 1, "handed_out": 0}
+    assert [batch["row"].tolist() for batch in resumed] == _epoch(loader, 1) != first
+
+
+def test_workers_change_nothing(dataset: FaceDataset) -> None:
+    alone, helped = _loader(dataset), _loader(dataset, workers=2)
+    for epoch in (0, 1):
+        assert _epoch(helped, epoch) == _epoch(alone, epoch)
+
+
+def test_the_length_is_that_of_a_whole_epoch_even_when_resumed(dataset: FaceDataset) -> None:
+    loader = _loader(dataset)
+    loader.load_state_dict({"epoch": 0, "handed_out": 6})
+    assert len(loader) == 4

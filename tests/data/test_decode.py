@@ -1,0 +1,295 @@
+"""Any picture becomes what a person sees in it, or an error with a reason; never anything else."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from agegender.data.decode import ImageSource, UnreadableImageError, read_image, to_pixels
+
+ORIENTATION = 0x0112  # EXIF's tag
+# How a camera that holds an upright picture stores it under each orientation: the inverse of what a viewer does.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def _corners() -> Image.Image:
+    """Returns a 60 x 40 picture whose four quarters are red, green, blue and white."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :30], pixels[:20, 30:], pixels[20:, :30], pixels[20:, 30:] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    )
+    return Image.fromarray(pixels)
+
+
+def _noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+
+
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format=form, **options)
+    return content.getvalue()
+
+
+def _read(content: bytes) -> NDArray[np.uint8]:
+    image = read_image(content)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def _close(read: NDArray[np.uint8], expected: Image.Image, most: float = 6) -> bool:
+    other = np.asarray(expected.convert("RGB"), dtype=int)
+    return read.shape == other.shape and float(np.abs(read.astype(int) - other).mean()) < most
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_every_exif_orientation_is_turned_upright(orientation: int, form: str) -> None:
+    turn = STORED[orientation]
+    stored = _corners() if turn is None else _corners().transpose(turn)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    assert _close(_read(_encoded(stored, form, exif=exif)), _corners())
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File Read:UserWarning")
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0", b"junk"])
+def test_damaged_exif_does_not_cost_the_picture(exif: bytes) -> None:
+    assert _close(_read(_encoded(_corners(), "JPEG", exif=exif)), _corners())
+
+
+@pytest.mark.parametrize(("form", "mode"), [("PNG", "RGB"), ("BMP", "RGB"), ("PNG", "P"), ("PNG", "L"), ("GIF", "P")])
+def test_lossless_pictures_are_read_to_the_last_bit(form: str, mode: str) -> None:
+    image = _noise().convert(mode) if mode != "P" else _noise().quantize(200)
+    assert (_read(_encoded(image, form)) == np.asarray(image.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_keeps_its_colours(form: str) -> None:
+    assert _close(_read(_encoded(_corners().convert("CMYK"), form)), _corners())
+
+
+def test_a_bilevel_picture_is_black_and_white() -> None:
+    image = Image.fromarray(np.eye(16, dtype=bool))
+    assert image.mode == "1"
+    assert (_read(_encoded(image, "PNG")) == np.where(np.eye(16, dtype=bool), 255, 0)[..., None]).all()
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparency_is_laid_on_white(alpha: int) -> None:
+    expected = (np.array([200, 40, 0]) * alpha + 255 * (255 - alpha)) / 255
+    read = _read(_encoded(Image.new("RGBA", (8, 8), (200, 40, 0, alpha)), "PNG"))
+    assert np.abs(read - expected).max() <= 1
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparent_grey_is_laid_on_white(alpha: int) -> None:
+    expected = (100 * alpha + 255 * (255 - alpha)) / 255
+    read = _read(_encoded(Image.new("LA", (8, 8), (100, alpha)), "PNG"))
+    assert read.shape == (8, 8, 3) and np.abs(read - expected).max() <= 1
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_palettes_transparent_colour_is_white(form: str) -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([0, 0, 0, 200, 40, 0])
+    image.paste(1, (4, 0, 8, 8))
+    read = _read(_encoded(image, form, transparency=0))
+    assert (read[:, :4] == 255).all() and (read[:, 4:] == (200, 40, 0)).all()
+
+
+def test_transparent_grey_without_an_alpha_channel_is_white() -> None:
+    image = Image.fromarray(np.array([[7, 99]], np.uint8))
+    assert _read(_encoded(image, "PNG", transparency=7)).tolist() == [[[255] * 3, [99] * 3]]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
+    ramp = np.array([[0, 256, 257, 5_140, 32_896, 65_535]], np.uint16)
+    image = Image.fromarray(ramp)
+    assert image.mode == "I;16"
+    assert _read(_encoded(image, form))[0, :, 0].tolist() == [0, 0, 1, 20, 128, 255]
+
+
+def test_thirty_two_bits_that_fit_into_sixteen_are_read_and_others_are_refused() -> None:
+    fits = Image.fromarray(np.array([[0, 65_535]], np.int32))
+    assert _read(_encoded(fits, "TIFF"))[0, :, 0].tolist() == [0, 255]
+    for value in (-1, 65_536):
+        beyond = Image.fromarray(np.array([[0, value]], np.int32))
+        with pytest.raises(UnreadableImageError, match="32-bit integer"):
+            read_image(_encoded(beyond, "TIFF"))
+
+
+def test_float_pixels_are_refused() -> None:
+    content = _encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")
+    with pytest.raises(UnreadableImageError, match="32-bit float"):
+        read_image(content)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_its_first_frame(form: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    content = _encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 3  # type: ignore[attr-defined]
+    assert _close(_read(content), frames[0])
+
+
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
+    content = _encoded(_noise(), "JPEG")
+    path = tmp_path / "face.jpg"
+    path.write_bytes(content)
+    with path.open("rb") as file, Image.open(path) as opened:
+        sources: list[ImageSource] = [str(path), path, content, io.BytesIO(content), file, opened]
+        pictures = [read_image(source) for source in sources]
+    assert len({picture.tobytes() for picture in pictures}) == 1
+
+
+def test_a_picture_in_memory_is_turned_upright_and_left_as_it_was() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    stored = Image.open(io.BytesIO(_encoded(_corners().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)))
+    assert _close(np.asarray(read_image(stored)), _corners())
+    assert stored.size == (40, 60)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9])
+def test_a_truncated_picture_is_unreadable(form: str, kept: float) -> None:
+    content = _encoded(_noise().resize((80, 80)), form)
+    assert _read(content).shape == (80, 80, 3)
+    with pytest.raises(UnreadableImageError):
+        read_image(content[: int(len(content) * kept)])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing.jpg", "no such file"), (".", "a folder, not a picture"), ("empty.jpg", "not a picture")],
+)
+def test_a_path_that_is_no_picture_says_why(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(tmp_path / name)
+
+
+def test_a_picture_without_pixels_is_unreadable() -> None:
+    with pytest.raises(UnreadableImageError, match="without pixels"):
+        read_image(Image.new("RGB", (0, 5)))
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
+    side = 30_000  # 900 million pixels behind a hundred bytes
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 50)) + chunk(b"IEND", b"")
+    with pytest.raises(UnreadableImageError, match="more than 178,956,970 pixels"):
+        read_image(content)
+
+
+def test_a_large_but_honest_picture_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # warnings are errors in these tests
+    assert _read(_encoded(_noise(), "PNG")).shape == (24, 32, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 383)
+    with pytest.raises(UnreadableImageError, match="more than 766 pixels"):
+        read_image(_encoded(_noise(), "PNG"))
+
+
+@given(
+    start=st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]),
+    body=st.binary(),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_raise_anything_but_unreadable(start: bytes, body: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+        try:
+            image = read_image(start + body)
+        except UnreadableImageError:
+            return
+    assert image.mode == "RGB" and min(image.size) > 0
+
+
+@given(
+    form=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_damaged_picture_raises_anything_but_unreadable(form: str, changes: list[tuple[float, int]]) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = bytearray(_encoded(_noise(), form, **({} if form in ("GIF", "BMP") else {"exif": exif})))
+    for place, value in changes:
+        content[int(place * len(content))] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+        try:
+            image = read_image(bytes(content))
+        except UnreadableImageError as error:
+            message = str(error)
+        else:
+            assert image.mode == "RGB" and min(image.size) > 0
+            return
+    assert message and "\n" not in message and len(message) < 200
+
+
+@pytest.mark.parametrize("size", [8, 32, 100])
+@pytest.mark.parametrize(("grayscale", "channels"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize("sides", [(1, 1), (60, 40), (7, 300), (200, 200)])
+def test_pixels_have_the_size_and_channels_asked_for(
+    size: int, grayscale: bool, channels: int, sides: tuple[int, int]
+) -> None:
+    pixels = to_pixels(Image.new("RGB", sides, (10, 200, 60)), size, grayscale)
+    assert pixels.shape == (size, size, channels) and pixels.dtype == np.uint8
+    expected = [round(0.299 * 10 + 0.587 * 200 + 0.114 * 60)] if grayscale else [10, 200, 60]
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_centred_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None:
+    square = _noise().resize((32, 32))
+    oblong = Image.new("RGB", (64, 32), "red")
+    oblong.paste(square, (16, 0))
+    upright = oblong if wide else oblong.transpose(Image.Transpose.TRANSPOSE)
+    expected = square if wide else square.transpose(Image.Transpose.TRANSPOSE)
+    for grayscale in (True, False):
+        assert (to_pixels(upright, 32, grayscale) == to_pixels(expected, 32, grayscale)).all()
+        inner = slice(1, -1)  # the filter sees a little of what lies beside the square
+        cut, whole = (to_pixels(image, 20, grayscale)[inner, inner] for image in (upright, expected))
+        assert np.abs(cut.astype(int) - whole).max() <= 1
+
+
+def test_pixels_of_the_asked_size_are_left_as_they_are() -> None:
+    square = _noise().resize((32, 32))
+    assert (to_pixels(square, 32, grayscale=False) == np.asarray(square)).all()
+    assert (to_pixels(square, 32, grayscale=True)[..., 0] == np.asarray(square.convert("L"))).all()
+
+
+def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    pixels = to_pixels(Image.fromarray(stripes), 8, grayscale=True)
+    assert np.abs(pixels.astype(int) - 128).max() < 8

@@ -1,0 +1,150 @@
+"""The whole network: trunk, heads, initialisation, precision."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from agegender.errors import AgeGenderError
+from agegender.models.layers import dense_layers, initialise
+from agegender.models.network import AgeGenderNet
+
+AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
+
+
+def small_net(**options: Any) -> AgeGenderNet:
+    settings: dict[str, Any] = {"image_size": 16, "in_channels": 1, "age": AGE, "channels": [4, 8], "head_units": [8]}
+    return AgeGenderNet(**settings | options)
+
+
+def test_answers_one_age_and_one_gender_logit_per_face() -> None:
+    net = small_net().eval()
+    outputs = net(torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8))
+    assert outputs.age.shape == (5, 1) and outputs.gender.shape == (5,)
+    assert net.years(outputs).shape == (5,)
+
+
+def test_a_single_face_keeps_its_batch_dimension() -> None:
+    assert small_net().eval()(torch.zeros(1, 1, 16, 16)).gender.shape == (1,)
+
+
+def test_bytes_and_floats_of_the_same_picture_give_the_same_answer() -> None:
+    net = small_net().eval()
+    pixels = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
+    first, second = net(pixels), net(pixels.float() / 255)
+    assert torch.equal(first.age, second.age) and torch.equal(first.gender, second.gender)
+
+
+def test_normalisation_is_part_of_the_network_and_of_its_weights() -> None:
+    net = small_net(in_channels=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2.0]).eval()
+    seen: list[torch.Tensor] = []
+    net.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(torch.full((1, 3, 16, 16), 0.6))
+    assert torch.allclose(seen[0][0, :, 0, 0], torch.tensor([1.0, 1.6, 0.15]))
+    assert {"mean", "std"} <= set(net.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_normalisation_values_that_fit_no_channel_are_refused(name: str) -> None:
+    with pytest.raises(AgeGenderError, match=rf"model\.{name}=.* needs 1 value or 3, one per colour channel"):
+        small_net(in_channels=3, **{name: [0.5, 0.5]})
+
+
+def test_the_default_network_is_the_classic_one() -> None:
+    net = AgeGenderNet(128, 1, AGE)
+    trunk = 320 + 18_496 + 73_856 + 295_168  # 3x3 filters and biases of 1 -> 32 -> 64 -> 128 -> 256
+    head = 9216 * 256 + 256 + 257  # 6 x 6 x 256 features -> 256 -> 1
+    assert sum(weight.numel() for weight in net.parameters()) == trunk + 2 * head
+    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.4, 0.4]
+
+
+def test_shared_units_stand_between_trunk_and_both_heads() -> None:
+    net = small_net(shared_units=[6, 5], head_units=[])
+    assert [layer.out_features for layer in net.shared if isinstance(layer, nn.Linear)] == [6, 5]
+    assert net.age_head[0].in_features == net.gender_head[0].in_features == 5
+    net.eval()(torch.zeros(2, 1, 16, 16))
+
+
+def test_the_two_heads_share_the_trunk_and_nothing_else() -> None:
+    net = small_net().eval()
+    ages = net(torch.rand(2, 1, 16, 16)).age.sum()
+    gradients = torch.autograd.grad(ages, list(net.parameters()), allow_unused=True)
+    reached = {
+        name for (name, _), gradient in zip(net.named_parameters(), gradients, strict=True) if gradient is not None
+    }
+    assert reached == {name for name, _ in net.named_parameters() if not name.startswith("gender_head")}
+
+
+def test_the_same_seed_builds_the_same_network_and_another_another() -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        weights.append(nn.utils.parameters_to_vector(small_net().parameters()))
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "deviation"),
+    [
+        ("xavier_uniform", math.sqrt(2 / (400 + 300))),
+        ("kaiming_uniform", math.sqrt(2 / 400)),
+        ("kaiming_normal", math.sqrt(2 / 400)),
+    ],
+)
+def test_each_scheme_sets_the_published_spread_and_zero_biases(scheme: Any, deviation: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(400, 300)
+    initialise(layer, scheme)
+    assert layer.weight.std().item() == pytest.approx(deviation, rel=0.01)
+    assert not layer.bias.any()
+    uniform = layer.weight.abs().max().item() <= deviation * math.sqrt(3) + 1e-6
+    assert uniform == scheme.endswith("uniform")
+
+
+def test_the_scheme_reaches_convolutions_and_heads() -> None:
+    net = small_net(weight_init="kaiming_normal")
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 6 and not any(layer.bias is not None and layer.bias.any() for layer in layers)
+
+
+def test_pytorch_leaves_the_layers_as_pytorch_made_them() -> None:
+    layer = nn.Linear(20, 10)
+    before = layer.weight.clone(), layer.bias.clone()
+    initialise(layer, "pytorch")
+    assert torch.equal(layer.weight, before[0]) and torch.equal(layer.bias, before[1])
+
+
+def test_dense_layers_says_how_many_outputs_it_has() -> None:
+    layers, outputs = dense_layers(7, [5, 3], 0.1)
+    assert outputs == 3 and layers(torch.zeros(2, 7)).shape == (2, 3)
+    empty, outputs = dense_layers(7, [], 0.1)
+    assert outputs == 7 and torch.equal(empty(torch.ones(2, 7)), torch.ones(2, 7))
+
+
+def test_outputs_are_float32_under_bfloat16_autocast() -> None:
+    net = small_net().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = net(torch.rand(2, 1, 16, 16))
+        years = net.years(outputs)
+    assert outputs.age.dtype == outputs.gender.dtype == years.dtype == torch.float32
+
+
+@pytest.mark.parametrize("age", [64.0, 80.0, 100.0, 113.0])
+def test_old_ages_keep_steps_finer_than_half_a_year_under_bfloat16_autocast(age: float) -> None:
+    net = small_net(head_units=[]).eval()
+    last = net.age_head[0]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    years = []
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        for target in torch.arange(age, age + 2, 0.1).tolist():
+            nn.init.constant_(last.bias, (target - 33) / 20)
+            years.append(net.years(net(torch.zeros(1, 1, 16, 16))).item())
+    # decoded in bfloat16, the steps would be of half a year
+    assert max(after - before for before, after in itertools.pairwise(years)) < 0.5
+    assert years[0] == pytest.approx(age, abs=0.25)

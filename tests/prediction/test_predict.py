@@ -1,0 +1,360 @@
+"""predict.py as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, Outcome, run_script
+
+Run = Callable[..., Outcome]
+
+NAMES = (
+    "plain.jpg",
+    "holiday (1).jpg",
+    "a, b.jpg",
+    "a=b.jpg",
+    "o'neill.jpg",
+    '"quoted".jpg',
+    "photo[1].jpg",
+    "[1].jpg",
+    "${x}.jpg",
+    "\\${x}'.jpg",
+    "日本.jpg",
+    "back\\",
+    "null",
+    "+plus.jpg",
+    "~tilde.jpg",
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(faces: Path) -> list[Path]:
+    return sorted(faces.glob("*.jpg"))[:6]
+
+
+@pytest.fixture(scope="module")
+def weights(trained_run: Path) -> str:
+    return f"weights={trained_run}"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def is_one_error_line(outcome: Outcome) -> bool:
+    return outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and outcome.out == ""
+
+
+def everything_below(folder: Path) -> dict[Path, float]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+# Answers
+
+
+def test_file_names_of_every_kind_are_answered_under_their_own_name(
+    pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    """In a process of its own, without any `img=`, as a shell's globbing gives them."""
+    for name in NAMES:
+        shutil.copy(pictures[0], tmp_path / name)
+    outcome = run_script("predict.py", *NAMES, weights, "out=faces.json", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(tmp_path / "faces.json")
+    assert [row["path"] for row in rows] == list(NAMES)
+    assert len({row["age"] for row in rows}) == 1 and rows[0]["age"] is not None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("img=[a.jpg,b.jpg,sub/c.jpg]",),
+        ("img=a.jpg,b.jpg,sub/c.jpg",),
+        ("a.jpg", "b.jpg", "sub/c.jpg"),
+        ("img=*.jpg", "sub/*.jpg"),
+        ("img=**/*.jpg",),
+    ],
+)
+def test_files_lists_and_globs_give_the_same_answers(
+    arguments: tuple[str, ...], run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for name, picture in zip(("a.jpg", "b.jpg", "sub/c.jpg"), pictures, strict=False):
+        shutil.copy(picture, tmp_path / name)
+    expected = run_here("predict.py", *map(str, pictures[:3]), weights, "out=expected.json")
+    outcome = run_here("predict.py", *arguments, weights, "out=faces.json")
+    assert (expected.code, outcome.code) == (0, 0), outcome.err
+    rows = rows_of(tmp_path / "faces.json")
+    assert [row.pop("path") for row in rows] == ["a.jpg", "b.jpg", "sub/c.jpg"]
+    theirs = rows_of(tmp_path / "expected.json")
+    assert [row.pop("path") for row in theirs] == list(map(str, pictures[:3]))
+    assert rows == theirs and len({row["age"] for row in rows}) == 3
+
+
+def test_a_folder_is_answered_with_its_sub_folders_and_without_what_is_no_picture(
+    run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    (tmp_path / "album" / "sub").mkdir(parents=True)
+    for name in ("b.jpg", "sub/a.jpg"):
+        shutil.copy(pictures[0], tmp_path / "album" / name)
+    (tmp_path / "album" / "notes.txt").write_text("hello")
+    outcome = run_here("predict.py", "img=album", weights, "out=faces.json")
+    assert outcome.code == 0, outcome.err
+    assert [row["path"] for row in rows_of(tmp_path / "faces.json")] == ["album/b.jpg", "album/sub/a.jpg"]
+
+
+def test_csv_json_and_a_runs_own_predictions_agree(
+    run_here: Run, trained_run: Path, weights: str, tmp_path: Path
+) -> None:
+    with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        expected = list(csv.DictReader(file))
+    paths = [row["path"] for row in expected]
+    assert run_here("predict.py", *paths, weights, "out=faces.json").code == 0
+    assert run_here("predict.py", *paths, weights, "out=faces.csv", "batch_size=5").code == 0
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        from_csv = list(csv.DictReader(file))
+    from_json = rows_of(tmp_path / "faces.json")
+    assert len(from_csv) == len(from_json) == len(expected) >= 20
+    for ours, same, theirs in zip(from_csv, from_json, expected, strict=True):
+        assert list(ours) == list(same) == ["path", "age", "p_female", "gender", "error"]
+        assert ours["path"] == same["path"] == theirs["path"]
+        assert float(ours["age"]) == pytest.approx(same["age"], abs=0.0101)  # batches of another size round otherwise
+        assert same["age"] == pytest.approx(float(theirs["age_pred"]), abs=0.0056)
+        assert same["p_female"] == pytest.approx(float(theirs["p_female"]), abs=0.000056)
+        assert ours["gender"] == same["gender"] == ("female" if float(theirs["p_female"]) >= 0.5 else "male")
+        assert ours["error"] == "" and same["error"] is None
+
+
+def test_without_out_a_table_answers_on_standard_output(
+    run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    shutil.copy(pictures[0], tmp_path / "face.jpg")
+    outcome = run_here("predict.py", "img=face.jpg", weights)
+    assert outcome.code == 0
+    assert "face.jpg" in outcome.out and "weights:" not in outcome.out
+
+
+# Files that can't be read
+
+
+def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
+    run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "truncated.jpg").write_bytes(pictures[0].read_bytes()[:-300])
+    shutil.copy(pictures[0], tmp_path / "good.jpg")
+    shutil.copy(pictures[1], tmp_path / "fine.jpg")
+    names = ["good.jpg", "empty.jpg", "text.jpg", "truncated.jpg", "missing.jpg", "photo[9].jpg", "fine.jpg"]
+    for form in ("faces.json", "faces.csv"):
+        outcome = run_here("predict.py", *names, weights, f"out={form}")
+        assert outcome.code == 1
+        assert "5 of 7 pictures have no answer" in outcome.err and "Traceback" not in outcome.err
+    rows = rows_of(tmp_path / "faces.json")
+    assert [row["path"] for row in rows] == names
+    for row in rows:
+        answers = [row["age"], row["p_female"], row["gender"]]
+        if row["path"] in ("good.jpg", "fine.jpg"):
+            assert None not in answers and row["error"] is None
+        else:
+            assert answers == [None] * 3 and row["error"]
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["error"] or None for row in csv.DictReader(file)] == [row["error"] for row in rows]
+    outcome = run_here("predict.py", *names, weights)
+    assert outcome.code == 1
+    assert all(name in outcome.out for name in names) and "no such file" in outcome.out
+
+
+@pytest.mark.parametrize("asked", ["img=*.gif", "img=empty", "img=", "img=[]", "img=null"])
+def test_where_no_picture_is_found_one_line_says_so(asked: str, run_here: Run, weights: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    outcome = run_here("predict.py", asked, weights)
+    assert outcome.code == 1
+    if asked == "img=null":  # a name like any other
+        assert "no such file" in outcome.out
+    else:
+        assert is_one_error_line(outcome), outcome
+        assert "picture" in outcome.err
+
+
+def test_without_any_picture_one_line_shows_how_to_give_one(run_here: Run) -> None:
+    outcome = run_here("predict.py")
+    assert outcome.code == 1 and is_one_error_line(outcome)
+    assert "img=face.jpg" in outcome.err
+
+
+# Weights
+
+
+def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
+    run_here: Run, trained_run: Path, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    alone = tmp_path / "elsewhere" / "my model.ckpt"
+    alone.parent.mkdir()
+    shutil.copy(trained_run / "checkpoints" / "best.ckpt", alone)
+    images = list(map(str, pictures))
+    assert run_here("predict.py", *images, weights, "out=run.json").code == 0
+    assert run_here("predict.py", *images, "weights=elsewhere/my model.ckpt", "out=alone.json").code == 0
+    assert rows_of(tmp_path / "run.json") == rows_of(tmp_path / "alone.json")
+
+
+def test_the_default_weights_are_the_newest_best_checkpoint_below_logs(
+    run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    ages = {"zebra/2030-01-01": 300, "apple/sweep_2026/0": 100, "mid/2029-01-01": 200}
+    now = (trained_run / "metrics.json").stat().st_mtime
+    for run, age in ages.items():
+        folder = tmp_path / "logs" / run / "checkpoints"
+        folder.mkdir(parents=True)
+        for name in ("best.ckpt", "last.ckpt"):
+            shutil.copy(trained_run / "checkpoints" / name, folder / name)
+            os.utime(folder / name, (now - age - (50 if name == "best.ckpt" else -900),) * 2)
+    outcome = run_here("predict.py", str(pictures[0]))
+    assert outcome.code == 0, outcome.err
+    assert "weights: logs/apple/sweep_2026/0/checkpoints/best.ckpt\n" in outcome.err
+
+
+def test_where_nothing_was_trained_one_line_says_what_to_do(
+    run_here: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    outcome = run_here("predict.py", str(pictures[0]))
+    assert outcome.code == 1 and is_one_error_line(outcome)
+    assert str(tmp_path / "logs") in outcome.err and "weights=" in outcome.err
+
+
+class Stranger:
+    """A class that no safe loader may build."""
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "cut in half", "empty", "text", "foreign", "unsafe", "missing", "folder"]
+)
+def test_weights_that_are_no_checkpoint_are_one_line(
+    kind: str, run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    good = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
+    path = tmp_path / "bad.ckpt"
+    contents = {"truncated": good[:-100], "cut in half": good[: len(good) // 2], "empty": b"", "text": b"weights"}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "unsafe":
+        torch.save(Stranger(), path)
+    elif kind == "folder":
+        path.mkdir()
+    outcome = run_here("predict.py", str(pictures[0]), "weights=bad.ckpt")
+    assert outcome.code == 1 and is_one_error_line(outcome), outcome
+    assert "bad.ckpt" in outcome.err
+
+
+# Settings that can't be meant
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [
+        ("bach_size=3", 2, "did you mean batch_size?"),
+        ("weight=x", 2, "did you mean weights?"),
+        ("batch_size=many", 1, "batch_size='many' has the wrong type"),
+        ("batch_size=2.5", 1, "batch_size=2.5 has the wrong type"),
+        ("batch_size=0", 1, "batch_size=0 must be at least 1"),
+        ("batch_size=-1", 1, "batch_size=-1 must be at least 1"),
+        ("device=[cpu]", 1, "device=['cpu'] has the wrong type"),
+        ("weights=3", 1, "weights=3 has the wrong type"),
+        ("out=3", 1, "out=3 has the wrong type"),
+        ("img=[1]", 1, "has the wrong type"),
+        ("+extra=1", 1, "extra is not known"),
+        ("device=nowhere", 1, "device=nowhere can't be used here"),
+        ("out=faces.txt", 1, "must end in .csv or .json"),
+        ("out=missing/faces.csv", 1, "the folder missing does not exist"),
+        ("img=[unclosed", 2, "error: "),
+    ],
+)
+def test_a_setting_that_can_not_be_meant_is_one_line(
+    argument: str, code: int, said: str, run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+) -> None:
+    image = () if argument.startswith("img=") else (f"img={pictures[0]}",)
+    outcome = run_here("predict.py", *image, weights, argument)
+    assert (outcome.code, is_one_error_line(outcome)) == (code, True), outcome
+    assert said in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_asking_for_a_gpu_where_there_is_none_is_one_line(run_here: Run, pictures: list[Path], weights: str) -> None:
+    outcome = run_here("predict.py", str(pictures[0]), weights, "device=cuda")
+    assert outcome.code == 1 and is_one_error_line(outcome), outcome
+    assert "device=cuda can't be used here" in outcome.err and "device=cpu" in outcome.err
+
+
+@pytest.mark.parametrize("argument", ["out=faces.txt", "out=missing/faces.csv", "batch_size=0"])
+def test_settings_are_refused_before_any_picture_or_model_is_looked_for(argument: str, run_here: Run) -> None:
+    outcome = run_here("predict.py", "img=nowhere/*.jpg", "weights=nowhere.ckpt", argument)
+    assert argument.split("=")[0] in outcome.err and "nowhere" not in outcome.err
+
+
+# What a run leaves behind, and what it needs
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "refused"])
+def test_predicting_leaves_no_file_behind_but_the_one_that_out_names(
+    end: str, run_here: Run, pictures: list[Path], weights: str, trained_run: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pictures[0], tmp_path / "face.jpg")
+    before = everything_below(tmp_path) | everything_below(trained_run)
+    arguments = {"answered": "img=face.jpg", "failed": "img=missing.jpg", "refused": "bach_size=3"}[end]
+    assert (run_here("predict.py", arguments, weights).code == 0) == (end == "answered")
+    assert everything_below(tmp_path) | everything_below(trained_run) == before
+    run_here("predict.py", arguments, weights, "out=faces.csv")
+    after = set(everything_below(tmp_path)) | set(everything_below(trained_run))
+    assert after - set(before) == (set() if end == "refused" else {tmp_path / "faces.csv"})
+
+
+def test_an_older_output_survives_a_run_that_can_not_start(run_here: Run, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("old")
+    assert run_here("predict.py", str(pictures[0]), "weights=missing.ckpt", "out=faces.csv").code == 1
+    assert (tmp_path / "faces.csv").read_text() == "old"
+
+
+PROBE = """
+import json, runpy, sys
+script, sys.argv = sys.argv[1], sys.argv[1:]
+code = 0
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as end:
+    code = end.code or 0
+print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
+"""
+
+
+def imported_by(*arguments: str, cwd: Path) -> tuple[int, set[str]]:
+    command = [sys.executable, "-c", PROBE, str(ROOT / "predict.py"), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=True)
+    report = json.loads(done.stdout.splitlines()[-1])
+    return report["code"], set(report["modules"])
+
+
+def test_predicting_imports_no_training_library(pictures: list[Path], weights: str, tmp_path: Path) -> None:
+    code, modules = imported_by(f"img={pictures[0]}", weights, cwd=tmp_path)
+    assert code == 0 and "torch" in modules
+    assert not modules & {"lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "tensorboard"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typing_mistake_is_answered_without_waiting_for_torch(tmp_path: Path) -> None:
+    code, modules = imported_by("img=face.jpg", "bach_size=3", cwd=tmp_path)
+    assert code == 2 and "torch" not in modules

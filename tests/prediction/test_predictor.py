@@ -1,0 +1,385 @@
+"""The predictor answers as the trained module does, for any picture, however it is stored, batched or damaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from PIL import Image, ImageOps
+
+from agegender.checkpoint import load_checkpoint
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.errors import AgeGenderError
+from agegender.prediction.predictor import Prediction, Predictor
+from agegender.training.module import AgeGenderModule
+
+YEARS = 1e-4
+PROBABILITY = 1e-6
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run: Path) -> Predictor:
+    return Predictor(trained_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def colour_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A network that sees colours, as Lightning saves it; untrained, but sharp enough to tell any two faces apart."""
+    path = tmp_path_factory.mktemp("colour") / "colour.ckpt"
+    torch.manual_seed(0)
+    network = {"image_size": 32, "in_channels": 3, "age": {"name": "mae"}, "channels": [8, 16], "head_units": [16]}
+    module = AgeGenderModule(network, {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "schedule": None})
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path, weights_only=True)
+    return Predictor(path, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def paths(faces: Path) -> list[Path]:
+    return sorted(faces.glob("*.jpg"))[:40]
+
+
+@pytest.fixture(scope="module")
+def photo(faces: Path) -> Image.Image:
+    """A face that no flip, turn or change of sides leaves as it is: off centre, and wider than high."""
+    with Image.open(min(faces.glob("*.jpg"))) as image:
+        picture = image.convert("RGB").crop((0, 4, 64, 52))
+    picture.paste((200, 40, 90), (0, 0, 20, 12))
+    return picture
+
+
+def answer(predictor: Predictor, source: Path | bytes | Image.Image) -> tuple[float, float]:
+    (prediction,) = predictor.predict([source])
+    assert prediction.error is None, prediction.error
+    assert prediction.age is not None and prediction.p_female is not None
+    return prediction.age, prediction.p_female
+
+
+def answers_of(predictions: list[Prediction]) -> NDArray[np.float64]:
+    return np.array([(prediction.age, prediction.p_female) for prediction in predictions], dtype=np.float64)
+
+
+def close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return bool((np.abs(one - other) <= (YEARS, PROBABILITY)).all())
+
+
+def stored(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+# The same answers as in training
+
+
+def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run: Path, predictor: Predictor) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", list(TINY)).data, resolve=True)
+    assert isinstance(config, dict)
+    data = AgeGenderDataModule(**{str(key): value for key, value in config.items()})
+    data.prepare_data()
+    data.setup()
+    checkpoint = trained_run / "checkpoints" / "best.ckpt"
+    module = AgeGenderModule.load_from_checkpoint(checkpoint, weights_only=True, map_location="cpu").eval()
+    rows, theirs = [], []
+    with torch.inference_mode():
+        for batch in data.test_dataloader():
+            rows += batch["row"].tolist()
+            theirs += torch.stack(module(batch["image"]), 1).tolist()
+    assert len(rows) >= 20
+    ours = list(predictor.predict(data.index.folder / data.index.names[row] for row in rows))
+    assert close(answers_of(ours), np.array(theirs))
+    assert np.ptp(answers_of(ours)[:, 0]) > 100 * YEARS, "all the same: this would prove nothing"
+
+
+def test_a_runs_predictions_csv_holds_what_the_predictor_answers(trained_run: Path, predictor: Predictor) -> None:
+    with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) >= 20
+    ours = list(predictor.predict([row["path"] for row in rows]))
+    assert [answer.path for answer in ours] == [row["path"] for row in rows]
+    written = np.array([(float(row["age_pred"]), float(row["p_female"])) for row in rows])
+    assert np.abs(answers_of(ours) - written).max(0) == pytest.approx((0, 0), abs=6e-4)
+    assert np.abs(answers_of(ours)[:, 1] - written[:, 1]).max() < 6e-6
+
+
+def test_gender_is_the_likelier_of_the_checkpoints_labels(
+    predictor: Predictor, colour_predictor: Predictor, paths: list[Path]
+) -> None:
+    given_genders = set()
+    for each in (predictor, colour_predictor):
+        for prediction in each.predict(paths):
+            assert prediction.p_female is not None
+            assert 0 <= prediction.p_female <= 1
+            assert prediction.gender == ("female" if prediction.p_female >= 0.5 else "male")
+            given_genders.add(prediction.gender)
+    assert given_genders == {"female", "male"}, "only one was ever answered: this would prove little"
+
+
+def test_the_shipped_labels_name_female_what_training_counts_as_one(trained_run: Path) -> None:
+    assert load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]["labels"]["gender"][1] == "female"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 39, 40, 41])
+def test_answers_do_not_depend_on_the_batch_size(predictor: Predictor, paths: list[Path], batch_size: int) -> None:
+    expected = list(predictor.predict(paths))
+    batched = list(predictor.predict(paths, batch_size=batch_size))
+    assert [each.path for each in batched] == [str(path) for path in paths]
+    assert close(answers_of(batched), answers_of(expected))
+
+
+def test_answers_do_not_depend_on_the_order_or_on_the_neighbours(predictor: Predictor, paths: list[Path]) -> None:
+    expected = answers_of(list(predictor.predict(paths)))
+    order = np.random.default_rng(0).permutation(len(paths))
+    shuffled = list(predictor.predict([paths[place] for place in order], batch_size=7))
+    assert [each.path for each in shuffled] == [str(paths[place]) for place in order]
+    assert close(answers_of(shuffled), expected[order])
+
+
+def test_paths_bytes_open_files_and_opened_pictures_get_the_same_answer(
+    predictor: Predictor, paths: list[Path]
+) -> None:
+    path = paths[0]
+    with path.open("rb") as file, Image.open(path) as picture:
+        predictions = list(predictor.predict([path, str(path), path.read_bytes(), file, picture]))
+    assert [prediction.error for prediction in predictions] == [None] * 5
+    assert close(answers_of(predictions), answers_of(predictions[:1]).repeat(5, 0))
+    assert [predictions[0].path, predictions[1].path, predictions[2].path] == [str(path), str(path), "<bytes>"]
+
+
+def test_an_endless_stream_is_answered_while_it_runs_and_only_two_batches_are_held(
+    predictor: Predictor, paths: list[Path]
+) -> None:
+    pulled = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield paths[pulled % len(paths)]
+
+    for answered, prediction in enumerate(islice(predictor.predict(endless(), batch_size=2), 5)):
+        assert prediction.age is not None
+        assert pulled - answered <= 4
+
+
+def test_no_pictures_give_no_answers(predictor: Predictor) -> None:
+    assert list(predictor.predict([])) == []
+
+
+# The same picture, however it is stored
+
+UPRIGHT_TO_STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", UPRIGHT_TO_STORED)
+def test_a_picture_that_a_camera_stored_turned_is_answered_upright(
+    colour_predictor: Predictor, photo: Image.Image, orientation: int, form: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    method = UPRIGHT_TO_STORED[orientation]
+    turned = photo if method is None else photo.transpose(method)
+    options = {"lossless": True} if form == "webp" else {}
+    got = answer(colour_predictor, stored(turned, form, exif=exif, **options))
+    assert got == pytest.approx(answer(colour_predictor, photo), abs=YEARS)
+    if method is not None:  # without the turn it would be another answer
+        assert abs(answer(colour_predictor, turned)[0] - got[0]) > 10 * YEARS
+
+
+def test_a_turned_jpeg_is_answered_upright(colour_predictor: Predictor, photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = photo.transpose(Image.Transpose.ROTATE_90)
+    got = answer(colour_predictor, stored(turned, "jpeg", exif=exif, quality=100, subsampling=0))[0]
+    loss = abs(got - answer(colour_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - answer(colour_predictor, turned)[0])
+
+
+def png_with_16_bits(values: NDArray[np.uint16], colour_type: int) -> bytes:
+    """Writes what Pillow can read but not write: 16 bits for each of several channels."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _sixteen(image: Image.Image) -> NDArray[np.uint16]:
+    return np.asarray(image).astype(np.uint16) * 257
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    copy.putalpha(255)
+    return copy
+
+
+# Each: how the picture is stored, and the plain picture that it shows.
+Storing = Callable[[Image.Image], tuple[bytes, Image.Image]]
+STORINGS: dict[str, Storing] = {
+    "CMYK tiff": lambda rgb: (stored(rgb.convert("CMYK"), "tiff"), rgb),
+    "palette png": lambda rgb: (stored(rgb.quantize(64), "png"), rgb.quantize(64).convert("RGB")),
+    "palette gif": lambda rgb: (stored(rgb.quantize(64), "gif"), rgb.quantize(64).convert("RGB")),
+    "grey png": lambda rgb: (stored(rgb.convert("L"), "png"), rgb.convert("L").convert("RGB")),
+    "grey and alpha png": lambda rgb: (stored(rgb.convert("LA"), "png"), rgb.convert("L").convert("RGB")),
+    "bilevel png": lambda rgb: (stored(rgb.convert("1"), "png"), rgb.convert("1").convert("RGB")),
+    "opaque alpha png": lambda rgb: (stored(_opaque(rgb), "png"), rgb),
+    "opaque alpha webp": lambda rgb: (stored(_opaque(rgb), "webp", lossless=True), rgb),
+    "16-bit grey png": lambda rgb: (
+        stored(Image.fromarray(_sixteen(rgb.convert("L"))), "png"),
+        rgb.convert("L").convert("RGB"),
+    ),
+    "16-bit grey tiff": lambda rgb: (
+        stored(Image.fromarray(_sixteen(rgb.convert("L"))), "tiff"),
+        rgb.convert("L").convert("RGB"),
+    ),
+    "16-bit colour png": lambda rgb: (png_with_16_bits(_sixteen(rgb), 2), rgb),
+    "16-bit colour and alpha png": lambda rgb: (png_with_16_bits(_sixteen(_opaque(rgb)), 6), rgb),
+    "ppm": lambda rgb: (stored(rgb, "ppm"), rgb),
+    "bmp": lambda rgb: (stored(rgb, "bmp"), rgb),
+}
+
+
+@pytest.mark.parametrize("storing", STORINGS)
+def test_a_picture_gets_the_same_answer_however_its_pixels_are_stored(
+    predictor: Predictor, colour_predictor: Predictor, photo: Image.Image, storing: str
+) -> None:
+    content, plain = STORINGS[storing](photo)
+    for each in (predictor, colour_predictor):
+        assert answer(each, content) == pytest.approx(answer(each, stored(plain, "png")), abs=YEARS)
+
+
+def test_a_cmyk_jpeg_is_not_read_as_its_negative(colour_predictor: Predictor, photo: Image.Image) -> None:
+    cmyk = stored(photo.convert("CMYK"), "jpeg", quality=100, subsampling=0)
+    got = answer(colour_predictor, cmyk)[0]
+    loss = abs(got - answer(colour_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - answer(colour_predictor, ImageOps.invert(photo))[0])
+
+
+def test_what_is_transparent_is_seen_on_white_whatever_colour_lies_under_it(
+    colour_predictor: Predictor, photo: Image.Image
+) -> None:
+    mask = Image.new("L", photo.size, 255)
+    mask.paste(0, (0, 0, 40, 30))
+    see_through = photo.copy()
+    see_through.putalpha(mask)
+    on_white = Image.new("RGB", photo.size, "white")
+    on_white.paste(photo, mask=mask)
+    expected = answer(colour_predictor, on_white)
+    assert answer(colour_predictor, stored(see_through, "png")) == pytest.approx(expected, abs=YEARS)
+    assert abs(answer(colour_predictor, photo)[0] - expected[0]) > 100 * YEARS
+
+
+def test_colour_reaches_a_network_that_sees_colour(colour_predictor: Predictor, photo: Image.Image) -> None:
+    red, green, blue = photo.split()
+    swapped = answer(colour_predictor, Image.merge("RGB", (blue, green, red)))
+    assert abs(swapped[0] - answer(colour_predictor, photo)[0]) > 100 * YEARS
+
+
+def test_of_an_animation_the_first_frame_is_answered(colour_predictor: Predictor, photo: Image.Image) -> None:
+    black = Image.new("RGB", photo.size)
+    animation = stored(photo, "png", save_all=True, append_images=[black])
+    assert answer(colour_predictor, animation) == pytest.approx(answer(colour_predictor, photo), abs=YEARS)
+
+
+# Files that are no pictures
+
+
+def test_what_can_not_be_read_gets_a_reason_and_holds_up_no_other(
+    predictor: Predictor, paths: list[Path], tmp_path: Path
+) -> None:
+    broken = {name: tmp_path / name for name in ("empty.jpg", "text.jpg", "truncated.jpg", "truncated.png")}
+    broken["empty.jpg"].touch()
+    broken["text.jpg"].write_text("not a picture")
+    broken["truncated.jpg"].write_bytes(paths[0].read_bytes()[:-300])
+    with Image.open(paths[0]) as image:
+        broken["truncated.png"].write_bytes(stored(image, "png")[:-300])
+    mixed: list[Path] = [tmp_path / "missing.jpg", tmp_path]
+    for bad, good in zip(broken.values(), paths[:4], strict=True):
+        mixed += [bad, good]
+    for batch_size in (1, 3, 64):
+        predictions = list(predictor.predict(mixed, batch_size))
+        assert [prediction.path for prediction in predictions] == [str(path) for path in mixed]
+        good_ones = [prediction for prediction in predictions if prediction.error is None]
+        assert [prediction.path for prediction in good_ones] == [str(path) for path in paths[:4]]
+        assert close(answers_of(good_ones), answers_of(list(predictor.predict(paths[:4]))))
+        for prediction in predictions:
+            if prediction.error is not None:
+                assert prediction == Prediction(prediction.path, error=prediction.error)
+                assert prediction.error.strip() and "\n" not in prediction.error
+        assert predictions[0].error == "no such file"
+
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
+FORMS = ("jpeg", "png", "gif", "tiff", "bmp", "webp", "ppm", "ico", "tga", "jpeg2000")
+SAMPLES = [stored(PICTURE, form) for form in FORMS]
+
+
+@st.composite
+def damaged_pictures(draw: st.DrawFn) -> bytes:
+    content = bytearray(draw(st.sampled_from(SAMPLES)))
+    for place, value in draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)):
+        content[place] = value
+    return bytes(content[: draw(st.integers(0, len(content)))])
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200) | damaged_pictures())
+def test_no_bytes_make_the_predictor_raise_or_change_its_other_answers(predictor: Predictor, content: bytes) -> None:
+    before, damaged, after = predictor.predict([SAMPLES[1], content, SAMPLES[1]])
+    assert before == after and before.error is None
+    assert (damaged.error is None) == (damaged.age is not None) == (damaged.p_female is not None)
+    assert (damaged.error is None) == (damaged.gender is not None)
+
+
+# Checkpoints and devices
+
+
+def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(trained_run: Path, tmp_path: Path) -> None:
+    assert Predictor(trained_run).weights == trained_run / "checkpoints" / "best.ckpt"
+    (tmp_path / "checkpoints").mkdir()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes((trained_run / "checkpoints" / "last.ckpt").read_bytes())
+    assert Predictor(tmp_path).weights == last
+
+
+def test_the_network_is_used_as_in_evaluation_without_dropout(predictor: Predictor, paths: list[Path]) -> None:
+    assert not any(module.training for module in predictor.network.modules())
+    assert list(predictor.predict(paths[:3])) == list(predictor.predict(paths[:3]))
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", "hpu", ""])
+def test_a_device_that_can_not_be_used_is_refused_with_the_way_out(trained_run: Path, device: str) -> None:
+    with pytest.raises(AgeGenderError, match=r"device=.*use device=auto"):
+        Predictor(trained_run, device)

@@ -1,0 +1,154 @@
+"""Checkpoints are found, describe themselves, load safely; what isn't one is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Outcome, metrics_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import agegender
+from agegender.checkpoint import find_checkpoint, load_checkpoint
+from agegender.errors import AgeGenderError
+from agegender.models.network import AgeGenderNet
+
+
+class Payload:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_torch_loads_it_with_weights_only(trained_run: Path, name: str) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / name, weights_only=True)
+    assert {"state_dict", "optimizer_states", "loops", "hyper_parameters", "agegender"} <= set(checkpoint)
+
+
+def test_it_describes_itself(trained_run: Path) -> None:
+    described = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]
+    network = described["network"]
+    assert (network["image_size"], network["in_channels"]) == (32, 1)
+    assert (network["mean"], network["std"]) == ([0.5], [0.25])
+    assert network["age"] == {"name": "mae", "scale": 20.0, "offset": 33.0}
+    assert described["labels"] == {"gender": ["male", "female"], "age": "years"}
+    assert described["version"] == agegender.__version__
+    assert described["split"] == {
+        "fingerprint": metrics_of(trained_run)["split_fingerprint"],
+        "duplicates": "near",
+        "split_seed": 0,
+        "test_fraction": 0.2,
+        "val_fraction": 0.1,
+    }
+
+
+def test_the_network_is_built_again_from_the_file_alone(trained_run: Path) -> None:
+    checkpoint = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")
+    network = AgeGenderNet(**checkpoint["agegender"]["network"])
+    network.load_state_dict(checkpoint["network"])
+    assert torch.isfinite(network.eval()(torch.zeros(1, 1, 32, 32)).age).all()
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").touch()
+    assert find_checkpoint(tmp_path / "run") == folder / "last.ckpt"
+    (folder / "best.ckpt").touch()
+    assert find_checkpoint(tmp_path / "run") == folder / "best.ckpt"
+    assert find_checkpoint(str(folder / "last.ckpt")) == folder / "last.ckpt"
+
+
+def test_without_a_choice_the_newest_best_checkpoint_is_taken(tmp_path: Path) -> None:
+    for age, name in ((30, "a/1"), (10, "b/sweep_1/0"), (20, "c/2")):
+        best = tmp_path / name / "checkpoints" / "best.ckpt"
+        best.parent.mkdir(parents=True)
+        best.touch()
+        os.utime(best, (1e9 - age, 1e9 - age))
+    (tmp_path / "c/2/checkpoints/last.ckpt").touch()
+    assert find_checkpoint(None, tmp_path) == tmp_path / "b/sweep_1/0/checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("given_", [None, "nowhere", "nowhere/best.ckpt", "."])
+def test_what_is_not_there_is_said_with_a_way_on(given_: str | None, tmp_path: Path) -> None:
+    where = None if given_ is None else tmp_path / given_
+    with pytest.raises(AgeGenderError, match=r"give (a run's folder|weights=)") as refused:
+        find_checkpoint(where, tmp_path / "logs")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_code_inside_a_file_is_not_run(tmp_path: Path, protocol: int, wrapped: bool) -> None:
+    trap, harm = tmp_path / "trap.ckpt", tmp_path / "harm"
+    content = {"agegender": {}, "state_dict": Payload(harm)}
+    if wrapped:
+        torch.save(content, trap, pickle_protocol=protocol)
+    else:
+        trap.write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(AgeGenderError) as refused:
+        load_checkpoint(trap)
+    assert not harm.exists()
+    assert str(trap) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999))
+def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path, tmp_path: Path, share: float) -> None:
+    whole = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(AgeGenderError, match=r"cut\.ckpt") as refused:
+        load_checkpoint(tmp_path / "cut.ckpt")
+    assert "\n" not in str(refused.value)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200))
+def test_any_other_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "any.ckpt").write_bytes(content)
+    with pytest.raises(AgeGenderError, match=r"any\.ckpt") as refused:
+        load_checkpoint(tmp_path / "any.ckpt")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"state_dict": {}, "epoch": 3}, {"layer.weight": torch.zeros(2)}, [1, 2], torch.zeros(2), None],
+    ids=["lightning", "state dict", "list", "tensor", "none"],
+)
+def test_somebody_elses_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "foreign.ckpt")
+    with pytest.raises(AgeGenderError, match=r"foreign\.ckpt is not an agegender checkpoint"):
+        load_checkpoint(tmp_path / "foreign.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["malicious", "truncated", "foreign", "missing"])
+@pytest.mark.parametrize("fit", ["true", "false"])
+def test_train_refuses_such_weights_in_one_line_before_it_reads_data(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, kind: str, fit: str
+) -> None:
+    trap = tmp_path / "given.ckpt"
+    if kind == "malicious":
+        torch.save({"agegender": {}, "state_dict": Payload(tmp_path / "harm")}, trap)
+    elif kind == "truncated":
+        shutil.copyfile(trained_run / "checkpoints" / "best.ckpt", trap)
+        os.truncate(trap, trap.stat().st_size // 2)
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, trap)
+    outcome = run_here("train.py", *TINY, f"weights={trap}", f"fit={fit}", "data.cache_dir=untouched")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ") and str(trap) in outcome.err and outcome.err.count("\n") == 1
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "untouched").exists()

@@ -1,0 +1,263 @@
+"""Every shipped option composes and builds; what is wrong is refused before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf, open_dict
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.transforms import Augment
+from agegender.errors import AgeGenderError
+from agegender.training.build import ALLOWED, build
+from agegender.training.config import check_config
+from agegender.training.module import AgeGenderModule
+
+OPTIONS = sorted(
+    f"{file.parent.relative_to(ROOT / 'conf')}={file.stem}" for file in (ROOT / "conf").glob("*/**/*.yaml")
+)
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Composes conf/train.yaml as `train.py` would, with its outputs in `tmp_path`."""
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("train", [*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        return plain
+
+    yield settings
+    HydraConfig.instance().cfg = None
+
+
+def test_every_group_of_the_design_that_this_issue_needs_has_its_options() -> None:
+    expected = (
+        "age=mae age=mse augment=light augment=none callbacks=default data=synthetic data=utkface "
+        "experiment=quickstart logger=csv logger=tensorboard model=conv_stack optim=adam optim=adamw "
+        "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed"
+    )
+    assert set(expected.split()) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_shipped_option_composes_passes_the_check_and_builds(
+    option: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of(option)
+    check_config(settings)
+    data = AgeGenderDataModule(**settings["data"], augment=settings["augment"], seed=settings["seed"])
+    network = {"image_size": data.image_size, "in_channels": data.channels, "age": settings["age"], **settings["model"]}
+    module = AgeGenderModule(network, settings["optim"], settings["loss"])
+    pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
+    images = Augment(**settings["augment"])(pixels, torch.Generator().manual_seed(0))
+    years, p_female = module.eval()(images)
+    assert years.shape == p_female.shape == (2,)
+
+    built = [build(node) for node in settings["callbacks"].values()]
+    loggers = [build(node) for node in settings["logger"].values()]
+    assert all(isinstance(callback, Callback) for callback in built)
+    assert all(isinstance(logger, Logger) for logger in loggers)
+    if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
+    trainer = build(settings["trainer"], callbacks=built, logger=loggers)
+    assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
+
+    module.trainer = trainer
+    trainer.fit_loop.setup_data = lambda: None  # type: ignore[method-assign]
+    optimizer = module.configure_optimizers() if settings["optim"]["schedule"] is None else None
+    assert optimizer is None or isinstance(optimizer, torch.optim.Optimizer)
+
+
+def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[str, Any]]) -> None:
+    settings = settings_of("+optim.optimizer.betas=[0.8,0.9]")
+    check_config(settings)
+    optimizer = build(settings["optim"]["optimizer"], params=[torch.nn.Parameter(torch.zeros(1))])
+    betas = optimizer.param_groups[0]["betas"]
+    assert list(betas) == [0.8, 0.9] and type(betas) in (list, tuple)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("data.image_size=big", "data.image_size='big'"),
+        ("data.image_size=64.5", "data.image_size=64.5"),
+        ("data.image_size=[64]", "data.image_size=[64]"),
+        ("data.grayscale=1", "data.grayscale=1"),
+        ("data.grayscale=grey", "data.grayscale='grey'"),
+        ("data.age_range=[0,old]", "data.age_range=[0, 'old']"),
+        ("data.duplicates=nearly", "data.duplicates='nearly'"),
+        ("data.generate.count=2.5", "data.generate.count=2.5"),
+        ("model.channels=32", "model.channels=32"),
+        ("model.channels=[32,big]", "model.channels=[32, 'big']"),
+        ("model.channels=[32.5]", "model.channels=[32.5]"),
+        ("model.dropout=much", "model.dropout='much'"),
+        ("model.batch_norm=0", "model.batch_norm=0"),
+        ("model.kernel_size=3.0", "model.kernel_size=3.0"),
+        ("model.padding=sane", "model.padding='sane'"),
+        ("model.weight_init=xavier", "model.weight_init='xavier'"),
+        ("age.scale=wide", "age.scale='wide'"),
+        ("augment.flip=often", "augment.flip='often'"),
+        ("augment.scale=1.1", "augment.scale=1.1"),
+        ("optim.schedule.warmup=long", "optim.schedule.warmup='long'"),
+        ("optim.lr=fast", "optim.optimizer.lr='fast'"),
+        ("seed=1.5", "seed=1.5"),
+        ("seed=zero", "seed='zero'"),
+        ("fit=1", "fit=1"),
+        ("test=maybe", "test='maybe'"),
+        ("monitor=3", "monitor=3"),
+        ("mode=least", "mode='least'"),
+        ("loss.age=heavy", "loss"),
+        ("trainer.max_epochs=ten", "trainer.max_epochs='ten'"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
+        ("trainer.deterministic=3", "trainer.deterministic=3"),
+        ("callbacks.early_stopping.patience=1.5", "callbacks.early_stopping.patience=1.5"),
+        ("callbacks.pictures.faces=some", "callbacks.pictures.faces='some'"),
+        ("logger.tensorboard.default_hp_metric=0", "logger.tensorboard.default_hp_metric=0"),
+    ],
+)
+def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
+    wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of("data=synthetic", "augment=light", "optim=adamw", wrong)
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(place) and "wrong type" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])
+def test_train_refuses_a_wrong_type_before_any_data_is_read(
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=") and outcome.err.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.mean=[0.1,0.2]",
+        "data.batch_size=0",
+        "data.image_size=4",
+        "data.val_fraction=1",
+        "data.generate.count=0",
+        "optim.lr=-1",
+        "trainer.devices=0",
+        "trainer.precision=7",
+        "+trainer.overfit_batches=-1.5",
+    ],
+)
+def test_a_value_of_the_right_type_that_makes_no_sense_is_refused_in_one_line(
+    run_here: Callable[..., Outcome], wrong: str
+) -> None:
+    outcome = run_here("train.py", *TINY, "augment=light", wrong)
+    assert outcome.code in (1, 2)
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+
+
+def payload(path: Path) -> dict[str, Any]:
+    return {"_target_": "os.mkdir", "path": str(path)}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("trainer",),
+        ("trainer", "profiler"),
+        ("trainer", "plugins", "0"),
+        ("callbacks", "extra"),
+        ("callbacks", "checkpoint", "dirpath"),
+        ("logger", "tensorboard"),
+        ("optim", "optimizer"),
+        ("optim", "optimizer", "betas"),
+        ("data", "generate"),
+        ("model", "mean"),
+    ],
+    ids=".".join,
+)
+def test_a_target_outside_the_libraries_is_refused_by_name_and_never_built(
+    place: tuple[str, ...], settings_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    settings = settings_of()
+    node: Any = settings
+    for key in place[:-1]:
+        node = node.setdefault(key, [None])
+    node[int(place[-1]) if place[-1] == "0" else place[-1]] = payload(tmp_path / "harm")
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        check_config(settings)
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        build(
+            settings[place[0]] if "_target_" in settings[place[0]] else {"_target_": "torch.optim.Adam", "x": settings}
+        )
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("target", ["agegenderx.Evil", "torch.optimx.Adam", "torch.load", "lightning.pytorchx.A", "os"])
+def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
+    with pytest.raises(AgeGenderError, match="is refused"):
+        build({"_target_": target})
+    assert all(name.endswith(".") for name in ALLOWED)
+
+
+def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+    harm = tmp_path / "harm"
+    outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: _target_: os.mkdir is refused")
+    assert not harm.exists()
+
+
+def test_a_target_that_does_not_exist_is_one_line(settings_of: Callable[..., dict[str, Any]]) -> None:
+    settings = settings_of("optim.optimizer._target_=torch.optim.Adma")
+    with pytest.raises(AgeGenderError, match=r"optim\.optimizer\._target_=torch\.optim\.Adma can't be imported") as no:
+        check_config(settings)
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
+def test_a_gpu_that_is_not_there_is_one_clear_line(
+    run_here: Callable[..., Outcome], tmp_path: Path, choice: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "sees no GPU" in outcome.err and "trainer=cpu" in outcome.err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_defaults_are_the_classic_grayscale_128_pixel_run_on_utkface(
+    settings_of: Callable[..., dict[str, Any]],
+) -> None:
+    settings = settings_of()
+    assert (settings["data"]["dir"], settings["data"]["image_size"], settings["data"]["grayscale"]) == (
+        "data/UTKFace",
+        128,
+        True,
+    )
+    assert settings["model"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
+    assert settings["age"]["name"] == "mae" and settings["augment"] == {}
+
+
+@pytest.mark.parametrize("optim", ["adam", "adamw"])
+@pytest.mark.parametrize("trainer", ["auto", "mixed"])
+def test_options_of_different_groups_go_together(
+    optim: str, trainer: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    check_config(settings_of(f"optim={optim}", f"trainer={trainer}", "experiment=quickstart", "age=mse"))

@@ -1,0 +1,77 @@
+"""The figures, against values worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agegender.training.metrics import CumulativeScore, StageMetrics
+
+YEARS = torch.tensor([10.0, 24.0, 40.0, 61.0])
+AGE = torch.tensor([12.0, 24.0, 45.0, 51.0])  # errors 2, 0, 5, 10
+P_FEMALE = torch.tensor([0.1, 0.8, 0.6, 0.7])
+GENDER = torch.tensor([0.0, 1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("stage", ["train", "val", "test"])
+def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -> None:
+    metrics = StageMetrics(stage)
+    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    figures = {name: value.item() for name, value in metrics.compute().items()}
+    assert figures == pytest.approx(
+        {
+            f"{stage}/age_mae": 17 / 4,
+            f"{stage}/age_mse": (4 + 0 + 25 + 100) / 4,
+            f"{stage}/age_cs5": 3 / 4,  # the error of exactly 5 years counts
+            f"{stage}/gender_acc": 3 / 4,
+            f"{stage}/gender_auroc": 4 / 4,  # both women stand above both men
+        }
+    )
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
+    metrics = StageMetrics("val")
+    metrics.update(YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER)
+    assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize(("error", "within"), [(4.999, 1), (5.0, 1), (5.001, 0), (-5.0, 1), (-5.001, 0)])
+def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> None:
+    score = CumulativeScore(5.0)
+    score.update(torch.tensor([20.0 + error]), torch.tensor([20.0]))
+    assert score.compute().item() == within
+
+
+def test_an_epoch_forgets_the_one_before() -> None:
+    metrics = StageMetrics("val")
+    metrics.update(YEARS + 50, AGE, 1 - P_FEMALE, GENDER)
+    metrics.compute()
+    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    assert metrics.compute()["val/age_mae"].item() == pytest.approx(17 / 4)
+    metrics.update(AGE, AGE, P_FEMALE, GENDER)
+    assert metrics.compute()["val/age_cs5"].item() == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), count=st.integers(2, 60))
+def test_chunks_of_any_size_give_the_figures_of_the_whole(data: st.DataObject, count: int) -> None:
+    floats = st.lists(st.floats(0, 120, width=32), min_size=count, max_size=count)
+    years, age = (torch.tensor(data.draw(floats)) for _ in range(2))
+    p_female = torch.tensor(data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count)))
+    rest = data.draw(st.lists(st.integers(0, 1), min_size=count - 2, max_size=count - 2))
+    gender = torch.tensor([0, 1, *rest]).float()  # both occur: without, an AUROC has no meaning
+    cuts = sorted({0, count, *data.draw(st.lists(st.integers(1, count - 1), max_size=5))})
+    whole, chunked = StageMetrics("val"), StageMetrics("val")
+    whole.update(years, age, p_female, gender)
+    for start, end in itertools.pairwise(cuts):
+        chunked.update(years[start:end], age[start:end], p_female[start:end], gender[start:end])
+    expected, found = whole.compute(), chunked.compute()
+    for name in expected:
+        assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-5), name
+    errors = (years - age).abs()
+    assert found["val/age_mae"].item() == pytest.approx(errors.mean().item(), rel=1e-4, abs=1e-5)
+    assert found["val/age_cs5"].item() == pytest.approx((errors <= 5).float().mean().item())

@@ -1,0 +1,222 @@
+"""The training step: its loss, its schedule, its precision, and that it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from agegender.data.dataset import Batch, step_seed
+from agegender.training.module import AgeGenderModule, warmup_cosine
+
+NETWORK = {
+    "image_size": 16,
+    "in_channels": 1,
+    "age": {"name": "mae", "scale": 20.0, "offset": 33.0},
+    "channels": [8, 16],
+    "head_units": [32],
+    "dropout": 0.0,
+}
+# A bare Trainer says what the project's own runs settle: no validation here, and no worker processes.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You defined a `validation_step`", "ignore:.*does not have many workers", "ignore:The number of training"
+)
+OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "schedule": None}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks as small as these only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def module_of(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
+    return AgeGenderModule(NETWORK | (network or {}), **{"optim": OPTIM} | options)
+
+
+def some_faces(count: int = 12) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    return Batch(
+        image=torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator),
+        age=torch.randint(1, 100, (count,), generator=generator).float(),
+        gender=(torch.arange(count) % 2).float(),
+        row=torch.arange(count),
+    )
+
+
+class Always(torch.nn.Module):
+    """Stands for a head: one answer per face, whatever it sees."""
+
+    def __init__(self, answers: list[float]):
+        super().__init__()
+        self.answers = torch.tensor(answers).unsqueeze(1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.answers
+
+
+def batches_of(*batches: Batch) -> DataLoader[Batch]:
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def quiet_trainer(**options: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**settings | options)
+
+
+def logged_losses(module: AgeGenderModule, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(
+        module, "log_dict", lambda values, **options: logged.update({name: v.item() for name, v in values.items()})
+    )
+    logged["returned"] = module.training_step(batch, 0).item()
+    return logged
+
+
+@pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
+def test_the_loss_is_the_weighted_sum_worked_out_by_hand(
+    age_weight: float, gender_weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(loss={"age": age_weight, "gender": gender_weight})
+    module.network.age_head = Always([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
+    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
+    batch = some_faces(2)
+    batch["age"], batch["gender"] = torch.tensor([43.0, 53.0]), torch.tensor([1.0, 0.0])
+    losses = logged_losses(module, batch, monkeypatch)
+    age_loss = (10 / 20 + 0) / 2
+    gender_loss = (-math.log(1 / 2) - math.log(1 / 4)) / 2
+    assert losses["train/age_loss"] == pytest.approx(age_loss)
+    assert losses["train/gender_loss"] == pytest.approx(gender_loss)
+    assert losses["train/loss"] == pytest.approx(age_weight * age_loss + gender_weight * gender_loss)
+    assert losses["returned"] == losses["train/loss"]
+
+
+def test_the_weights_are_1_and_1_unless_given() -> None:
+    assert module_of().weights == {"age": 1.0, "gender": 1.0}
+
+
+def test_forward_answers_years_and_a_probability() -> None:
+    module = module_of().eval()
+    module.network.age_head = Always([1.0, -9.0])  # type: ignore[assignment]
+    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]
+    years, p_female = module(some_faces(2)["image"])
+    assert years.tolist() == [53.0, 0.0]
+    assert p_female.tolist() == pytest.approx([0.5, 0.75])
+
+
+@pytest.mark.parametrize("coding", ["mae", "mse"])
+def test_one_batch_can_be_overfitted(coding: str) -> None:
+    pl.seed_everything(0, verbose=False)
+    schedule = {"warmup": 0.05, "final": 0.0}
+    module = module_of({"age": {"name": coding}}, optim=OPTIM | {"schedule": schedule})
+    batch = some_faces()
+    trainer = quiet_trainer(max_epochs=4)
+    trainer.fit(module, batches_of(*[batch] * 75))
+    assert trainer.callback_metrics["train/loss"].item() < 0.02  # it began at about 1.5
+    years, p_female = module.eval()(batch["image"])
+    assert (years - batch["age"]).abs().max().item() < 1.5
+    assert ((p_female > 0.5) == batch["gender"].bool()).all()
+
+
+def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
+    seen: dict[str, set[torch.dtype]] = {"loss": set(), "answer": set(), "inside": set()}
+
+    class Spy(AgeGenderModule):
+        def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+            loss, answers = self._step(batch, "train")
+            seen["loss"].add(loss.dtype)
+            seen["answer"] |= {answers["age_pred"].dtype, answers["p_female"].dtype}
+            return loss
+
+    module = Spy(NETWORK, OPTIM)
+    module.network.trunk.register_forward_hook(lambda net, inputs, output: seen["inside"].add(output.dtype))
+    trainer = quiet_trainer(max_epochs=2, precision="bf16-mixed")
+    trainer.fit(module, batches_of(some_faces()))
+    assert seen == {"loss": {torch.float32}, "answer": {torch.float32}, "inside": {torch.bfloat16}}
+    assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+
+
+def test_warmup_cosine_by_hand() -> None:
+    factors = [warmup_cosine(step, 12, warmup=1 / 3, final=0.1) for step in range(13)]
+    assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])  # 4 steps rise
+    assert factors[4] == pytest.approx(1.0)
+    assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the middle of 1 and 0.1
+    assert factors[6] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert factors[12] == pytest.approx(0.1)
+
+
+@given(
+    steps=st.integers(1, 5000),
+    warmup=st.floats(0, 1),
+    final=st.floats(0, 1),
+    place=st.floats(0, 1.5),
+)
+def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
+    steps: int, warmup: float, final: float, place: float
+) -> None:
+    step = int(place * steps)
+    factor = warmup_cosine(step, steps, warmup, final)
+    following = warmup_cosine(step + 1, steps, warmup, final)
+    assert 0 < factor <= 1 + 1e-9 or factor == final
+    if step + 1 < max(1, round(warmup * steps)):
+        assert following > factor
+    else:
+        assert final - 1e-9 <= following <= max(factor, following) and (step == 0 or following <= factor + 1e-9)
+
+
+def test_the_schedule_moves_every_step_and_ends_at_its_final_factor() -> None:
+    module = module_of(optim=OPTIM | {"schedule": {"warmup": 0.25, "final": 0.1}})
+    rates: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"] / 3e-3)
+
+    quiet_trainer(max_epochs=2, callbacks=[Watch()]).fit(module, batches_of(*[some_faces()] * 4))
+    assert rates == pytest.approx([warmup_cosine(step, 8, 0.25, 0.1) for step in range(8)])
+
+
+def test_hyperparameters_are_plain_values() -> None:
+    def check(value: object) -> None:
+        if isinstance(value, dict):
+            assert type(value) is dict
+            for item in value.values():
+                check(item)
+        elif isinstance(value, list):
+            for item in value:
+                check(item)
+        else:
+            assert type(value) in (str, int, float, bool, type(None)), value
+
+    module = module_of(split={"fingerprint": "abc"}, seed=3)
+    assert set(module.hparams) == {"network", "optim", "loss", "split", "seed"}
+    check(dict(module.hparams))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 99), st.sampled_from(["order", "step"])),
+        unique=True,
+        min_size=2,
+        max_size=20,
+    )
+)
+def test_every_step_has_random_numbers_of_its_own(steps: list[tuple[int, int, int, str]]) -> None:
+    seeds = [step_seed(*step) for step in steps]
+    assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)

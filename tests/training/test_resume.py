@@ -1,0 +1,276 @@
+"""A run that was stopped, however, continues as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Outcome, metrics_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from agegender.training.module import AgeGenderModule
+
+EVERYTHING_RANDOM = (*TINY, "augment=light", "optim=adamw", "model.dropout=0.3", "model.conv_dropout=0.1")
+FOUR = (*EVERYTHING_RANDOM, "trainer.max_epochs=4")
+TIMINGS = {"seconds_per_epoch", "images_per_second", "train_seconds", "overrides"}
+Run = Callable[..., Outcome]
+
+
+class CrashError(Exception):
+    """What a power cut would be."""
+
+
+def differences(first: Any, second: Any, place: str = "") -> list[str]:
+    """Names every place where two checkpoints differ, to the last bit."""
+    if isinstance(first, torch.Tensor):
+        same = isinstance(second, torch.Tensor) and torch.equal(first, second)
+        return [] if same else [place]
+    if isinstance(first, dict) and isinstance(second, dict):
+        if set(first) != set(second):
+            return [f"{place}: {sorted(map(str, set(first) ^ set(second)))}"]
+        return [found for key in first for found in differences(first[key], second[key], f"{place}.{key}")]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [found for i, (a, b) in pairs for found in differences(a, b, f"{place}[{i}]")]
+    return [] if first == second else [f"{place}: {first} != {second}"]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (first, second))
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "hyper_parameters"):
+            assert differences(one[key], other[key], key) == []
+        states = [
+            {key.split("{")[0]: value for key, value in checkpoint["callbacks"].items() if "'monitor': None" not in key}
+            for checkpoint in (one, other)
+        ]
+        assert states[0]["ModelCheckpoint"]["best_model_score"] == states[1]["ModelCheckpoint"]["best_model_score"]
+        assert differences(states[0]["EarlyStopping"], states[1]["EarlyStopping"], "early stopping") == []
+    ours, theirs = metrics_of(first), metrics_of(second)
+    assert {key: ours[key] for key in ours if key not in TIMINGS} == {
+        key: theirs[key] for key in theirs if key not in TIMINGS
+    }
+    assert (first / "predictions.csv").read_bytes() == (second / "predictions.csv").read_bytes()
+    assert curve(first, "val/age_mae") == curve(second, "val/age_mae")
+
+
+def curve(run: Path, tag: str) -> dict[int, float]:
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, act: Callable[[], None]) -> None:
+    """Acts once, before the given step."""
+    begin = AgeGenderModule.on_train_batch_start
+    acted: list[bool] = []
+
+    def begin_or_act(self: AgeGenderModule, faces: Any, batch_idx: int) -> None:
+        if (self.current_epoch, batch_idx) == (epoch, batch) and not acted:
+            acted.append(True)
+            act()
+        begin(self, faces, batch_idx)
+
+    monkeypatch.setattr(AgeGenderModule, "on_train_batch_start", begin_or_act)
+
+
+@pytest.fixture
+def finished(run_here: Run, tmp_path: Path) -> Path:
+    """A finished run of two epochs that the test may continue."""
+    assert run_here("train.py", *TINY, "hydra.run.dir=run").code == 0
+    return tmp_path / "run"
+
+
+def crash() -> None:
+    raise CrashError
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def uninterrupted(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of four epochs, with everything in it that is random; trained once."""
+    folder = tmp_path_factory.getbasetemp() / "uninterrupted"
+    if not folder.exists():
+        outcome = run_here("train.py", *FOUR, f"hydra.run.dir={folder}")
+        assert outcome.code == 0, outcome.err
+    return folder
+
+
+def test_a_run_that_crashed_after_two_epochs_continues_to_the_same_bits_in_its_old_folder(
+    run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, 0, crash)
+        with pytest.raises(CrashError):
+            run_here("train.py", *FOUR, "hydra.run.dir=crashed", "name=mine")
+    assert torch.load(tmp_path / "crashed/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+    steps: list[tuple[int, int]] = []
+    begin = AgeGenderModule.on_train_batch_start
+
+    def count(self: AgeGenderModule, faces: Any, batch_idx: int) -> None:
+        steps.append((self.current_epoch, batch_idx))
+        begin(self, faces, batch_idx)
+
+    monkeypatch.setattr(AgeGenderModule, "on_train_batch_start", count)
+    outcome = run_here("train.py", "resume=crashed")  # and nothing else: the overrides are kept
+    assert outcome.code == 0, outcome.err
+    assert steps[0] == (2, 0) and steps[-1][0] == 3 and len(steps) == 2 * 6  # nothing is trained twice
+    assert_same_run(tmp_path / "crashed", uninterrupted)
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 2), (3, 4)])
+def test_ctrl_c_in_an_epoch_ends_in_one_line_and_continues_to_the_same_bits(
+    run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        stop_at(patch, epoch, batch, press_ctrl_c)
+        outcome = run_here("train.py", *FOUR, "hydra.run.dir=stopped")
+    assert outcome.code == 130
+    assert outcome.err == (
+        f"interrupted in epoch {epoch + 1} after {batch + 1} of 6 batches; "
+        f"continue with: python train.py resume={tmp_path / 'stopped'}\n"
+    ).replace(f"{tmp_path}/", "" if "resume=stopped" in outcome.err else f"{tmp_path}/")
+    assert signal.getsignal(signal.SIGINT) is handler
+    last = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == epoch * 6 + batch + 1  # the step under way was finished
+    assert not (tmp_path / "stopped/metrics.json").exists()
+    outcome = run_here("train.py", "resume=stopped")
+    assert outcome.code == 0, outcome.err
+    assert_same_run(tmp_path / "stopped", uninterrupted)
+
+
+def test_ctrl_c_in_an_epochs_last_step_lets_it_validate_first(
+    run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 5, press_ctrl_c)
+        outcome = run_here("train.py", *FOUR, "hydra.run.dir=stopped")
+    assert outcome.code == 130 and "in epoch 3 after 1 of 6 batches" in outcome.err
+    assert run_here("train.py", "resume=stopped").code == 0
+    assert_same_run(tmp_path / "stopped", uninterrupted)
+
+
+def test_ctrl_c_in_the_very_last_step_ends_the_run_there(
+    run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, 5, press_ctrl_c)
+        outcome = run_here("train.py", *FOUR, "hydra.run.dir=stopped")
+    assert outcome.code == 130 and "after the last epoch" in outcome.err and outcome.err.count("\n") == 1
+    assert run_here("train.py", "resume=stopped").code == 0  # nothing left to train: only the test
+    assert_same_run(tmp_path / "stopped", uninterrupted)
+
+
+def test_a_finished_run_can_be_made_longer(run_here: Run, finished: Path, tmp_path: Path) -> None:
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert run_here("train.py", *TINY, "trainer.max_epochs=3", "hydra.run.dir=long").code == 0
+    ours, whole = (torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "long"))
+    for key in ("state_dict", "optimizer_states", "epoch", "global_step"):
+        assert differences(ours[key], whole[key], key) == []
+    assert metrics_of(tmp_path / "run")["best_score"] == metrics_of(tmp_path / "long")["best_score"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("optim.lr=5e-4", "'lr': 0.001"),
+        ("optim=adamw", "AdamW"),
+        ("seed=7", "seed: 0 was 7"),
+        ("loss.age=2", "loss: "),
+        ("model.dropout=0.1", "'dropout': 0.4"),
+        ("data.split_seed=3", "split: "),
+    ],
+)
+def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
+    run_here: Run, trained_run: Path, tmp_path: Path, change: str, named: str
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "these settings changed" in outcome.err and named in outcome.err and "weights=" in outcome.err
+    for name in ("best.ckpt", "last.ckpt"):
+        kept = (tmp_path / "run/checkpoints" / name).read_bytes()
+        assert kept == (trained_run / "checkpoints" / name).read_bytes()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Hydra writes the refused overrides into the old run's .hydra before run() starts"
+)
+def test_a_refused_resume_leaves_the_runs_own_record_alone(run_here: Run, finished: Path) -> None:
+    assert run_here("train.py", "resume=run", "optim.lr=5e-4").code == 1
+    assert run_here("train.py", "resume=run").code == 0  # the refused setting must not have stuck
+
+
+def test_resuming_a_run_that_is_not_there_is_one_line(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "resume=logs/nowhere")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: logs/nowhere does not exist") and outcome.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_start_a_new_run_with_a_fresh_optimiser(
+    run_here: Run, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: dict[str, torch.Tensor] = {}
+    states: list[int] = []
+
+    def keep(self: AgeGenderModule) -> None:
+        before.update({name: value.clone() for name, value in self.network.state_dict().items()})
+        states.append(len(self.trainer.optimizers[0].state))
+
+    monkeypatch.setattr(AgeGenderModule, "on_train_start", keep)
+    outcome = run_here("train.py", *TINY, "optim.lr=5e-4", f"weights={trained_run}", "hydra.run.dir=tuned")
+    assert outcome.code == 0, outcome.err
+    best = torch.load(trained_run / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert before and all(torch.equal(best[f"network.{name}"], value) for name, value in before.items())
+    assert states == [0]
+    last = torch.load(tmp_path / "tuned/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 12  # counted anew
+
+
+@pytest.mark.parametrize("size", ["data.image_size=32", "data.image_size=128"])
+def test_evaluating_a_runs_weights_gives_the_runs_own_figures(
+    run_here: Run, trained_run: Path, tmp_path: Path, size: str
+) -> None:
+    data = [setting for setting in TINY if setting.startswith(("data", "trainer=")) and "image_size" not in setting]
+    outcome = run_here("train.py", *data, size, "fit=false", f"weights={trained_run}", "hydra.run.dir=again")
+    assert outcome.code == 0, outcome.err
+    again, first = metrics_of(tmp_path / "again"), metrics_of(trained_run)
+    figures = [key for key in first if key.startswith(("val/", "test/", "baseline/"))]
+    assert len(figures) > 12 and {key: again[key] for key in figures} == {key: first[key] for key in figures}
+    assert again["best_score"] == first["best_score"] and again["epochs"] == 0
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
+    assert "flattered" not in outcome.out + outcome.err
+    assert not (tmp_path / "again/checkpoints").exists()
+
+
+def test_a_warning_says_so_when_the_weights_saw_another_split(run_here: Run, trained_run: Path) -> None:
+    outcome = run_here("train.py", *TINY, "data.split_seed=5", "fit=false", f"weights={trained_run}")
+    assert outcome.code == 0
+    fingerprint = metrics_of(trained_run)["split_fingerprint"]
+    assert f"trained under split {fingerprint}" in outcome.out and "flattered" in outcome.out
+
+
+def test_weights_that_do_not_fit_the_network_are_one_line_that_names_the_difference(
+    run_here: Run, trained_run: Path
+) -> None:
+    outcome = run_here("train.py", *TINY, "model.channels=[8,32]", f"weights={trained_run}")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "don't fit this network (channels: [8, 16] there, [8, 32] here)" in outcome.err
+
+
+def test_a_resumed_run_says_what_it_was_resumed_with(run_here: Run, finished: Path) -> None:
+    assert run_here("train.py", "resume=run", "trainer.max_epochs=3").code == 0
+    results = metrics_of(finished)
+    assert results["epochs"] == 3 and "trainer.max_epochs=3" in results["overrides"]
