@@ -1,4 +1,4 @@
-"""What the tests share: small folders of drawn faces, one trained run, and train.py and predict.py as a user runs them."""
+"""What the tests share: small folders of drawn faces, one trained run, and the two scripts as a user runs them."""
 
 from __future__ import annotations
 

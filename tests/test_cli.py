@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import string
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Outcome, run_script
+from conftest import ROOT, TINY, Outcome, run_script
+from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from agegender.cli import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    launch,
     nearest,
     one_line_errors,
     resume_arguments,
@@ -90,18 +93,9 @@ def test_a_mistake_on_the_command_line_of_a_real_process_is_one_line_without_the
     assert outcome.err == "error: model.dropuot is not known; did you mean dropout?\n"
 
 
-def test_hydra_full_error_asks_for_the_traceback(
-    run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hydra.errors import HydraException
-
+def test_hydra_full_error_asks_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    import sys
-
-    from conftest import ROOT
-
     monkeypatch.setattr(sys, "argv", ["train.py", "model.dropuot=1"])
-    from agegender.cli import launch
 
     def broken() -> None:
         raise HydraException("inside")

@@ -36,8 +36,8 @@ def assign_splits(
     """Assigns each picture to `train`, `val` or `test`; pictures of one group always land together.
 
     A group's side is decided by hashing its smallest digest with the seed. So the split depends on neither the order
-    of the files, their names, the platform, nor on unrelated files: adding a picture moves no other. The price is that
-    the shares are met on average, not to the last file (on UTKFace: within half a point).
+    of the files, their names, the platform, nor on unrelated files: adding a picture moves none but its own copies.
+    The price is that the shares are met on average, not to the last file (on UTKFace: within half a point).
 
     Args:
         digests: SHA-256 per picture.

@@ -24,6 +24,7 @@ from agegender.training.callbacks import Stopwatch
 from agegender.training.module import AgeGenderModule
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
+DRAWN = "drawn faces (the figures say nothing about real people)"
 _ROWS = {
     "age_mae": ("age MAE, years", "{:.2f}"),
     "age_cs5": ("age within 5 years (CS@5)", "{:.1%}"),
@@ -55,6 +56,7 @@ def write_results(
         "monitor": settings["monitor"],
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **watch.figures(),
+        "data": DRAWN if data.generate is not None else str(data.index.folder),
         "split_fingerprint": data.index.fingerprint,
         **sizes,
         "images/quarantined": len(data.index.quarantine),
@@ -128,4 +130,6 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         table.add_row(label, *("" if value is None else form.format(value) for value in cells))
     console = Console()
     console.print(table)
+    if results["data"] == DRAWN:
+        console.print(f"trained and tested on {DRAWN}", soft_wrap=True, highlight=False)
     console.print(f"everything is in {folder}", soft_wrap=True, highlight=False)

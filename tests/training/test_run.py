@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import TINY, Outcome, metrics_of
+import pytest
+import torch
+from conftest import TINY, Outcome, metrics_of, run_script
+
+from agegender.checkpoint import load_checkpoint
+from agegender.data.synthetic import IGNORED, ODD_READABLE, QUARANTINED, duplicates
+
+Run = Callable[..., Outcome]
 
 
 def test_a_run_leaves_exactly_the_files_that_the_design_lists(trained_run: Path) -> None:
@@ -35,3 +44,187 @@ def test_the_same_command_gives_the_same_figures_to_the_last_digit(
     assert {key: first[key] for key in first if key not in timings} == {
         key: second[key] for key in second if key not in timings
     }
+
+
+def test_another_seed_trains_other_weights_on_the_same_split(run_here: Run, trained_run: Path, tmp_path: Path) -> None:
+    assert run_here("train.py", *TINY, "seed=1", "hydra.run.dir=other").code == 0
+    other = tmp_path / "other"
+    assert metrics_of(other)["split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
+    assert (other / "index.csv").read_bytes() == (trained_run / "index.csv").read_bytes()
+    weights = [load_checkpoint(run / "checkpoints/last.ckpt")["network"] for run in (other, trained_run)]
+    assert not torch.equal(weights[0]["trunk.stages.0.weight"], weights[1]["trunk.stages.0.weight"])
+
+
+def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_run: Path) -> None:
+    results = metrics_of(trained_run)
+    figures = {
+        f"{stage}/{name}"
+        for stage in ("val", "test")
+        for name in (["loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc"])
+    }
+    packages = (
+        "agegender",
+        "python",
+        "torch",
+        "torchvision",
+        "lightning",
+        "torchmetrics",
+        "hydra-core",
+        "pillow",
+        "numpy",
+    )
+    versions = {f"version/{name}" for name in packages}
+    assert set(results) == figures | versions | {
+        "baseline/age_mae",
+        "baseline/gender_acc",
+        "best_score",
+        "monitor",
+        "epochs",
+        "seconds_per_epoch",
+        "images_per_second",
+        "train_seconds",
+        "split_fingerprint",
+        "images/train",
+        "images/val",
+        "images/test",
+        "images/quarantined",
+        "parameters",
+        "seed",
+        "overrides",
+        "hardware",
+        "precision",
+    }
+    assert all(isinstance(value, int | float | str) for value in results.values())  # flat
+    assert results["epochs"] == 2 and results["best_score"] == results["val/age_mae"]
+    assert results["images/train"] + results["images/val"] + results["images/test"] == 120
+    assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
+    assert results["train_seconds"] == pytest.approx(2 * results["seconds_per_epoch"], abs=0.06)
+    assert results["version/torch"] == torch.__version__.split("+")[0] or results["version/torch"] == torch.__version__
+    assert "threads" in results["hardware"] and "model.channels=[8,16]" in results["overrides"]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_to_the_figures(
+    trained_run: Path,
+) -> None:
+    rows = rows_of(trained_run / "predictions.csv")
+    assert list(rows[0]) == ["path", "age", "age_pred", "gender", "p_female", "group"]
+    tested = [row for row in rows_of(trained_run / "index.csv") if row["split"] == "test"]
+    assert sorted(Path(row["path"]).name for row in rows) == sorted(row["file"] for row in tested)
+    for row in rows:
+        assert Path(row["path"]).is_file()
+        age, gender, group = Path(row["path"]).name.split("_")[:3]
+        assert (row["age"], row["gender"], row["group"]) == (age, gender, group)
+    results = metrics_of(trained_run)
+    errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
+    assert sum(errors) / len(errors) == pytest.approx(results["test/age_mae"], abs=1e-3)
+    assert sum(error <= 5 for error in errors) / len(errors) == pytest.approx(results["test/age_cs5"])
+    right = [(float(row["p_female"]) >= 0.5) == (row["gender"] == "1") for row in rows]
+    assert sum(right) / len(right) == pytest.approx(results["test/gender_acc"])
+
+
+def test_the_baseline_is_the_training_median_and_majority_on_the_test_images(trained_run: Path) -> None:
+    rows = rows_of(trained_run / "index.csv")
+    train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
+    median = statistics.median(int(row["age"]) for row in train)
+    majority = statistics.mode(row["gender"] for row in train)
+    results = metrics_of(trained_run)
+    assert results["baseline/age_mae"] == pytest.approx(statistics.mean(abs(int(row["age"]) - median) for row in test))
+    assert results["baseline/gender_acc"] == pytest.approx(sum(row["gender"] == majority for row in test) / len(test))
+
+
+def test_a_folder_with_odd_files_trains_and_lists_what_it_left_out(odd_faces: Path, tmp_path: Path) -> None:
+    tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.generate"))]
+    outcome = run_script("train.py", *tiny, "data=utkface", f"data.dir={odd_faces}", "hydra.run.dir=run", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    left_out = {row["file"]: row["reason"] for row in rows_of(tmp_path / "run/quarantine.csv")}
+    assert set(left_out) == {*QUARANTINED, *IGNORED, "nested"} and all(left_out.values())
+    assert f"{len(left_out)} files quarantined" in outcome.out
+    assert metrics_of(tmp_path / "run")["images/quarantined"] == len(left_out)
+    index = rows_of(tmp_path / "run/index.csv")
+    assert (
+        len(index)
+        == 60 + len(ODD_READABLE) + 2
+        == metrics_of(tmp_path / "run")["images/train"]
+        + sum(metrics_of(tmp_path / "run")[f"images/{split}"] for split in ("val", "test"))
+    )
+    splits = {row["file"]: row["split"] for row in index}
+    for copy, original in duplicates(60, 2).items():
+        assert splits[copy] == splits[original]
+
+
+def test_offline_without_data_is_one_line_with_three_ways_on(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kagglehub
+
+    def offline(handle: str) -> str:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", offline)
+    outcome = run_here("train.py", "trainer=cpu", "data.dir=nowhere", "data.cache_dir=cache")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert all(way in outcome.err for way in ("data.dir=...", "go online", "data=synthetic"))
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("~callbacks.early_stopping", "callbacks.pictures=null"),
+        ("callbacks.progress=null", "~callbacks.learning_rate"),
+        ("trainer.accumulate_grad_batches=2", "optim=adamw"),
+        ("model.conv_dropout=0.2", "model.batch_norm=true", "model.padding=same"),
+        ("model.shared_units=[12]", "model.weight_init=kaiming_normal", "age=mse"),
+        ("data.grayscale=false", "model.mean=[0.5,0.4,0.4]", "augment=light"),
+        ("data.limit=60", "data.num_workers=1", "data.cache=none"),
+        ("trainer=mixed", "trainer.accelerator=cpu"),
+        ("trainer=debug",),
+        ("loss.age=0.5", "trainer.gradient_clip_val=1.0"),
+    ],
+    ids=" ".join,
+)
+def test_the_options_train(run_here: Run, tmp_path: Path, change: tuple[str, ...]) -> None:
+    outcome = run_here("train.py", *TINY, *change, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["epochs"] == 2 and 0 < results["test/age_mae"] < 100
+
+
+def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -> None:
+    outcome = run_here("train.py", *TINY, "callbacks.checkpoint=null")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1 and "keep callbacks.checkpoint" in outcome.err
+
+
+def test_early_stopping_stops(run_here: Run, tmp_path: Path) -> None:
+    settings = ("trainer.max_epochs=30", "optim.lr=1e-12", "callbacks.early_stopping.patience=2")
+    more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.pictures=null")
+    assert run_here("train.py", *TINY, *settings, *more, "hydra.run.dir=run").code == 0
+    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two that were no better
+
+
+def test_without_the_test_there_are_no_predictions_and_no_test_figures(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *TINY, "test=false", "hydra.run.dir=run").code == 0
+    assert not (tmp_path / "run/predictions.csv").exists()
+    results = metrics_of(tmp_path / "run")
+    assert "val/age_mae" in results and not any(key.startswith("test/") for key in results)
+
+
+def test_last_ckpt_is_the_last_epoch_even_when_it_was_not_the_best(run_here: Run, tmp_path: Path) -> None:
+    settings = ("trainer.max_epochs=3", "optim.lr=1e-12", "+callbacks.early_stopping.min_delta=0.1")
+    assert run_here("train.py", *TINY, *settings, "mode=max", "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
+    last, best = (load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("last", "best"))
+    assert (last["epoch"], last["global_step"]) == (2, 18)
+    assert best["epoch"] == 0  # nothing moved since
+
+
+def test_the_final_table_and_the_folder_are_printed(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
+    results = metrics_of(tmp_path / "run")
+    assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
+    assert results["split_fingerprint"] in outcome.out
+    assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar

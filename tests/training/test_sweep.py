@@ -1,0 +1,71 @@
+"""A multirun finds the better setting and says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Outcome, metrics_of
+
+
+def test_a_two_job_sweep_lists_the_better_job_first_with_its_best_score(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = run_here("train.py", "-m", *TINY, "optim.lr=1e-5,3e-3", "name=mine")
+    assert outcome.code == 0, outcome.err
+    (sweep,) = (tmp_path / "logs" / "mine").iterdir()
+    assert sweep.name.startswith("sweep_") and not set("=,") & set(sweep.name)
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1"}
+    table = json.loads((sweep / "sweep.json").read_text())
+    assert table["monitor"] == "val/age_mae"
+    scores = [job["score"] for job in table["jobs"]]
+    assert len(scores) == 2 and scores == sorted(scores) and scores[0] < scores[1]
+    for job in table["jobs"]:
+        folder = sweep / str(job["job"])
+        assert job["score"] == metrics_of(folder)["best_score"] == metrics_of(folder)["val/age_mae"]
+        rate = next(item.split("=")[1] for item in job["overrides"] if item.startswith("optim.lr="))
+        assert float(rate) == (1e-5, 3e-3)[job["job"]]
+        assert (folder / "checkpoints/best.ckpt").is_file()
+    assert f"{scores[0]:.4f}" in outcome.out
+
+
+def test_a_sweeps_jobs_equal_the_same_runs_alone(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
+) -> None:
+    assert run_here("train.py", "-m", *TINY, "seed=3,0", "hydra.sweep.dir=sweep").code == 0
+    score = metrics_of(trained_run)["best_score"]
+    assert metrics_of(tmp_path / "sweep/1")["best_score"] == score  # nothing leaks from the job before
+    assert metrics_of(tmp_path / "sweep/0")["best_score"] != score
+
+
+def test_a_sweep_that_maximises_lists_the_highest_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run_here(
+        "train.py", "-m", *TINY, "monitor=val/age_cs5", "mode=max", "optim.lr=1e-6,1e-2", "hydra.sweep.dir=sweep"
+    )
+    assert outcome.code == 0, outcome.err
+    scores = [job["score"] for job in json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]]
+    assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
+
+
+def test_a_job_that_fails_ends_the_sweep_with_an_error(run_here: Callable[..., Outcome]) -> None:
+    outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0", "optim.lr=1e-3")
+    assert outcome.code == 1 and "data.batch_size=0" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("given", ["mode=min", "mode=max"])
+def test_a_runs_score_is_that_of_its_best_epoch_not_its_last(
+    run_here: Callable[..., Outcome], tmp_path: Path, given: str
+) -> None:
+    # The rate is so high that the figures go up and down: the last epoch is the best by luck only.
+    settings = ("logger=csv", "optim.lr=3e-2", "trainer.max_epochs=5", "callbacks.early_stopping=null")
+    outcome = run_here("train.py", *TINY, *settings, given, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    header, *lines = (tmp_path / "run/csv/metrics.csv").read_text().splitlines()
+    column = header.split(",").index("val/age_mae")
+    scores = [float(line.split(",")[column]) for line in lines if line.split(",")[column]]
+    assert len(scores) >= 5
+    best = min(scores) if given == "mode=min" else max(scores)
+    results = metrics_of(tmp_path / "run")
+    assert results["best_score"] == results["val/age_mae"] == pytest.approx(best, rel=1e-6)
