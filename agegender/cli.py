@@ -21,9 +21,9 @@ EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 def nearest(wrong: str, valid: Iterable[str]) -> str:
     """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"did you mean {next(name for name in names if name.lower() == close[0])}?"
     return f"there are {', '.join(names)}" if names else "nothing can be set there"
 
 
@@ -48,6 +48,13 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
         if wants_traceback:
             raise
         _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE)
+    except ValueError as error:
+        if wants_traceback or not str(error).startswith("Config group override must be"):
+            raise
+        groups = [argument.removesuffix("=null") for argument in sys.argv[1:] if argument.endswith("=null")]
+        _stop(
+            f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}", EXIT_USAGE
+        )
 
 
 @contextmanager
@@ -100,7 +107,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
     fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
     place = str(run).replace("'", "\\'")
-    return [*kept, *fresh, f"resume='{_checkpoint(given, run)}'", f"hydra.run.dir='{place}'"]
+    # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
+    outputs = [f"hydra.run.dir='{place}'", "hydra.output_subdir=null"]
+    return [*kept, *fresh, f"resume='{_checkpoint(given, run)}'", *outputs]
 
 
 def run_folder(path: Path) -> Path:

@@ -8,5 +8,11 @@ class AgeGenderError(Exception):
     """
 
 
+def require(fits: bool, otherwise: str) -> None:
+    """Raises an `AgeGenderError` with the message `otherwise` unless a setting fits."""
+    if not fits:
+        raise AgeGenderError(otherwise)
+
+
 class InterruptedRunError(AgeGenderError):
     """Training was stopped from the keyboard, after `last.ckpt` was written."""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from agegender.cli import nearest
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 
 def check_call(
@@ -25,9 +25,10 @@ def check_call(
         given: Arguments that the code provides; the config may not.
 
     Raises:
-        AgeGenderError: Names an unknown key and the nearest known one, or a wrong-typed value.
+        AgeGenderError: Names a missing key, an unknown one and the nearest known, or a wrong-typed value.
     """
     hints: dict[str, Any] = {}
+    required: list[str] = []
     takes_anything = False
     for called in callables:
         function = called.__init__ if inspect.isclass(called) else called
@@ -37,11 +38,15 @@ def check_call(
                 takes_anything = len(callables) == 1
             elif name not in ("self", *given):
                 hints[name] = known.get(name, Any)
+                if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
+                    required.append(name)
     for key, value in node.items():
         if key in hints:
             check_value(_place(where, key), value, hints[key])
         elif not takes_anything:
             raise AgeGenderError(f"{_place(where, key)} is not known; {nearest(key, hints)}")
+    for name in required:
+        require(name in node, f"{_place(where, name)} is missing: it has no default")
 
 
 def check_named(key: str, name: object, choices: Iterable[str]) -> None:

@@ -41,7 +41,7 @@ MISSPELT = {
     "wieghts=a.ckpt": "wieghts is not known; did you mean weights?",
     "model=conv_stak": "model=conv_stak is not known; did you mean conv_stack?",
     "optim=adamv": "optim=adamv is not known; did you mean adam?",
-    "data=UTKFace": "data=UTKFace is not known; there are synthetic, utkface",
+    "data=UTKFace": "data=UTKFace is not known; did you mean utkface?",
     "trainer=gpus": "trainer=gpus is not known; did you mean gpu?",
     "experiment=quickstrat": "experiment=quickstrat is not known; did you mean quickstart?",
     "augmnt=light": "augmnt is not known; did you mean augment?",
@@ -160,13 +160,18 @@ def test_resume_keeps_the_old_overrides_before_the_new_and_the_old_folder(tmp_pa
         "trainer.max_epochs=9",
         f"resume='{run / 'checkpoints' / 'last.ckpt'}'",
         f"hydra.run.dir='{run}'",
+        "hydra.output_subdir=null",
     ]
 
 
 def test_resume_takes_a_checkpoint_of_the_run_too(tmp_path: Path) -> None:
     run = old_run(tmp_path / "run", "[]")
     best = run / "checkpoints" / "best.ckpt"
-    assert resume_arguments([f"resume={best}"]) == [f"resume='{best}'", f"hydra.run.dir='{run}'"]
+    assert resume_arguments([f"resume={best}"]) == [
+        f"resume='{best}'",
+        f"hydra.run.dir='{run}'",
+        "hydra.output_subdir=null",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["overrides", "checkpoint", "run"])

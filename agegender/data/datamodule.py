@@ -20,7 +20,7 @@ from agegender.data.download import fetch_utkface
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
 from agegender.data.transforms import Augment
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.files import default_cache_dir
 from agegender.progress import available_cores, progress_bar
 
@@ -78,12 +78,12 @@ class AgeGenderDataModule(pl.LightningDataModule):
         super().__init__()
         workers_fit = num_workers is None or num_workers >= 0
         ages_fit = len(age_range) == 2 and age_range[0] <= age_range[1]
-        _require(image_size >= 8, f"data.image_size={image_size} must be at least 8 pixels")
-        _require(batch_size >= 1, f"data.batch_size={batch_size} must be at least 1")
-        _require(workers_fit, f"data.num_workers={num_workers} must be null or at least 0")
-        _require(ages_fit, f"data.age_range={list(age_range)} must be two ages, the lower one first")
-        _require(0 < test_fraction < 1, f"data.test_fraction={test_fraction} must lie between 0 and 1, both excluded")
-        _require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
+        require(image_size >= 8, f"data.image_size={image_size} must be at least 8 pixels")
+        require(batch_size >= 1, f"data.batch_size={batch_size} must be at least 1")
+        require(workers_fit, f"data.num_workers={num_workers} must be null or at least 0")
+        require(ages_fit, f"data.age_range={list(age_range)} must be two ages, the lower one first")
+        require(0 < test_fraction < 1, f"data.test_fraction={test_fraction} must lie between 0 and 1, both excluded")
+        require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         self.dir, self.generate = dir, generate
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.cache, self.image_size, self.grayscale = cache, image_size, grayscale
@@ -100,6 +100,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._augment = Augment(**augment) if augment else None
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
+        self._train_loader: ResumableLoader | None = None
+        self._position: dict[str, int] | None = None
 
     @property
     def split_settings(self) -> dict[str, Any]:
@@ -174,7 +176,23 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Returns shuffled, resumable batches; the last may be smaller."""
         dataset = self.split("train")
-        return ResumableLoader(dataset, sampler=ShuffledSampler(len(dataset), self.seed), **self._loader_options())
+        sampler = ShuffledSampler(len(dataset), self.seed)
+        self._train_loader = ResumableLoader(dataset, sampler=sampler, **self._loader_options())
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns how far the training has read; goes into checkpoints."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Makes the next training loader continue from there.
+
+        Lightning restores the loader's own state too, but not if anything asked for the loader before (a schedule
+        that counts the steps, say). This one is restored first of all.
+        """
+        self._position = state_dict or None
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation faces in the index's order."""
@@ -204,11 +222,6 @@ class AgeGenderDataModule(pl.LightningDataModule):
         step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
         generator = torch.Generator().manual_seed(step_seed(self.seed, self.trainer.current_epoch, step, "augment"))
         return {**batch, "image": self._augment(batch["image"], generator)}
-
-
-def _require(fits: bool, message: str) -> None:
-    if not fits:
-        raise AgeGenderError(message)
 
 
 def _as_it_is(batch: Batch) -> Batch:

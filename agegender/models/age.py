@@ -7,6 +7,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional
 
+from agegender.errors import require
+
 
 class AgeCoding(Protocol):
     """What the network and the training step need of a coding.
@@ -41,7 +43,11 @@ class _Regression:
         Args:
             scale: Years per unit of output.
             offset: Age in years that an output of zero means, so that a new network starts at the mean age.
+
+        Raises:
+            AgeGenderError: The scale is not above zero.
         """
+        require(scale > 0, f"age.scale={scale} must be above zero")
         self.scale, self.offset = scale, offset
 
     def decode(self, raw: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 
 class ConvStack(nn.Module):
@@ -41,9 +41,13 @@ class ConvStack(nn.Module):
             conv_dropout: Probability of dropping a whole channel after each stage.
 
         Raises:
-            AgeGenderError: The pictures are too small for so many stages.
+            AgeGenderError: A value out of range, or pictures that are too small for so many stages.
         """
         super().__init__()
+        fits = len(channels) > 0 and min(channels) > 0
+        require(fits, f"model.channels={list(channels)} must be one positive number per stage")
+        require(kernel_size > 0, f"model.kernel_size={kernel_size} must be positive")
+        require(0 <= conv_dropout < 1, f"model.conv_dropout={conv_dropout} must be at least 0 and below 1")
         stages: list[nn.Module] = []
         side, previous = image_size, in_channels
         for width in channels:

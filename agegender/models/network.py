@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agegender.errors import AgeGenderError
+from agegender.errors import require
 from agegender.models.age import AGE_CODINGS, AgeCoding
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import WeightInit, dense_layers, initialise
@@ -67,19 +67,21 @@ class AgeGenderNet(nn.Module):
             AgeGenderError: Values that don't fit each other.
         """
         super().__init__()
+        require(0 <= dropout < 1, f"model.dropout={dropout} must be at least 0 and below 1")
+        require(min(std, default=0) > 0, f"model.std={list(std)} must be above zero")
+        for name, units in (("shared_units", shared_units), ("head_units", head_units)):
+            require(min(units, default=1) > 0, f"model.{name}={list(units)} must be positive")
         for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, in_channels):
-                raise AgeGenderError(
-                    f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel"
-                )
+            fits = len(values) in (1, in_channels)
+            require(fits, f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel")
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1))
         self.image_size, self.in_channels = image_size, in_channels
         coding = dict(age)
         self.coding: AgeCoding = AGE_CODINGS[coding.pop("name")](**coding)
         self.trunk = TRUNKS[trunk](in_channels, image_size, **trunk_options)
         self.shared, features = dense_layers(self.trunk.features, shared_units, dropout)
-        self.age_head = _head(features, head_units, dropout, self.coding.outputs)
-        self.gender_head = _head(features, head_units, dropout, 1)
+        self.age_head = _Head(features, head_units, dropout, self.coding.outputs)
+        self.gender_head = _Head(features, head_units, dropout, 1)
         initialise(self, weight_init)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -91,14 +93,28 @@ class AgeGenderNet(nn.Module):
         if images.dtype == torch.uint8:
             images = images.float() / 255
         features = self.shared(self.trunk((images - self.mean) / self.std))
-        # Mixed precision ends here: in bfloat16 an age moves in half-year steps above 64.
-        return Outputs(self.age_head(features).float(), self.gender_head(features).float().squeeze(1))
+        return Outputs(self.age_head(features), self.gender_head(features).squeeze(1))
 
     def years(self, outputs: Outputs) -> Tensor:
         """Decodes the age head to years `[batch]`."""
         return self.coding.decode(outputs.age)
 
 
-def _head(inputs: int, units: Sequence[int], dropout: float, outputs: int) -> nn.Sequential:
-    hidden, width = dense_layers(inputs, units, dropout)
-    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+class _Head(nn.Sequential):
+    """Dense layers, and a last one that mixed precision leaves in float32.
+
+    In bfloat16, whose numbers have eight bits, an age of 70 could only move in steps of a third of a year.
+    """
+
+    def __init__(self, inputs: int, units: Sequence[int], dropout: float, outputs: int):
+        hidden, width = dense_layers(inputs, units, dropout)
+        super().__init__(*hidden, nn.Linear(width, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features `[batch, inputs]` to float32 outputs `[batch, outputs]`."""
+        *hidden, last = self
+        for layer in hidden:
+            features = layer(features)
+        with torch.autocast(features.device.type, enabled=False):
+            outputs: Tensor = last(features.float())
+        return outputs

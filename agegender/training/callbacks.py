@@ -14,13 +14,31 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
 from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which a run that was moved or copied may be resumed with.
+
+    Lightning forgets the best score when the folder's path is another one, and a worse epoch would replace `best.ckpt`.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state with every path put into the folder as it is now."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {"dirpath": self.dirpath, "best_k_models": best, **{name: here(state_dict[name]) for name in paths}}
+        super().load_state_dict({**state_dict, **moved})
 
 
 class StopOnCtrlC(Callback):

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
+NAMES = ("loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
+
 
 class CumulativeScore(Metric):
     """Share of ages within `years` of the truth (CS@k): the field's standard companion of the MAE.

@@ -113,8 +113,6 @@ class AgeGenderModule(pl.LightningModule):
         if schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        # Counting them made the loader before a resumed run's place in the epoch was restored; Lightning would keep it.
-        self.trainer.fit_loop._combined_loader = None
         scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, **schedule))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -10,13 +10,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.index import FaceIndex
 from agegender.errors import AgeGenderError
 from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC, Stopwatch
@@ -50,19 +50,16 @@ def run(config: DictConfig) -> float:
     data = _build_data(settings, weights)
     data.prepare_data()
     data.setup()
-    data.index.write_csv(folder / "index.csv")
-    data.index.write_quarantine(folder / "quarantine.csv")
-    if data.index.quarantine:
-        where = folder / "quarantine.csv"
-        log.warning("%d files quarantined; each with its reason in %s", len(data.index.quarantine), where)
     module = _build_module(settings, data, weights)
+    resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
+    if resume:
+        _check_resumable(module, resume)
+        _keep_settings(config, folder / ".hydra")
+    _write_index(data.index, folder)
     watch = Stopwatch()
     trainer = _build_trainer(settings, data, folder, watch)
 
     if settings["fit"]:
-        resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
-        if resume:
-            _check_resumable(module, resume)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     best = _best(trainer) if settings["fit"] else None
     loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
@@ -101,7 +98,7 @@ def _build_data(settings: dict[str, Any], weights: dict[str, Any] | None) -> Age
     if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
         network = weights["agegender"]["network"]
         options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
-    return AgeGenderDataModule(**options, augment=settings["augment"], seed=settings["seed"])
+    return AgeGenderDataModule(**options, augment=settings.get("augment"), seed=settings["seed"])
 
 
 def _build_module(
@@ -137,17 +134,16 @@ def _load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str)
 
 
 def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch) -> pl.Trainer:
-    callbacks: list[Callback] = [build(node) for node in (settings["callbacks"] or {}).values() if node is not None]
+    callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
     callbacks += [watch, PredictionsCsv(folder / "predictions.csv", data.index)]
     callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
-    loggers = [build(node) for node in (settings["logger"] or {}).values() if node is not None]
+    loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
+    if not loggers:  # it would have nowhere to write to, and Lightning refuses it
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
-    try:
-        trainer: pl.Trainer = build(
-            settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise AgeGenderError(f"the trainer's settings can't be used: {' '.join(str(error).split())}") from None
+    trainer: pl.Trainer = build(
+        settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
+    )
     return trainer
 
 
@@ -163,6 +159,20 @@ def _check_resumable(module: AgeGenderModule, checkpoint: Path) -> None:
             f"resume={run_folder(checkpoint)} continues a run as it was, but these settings changed: "
             f"{'; '.join(different)}. Put them back, or start anew from its weights with weights=..."
         )
+
+
+def _keep_settings(config: DictConfig, folder: Path) -> None:
+    """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
+    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(HydraConfig.get().overrides.task)), folder / "overrides.yaml")
+
+
+def _write_index(index: FaceIndex, folder: Path) -> None:
+    index.write_csv(folder / "index.csv")
+    index.write_quarantine(folder / "quarantine.csv")
+    if index.quarantine:
+        where = folder / "quarantine.csv"
+        log.warning("%d files quarantined; each with its reason in %s", len(index.quarantine), where)
 
 
 def _best(trainer: pl.Trainer) -> Path:

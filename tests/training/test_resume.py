@@ -14,6 +14,7 @@ import torch
 from conftest import TINY, Outcome, metrics_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from agegender.training.callbacks import Checkpoint
 from agegender.training.module import AgeGenderModule
 
 EVERYTHING_RANDOM = (*TINY, "augment=light", "optim=adamw", "model.dropout=0.3", "model.conv_dropout=0.1")
@@ -50,7 +51,7 @@ def assert_same_run(first: Path, second: Path) -> None:
             {key.split("{")[0]: value for key, value in checkpoint["callbacks"].items() if "'monitor': None" not in key}
             for checkpoint in (one, other)
         ]
-        assert states[0]["ModelCheckpoint"]["best_model_score"] == states[1]["ModelCheckpoint"]["best_model_score"]
+        assert states[0]["Checkpoint"]["best_model_score"] == states[1]["Checkpoint"]["best_model_score"]
         assert differences(states[0]["EarlyStopping"], states[1]["EarlyStopping"], "early stopping") == []
     ours, theirs = metrics_of(first), metrics_of(second)
     assert {key: ours[key] for key in ours if key not in TIMINGS} == {
@@ -203,9 +204,6 @@ def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
         assert kept == (trained_run / "checkpoints" / name).read_bytes()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Hydra writes the refused overrides into the old run's .hydra before run() starts"
-)
 def test_a_refused_resume_leaves_the_runs_own_record_alone(run_here: Run, finished: Path) -> None:
     assert run_here("train.py", "resume=run", "optim.lr=5e-4").code == 1
     assert run_here("train.py", "resume=run").code == 0  # the refused setting must not have stuck
@@ -273,3 +271,61 @@ def test_a_resumed_run_says_what_it_was_resumed_with(run_here: Run, finished: Pa
     assert run_here("train.py", "resume=run", "trainer.max_epochs=3").code == 0
     results = metrics_of(finished)
     assert results["epochs"] == 3 and "trainer.max_epochs=3" in results["overrides"]
+
+
+def test_a_moved_run_keeps_its_best_score_when_resumed(run_here: Run, finished: Path, tmp_path: Path) -> None:
+    finished.rename(tmp_path / "moved")
+    assert run_here("train.py", "resume=moved", "trainer.max_epochs=4").code == 0
+    assert run_here("train.py", *TINY, "trainer.max_epochs=4", "hydra.run.dir=whole").code == 0
+    assert_same_run(tmp_path / "moved", tmp_path / "whole")
+
+
+def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: Path) -> None:
+    old, new = (Checkpoint(dirpath=tmp_path / name, filename="best", monitor="val/age_mae") for name in ("old", "new"))
+    path = str(tmp_path / "old" / "best.ckpt")
+    old.best_model_path = old.kth_best_model_path = path
+    old.best_model_score = old.kth_value = torch.tensor(4.5)
+    old.best_k_models = {path: torch.tensor(4.5)}
+    new.load_state_dict(old.state_dict())
+    moved = str(tmp_path / "new" / "best.ckpt")
+    assert new.best_model_score == new.kth_value == 4.5
+    assert new.best_model_path == new.kth_best_model_path == moved
+    assert new.best_k_models == {moved: torch.tensor(4.5)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("model.dropout=1.5", "model.dropout=1.5 must be at least 0 and below 1"),
+        ("model.conv_dropout=-1", "model.conv_dropout=-1 must be at least 0"),
+        ("model.channels=[0]", "model.channels=[0] must be one positive number per stage"),
+        ("model.channels=[]", "model.channels=[] must be one positive number per stage"),
+        ("model.kernel_size=0", "model.kernel_size=0 must be positive"),
+        ("model.head_units=[0]", "model.head_units=[0] must be positive"),
+        ("model.std=[0]", "model.std=[0] must be above zero"),
+        ("age.scale=0", "age.scale=0 must be above zero"),
+        ("augment.scale=[0,1]", "augment.scale=[0, 1] must be two factors above zero"),
+        ("seed=-1", "seed=-1 has the wrong type"),
+        ("monitor=val/age_maee", "monitor=val/age_maee is not known; did you mean val/age_mae?"),
+        ("optim.schedule={warmup: 0.1}", "optim.schedule.final is missing"),
+        ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
+        ("logger=null", "a group can't be null; leave it out with ~logger"),
+    ],
+)
+def test_a_value_that_means_nothing_is_one_line_before_training(run_here: Run, setting: str, says: str) -> None:
+    outcome = run_here(
+        "train.py",
+        *[item for item in TINY if setting != "~model" or "model." not in item],
+        "augment=light",
+        setting,
+    )
+    assert outcome.code != 0
+    assert says in outcome.err and outcome.err.count("\n") == 1
+    assert "epoch 1/" not in outcome.out
+
+
+@pytest.mark.parametrize("nothing", ["~logger", "~augment", "callbacks.early_stopping=null"])
+def test_a_group_that_may_be_left_out_may(run_here: Run, nothing: str, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, nothing, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert metrics_of(tmp_path / "run")["epochs"] == 1

@@ -83,6 +83,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "seconds_per_epoch",
         "images_per_second",
         "train_seconds",
+        "data",
         "split_fingerprint",
         "images/train",
         "images/val",
