@@ -123,7 +123,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Downloads or draws the images where there are none (Lightning calls this in one process only)."""
-        self._find_folder()
+        if self._index is None:
+            self._find_folder()
 
     def _find_folder(self) -> Path:
         if self.generate is not None:
@@ -140,10 +141,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _draw(self, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
         name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
         folder = self.cache_dir / "synthetic" / name
-        if not folder.is_dir():
-            log.info(
-                "drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder
-            )
+        if folder.is_dir():
+            return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks it
+        log.info("drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder)
         with progress_bar("drawing faces", count) as show:
             return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
 
