@@ -1,8 +1,8 @@
 """The embedded data set: cartoon faces under UTKFace file names, drawn on the spot.
 
 It lets a quickstart train, and the tests run, without a download. Its figures say nothing about real people: ages and
-genders are drawn from the mix below, looks follow from them by `agegender.data.person`, and the group code moves the
-skin tone a little and nothing else.
+genders are drawn from the mix below, looks follow from them by `drawing/person.py`, and the group code moves the skin
+tone a little and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agegender.data.cartoon import draw_face
+from agegender.data.drawing.cartoon import draw_face
 from agegender.errors import AgeGenderError
 
 __all__ = ["IGNORED", "NESTED", "ODD_READABLE", "QUARANTINED", "VERSION", "draw_face", "duplicates", "generate_faces"]

@@ -176,7 +176,7 @@ class PredictionsCsv(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the file."""
         answers = self._answers.take()
-        with write_whole(self.path, "w", newline="", encoding="utf-8") as file:
+        with write_whole(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["path", "age", "age_pred", "gender", "p_female", "group"])
             for row, age, p_female in zip(answers["row"], answers["age_pred"], answers["p_female"], strict=True):

@@ -16,7 +16,7 @@ from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.signatures import check_call, check_named, check_value
 from agegender.training.build import check_target
-from agegender.training.metrics import NAMES
+from agegender.training.metrics import HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
 
 _TOP_LEVEL: dict[str, Any] = {
@@ -52,6 +52,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     if set(config["loss"]) != {"age", "gender"}:
         raise AgeGenderError(f"loss has the weights age and gender, not {', '.join(sorted(config['loss']))}")
     check_named("monitor", config["monitor"], [f"val/{name}" for name in NAMES])
+    wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
+    require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
     check_call("data", config["data"], AgeGenderDataModule, given=("augment", "seed"))
     check_call("data.generate", config["data"].get("generate") or {}, generate_faces, given=("folder", "progress"))
     check_call("augment", config.get("augment") or {}, Augment)

@@ -8,6 +8,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
 NAMES = ("loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
+HIGHER_IS_BETTER = ("age_cs5", "gender_acc", "gender_auroc")
 
 
 class CumulativeScore(Metric):

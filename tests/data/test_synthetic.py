@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from agegender.data import synthetic
-from agegender.data.person import Person, sample_person
+from agegender.data.drawing.person import Person, sample_person
 from agegender.data.synthetic import draw_face, duplicates, generate_faces
 from agegender.errors import AgeGenderError
 

@@ -307,6 +307,7 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("augment.scale=[0,1]", "augment.scale=[0, 1] must be two factors above zero"),
         ("seed=-1", "seed=-1 has the wrong type"),
         ("monitor=val/age_maee", "monitor=val/age_maee is not known; did you mean val/age_mae?"),
+        ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
         ("optim.schedule={warmup: 0.1}", "optim.schedule.final is missing"),
         ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
         ("logger=null", "a group can't be null; leave it out with ~logger"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from agegender.data.person import Colour
+from agegender.data.drawing.person import Colour
 
 Points = NDArray[np.float64]
 Place = tuple[float, float]

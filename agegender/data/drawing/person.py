@@ -1,7 +1,7 @@
 """Who a cartoon face shows: `sample_person` turns (age, gender, group) into a frozen `Person`.
 
-Everything that depends on a label is decided here; `agegender.data.cartoon` only reads it. Lengths are in half picture
-sides: the picture spans -1..1 both ways, y points down, and an upright face sits around the origin.
+Everything that depends on a label is decided here; `cartoon.py` only reads it. Lengths are in half picture sides: the
+picture spans -1..1 both ways, y points down, and an upright face sits around the origin.
 """
 
 from __future__ import annotations
