@@ -1,3 +1,3 @@
-"""Age and gender from faces: an honest, fast training framework on UTKFace."""
+"""Age and gender from faces: training, measuring and using models on UTKFace."""
 
 __version__ = "0.1.0"

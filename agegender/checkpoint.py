@@ -15,15 +15,15 @@ def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path
     """Resolves what a user gives as weights.
 
     Args:
-        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), or None for the newest best
-            checkpoint below `logs`.
+        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), a folder of runs (the newest
+            best checkpoint), or None for the newest below `logs`.
         logs: Where runs are.
 
     Raises:
         AgeGenderError: There is none.
     """
     if given is None:
-        found = sorted(logs.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = _best_checkpoints(logs)
         if not found:
             raise AgeGenderError(
                 f"no trained model below {logs.resolve()}; train one (python train.py) or give weights=..."
@@ -34,10 +34,18 @@ def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():
                 return path / "checkpoints" / name
+        runs = _best_checkpoints(path)
+        if runs:
+            return runs[-1]
         raise AgeGenderError(f"{path} holds no checkpoints/best.ckpt; give a run's folder or a checkpoint")
     if not path.is_file():
         raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint")
     return path
+
+
+def _best_checkpoints(folder: Path) -> list[Path]:
+    """Returns the best checkpoints of the runs below a folder, the newest last."""
+    return sorted(folder.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

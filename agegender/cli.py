@@ -140,8 +140,10 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
     if unknown:
         parent = unknown[2].rpartition(".")[0]
         siblings = _keys(config_name, conf, parent)
-        further = f" (add a further argument of that class with +{unknown[2]}=...)" if "_target_" in siblings else ""
-        return f"{unknown[2]} is not known; {nearest(unknown[1], siblings)}{further}"
+        hint = nearest(unknown[1], siblings)
+        if "_target_" in siblings and not hint.startswith("did you mean"):
+            hint = f"if it is an argument of {parent}'s class, add it with +{unknown[2]}=..."
+        return f"{unknown[2]} is not known; {hint}"
     missing = re.search(
         r"Could not find '(\S+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*?)(?:Config search|$)", text, re.S
     )

@@ -13,7 +13,7 @@ from typing import IO, Any
 def default_cache_dir() -> Path:
     """Returns `$AGEGENDER_CACHE`, or the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`) + `agegender`."""
     if chosen := os.environ.get("AGEGENDER_CACHE"):
-        return Path(chosen)
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agegender"
 
 

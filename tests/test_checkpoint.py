@@ -51,6 +51,10 @@ def test_it_describes_itself(trained_run: Path) -> None:
         "split_seed": 0,
         "test_fraction": 0.2,
         "val_fraction": 0.1,
+        "age_range": [0, 120],
+        "split_file": None,
+        "limit": None,
+        "pictures": "drawn",
     }
 
 

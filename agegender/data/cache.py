@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -59,6 +60,15 @@ class CachedPixels:
             _build(self.path, folder, list(unique.values()), shape, grayscale)
         self._array: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
         self._rows = np.array([row_of.get(digest, len(unique)) for digest in digests], dtype=np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the pixels out: a worker process opens the file itself instead of being sent all of it."""
+        return {"path": self.path, "_rows": self._rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the file."""
+        self.__dict__.update(state)
+        self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns uint8 `[len(indices), size, size, channels]` for files given by their place in the index."""

@@ -105,9 +105,17 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     @property
     def split_settings(self) -> dict[str, Any]:
-        """What decided the split, as plain values: a checkpoint carries them beside the fingerprint."""
+        """What decided which pictures were used for what, as plain values: a checkpoint carries them."""
         names = ("duplicates", "split_seed", "test_fraction", "val_fraction")
-        return {name: self._index_options[name] for name in names}
+        named = {name: self._index_options[name] for name in names}
+        split_file = self._index_options["split_file"]
+        return {
+            **named,
+            "age_range": list(self._index_options["age_range"]),
+            "split_file": split_file.name if split_file else None,
+            "limit": self.limit,
+            "pictures": "photographs" if self.generate is None else "drawn",
+        }
 
     @property
     def channels(self) -> int:

@@ -102,17 +102,20 @@ class ResumableLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields the rest of the epoch's batches."""
-        self._handed_out = self.sampler.start
+        # Lightning puts another sampler in for its own purposes (overfit_batches): that one starts at the beginning.
+        self._handed_out = self.sampler.start if isinstance(self.sampler, ShuffledSampler) else 0
         for batch in super().__iter__():
             self._handed_out += len(batch["row"])
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Returns the epoch and how many of its faces were handed out."""
-        return {"epoch": self.sampler.epoch, "handed_out": self._handed_out}
+        return {"epoch": getattr(self.sampler, "epoch", 0), "handed_out": self._handed_out}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
+        if not isinstance(self.sampler, ShuffledSampler):
+            return
         finished = state["handed_out"] >= len(self.sampler)
         self.sampler.epoch = state["epoch"] + finished
         self.sampler.start = self._handed_out = 0 if finished else state["handed_out"]

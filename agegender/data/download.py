@@ -30,6 +30,7 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
     """
     target = cache_dir / "utkface"
     if target.is_dir():
+        log.warning("%s does not exist: using the copy of UTKFace that was downloaded before, %s", wanted, target)
         return target
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

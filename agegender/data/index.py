@@ -109,7 +109,7 @@ class FaceIndex:
         """Writes every file with its labels, split and duplicate group (the name of the group's first file)."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "age", "gender", "group", "split", "duplicate_of", "sha256"])
+            writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
                 first = self.names[self.duplicates[i]]
                 labels = (self.age[i], self.gender[i], self.group[i])
@@ -183,6 +183,8 @@ def _read_names(folder: Path, age_range: Sequence[int]) -> tuple[dict[str, Label
     quarantine: dict[str, str] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini"):
+                continue  # what file managers leave in a folder is nobody's picture
             if entry.is_dir():
                 quarantine[entry.name] = "a sub-folder; images are read from the folder itself only"
                 continue

@@ -62,6 +62,7 @@ class Predictor:
         network = AgeGenderNet(**checkpoint["agegender"]["network"])
         network.load_state_dict(checkpoint["network"])
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.trained_on_drawings = (checkpoint["agegender"]["split"] or {}).get("pictures") == "drawn"
         self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
 
     def predict(self, images: Iterable[ImageSource], batch_size: int = 64) -> Iterator[Prediction]:
@@ -105,7 +106,8 @@ class Predictor:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else apple)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # there and back: `meta` takes data and never returns it

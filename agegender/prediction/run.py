@@ -43,6 +43,8 @@ def predict(
     images = list_images([img] if isinstance(img, str) else img)
     predictor = Predictor(weights, device)
     print(f"weights: {predictor.weights}", file=sys.stderr)
+    if predictor.trained_on_drawings:
+        print("warning: trained on drawn faces: the answers say nothing about real people", file=sys.stderr)
     answers = track(predictor.predict(images, batch_size), "predicting", len(images))
     count, failed = write_file(Path(out), answers) if out is not None else print_table(answers)
     if out is not None:

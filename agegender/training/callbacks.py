@@ -1,4 +1,4 @@
-"""What happens around training: stopping cleanly, timing, the test's CSV, and TensorBoard's HPARAMS tab."""
+"""What happens around training: checkpoints, stopping cleanly, timing, and the test's CSV."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class StopOnCtrlC(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops between two steps; after an epoch's last step, validation comes first."""
-        if self._asked and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gathered gradients are not saved
+        if self._asked and whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
             batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
             raise InterruptedRunError(self._message(f"in epoch {trainer.current_epoch + 1} after {batches}"))
@@ -92,19 +93,27 @@ class StopOnCtrlC(Callback):
 
 
 class Stopwatch(Callback):
-    """Measures seconds per epoch, validation included, and training images per second, validation excluded."""
+    """Measures seconds per epoch, validation included, and training images per second, validation excluded.
+
+    Its state travels in checkpoints, so that a resumed run counts all its epochs.
+    """
 
     def __init__(self) -> None:
         """Starts with no epoch measured."""
         self.epochs: list[float] = []
-        self.training: list[float] = []
-        self.images = 0
+        self.rates: list[float] = []
         self._start: float | None = None  # stays so for the rest of an epoch that was resumed in its middle
-        self._validating = 0.0
+        self._validating, self._images = 0.0, 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
-        self._start, self._validating = time.perf_counter(), 0.0
+        self._start, self._validating, self._images = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Counts the batch's images."""
+        self._images += len(batch["row"])
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the validation's clock."""
@@ -112,7 +121,7 @@ class Stopwatch(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the validation's clock."""
-        self._validating = time.perf_counter() - self._validation_start
+        self._validating += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the epoch's clock."""
@@ -120,8 +129,15 @@ class Stopwatch(Callback):
             return
         elapsed = time.perf_counter() - self._start
         self.epochs.append(elapsed)
-        self.training.append(elapsed - self._validating)
-        self.images = len(trainer.datamodule.split("train"))  # type: ignore[attr-defined]
+        self.rates.append(self._images / (elapsed - self._validating))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what was measured."""
+        return {"epochs": self.epochs, "rates": self.rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what was measured."""
+        self.epochs, self.rates = list(state_dict["epochs"]), list(state_dict["rates"])
 
     def figures(self) -> dict[str, float]:
         """Returns medians over the epochs measured, and the sum; empty if there were none."""
@@ -129,7 +145,7 @@ class Stopwatch(Callback):
             return {}
         return {
             "seconds_per_epoch": round(statistics.median(self.epochs), 3),
-            "images_per_second": round(self.images / statistics.median(self.training), 1),
+            "images_per_second": round(statistics.median(self.rates), 1),
             "train_seconds": round(sum(self.epochs), 1),
         }
 

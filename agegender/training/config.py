@@ -64,13 +64,69 @@ def check_config(config: Mapping[str, Any]) -> None:
     trunk = TRUNKS[config["model"]["trunk"]]
     check_call("model", config["model"], AgeGenderNet, trunk, given=("age", "in_channels", "image_size"))
     if config["optim"].get("schedule"):
-        check_call("optim.schedule", config["optim"]["schedule"], warmup_cosine, given=("step", "steps"))
+        schedule = config["optim"]["schedule"]
+        check_call("optim.schedule", schedule, warmup_cosine, given=("step", "steps"))
+        fits = all(0 <= share <= 1 for share in schedule.values())
+        require(fits, f"optim.schedule={schedule} must hold shares between 0 and 1")
     _check_built("optim.optimizer", config["optim"]["optimizer"], given=("params",))
     _check_built("trainer", config["trainer"], given=("callbacks", "logger"))
+    _check_together(config)
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if node is not None:
                 _check_built(f"{group}.{name}", node)
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """Refuses settings that are right one by one and lead nowhere together, before an hour is spent on them."""
+    trainer, fit = config["trainer"], config["fit"]
+    checkpoint = (config.get("callbacks") or {}).get("checkpoint")
+    weights = config["loss"]
+    require(
+        fit or not config["resume"], "resume= continues a training: with fit=false, give weights= instead of resume="
+    )
+    require(
+        fit or bool(config["weights"]),
+        "fit=false measures a model that was trained: say which with weights=<run folder or checkpoint>",
+    )
+    require(
+        not (config["resume"] and config["weights"]),
+        "resume= continues a run with its own weights: leave out weights=, or resume=",
+    )
+    require(
+        min(weights.values()) >= 0 and sum(weights.values()) > 0,
+        f"loss={weights} must hold weights of at least 0, one of them above",
+    )
+    require(not fit or bool(checkpoint), "keep callbacks.checkpoint: it writes best.ckpt, which is what gets tested")
+    require(
+        not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
+    )
+    require(
+        not fit or trainer.get("limit_val_batches") != 0,
+        "trainer.limit_val_batches=0 leaves nothing to choose the best epoch by: allow at least one batch",
+    )
+    require(
+        trainer.get("devices", 1) in (1, "1", [0]) and trainer.get("num_nodes", 1) == 1,
+        f"trainer.devices={trainer.get('devices')}: training runs on one device; set trainer.devices=1",
+    )
+    _check_precision(config)
+    if config["optim"].get("schedule"):
+        bounded = trainer.get("max_epochs") not in (None, -1) or trainer.get("max_steps", -1) != -1
+        require(bounded, "optim.schedule needs to know where it ends: set trainer.max_epochs")
+
+
+def _check_precision(config: Mapping[str, Any]) -> None:
+    precision = str(config["trainer"].get("precision", "32-true"))
+    taken = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+    require(
+        precision in taken,
+        f"trainer.precision={precision} would compute ages in that precision too: use 32-true, bf16-mixed or 16-mixed",
+    )
+    fused = config["optim"]["optimizer"].get("fused")
+    require(
+        precision in taken[:2] or not config["trainer"].get("gradient_clip_val") or not fused,
+        "Lightning can't clip gradients of a fused optimiser in mixed precision: set optim.optimizer.fused=false",
+    )
 
 
 def _check_built(where: str, node: Mapping[str, Any], given: tuple[str, ...] = ()) -> None:

@@ -50,7 +50,12 @@ class StageMetrics(nn.Module):
             prefix=f"{stage}/",
         )
         self.gender = MetricCollection(
-            {"gender_acc": BinaryAccuracy(), "gender_auroc": BinaryAUROC()}, prefix=f"{stage}/"
+            {
+                # checking the values would wait for the device at every step
+                "gender_acc": BinaryAccuracy(validate_args=False),
+                "gender_auroc": BinaryAUROC(validate_args=False),
+            },
+            prefix=f"{stage}/",
         )
 
     def update(self, years: Tensor, age: Tensor, p_female: Tensor, gender: Tensor) -> None:

@@ -48,7 +48,7 @@ class AgeGenderModule(pl.LightningModule):
         self.save_hyperparameters(logger=False)
         # Channels last is how the pixels lie in the cache, and a third faster for convolutions on a CPU.
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
-        self.weights = loss or {"age": 1.0, "gender": 1.0}
+        self.loss_weights = loss or {"age": 1.0, "gender": 1.0}
         self.optim, self.seed = optim, seed
         self.train_metrics, self.val_metrics, self.test_metrics = map(StageMetrics, ("train", "val", "test"))
 
@@ -65,7 +65,7 @@ class AgeGenderModule(pl.LightningModule):
         outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         age_loss = self.network.coding.loss(outputs.age, batch["age"])
         gender_loss = functional.binary_cross_entropy_with_logits(outputs.gender, batch["gender"])
-        loss = self.weights["age"] * age_loss + self.weights["gender"] * gender_loss
+        loss = self.loss_weights["age"] * age_loss + self.loss_weights["gender"] * gender_loss
         with torch.no_grad():
             years, p_female = self.network.years(outputs), outputs.gender.sigmoid()
             self._metrics(stage).update(years, batch["age"], p_female, batch["gender"])

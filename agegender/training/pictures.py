@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from agegender.data.dataset import Batch, FaceDataset
+from agegender.errors import require
 from agegender.training.callbacks import Answers
 
 INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)
@@ -24,6 +25,7 @@ class Pictures(Callback):
 
     def __init__(self, faces: int = 16):
         """Sets how many validation faces the grid shows; they are spread over the split and stay the same."""
+        require(faces >= 1, f"callbacks.pictures.faces={faces} must be at least 1")
         self.faces, self._answers = faces, Answers()
 
     def on_validation_batch_end(

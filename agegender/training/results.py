@@ -20,7 +20,6 @@ from rich.table import Table
 import agegender
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.files import write_whole
-from agegender.training.callbacks import Stopwatch
 from agegender.training.module import AgeGenderModule
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
@@ -38,24 +37,28 @@ def write_results(
     settings: dict[str, Any],
     figures: dict[str, float],
     score: float,
+    best_epoch: int | None,
     data: AgeGenderDataModule,
     module: AgeGenderModule,
     trainer: pl.Trainer,
-    watch: Stopwatch,
+    timing: dict[str, float],
 ) -> dict[str, Any]:
     """Writes every final figure and what it takes to trust it, as one flat JSON object; returns it.
 
-    `val/...` and `test/...` are those of the best checkpoint. `baseline/...` is what answering the training median age
-    and the training majority's gender would score on the same test pictures.
+    `best_epoch` counts from 1 and is None for an evaluation. `val/...` and `test/...` are those of the best checkpoint.
+    `baseline/...` is what answering the training median age and the training majority's gender would score on the same
+    test pictures.
     """
     sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
     results = {
-        **{name: value for name, value in figures.items() if math.isfinite(value)},
+        # AUROC of a handful of pictures of one gender is not a number, and JSON has none for that
+        **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         **_baseline(data),
         "best_score": score,
         "monitor": settings["monitor"],
+        "best_epoch": best_epoch,
         "epochs": trainer.current_epoch if settings["fit"] else 0,
-        **watch.figures(),
+        **timing,
         "data": DRAWN if data.generate is not None else str(data.index.folder),
         "split_fingerprint": data.index.fingerprint,
         **sizes,
@@ -70,7 +73,7 @@ def write_results(
         **{f"version/{name}": version(name) for name in _PACKAGES},
     }
     with write_whole(path, "w", encoding="utf-8") as file:
-        json.dump(results, file, indent=2)
+        json.dump(results, file, indent=2, allow_nan=False)
         file.write("\n")
     return results
 
@@ -89,6 +92,8 @@ def _hardware(trainer: pl.Trainer) -> str:
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{_cpu_name()}, {device.type}"
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
@@ -103,21 +108,27 @@ def _cpu_name() -> str:
 def log_hyperparameters(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
     """Fills TensorBoard's HPARAMS tab: the flat settings beside the best checkpoint's figures."""
     chosen = {key: value for key, value in settings.items() if key not in ("callbacks", "logger", "resume", "weights")}
-    final = {key: value for key, value in results.items() if key.startswith(("val/", "test/"))}
+    final = {key: value for key, value in results.items() if key.startswith(("val/", "test/")) and value is not None}
+    plain = {key: _plain(value) for key, value in flatten(chosen).items()}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             # Under another name than the curves': TensorBoard would append the final value to them.
-            logger.log_hyperparams(_flat(chosen), {f"best/{name}": value for name, value in final.items()})
+            logger.log_hyperparams(plain, {f"best/{name}": value for name, value in final.items()})
             logger.save()
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by dotted key."""
     if isinstance(node, dict) and node:
         flat: dict[str, Any] = {}
         for key, value in node.items():
-            flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
         return flat
-    return {prefix: node if isinstance(node, bool | int | float | str) else str(node)}
+    return {prefix: node}
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,12 @@ from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC, Stopwatch
 from agegender.training.config import check_config
 from agegender.training.module import AgeGenderModule
-from agegender.training.results import log_hyperparameters, print_results, write_results
+from agegender.training.results import flatten, log_hyperparameters, print_results, write_results
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +44,11 @@ def run(config: DictConfig) -> float:
         AgeGenderError: Anything that the user can mend.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check_config(settings)
-    _check_hardware(settings["trainer"])
-    _quieten()
     folder = Path(HydraConfig.get().runtime.output_dir)
+    with _leaving_nothing(folder):
+        check_config(settings)
+        _check_hardware(settings["trainer"])
+    _quieten()
     weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
@@ -53,7 +58,7 @@ def run(config: DictConfig) -> float:
     module = _build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
-        _check_resumable(module, resume)
+        _check_resumable(config, module, resume)
         _keep_settings(config, folder / ".hydra")
     _write_index(data.index, folder)
     watch = Stopwatch()
@@ -61,17 +66,35 @@ def run(config: DictConfig) -> float:
 
     if settings["fit"]:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    timing = watch.figures()  # now: evaluating a checkpoint puts every callback back to where it was then
     best = _best(trainer) if settings["fit"] else None
     loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
     figures = dict(_evaluate(trainer.validate, module, data, best))
     trainer.loggers = loggers
     score = float(trainer.callback_metrics[settings["monitor"]])
+    require(
+        math.isfinite(score),
+        f"the training diverged: {settings['monitor']} is {score}; lower optim.lr or set trainer.gradient_clip_val=1",
+    )
     if settings["test"]:
         figures |= _evaluate(trainer.test, module, data, best)
-    results = write_results(folder / "metrics.json", settings, figures, score, data, module, trainer, watch)
+    best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
+    path = folder / "metrics.json"
+    results = write_results(path, settings, figures, score, best_epoch, data, module, trainer, timing)
     log_hyperparameters(trainer, settings, results)
     print_results(results, folder)
     return score
+
+
+@contextmanager
+def _leaving_nothing(folder: Path) -> Iterator[None]:
+    """Removes the run's folder, in which Hydra has put its record already, if the settings are refused."""
+    try:
+        yield
+    except AgeGenderError:
+        if {path.name for path in folder.iterdir()} == {".hydra"}:
+            shutil.rmtree(folder)
+        raise
 
 
 def _check_hardware(trainer: dict[str, Any]) -> None:
@@ -125,12 +148,11 @@ def _build_module(
 
 def _load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
     theirs, ours = weights["agegender"]["network"], module.hparams["network"]
-    different = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
-    try:
-        module.network.load_state_dict(weights["network"])
-    except RuntimeError:
-        pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
-        raise AgeGenderError(f"weights={source} don't fit this network ({pairs}); set the model as it was") from None
+    free = ("dropout", "conv_dropout", "weight_init")  # what says nothing about what the weights mean
+    different = [key for key in sorted({*theirs, *ours}) if key not in free and theirs.get(key) != ours.get(key)]
+    pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
+    require(not different, f"weights={source} don't fit this network ({pairs}); set data and model as they were")
+    module.network.load_state_dict(weights["network"])
 
 
 def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch) -> pl.Trainer:
@@ -147,18 +169,42 @@ def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: 
     return trainer
 
 
-def _check_resumable(module: AgeGenderModule, checkpoint: Path) -> None:
+# What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
+_FREE = (
+    *("trainer.max_", "trainer.min_", "trainer.accelerator", "trainer.devices", "trainer.profiler", "trainer.log_"),
+    *("trainer.default_root_dir", "data.dir", "data.cache", "data.num_workers", "data.strict"),
+)
+
+
+def _check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path) -> None:
     """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them."""
-    theirs = load_checkpoint(checkpoint)["hyper_parameters"]
-    ours = dict(module.hparams)
+    run = run_folder(checkpoint)
+    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "seed", "monitor")
+    before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
     different = [
-        f"{group}: {theirs.get(group)} was {ours.get(group)}" for group in ours if theirs.get(group) != ours.get(group)
+        key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not key.startswith(_FREE)
     ]
-    if different:
-        raise AgeGenderError(
-            f"resume={run_folder(checkpoint)} continues a run as it was, but these settings changed: "
-            f"{'; '.join(different)}. Put them back, or start anew from its weights with weights=..."
-        )
+    changed = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in different]
+    split = (load_checkpoint(checkpoint)["hyper_parameters"]["split"] or {}).get("fingerprint")
+    if split != module.hparams["split"]["fingerprint"]:
+        changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
+    require(
+        not changed,
+        f"resume={run} continues a run as it was, but {'; '.join(changed)}. Put it back, or start a new run from its "
+        "weights with weights=...",
+    )
+
+
+def _saved(run: Path) -> DictConfig:
+    saved = OmegaConf.load(run / ".hydra" / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    return saved
+
+
+def _flat(groups: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings by dotted key, interpolations (`${optim.lr}`) left as they are written."""
+    plain: Any = OmegaConf.to_container(OmegaConf.create(groups), resolve=False)
+    return flatten(plain)
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -204,3 +205,12 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(index: FaceI
     with pytest.raises(AgeGenderError, match=r"can't write the pixel cache .*data\.cache_dir=") as caught:
         _open(index, tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_process_is_sent_no_pixels_and_reads_the_same(faces: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in faces.iterdir())[:20]
+    digests = [str(i) for i in range(20)]
+    cached = CachedPixels(faces, names, digests, np.arange(20), 32, False, tmp_path)
+    sent = pickle.dumps(cached)
+    assert len(sent) < 2_000  # the pixels are 61,440 bytes
+    assert (pickle.loads(sent).read(np.array([3, 7])) == cached.read(np.array([3, 7]))).all()

@@ -124,6 +124,10 @@ def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
         "split_seed": 1,
         "test_fraction": 0.2,
         "val_fraction": 0.1,
+        "age_range": [0, 120],
+        "split_file": None,
+        "limit": None,
+        "pictures": "photographs",
     }
 
 

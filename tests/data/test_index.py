@@ -368,7 +368,7 @@ def test_index_csv_lists_every_file_with_its_side_and_the_first_of_its_copies(
     assert [rows[name]["split"] for name in odd_index.names] == odd_index.split.tolist()
     assert [int(rows[name]["age"]) for name in odd_index.names] == odd_index.age.tolist()
     for copy, original in synthetic.duplicates(60, 2).items():
-        assert rows[copy]["duplicate_of"] == rows[original]["duplicate_of"] == min(copy, original)
+        assert rows[copy]["duplicate_group"] == rows[original]["duplicate_group"] == min(copy, original)
 
 
 def test_quarantine_csv_lists_every_file_with_its_reason(odd_index: FaceIndex, tmp_path: Path) -> None:
@@ -385,3 +385,11 @@ def test_a_name_that_is_no_utf8_reaches_the_quarantine_list(folder: Path, tmp_pa
     index = build_index(folder, tmp_path / "cache")
     index.write_quarantine(tmp_path / "quarantine.csv")
     assert r"caf\udce9.jpg" in (tmp_path / "quarantine.csv").read_text(encoding="utf-8")
+
+
+def test_what_file_managers_leave_is_passed_over(faces: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    for name in (".DS_Store", "Thumbs.db", "._1_0_0_20170101000000000.jpg"):
+        (folder / name).write_bytes(b"x")
+    assert build_index(folder, tmp_path / "cache", strict=True).quarantine == {}

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,21 @@ def test_predicting_imports_no_training_library(pictures: list[Path], weights: s
 def test_a_typing_mistake_is_answered_without_waiting_for_torch(tmp_path: Path) -> None:
     code, modules = imported_by("img=face.jpg", "bach_size=3", cwd=tmp_path)
     assert code == 2 and "torch" not in modules
+
+
+def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces: Path) -> None:
+    outcome = run_here("predict.py", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}")
+    assert outcome.code == 0
+    assert "trained on drawn faces: the answers say nothing about real people" in outcome.err
+
+
+def test_a_folder_of_runs_means_its_newest_best_checkpoint(
+    run_here: Run, trained_run: Path, faces: Path, tmp_path: Path
+) -> None:
+    for age, name in ((200, "old"), (100, "new")):
+        shutil.copytree(trained_run, tmp_path / "logs" / "mine" / name)
+        when = time.time() - age
+        os.utime(tmp_path / "logs" / "mine" / name / "checkpoints" / "best.ckpt", (when, when))
+    outcome = run_here("predict.py", f"img={next(iter(sorted(faces.iterdir())))}", "weights=logs/mine")
+    assert outcome.code == 0
+    assert str(Path("mine") / "new" / "checkpoints" / "best.ckpt") in outcome.err

@@ -108,7 +108,7 @@ def test_the_loss_is_the_weighted_sum_worked_out_by_hand(
 
 
 def test_the_weights_are_1_and_1_unless_given() -> None:
-    assert module_of().weights == {"age": 1.0, "gender": 1.0}
+    assert module_of().loss_weights == {"age": 1.0, "gender": 1.0}
 
 
 def test_forward_answers_years_and_a_probability() -> None:

@@ -184,12 +184,12 @@ def test_a_finished_run_can_be_made_longer(run_here: Run, finished: Path, tmp_pa
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("optim.lr=5e-4", "'lr': 0.001"),
+        ("optim.lr=5e-4", "optim.lr was 0.001 and is 0.0005"),
         ("optim=adamw", "AdamW"),
-        ("seed=7", "seed: 0 was 7"),
-        ("loss.age=2", "loss: "),
-        ("model.dropout=0.1", "'dropout': 0.4"),
-        ("data.split_seed=3", "split: "),
+        ("seed=7", "seed was 0 and is 7"),
+        ("loss.age=2", "loss.age was 1.0 and is 2"),
+        ("model.dropout=0.1", "model.dropout was 0.4 and is 0.1"),
+        ("data.split_seed=3", "the pictures' split was "),
     ],
 )
 def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
@@ -198,7 +198,7 @@ def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
     shutil.copytree(trained_run, tmp_path / "run")
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert "these settings changed" in outcome.err and named in outcome.err and "weights=" in outcome.err
+    assert "continues a run as it was" in outcome.err and named in outcome.err and "weights=" in outcome.err
     for name in ("best.ckpt", "last.ckpt"):
         kept = (tmp_path / "run/checkpoints" / name).read_bytes()
         assert kept == (trained_run / "checkpoints" / name).read_bytes()
@@ -307,6 +307,14 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("augment.scale=[0,1]", "augment.scale=[0, 1] must be two factors above zero"),
         ("seed=-1", "seed=-1 has the wrong type"),
         ("monitor=val/age_maee", "monitor=val/age_maee is not known; did you mean val/age_mae?"),
+        ("loss.age=-1", "must hold weights of at least 0"),
+        ("callbacks.pictures.faces=0", "callbacks.pictures.faces=0 must be at least 1"),
+        ("fit=false", "say which with weights="),
+        ("+trainer.fast_dev_run=true", "trainer=debug is as quick"),
+        ("+trainer.limit_val_batches=0", "leaves nothing to choose the best epoch by"),
+        ("callbacks.checkpoint=null", "keep callbacks.checkpoint"),
+        ("trainer.devices=2", "training runs on one device"),
+        ("trainer.precision=bf16-true", "would compute ages in that precision"),
         ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
         ("optim.schedule={warmup: 0.1}", "optim.schedule.final is missing"),
         ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
@@ -330,3 +338,61 @@ def test_a_group_that_may_be_left_out_may(run_here: Run, nothing: str, tmp_path:
     outcome = run_here("train.py", *TINY, nothing, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     assert metrics_of(tmp_path / "run")["epochs"] == 1
+
+
+def test_a_schedule_without_an_end_is_refused(run_here: Run) -> None:
+    outcome = run_here("train.py", *TINY, "optim=adamw", "trainer.max_epochs=-1")
+    assert outcome.code == 1
+    assert outcome.err == "error: optim.schedule needs to know where it ends: set trainer.max_epochs\n"
+
+
+def test_clipping_a_fused_optimiser_in_mixed_precision_is_refused_or_works(run_here: Run) -> None:
+    asked = (*TINY, "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.max_epochs=1")
+    assert "optim.optimizer.fused=false" in run_here("train.py", *asked).err
+    assert run_here("train.py", *asked, "optim.optimizer.fused=false").code == 0
+
+
+def test_refused_settings_leave_no_folder(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *TINY, "seed=-1").code == 1
+    assert not list(tmp_path.glob("logs/*/*"))
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning says what it does: no shuffling
+def test_lightnings_own_check_by_overfitting_one_batch_runs(run_here: Run) -> None:
+    outcome = run_here("train.py", *TINY, "+trainer.overfit_batches=1", "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("data.batch_size=8", "data.batch_size was 16 and is 8"),
+        ("data.limit=90", "data.limit was None and is 90"),
+        ("+augment.flip=0.5", "augment.flip was None and is 0.5"),
+        ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
+        ("fit=false", "give weights= instead of resume="),
+        ("weights=run", "leave out weights=, or resume="),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused_and_nothing_of_the_run_is_touched(
+    run_here: Run, finished: Path, changed: str, named: str
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", changed)
+    assert outcome.code == 1
+    assert named in outcome.err and outcome.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_mean_other_ages_are_refused(run_here: Run, trained_run: Path) -> None:
+    outcome = run_here("train.py", *TINY, f"weights={trained_run}", "age.scale=10")
+    assert outcome.code == 1
+    assert "age: {'name': 'mae', 'scale': 20.0, 'offset': 33.0} there" in outcome.err
+
+
+def test_images_per_second_counts_the_images_that_were_trained_on(run_here: Run, tmp_path: Path) -> None:
+    asked = (*TINY, "+trainer.limit_train_batches=1", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run_here("train.py", *asked).code == 0
+    figures = metrics_of(tmp_path / "run")
+    assert figures["images_per_second"] >= 16 / figures["seconds_per_epoch"] * 0.99
+    assert figures["images_per_second"] * figures["seconds_per_epoch"] < 86 * 5  # far from the whole split's, inflated

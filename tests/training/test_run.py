@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
+import pty
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Outcome, metrics_of, run_script
+from conftest import ROOT, TINY, Outcome, metrics_of, run_script
 
 from agegender.checkpoint import load_checkpoint
 from agegender.data.synthetic import IGNORED, ODD_READABLE, QUARANTINED, duplicates
@@ -78,6 +83,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "baseline/age_mae",
         "baseline/gender_acc",
         "best_score",
+        "best_epoch",
         "monitor",
         "epochs",
         "seconds_per_epoch",
@@ -229,3 +235,32 @@ def test_the_final_table_and_the_folder_are_printed(run_here: Run, tmp_path: Pat
     assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
     assert results["split_fingerprint"] in outcome.out
     assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar
+
+
+def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run_here("train.py", "experiment=quickstart", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    figures = metrics_of(tmp_path / "run")
+    assert figures["baseline/age_mae"] > 15
+    assert 2 < figures["test/age_mae"] < 0.6 * figures["baseline/age_mae"]
+    assert max(figures["baseline/gender_acc"], 1 - figures["baseline/gender_acc"]) + 0.2 < figures["test/gender_acc"]
+    assert figures["test/gender_acc"] < 0.99
+    assert "say nothing about real people" in outcome.out
+
+
+def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    asked = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", "hydra.run.dir=run"]
+    with subprocess.Popen(
+        asked, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while part := os.read(ours, 65536):
+                seen += part
+    os.close(ours)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert "val/age_mae" in text and "val/gender_acc" in text
+    assert "epoch 1/1: train loss" not in text  # the bar instead of the lines of a log
