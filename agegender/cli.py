@@ -81,6 +81,16 @@ def _stop(line: str, code: int) -> None:
     sys.exit(code)
 
 
+def quoted(text: str) -> str:
+    """Quotes for Hydra's grammar, and keeps OmegaConf from reading `${...}` as an interpolation.
+
+    Both read a backslash as itself, except where it stands before what they would otherwise act on: `${` for OmegaConf,
+    the quote for Hydra. Only there it is doubled.
+    """
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), literal) + "'"
+
+
 def resume_arguments(arguments: list[str]) -> list[str]:
     """Expands `resume=<run folder or checkpoint>` so that the run continues where and as it was.
 
@@ -106,10 +116,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
     kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
     fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
-    place = str(run).replace("'", "\\'")
     # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
-    outputs = [f"hydra.run.dir='{place}'", "hydra.output_subdir=null"]
-    return [*kept, *fresh, f"resume='{_checkpoint(given, run)}'", *outputs]
+    outputs = [f"hydra.run.dir={quoted(str(run))}", "hydra.output_subdir=null"]
+    return [*kept, *fresh, f"resume={quoted(str(_checkpoint(given, run)))}", *outputs]
 
 
 def run_folder(path: Path) -> Path:

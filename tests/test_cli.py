@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Outcome, run_script
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,6 +173,14 @@ def test_resume_takes_a_checkpoint_of_the_run_too(tmp_path: Path) -> None:
         f"hydra.run.dir='{run}'",
         "hydra.output_subdir=null",
     ]
+
+
+def test_a_runs_folder_may_have_quotes_and_spaces_in_its_name(tmp_path: Path) -> None:
+    run = old_run(tmp_path / "it's my run", "[]")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", resume_arguments([f"resume={run}"]), return_hydra_config=True)
+    assert config.resume == str(run / "checkpoints" / "last.ckpt")
+    assert config.hydra.run.dir == str(run)
 
 
 @pytest.mark.parametrize("missing", ["overrides", "checkpoint", "run"])

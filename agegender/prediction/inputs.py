@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 
+from agegender.cli import quoted
 from agegender.errors import AgeGenderError
 
 SUFFIXES = frozenset(
@@ -43,7 +43,7 @@ def image_arguments(arguments: Sequence[str]) -> list[str]:
             rest.append(argument)
     named = [image for image in images if image]
     if named:
-        rest.append(f"img=[{','.join(_quoted(image) for image in named)}]")
+        rest.append(f"img=[{','.join(quoted(image) for image in named)}]")
     return rest
 
 
@@ -52,16 +52,6 @@ def _is_file_name(argument: str) -> bool:
     if argument.startswith("-"):
         return False
     return os.path.lexists(argument) or not ("=" in argument or argument.startswith(("+", "~")))
-
-
-def _quoted(text: str) -> str:
-    """Quotes for Hydra's grammar, and keeps OmegaConf from reading `${...}` as an interpolation.
-
-    Both read a backslash as itself, except where it stands before what they would otherwise act on: `${` for OmegaConf,
-    the quote for Hydra. Only there it is doubled.
-    """
-    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), literal) + "'"
 
 
 def list_images(given: Sequence[str]) -> list[str]:
