@@ -1,0 +1,1 @@
+"""What is in the data, and what a model does: pages for people, figures for programs."""
