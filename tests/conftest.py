@@ -31,6 +31,7 @@ TINY = (
     "trainer=cpu",
     "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1",
+    "report=false",
 )
 
 

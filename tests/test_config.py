@@ -45,10 +45,12 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     HydraConfig.instance().cfg = None
 
 
-def test_every_group_of_the_design_that_this_issue_needs_has_its_options() -> None:
+def test_every_group_of_the_design_has_its_options() -> None:
     expected = (
-        "age=mae age=mse augment=light augment=none callbacks=default data=synthetic data=utkface "
-        "experiment=quickstart logger=csv logger=tensorboard model=conv_stack optim=adam optim=adamw "
+        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=none callbacks=default "
+        "data=synthetic data=utkface experiment=quickstart experiment=gray_mae experiment=age_classes "
+        "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
+        "model=conv_stack optim=adam optim=adamw "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed"
     )
     assert set(expected.split()) <= set(OPTIONS)
@@ -68,7 +70,7 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
     years, p_female = module.eval()(images)
     assert years.shape == p_female.shape == (2,)
 
-    built = [build(node) for node in settings["callbacks"].values()]
+    built = [build(node) for node in settings["callbacks"].values() if node is not None]
     loggers = [build(node) for node in settings["logger"].values()]
     assert all(isinstance(callback, Callback) for callback in built)
     assert all(isinstance(logger, Logger) for logger in loggers)
@@ -100,6 +102,7 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("data.grayscale=grey", "data.grayscale='grey'"),
         ("data.age_range=[0,old]", "data.age_range=[0, 'old']"),
         ("data.duplicates=nearly", "data.duplicates='nearly'"),
+        ("data.split=randomly", "data.split='randomly'"),
         ("data.generate.count=2.5", "data.generate.count=2.5"),
         ("model.channels=32", "model.channels=32"),
         ("model.channels=[32,big]", "model.channels=[32, 'big']"),
@@ -108,8 +111,12 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("model.batch_norm=0", "model.batch_norm=0"),
         ("model.kernel_size=3.0", "model.kernel_size=3.0"),
         ("model.padding=sane", "model.padding='sane'"),
+        ("model.gender_output=softmax", "model.gender_output='softmax'"),
+        ("model.feature_dropout=much", "model.feature_dropout='much'"),
         ("model.weight_init=xavier", "model.weight_init='xavier'"),
         ("age.scale=wide", "age.scale='wide'"),
+        ("age.output=gelu", "age.output='gelu'"),
+        ("report=1", "report=1"),
         ("augment.flip=often", "augment.flip='often'"),
         ("augment.scale=1.1", "augment.scale=1.1"),
         ("optim.schedule.warmup=long", "optim.schedule.warmup='long'"),
@@ -260,3 +267,58 @@ def test_options_of_different_groups_go_together(
     optim: str, trainer: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     check_config(settings_of(f"optim={optim}", f"trainer={trainer}", "experiment=quickstart", "age=mse"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("age=classes age.width=2.5", "age.width=2.5"),
+        ("age=classes age.top=high", "age.top='high'"),
+        ("age=dldl age.sigma=wide", "age.sigma='wide'"),
+        ("age=dldl age.expectation=yes", "age.expectation='yes'"),
+        ("age=coral age.top=99.5", "age.top=99.5"),
+        ("age=huber age.delta=big", "age.delta='big'"),
+        ("age=coral +age.output=relu", "age.output is not known"),
+    ],
+)
+def test_each_age_coding_takes_its_own_settings_only(
+    wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of(*wrong.split())
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(place) and "\n" not in str(refused.value)
+
+
+def test_the_age_classes_accuracy_may_choose_the_epoch_where_there_are_classes(
+    settings_of: Callable[..., dict[str, Any]],
+) -> None:
+    chosen = ("monitor=val/age_class_acc", "mode=max")
+    check_config(settings_of("age=classes", *chosen))
+    with pytest.raises(AgeGenderError, match="monitor=val/age_class_acc is not known"):
+        check_config(settings_of("age=mae", *chosen))
+
+
+# Channels, side, batch, epochs, age coding as published, and the number of weights, added up by hand.
+PUBLISHED = {
+    "gray_mae": (1, 128, 32, 30, "mae", 5_107_458),
+    "age_classes": (3, 128, 32, 12, "classes", 5_113_174),
+    "wide_heads": (1, 128, 32, 12, "mae", 5_239_042),
+    "rgb200_mse": (3, 200, 32, 12, "mse", 34_828_226),
+    "he_mse": (3, 128, 128, 1, "mse", 17_148_802),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Callable[..., dict[str, Any]]) -> None:
+    channels, side, batch_size, epochs, age, weights = PUBLISHED[name]
+    settings = settings_of(f"experiment={name}")
+    data = AgeGenderDataModule(**settings["data"])
+    assert (data.channels, data.image_size, data.batch_size) == (channels, side, batch_size)
+    assert settings["trainer"]["max_epochs"] == epochs and settings["callbacks"]["early_stopping"] is None
+    assert settings["age"]["name"] == age and settings["data"]["split"] == "content"
+    assert settings["optim"]["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert (settings["model"]["mean"], settings["model"]["std"]) == ([0.0], [1.0])  # pixels in [0, 1]
+    network = {"image_size": side, "in_channels": channels, "age": settings["age"], **settings["model"]}
+    module = AgeGenderModule(network, settings["optim"])
+    assert sum(weight.numel() for weight in module.network.parameters()) == weights

@@ -19,6 +19,7 @@ from agegender.data.dataset import Batch, FaceDataset, ResumableLoader, Shuffled
 from agegender.data.download import fetch_utkface
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
+from agegender.data.split import Rule
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError, require
 from agegender.files import default_cache_dir
@@ -44,6 +45,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         strict: bool = False,
         age_range: Sequence[int] = (0, 120),
         duplicates: Mode = "near",
+        split: Rule = "content",
         split_file: str | None = None,
         split_seed: int = 0,
         test_fraction: float = 0.2,
@@ -68,6 +70,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             strict: Refuse a folder in which anything must be quarantined.
             age_range: Lowest and highest age taken, in years.
             duplicates: Copies that must not straddle the split: `near`, `exact` or `none`.
+            split: `content`; or `random`, file by file and with the test faces as validation, for comparison only.
             split_file: A published protocol: CSV with the columns file, split.
             split_seed: Chooses the split; independent of the training's `seed`.
             test_fraction: Share of all images.
@@ -84,6 +87,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(ages_fit, f"data.age_range={list(age_range)} must be two ages, the lower one first")
         require(0 < test_fraction < 1, f"data.test_fraction={test_fraction} must lie between 0 and 1, both excluded")
         require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
+        whole = split == "content" or split_file is None
+        require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
         self.dir, self.generate = dir, generate
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.cache, self.image_size, self.grayscale = cache, image_size, grayscale
@@ -91,6 +96,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._index_options: dict[str, Any] = {
             "age_range": tuple(age_range),
             "duplicates": duplicates,
+            "split": split,
             "split_file": Path(split_file) if split_file else None,
             "split_seed": split_seed,
             "test_fraction": test_fraction,
@@ -106,7 +112,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
     @property
     def split_settings(self) -> dict[str, Any]:
         """What decided which pictures were used for what, as plain values: a checkpoint carries them."""
-        names = ("duplicates", "split_seed", "test_fraction", "val_fraction")
+        names = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction")
         named = {name: self._index_options[name] for name in names}
         split_file = self._index_options["split_file"]
         return {
@@ -155,20 +161,32 @@ class AgeGenderDataModule(pl.LightningDataModule):
         with progress_bar("drawing faces", count) as show:
             return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
 
+    def find_index(self) -> FaceIndex:
+        """Downloads or draws the images where there are none, then indexes and splits them; opens no pixel cache."""
+        return build_index(self._find_folder(), self.cache_dir, **self._index_options)
+
     def setup(self, stage: str | None = None) -> None:
         """Indexes the folder, splits it and opens the pixel cache; the second call does nothing."""
         if self._index is not None:
             return
-        folder = self._find_folder()
-        index = build_index(folder, self.cache_dir, **self._index_options)
+        index = self.find_index()
         rows = {name: index.rows(name, self.limit) for name in ("train", "val", "test")}
-        pixels = self._open_pixels(index, np.sort(np.concatenate(list(rows.values()))))
+        pixels = self._open_pixels(index, np.unique(np.concatenate(list(rows.values()))))
         self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
         self._index = index
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
         log.info(
-            "%s: %s images, split %s (copies: %s)", folder, sizes, index.fingerprint, self._index_options["duplicates"]
+            "%s: %s images, split %s (copies: %s)",
+            index.folder,
+            sizes,
+            index.fingerprint,
+            self._index_options["duplicates"],
         )
+        if self._index_options["split"] == "random":
+            log.warning(
+                "data.split=random: the test images choose the epoch and may have copies in the training part; its "
+                "figures are flattered, and for comparison only"
+            )
 
     def _open_pixels(self, index: FaceIndex, used: NDArray[np.int64]) -> CachedPixels | DecodedPixels:
         if self.cache == "none":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agegender.data.duplicates import Mode
 from agegender.data.scan import group_duplicates, scan_folder
-from agegender.data.split import assign_splits, fingerprint, limit_rows, read_split_file
+from agegender.data.split import Rule, assign_splits, fingerprint, limit_rows, random_sides, read_split_file
 from agegender.errors import AgeGenderError
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ class FaceIndex:
         group: int8 `[n]`, UTKFace's race field.
         digests: SHA-256 of each file, hexadecimal.
         duplicates: int64 `[n]`, the smallest index among the pictures that show the same photograph.
-        split: `train`, `val`, `test`, or `unused` (left out by a split file), as an array of strings.
+        split: `train`, `val`, `test`, `unused` (left out by a split file) or `val+test` (the rule `random`), as an
+            array of strings.
         fingerprint: Identifies the split: same fingerprint, same pictures on the same sides.
         quarantine: File name to reason, for everything in the folder that was not taken.
     """
@@ -130,6 +131,7 @@ def build_index(
     *,
     age_range: Sequence[int] = (0, 120),
     duplicates: Mode = "near",
+    split: Rule = "content",
     split_file: Path | None = None,
     split_seed: int = 0,
     test_fraction: float = 0.2,
@@ -146,6 +148,8 @@ def build_index(
         cache_dir: Where the results of reading the files are kept.
         age_range: The lowest and highest age taken, in years, both included.
         duplicates: What counts as the same picture: `near` copies, `exact` ones only, or `none`.
+        split: `content`: copies together, decided by what the pictures show. `random`: file by file, with the test
+            pictures as validation pictures too; for comparison with what was published that way.
         split_file: A published protocol instead of the content rule: CSV with the columns file, split.
         split_seed: Moves the split; the training seed doesn't.
         test_fraction: Share of all pictures.
@@ -162,8 +166,11 @@ def build_index(
     if not scanned.names:
         raise AgeGenderError(_nothing_found(folder, quarantine))
     groups = group_duplicates(scanned, duplicates, cache_dir)
-    protocol = read_split_file(split_file, scanned.names, set(quarantine)) if split_file else None
-    split = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
+    if split == "random":
+        sides = random_sides(scanned.digests, split_seed, test_fraction)
+    else:
+        protocol = read_split_file(split_file, scanned.names, set(quarantine)) if split_file else None
+        sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
     return FaceIndex(
         folder=folder,
         names=scanned.names,
@@ -172,8 +179,8 @@ def build_index(
         group=np.array([labels[name].group for name in scanned.names], dtype=np.int8),
         digests=scanned.digests,
         duplicates=groups,
-        split=split,
-        fingerprint=fingerprint(scanned.digests, split),
+        split=sides,
+        fingerprint=fingerprint(scanned.digests, sides),
         quarantine=quarantine,
     )
 

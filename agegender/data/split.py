@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,11 @@ from agegender.errors import AgeGenderError
 
 log = logging.getLogger(__name__)
 
+Rule = Literal["content", "random"]
+
 SPLITS = ("train", "val", "test")
 UNUSED = "unused"
+VAL_AND_TEST = "val+test"  # on both sides at once, under the rule `random`
 
 
 def _uniform(seed: int, purpose: str, digest: str) -> float:
@@ -77,6 +82,31 @@ def assign_splits(
     return np.array(sides)
 
 
+def random_sides(digests: Sequence[str], seed: int, test_fraction: float) -> NDArray[np.str_]:
+    """Splits as the notebooks of the field do, for comparison only: at random, file by file.
+
+    Copies of a photograph fall on either side, and the test pictures are the validation pictures too, so they choose
+    the epoch: the figures are flattered on both counts.
+
+    Args:
+        digests: SHA-256 per picture.
+        seed: Another seed, another split.
+        test_fraction: Share of all pictures, met to the last file.
+
+    Returns:
+        `train` or `val+test` per picture. Depends on the seed and the contents only.
+    """
+    seen: Counter[str] = Counter()
+    places = []
+    for digest in digests:  # the second file of the same bytes gets a place of its own
+        places.append(_uniform(seed, f"random {seen[digest]}", digest))
+        seen[digest] += 1
+    tested = min(max(round(test_fraction * len(digests)), 1), len(digests) - 1)
+    sides = np.full(len(digests), "train", dtype=f"<U{len(VAL_AND_TEST)}")
+    sides[np.argsort(places, kind="stable")[:tested]] = VAL_AND_TEST
+    return sides
+
+
 def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
     """Says how many test pictures of a published protocol have a copy in its training part."""
     training = {group for side, group in zip(sides, groups.tolist(), strict=True) if side in ("train", "val")}
@@ -135,10 +165,11 @@ def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | Non
     Which pictures stay is decided by their content, so a smaller limit's subset lies within a larger one's, and no
     picture changes sides.
     """
-    rows = {name: np.flatnonzero(split == name) for name in SPLITS}
+    sides = [side for side in (*SPLITS, VAL_AND_TEST) if side in split]
+    rows = {side: np.flatnonzero(split == side) for side in sides}
     total = sum(len(part) for part in rows.values())
     if limit is None or limit >= total:
-        return rows
+        return _by_split(rows)
     if limit < len(SPLITS):
         raise AgeGenderError(f"data.limit={limit} is too small: each of {', '.join(SPLITS)} needs at least one image")
     # One queue for all splits, of which a limit is a prefix: a split's k-th picture waits until a share of k / size of
@@ -148,4 +179,11 @@ def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | Non
         ranked = sorted(part.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))
         queue += [(place / len(part), name, row) for place, row in enumerate(ranked)]
     kept = sorted(queue)[:limit]
-    return {name: np.array(sorted(row for _, side, row in kept if side == name), dtype=np.int64) for name in SPLITS}
+    return _by_split(
+        {side: np.array(sorted(row for _, at, row in kept if at == side), dtype=np.int64) for side in rows}
+    )
+
+
+def _by_split(rows: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    none = np.zeros(0, dtype=np.int64)
+    return {name: rows.get(name, rows.get(VAL_AND_TEST, none) if name != "train" else none) for name in SPLITS}

@@ -1,10 +1,11 @@
-"""How an age becomes the network's target, a loss, and an answer in years again."""
+"""How an age becomes the network's target, a loss, an answer in years again, and a spread in years."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from agegender.errors import require
@@ -15,9 +16,15 @@ class AgeCoding(Protocol):
 
     Attributes:
         outputs: Width of the age head.
+        classes: Number of age classes whose accuracy is worth measuring; None where ages aren't grouped.
     """
 
     outputs: int
+    classes: int | None
+
+    def layer(self, inputs: int) -> nn.Module:
+        """Returns the head's last layer, from features `[batch, inputs]` to outputs `[batch, outputs]`."""
+        ...
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Returns the mean loss (a scalar) of the head's outputs `[batch, outputs]` for ages `[batch]` in years."""
@@ -27,32 +34,63 @@ class AgeCoding(Protocol):
         """Maps the head's outputs `[batch, outputs]` to ages `[batch]` in years."""
         ...
 
+    def spread(self, raw: Tensor) -> Tensor | None:
+        """Returns the standard deviation `[batch]` in years that the outputs state; None if they state none."""
+        ...
 
-class _Regression:
+    def label(self, age: Tensor) -> Tensor:
+        """Returns the class `[batch]` of ages `[batch]` in years; of codings with `classes` only."""
+        ...
+
+
+class _Coding:
+    """What most codings have in common: a dense last layer, no classes."""
+
+    outputs = 1
+    classes: int | None = None
+
+    def layer(self, inputs: int) -> nn.Module:
+        """Returns a dense layer."""
+        return nn.Linear(inputs, self.outputs)
+
+    def label(self, age: Tensor) -> Tensor:
+        """Refuses: ages aren't grouped."""
+        raise NotImplementedError(f"{type(self).__name__} has no age classes")
+
+
+class _Regression(_Coding):
     """One output: the age in units of `scale` years, counted from `offset`.
 
     The scale keeps the two tasks level: with the spread of UTKFace's ages (19.9 years) as unit, always answering the
     mean age costs about 0.8 (absolute) or 1.0 (squared), and always answering even odds for gender costs ln 2 = 0.69.
+    The outputs state no spread of their own: the network's is that of its errors on the validation faces.
     """
 
-    outputs = 1
-
-    def __init__(self, scale: float = 20.0, offset: float = 33.0):
+    def __init__(self, scale: float = 20.0, offset: float = 33.0, output: Literal["linear", "relu"] = "linear"):
         """Sets the unit.
 
         Args:
-            scale: Years per unit of output.
+            scale: Years per unit of output; 1 for a loss in years.
             offset: Age in years that an output of zero means, so that a new network starts at the mean age.
+            output: `linear`, or `relu`: a ReLU in training too, which no age below zero leaves. Counted from `offset`,
+                it starts in its working range (a ReLU that starts below zero for all faces never learns).
 
         Raises:
             AgeGenderError: The scale is not above zero.
         """
         require(scale > 0, f"age.scale={scale} must be above zero")
-        self.scale, self.offset = scale, offset
+        self.scale, self.offset, self.relu = scale, offset, output == "relu"
 
     def decode(self, raw: Tensor) -> Tensor:
         """Maps outputs `[batch, 1]` to ages `[batch]` in years, not below zero."""
         return (raw[:, 0] * self.scale + self.offset).clamp(min=0)
+
+    def spread(self, raw: Tensor) -> Tensor | None:
+        """Returns None: one number says nothing about its error."""
+        return None
+
+    def _answer(self, raw: Tensor) -> Tensor:
+        return raw[:, 0].clamp(min=-self.offset / self.scale) if self.relu else raw[:, 0]
 
     def _target(self, age: Tensor) -> Tensor:
         return (age - self.offset) / self.scale
@@ -63,7 +101,7 @@ class MeanAbsoluteError(_Regression):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Returns the mean absolute error in units of `scale` years."""
-        return functional.l1_loss(raw[:, 0], self._target(age))
+        return functional.l1_loss(self._answer(raw), self._target(age))
 
 
 class MeanSquaredError(_Regression):
@@ -71,7 +109,189 @@ class MeanSquaredError(_Regression):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Returns the mean squared error in units of `scale` years, squared."""
-        return functional.mse_loss(raw[:, 0], self._target(age))
+        return functional.mse_loss(self._answer(raw), self._target(age))
 
 
-AGE_CODINGS: dict[str, type[AgeCoding]] = {"mae": MeanAbsoluteError, "mse": MeanSquaredError}
+class Huber(_Regression):
+    """Regression by Huber's loss: squared for small errors, absolute for large ones.
+
+    Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 1964; divided by `delta`
+    (PyTorch's `smooth_l1_loss`), so that far errors cost as much as in `MeanAbsoluteError`, whatever `delta` is.
+    """
+
+    def __init__(
+        self,
+        scale: float = 20.0,
+        offset: float = 33.0,
+        output: Literal["linear", "relu"] = "linear",
+        delta: float = 5.0,
+    ):
+        """Sets the unit, see `_Regression`, and the error in years (`delta`) from which the loss is absolute.
+
+        Raises:
+            AgeGenderError: The scale or `delta` is not above zero.
+        """
+        super().__init__(scale, offset, output)
+        require(delta > 0, f"age.delta={delta} must be above zero")
+        self.delta = delta
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the mean loss in units of `scale` years."""
+        return functional.smooth_l1_loss(self._answer(raw), self._target(age), beta=self.delta / self.scale)
+
+
+class _Distribution(_Coding):
+    """One output per age or class of ages: a probability distribution, whose expectation is the answer."""
+
+    within = 0.0  # variance inside one class, years squared
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Returns the age in years `[outputs]` that each output stands for."""
+        return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Maps logits `[batch, outputs]` to the expected age `[batch]` in years."""
+        return raw.softmax(1) @ self.centres(raw)
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Returns the distribution's standard deviation `[batch]` in years."""
+        distance = self.centres(raw) - self.decode(raw).unsqueeze(1)
+        return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
+
+
+class Classes(_Distribution):
+    """Classes of `width` years each, learnt by cross-entropy (in nats, so about ln(classes) at the start).
+
+    The answer in years is the expectation over the classes' centres: Rothe et al., "DEX: Deep EXpectation of apparent
+    age from a single image", ICCV Workshops 2015.
+    """
+
+    def __init__(self, width: int = 5, top: int = 100):
+        """Makes the classes `0..width-1`, `width..2*width-1`, ..., and a last one from `top` up.
+
+        Args:
+            width: Years per class.
+            top: Where the last class begins; a multiple of `width`. Its centre is that of a class of `width` years.
+
+        Raises:
+            AgeGenderError: The width or the top doesn't fit.
+        """
+        require(width >= 1, f"age.width={width} must be at least 1 year")
+        fits = top >= width and top % width == 0
+        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class begins there")
+        self.width = width
+        self.outputs = self.classes = top // width + 1
+        self.within = (width**2 - 1) / 12  # of whole years, each as likely
+
+    def label(self, age: Tensor) -> Tensor:
+        """Returns the class `[batch]`, int64, of ages `[batch]` in years."""
+        return (age / self.width).floor().long().clamp(0, self.outputs - 1)
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Returns the classes' centres in years: the mean of the whole years in each."""
+        return super().centres(like) * self.width + (self.width - 1) / 2
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the cross-entropy with the true class, in nats."""
+        return functional.cross_entropy(raw, self.label(age))
+
+
+class LabelDistribution(_Distribution):
+    """One output per year, learnt as a normal distribution around the true age.
+
+    Gao et al., "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017 (the Kullback-Leibler divergence,
+    in nats); Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", IJCAI 2018 (the expectation
+    as the answer, and its absolute error as a second part of the loss).
+    """
+
+    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0):
+        """Sets the target.
+
+        Args:
+            sigma: Standard deviation of the target in years.
+            top: The highest age; there is an output for each from 0.
+            expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
+
+        Raises:
+            AgeGenderError: A value out of range.
+        """
+        require(sigma > 0, f"age.sigma={sigma} must be above zero")
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
+        self.sigma, self.outputs, self.expectation = sigma, top + 1, expectation
+
+    def target(self, age: Tensor) -> Tensor:
+        """Returns the distribution `[batch, outputs]` wanted for ages `[batch]` in years."""
+        known = age.clamp(0, self.outputs - 1).unsqueeze(1)
+        return (-((self.centres(age) - known) / self.sigma).square() / 2).softmax(1)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the divergence from the target in nats, plus the weighted absolute error of the expectation."""
+        loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="batchmean")
+        return loss + self.expectation * functional.l1_loss(self.decode(raw), age) if self.expectation else loss
+
+
+class Coral(_Coding):
+    """One output per year k: whether the age is above k, all with the same weights and a bias each.
+
+    Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
+    estimation", Pattern Recognition Letters 2020. The loss is the mean over the years, not their sum as in the paper,
+    so that it starts at ln 2 as gender's does.
+    """
+
+    def __init__(self, top: int = 120):
+        """Asks for every k from 0 to `top - 1` whether the age is above it.
+
+        Raises:
+            AgeGenderError: The top is below 1 year.
+        """
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        self.outputs = top
+
+    def layer(self, inputs: int) -> nn.Module:
+        """Returns the layer with shared weights: that is what keeps the answers' ranks consistent."""
+        return _SharedWeights(inputs, self.outputs)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the mean binary cross-entropy over batch and years."""
+        above = (age.unsqueeze(1) > torch.arange(self.outputs, device=age.device)).to(raw.dtype)
+        return functional.binary_cross_entropy_with_logits(raw, above)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Maps logits `[batch, outputs]` to ages `[batch]`: the number of years that are more likely passed than not.
+
+        That is a whole number, the median of the distribution.
+        """
+        return (raw > 0).sum(1).to(raw.dtype)
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Returns the standard deviation `[batch]` in years of the distribution whose tail the outputs are."""
+        # Rank consistency holds for a trained network; until then a later year may seem likelier than an earlier one.
+        above = raw.sigmoid().cummin(1).values
+        year = torch.arange(self.outputs, dtype=raw.dtype, device=raw.device)
+        mean = above.sum(1)  # E[y] is the sum of P(y > k), E[y^2] that of (2k + 1) P(y > k)
+        return ((above * (2 * year + 1)).sum(1) - mean.square()).clamp(min=0).sqrt()
+
+
+class _SharedWeights(nn.Module):
+    """A dense layer whose outputs differ by their biases only."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weights = nn.Linear(inputs, 1, bias=False)
+        # From +1 to -1: a new network finds low ages passed and high ones not, in the right order from the start.
+        self.biases = nn.Parameter(torch.linspace(1, -1, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        answers: Tensor = self.weights(features) + self.biases
+        return answers
+
+
+AGE_CODINGS: dict[str, type[AgeCoding]] = {
+    "mae": MeanAbsoluteError,
+    "mse": MeanSquaredError,
+    "huber": Huber,
+    "classes": Classes,
+    "dldl": LabelDistribution,
+    "coral": Coral,
+}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS, AgeCoding
@@ -21,7 +23,7 @@ class Outputs(NamedTuple):
 
     Attributes:
         age: Raw age head `[batch, outputs]`; `AgeGenderNet.years` decodes it.
-        gender: Logit of being female `[batch]`.
+        gender: Raw gender head `[batch]`; `AgeGenderNet.p_female` makes a probability of it.
     """
 
     age: Tensor
@@ -33,6 +35,7 @@ class AgeGenderNet(nn.Module):
 
     mean: Tensor
     std: Tensor
+    residual: Tensor
 
     def __init__(
         self,
@@ -44,7 +47,9 @@ class AgeGenderNet(nn.Module):
         std: Sequence[float] = (0.25,),
         shared_units: Sequence[int] = (),
         head_units: Sequence[int] = (256,),
+        feature_dropout: float = 0.0,
         dropout: float = 0.4,
+        gender_output: Literal["logit", "sigmoid"] = "logit",
         weight_init: WeightInit = "xavier_uniform",
         **trunk_options: Any,
     ):
@@ -59,7 +64,10 @@ class AgeGenderNet(nn.Module):
             std: Divides them then; likewise.
             shared_units: Widths of dense layers between the trunk and both heads.
             head_units: Widths of each head's own dense layers.
+            feature_dropout: Probability of dropping one of the trunk's features, before any dense layer.
             dropout: Probability of dropping a unit after each dense layer.
+            gender_output: `logit`, or `sigmoid`: the network itself ends in a probability, and the loss is taken of
+                that as Keras does it, which learns less from answers that are sure and wrong.
             weight_init: How convolutions and dense layers start.
             trunk_options: Further arguments of the trunk.
 
@@ -67,7 +75,8 @@ class AgeGenderNet(nn.Module):
             AgeGenderError: Values that don't fit each other.
         """
         super().__init__()
-        require(0 <= dropout < 1, f"model.dropout={dropout} must be at least 0 and below 1")
+        for name, share in (("dropout", dropout), ("feature_dropout", feature_dropout)):
+            require(0 <= share < 1, f"model.{name}={share} must be at least 0 and below 1")
         require(min(std, default=0) > 0, f"model.std={list(std)} must be above zero")
         for name, units in (("shared_units", shared_units), ("head_units", head_units)):
             require(min(units, default=1) > 0, f"model.{name}={list(units)} must be positive")
@@ -75,13 +84,16 @@ class AgeGenderNet(nn.Module):
             fits = len(values) in (1, in_channels)
             require(fits, f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel")
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1))
-        self.image_size, self.in_channels = image_size, in_channels
+        # What an age without a spread of its own gets: the root mean square error on validation, see AgeGenderModule.
+        self.register_buffer("residual", torch.tensor(math.nan))
+        self.image_size, self.in_channels, self.gender_output = image_size, in_channels, gender_output
         coding = dict(age)
         self.coding: AgeCoding = AGE_CODINGS[coding.pop("name")](**coding)
         self.trunk = TRUNKS[trunk](in_channels, image_size, **trunk_options)
+        self.feature_dropout = nn.Dropout(feature_dropout)
         self.shared, features = dense_layers(self.trunk.features, shared_units, dropout)
-        self.age_head = _Head(features, head_units, dropout, self.coding.outputs)
-        self.gender_head = _Head(features, head_units, dropout, 1)
+        self.age_head = _Head(features, head_units, dropout, self.coding.layer)
+        self.gender_head = _Head(features, head_units, dropout, lambda width: nn.Linear(width, 1))
         initialise(self, weight_init)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -92,12 +104,38 @@ class AgeGenderNet(nn.Module):
         """
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        features = self.shared(self.trunk((images - self.mean) / self.std))
-        return Outputs(self.age_head(features), self.gender_head(features).squeeze(1))
+        features = self.shared(self.feature_dropout(self.trunk((images - self.mean) / self.std)))
+        gender = self.gender_head(features).squeeze(1)
+        return Outputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
 
     def years(self, outputs: Outputs) -> Tensor:
         """Decodes the age head to years `[batch]`."""
         return self.coding.decode(outputs.age)
+
+    def age_std(self, outputs: Outputs) -> Tensor:
+        """Returns the standard deviation of each answer's error `[batch]` in years, as the coding states it.
+
+        Codings of one number state none: theirs is the same for every face, `residual`.
+        """
+        stated = self.coding.spread(outputs.age)
+        return self.residual.repeat(len(outputs.age)) if stated is None else stated
+
+    def p_female(self, outputs: Outputs) -> Tensor:
+        """Returns the probability of the label female `[batch]`."""
+        return outputs.gender if self.gender_output == "sigmoid" else outputs.gender.sigmoid()
+
+    def gender_loss(self, outputs: Outputs, gender: Tensor) -> Tensor:
+        """Returns the mean binary cross-entropy (a scalar, in nats) for genders `[batch]`, 0 or 1."""
+        if self.gender_output == "logit":
+            return functional.binary_cross_entropy_with_logits(outputs.gender, gender)
+        with torch.autocast(outputs.gender.device.type, enabled=False):  # PyTorch allows it in float32 only
+            # Keras's bounds: the loss of a wrong answer is 16 at most
+            return functional.binary_cross_entropy(outputs.gender.clamp(1e-7, 1 - 1e-7), gender)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints made before networks had a residual: they say nothing about their spread.
+        state_dict.setdefault(f"{prefix}residual", torch.tensor(math.nan))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class _Head(nn.Sequential):
@@ -106,9 +144,9 @@ class _Head(nn.Sequential):
     In bfloat16, whose numbers have eight bits, an age of 70 could only move in steps of a third of a year.
     """
 
-    def __init__(self, inputs: int, units: Sequence[int], dropout: float, outputs: int):
+    def __init__(self, inputs: int, units: Sequence[int], dropout: float, last: Callable[[int], nn.Module]):
         hidden, width = dense_layers(inputs, units, dropout)
-        super().__init__(*hidden, nn.Linear(width, outputs))
+        super().__init__(*hidden, last(width))
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features `[batch, inputs]` to float32 outputs `[batch, outputs]`."""

@@ -19,7 +19,7 @@ from agegender.files import write_whole
 from agegender.prediction.predictor import Prediction
 
 COLUMNS = tuple(field.name for field in fields(Prediction))
-DIGITS = {"age": 2, "p_female": 4}
+DIGITS = {"age": 2, "age_std": 2, "p_female": 4}
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def print_table(predictions: Iterable[Prediction]) -> tuple[int, int]:
         if row.error is not None:
             table.add_row(_shown(row.path), Text(row.error, "red"))
         else:
-            table.add_row(_shown(row.path), f"{row.age:.0f}", row.gender, f"{row.p_female:.2f}")
+            spread = "" if row.age_std is None else f" ± {row.age_std:.0f}"
+            table.add_row(_shown(row.path), f"{row.age:.0f}{spread}", row.gender, f"{row.p_female:.2f}")
     Console().print(table)
     return len(rows), sum(row.error is not None for row in rows)
 

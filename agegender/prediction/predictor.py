@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from agegender.progress import available_cores
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture: either the three answers or the error is set.
+    """The answer for one picture: either the answers or the error are set.
 
     Attributes:
         path: The picture's path, as it was given.
         age: Years.
+        age_std: Standard deviation of the age's error in years, as the model states it; None if it states none.
         p_female: Probability of the data set's label `female`.
         gender: `female` if `p_female` is at least one half, else `male`.
         error: Why there is no answer.
@@ -33,6 +35,7 @@ class Prediction:
 
     path: str
     age: float | None = None
+    age_std: float | None = None
     p_female: float | None = None
     gender: str | None = None
     error: str | None = None
@@ -94,14 +97,17 @@ class Predictor:
             if isinstance(result, str):
                 yield Prediction(name, error=result)
             else:
-                age, p_female = next(answers)
-                yield Prediction(name, age, p_female, self.labels[int(p_female >= 0.5)])
+                age, std, p_female = next(answers)
+                known = std if math.isfinite(std) else None
+                yield Prediction(name, age, known, p_female, self.labels[int(p_female >= 0.5)])
 
-    def _forward(self, pixels: NDArray[np.uint8]) -> list[tuple[float, float]]:
+    def _forward(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
+        network = self.network
         with torch.inference_mode():
-            outputs = self.network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
-            answers = torch.stack((self.network.years(outputs), outputs.gender.sigmoid()), 1).cpu()
-        return [(age, p_female) for age, p_female in answers.tolist()]
+            outputs = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
+            columns = network.years(outputs), network.age_std(outputs), network.p_female(outputs)
+            answers: list[list[float]] = torch.stack(columns, 1).cpu().tolist()
+        return answers
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import signal
 import statistics
 import threading
@@ -158,7 +159,7 @@ class Answers:
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, outputs: Any) -> None:
-        """Adds one step's answers: row, age_pred, p_female."""
+        """Adds one step's answers, each `[batch]`: row, age_pred and age_std in years, p_female."""
         self._batches.append(outputs)
 
     def take(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -194,8 +195,10 @@ class PredictionsCsv(Callback):
         answers = self._answers.take()
         with write_whole(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "age", "age_pred", "gender", "p_female", "group"])
-            for row, age, p_female in zip(answers["row"], answers["age_pred"], answers["p_female"], strict=True):
+            writer.writerow(["path", "age", "age_pred", "age_std", "gender", "p_female", "group"])
+            columns = (answers[name] for name in ("row", "age_pred", "age_std", "p_female"))
+            for row, age, std, p_female in zip(*columns, strict=True):
                 path = self.index.folder / self.index.names[row]
                 truth = self.index.age[row], self.index.gender[row], self.index.group[row]
-                writer.writerow([path, truth[0], f"{age:.3f}", truth[1], f"{p_female:.5f}", truth[2]])
+                spread = f"{std:.3f}" if math.isfinite(std) else ""
+                writer.writerow([path, truth[0], f"{age:.3f}", spread, truth[1], f"{p_female:.5f}", truth[2]])

@@ -16,13 +16,14 @@ from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.signatures import check_call, check_named, check_value
 from agegender.training.build import check_target
-from agegender.training.metrics import HIGHER_IS_BETTER, NAMES
+from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
 
 _TOP_LEVEL: dict[str, Any] = {
     "seed": NonNegativeInt,
     "fit": bool,
     "test": bool,
+    "report": bool,
     "resume": str | None,
     "weights": str | None,
     "monitor": str,
@@ -51,7 +52,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         check_value(key, config[key], hint)
     if set(config["loss"]) != {"age", "gender"}:
         raise AgeGenderError(f"loss has the weights age and gender, not {', '.join(sorted(config['loss']))}")
-    check_named("monitor", config["monitor"], [f"val/{name}" for name in NAMES])
+    measured = (*NAMES, *CLASS_NAMES) if config["age"].get("name") == "classes" else NAMES
+    check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
     require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
     check_call("data", config["data"], AgeGenderDataModule, given=("augment", "seed"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
 
 NAMES = ("loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
-HIGHER_IS_BETTER = ("age_cs5", "gender_acc", "gender_auroc")
+CLASS_NAMES = ("age_class_acc",)  # of age codings with classes
+HIGHER_IS_BETTER = ("age_cs5", "gender_acc", "gender_auroc", *CLASS_NAMES)
 
 
 class CumulativeScore(Metric):
@@ -42,9 +43,10 @@ class CumulativeScore(Metric):
 class StageMetrics(nn.Module):
     """The metrics of one stage (train, val or test), accumulated on the device over an epoch."""
 
-    def __init__(self, stage: str):
-        """Names every metric `stage/...`."""
+    def __init__(self, stage: str, classes: int | None = None):
+        """Names every metric `stage/...`; with `classes`, there is the accuracy of the age's class too."""
         super().__init__()
+        self.stage = stage
         self.age = MetricCollection(
             {"age_mae": MeanAbsoluteError(), "age_mse": MeanSquaredError(), "age_cs5": CumulativeScore(5.0)},
             prefix=f"{stage}/",
@@ -57,6 +59,9 @@ class StageMetrics(nn.Module):
             },
             prefix=f"{stage}/",
         )
+        self.age_class = None
+        if classes:
+            self.age_class = MulticlassAccuracy(classes, average="micro", validate_args=False)
 
     def update(self, years: Tensor, age: Tensor, p_female: Tensor, gender: Tensor) -> None:
         """Adds a batch of answers and truths, each `[batch]`; ages in years, gender 0 or 1."""
@@ -66,6 +71,9 @@ class StageMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """Returns the epoch's figures by name and starts anew."""
         figures: dict[str, Tensor] = self.age.compute() | self.gender.compute()
+        if self.age_class is not None:
+            figures[f"{self.stage}/age_class_acc"] = self.age_class.compute()
+            self.age_class.reset()
         self.age.reset()
         self.gender.reset()
         return figures

@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
@@ -50,28 +49,35 @@ class AgeGenderModule(pl.LightningModule):
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
         self.loss_weights = loss or {"age": 1.0, "gender": 1.0}
         self.optim, self.seed = optim, seed
-        self.train_metrics, self.val_metrics, self.test_metrics = map(StageMetrics, ("train", "val", "test"))
+        classes = self.network.coding.classes
+        self.train_metrics, self.val_metrics, self.test_metrics = (
+            StageMetrics(stage, classes) for stage in ("train", "val", "test")
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Answers for images `[batch, channels, size, size]`: ages in years `[batch]`, p_female `[batch]`."""
         outputs = self.network(images)
-        return self.network.years(outputs), outputs.gender.sigmoid()
+        return self.network.years(outputs), self.network.p_female(outputs)
 
     def _metrics(self, stage: str) -> StageMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Measures one batch; returns the loss and the answers per face (row, age_pred, p_female)."""
-        outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
-        age_loss = self.network.coding.loss(outputs.age, batch["age"])
-        gender_loss = functional.binary_cross_entropy_with_logits(outputs.gender, batch["gender"])
+        """Measures one batch; returns the loss and the answers per face (see `Answers`)."""
+        network = self.network
+        outputs = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        age_loss = network.coding.loss(outputs.age, batch["age"])
+        gender_loss = network.gender_loss(outputs, batch["gender"])
         loss = self.loss_weights["age"] * age_loss + self.loss_weights["gender"] * gender_loss
         with torch.no_grad():
-            years, p_female = self.network.years(outputs), outputs.gender.sigmoid()
-            self._metrics(stage).update(years, batch["age"], p_female, batch["gender"])
+            years, p_female, age_std = network.years(outputs), network.p_female(outputs), network.age_std(outputs)
+            metrics = self._metrics(stage)
+            metrics.update(years, batch["age"], p_female, batch["gender"])
+            if metrics.age_class is not None:
+                metrics.age_class.update(outputs.age.argmax(1), network.coding.label(batch["age"]))
         losses = {f"{stage}/loss": loss, f"{stage}/age_loss": age_loss, f"{stage}/gender_loss": gender_loss}
         self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch["row"]))
-        return loss, {"row": batch["row"], "age_pred": years, "p_female": p_female}
+        return loss, {"row": batch["row"], "age_pred": years, "age_std": age_std, "p_female": p_female}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
@@ -94,17 +100,19 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation figures."""
-        self._log_metrics("val")
+        """Logs the validation figures, and keeps the ages' error as the network's residual."""
+        figures = self._log_metrics("val")
+        self.network.residual.copy_(figures["val/age_mse"].sqrt())
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""
         self._log_metrics("test")
 
-    def _log_metrics(self, stage: str) -> None:
+    def _log_metrics(self, stage: str) -> dict[str, Tensor]:
         figures = self._metrics(stage).compute()
         for name, value in figures.items():
             self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
+        return figures
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Builds the optimiser and, if there is one, the schedule, which moves every step."""

@@ -25,8 +25,13 @@ from agegender.training.module import AgeGenderModule
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
 DRAWN = "drawn faces (the figures say nothing about real people)"
 _ROWS = {
+    "loss": ("loss", "{:.3f}"),
+    "age_loss": ("age loss", "{:.3f}"),
+    "gender_loss": ("gender loss", "{:.3f}"),
     "age_mae": ("age MAE, years", "{:.2f}"),
     "age_cs5": ("age within 5 years (CS@5)", "{:.1%}"),
+    "age_mse": ("age MSE, years squared", "{:.1f}"),
+    "age_class_acc": ("age class accuracy", "{:.2%}"),
     "gender_acc": ("gender accuracy", "{:.2%}"),
     "gender_auroc": ("gender AUROC", "{:.4f}"),
 }
@@ -60,6 +65,7 @@ def write_results(
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
         "data": DRAWN if data.generate is not None else str(data.index.folder),
+        "split": data.split_settings["split"],
         "split_fingerprint": data.index.fingerprint,
         **sizes,
         "images/quarantined": len(data.index.quarantine),
@@ -131,16 +137,22 @@ def _plain(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def print_results(results: dict[str, Any], folder: Path) -> None:
-    """Prints the final table."""
+def print_results(results: dict[str, Any], folder: Path, page: Path | None = None) -> None:
+    """Prints the final table, and where to look next."""
     table = Table(
         "", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}"
     )
     for name, (label, form) in _ROWS.items():
         cells = [results.get(f"{stage}/{name}") for stage in ("val", "test", "baseline")]
-        table.add_row(label, *("" if value is None else form.format(value) for value in cells))
+        if any(value is not None for value in cells):
+            table.add_row(label, *("" if value is None else form.format(value) for value in cells))
     console = Console()
     console.print(table)
+    if results["split"] == "random":
+        note = "data.split=random: the test images chose the epoch and have copies in the training part"
+        console.print(note, soft_wrap=True, highlight=False)
     if results["data"] == DRAWN:
         console.print(f"trained and tested on {DRAWN}", soft_wrap=True, highlight=False)
+    if page is not None:
+        console.print(f"plots, tables and faces: {page}", soft_wrap=True, highlight=False)
     console.print(f"everything is in {folder}", soft_wrap=True, highlight=False)

@@ -18,15 +18,15 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
-from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
 from agegender.errors import AgeGenderError, require
 from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC, Stopwatch
 from agegender.training.config import check_config
+from agegender.training.continuing import check_resumable, load_weights
 from agegender.training.module import AgeGenderModule
-from agegender.training.results import flatten, log_hyperparameters, print_results, write_results
+from agegender.training.results import log_hyperparameters, print_results, write_results
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def run(config: DictConfig) -> float:
     module = _build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
-        _check_resumable(config, module, resume)
+        check_resumable(config, module, resume)
         _keep_settings(config, folder / ".hydra")
     _write_index(data.index, folder)
     watch = Stopwatch()
@@ -82,8 +82,14 @@ def run(config: DictConfig) -> float:
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, score, best_epoch, data, module, trainer, timing)
     log_hyperparameters(trainer, settings, results)
-    print_results(results, folder)
+    print_results(results, folder, _report(folder) if settings["test"] and settings["report"] else None)
     return score
+
+
+def _report(folder: Path) -> Path:
+    from agegender.evaluation.report import write_report  # imports matplotlib, which a run without a page never needs
+
+    return write_report([folder])
 
 
 @contextmanager
@@ -134,7 +140,7 @@ def _build_module(
     optim = {key: settings["optim"][key] for key in ("optimizer", "schedule")}
     module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
     if weights:
-        _load_weights(module, weights, settings["weights"])
+        load_weights(module, weights, settings["weights"])
         trained_on = (weights["agegender"]["split"] or {}).get("fingerprint")
         if trained_on != data.index.fingerprint:
             log.warning(
@@ -144,15 +150,6 @@ def _build_module(
                 data.index.fingerprint,
             )
     return module
-
-
-def _load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
-    theirs, ours = weights["agegender"]["network"], module.hparams["network"]
-    free = ("dropout", "conv_dropout", "weight_init")  # what says nothing about what the weights mean
-    different = [key for key in sorted({*theirs, *ours}) if key not in free and theirs.get(key) != ours.get(key)]
-    pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
-    require(not different, f"weights={source} don't fit this network ({pairs}); set data and model as they were")
-    module.network.load_state_dict(weights["network"])
 
 
 def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch) -> pl.Trainer:
@@ -167,44 +164,6 @@ def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: 
         settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
     )
     return trainer
-
-
-# What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
-_FREE = (
-    *("trainer.max_", "trainer.min_", "trainer.accelerator", "trainer.devices", "trainer.profiler", "trainer.log_"),
-    *("trainer.default_root_dir", "data.dir", "data.cache", "data.num_workers", "data.strict"),
-)
-
-
-def _check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path) -> None:
-    """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them."""
-    run = run_folder(checkpoint)
-    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "seed", "monitor")
-    before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
-    different = [
-        key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not key.startswith(_FREE)
-    ]
-    changed = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in different]
-    split = (load_checkpoint(checkpoint)["hyper_parameters"]["split"] or {}).get("fingerprint")
-    if split != module.hparams["split"]["fingerprint"]:
-        changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
-    require(
-        not changed,
-        f"resume={run} continues a run as it was, but {'; '.join(changed)}. Put it back, or start a new run from its "
-        "weights with weights=...",
-    )
-
-
-def _saved(run: Path) -> DictConfig:
-    saved = OmegaConf.load(run / ".hydra" / "config.yaml")
-    assert isinstance(saved, DictConfig)
-    return saved
-
-
-def _flat(groups: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings by dotted key, interpolations (`${optim.lr}`) left as they are written."""
-    plain: Any = OmegaConf.to_container(OmegaConf.create(groups), resolve=False)
-    return flatten(plain)
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:

@@ -116,11 +116,31 @@ def test_the_training_seed_moves_the_order_and_not_the_split(faces: Path, cache_
     assert first == _rows(_batches(_module(faces, cache_dir, seed=1), "train"))
 
 
+def test_the_random_split_validates_on_its_test_faces_and_says_that_its_figures_are_flattered(
+    faces: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        honest, random = _module(faces, cache_dir), _module(faces, cache_dir, split="random")
+    assert random.split("val").rows.tolist() == random.split("test").rows.tolist()
+    assert len(random.split("train")) == 96 and len(random.split("test")) == 24  # 80 and 20 % of 120
+    assert random.index.fingerprint != honest.index.fingerprint
+    assert random.split_settings["split"] == "random"
+    assert [record.message for record in caplog.records if "flattered" in record.message][0].startswith(
+        "data.split=random: the test images choose the epoch"
+    )
+
+
+def test_a_random_split_and_a_published_one_exclude_each_other() -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.split=random and data\.split_file=a\.csv: choose one"):
+        AgeGenderDataModule(split="random", split_file="a.csv")
+
+
 def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
     one, other = (_module(faces, cache_dir, split_seed=seed) for seed in (0, 1))
     assert one.index.fingerprint != other.index.fingerprint
     assert other.split_settings == {
         "duplicates": "near",
+        "split": "content",
         "split_seed": 1,
         "test_fraction": 0.2,
         "val_fraction": 0.1,

@@ -13,7 +13,15 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agegender.data.split import SPLITS, assign_splits, fingerprint, limit_rows, read_split_file
+from agegender.data.split import (
+    SPLITS,
+    VAL_AND_TEST,
+    assign_splits,
+    fingerprint,
+    limit_rows,
+    random_sides,
+    read_split_file,
+)
 from agegender.errors import AgeGenderError
 
 COUNT = 80
@@ -261,3 +269,49 @@ def test_a_limit_that_leaves_a_split_empty_is_an_error(limit: int) -> None:
     split = assign_splits(_digests(), np.arange(COUNT), 0, 0.3, 0.3)
     with pytest.raises(AgeGenderError, match=f"data.limit={limit} is too small"):
         limit_rows(_digests(), split, limit)
+
+
+def _rows(sides: NDArray[np.str_], limit: int | None = None) -> dict[str, list[int]]:
+    return {name: rows.tolist() for name, rows in limit_rows(_digests(len(sides)), sides, limit).items()}
+
+
+@given(seed=SEEDS, fraction=st.floats(0.05, 0.95), count=st.integers(2, 60))
+@settings(max_examples=50, deadline=None)
+def test_the_random_rule_tests_on_its_share_and_validates_on_the_same_pictures(
+    seed: int, fraction: float, count: int
+) -> None:
+    rows = _rows(random_sides(_digests(count), seed, fraction))
+    assert rows["val"] == rows["test"] and 1 <= len(rows["test"]) < count
+    assert len(rows["test"]) == min(max(round(fraction * count), 1), count - 1)
+    assert sorted(rows["train"] + rows["test"]) == list(range(count))
+
+
+def test_the_random_rule_parts_copies() -> None:
+    digests = [digest for digest in _digests(40) for _ in range(2)]  # each file twice
+    sides = random_sides(digests, 0, 0.2)
+    parted = sum(sides[i] != sides[i + 1] for i in range(0, 80, 2))
+    assert parted >= 5  # of 40 pairs, about 12 at random
+    assert len(set(sides.tolist())) == 2
+
+
+@given(seed=SEEDS, order=st.permutations(range(20)))
+@settings(max_examples=30, deadline=None)
+def test_the_random_rule_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
+    digests = _digests(20)
+    sides = dict(zip(digests, random_sides(digests, seed, 0.3).tolist(), strict=True))
+    shuffled = [digests[i] for i in order]
+    assert dict(zip(shuffled, random_sides(shuffled, seed, 0.3).tolist(), strict=True)) == sides
+
+
+def test_another_seed_is_another_random_split() -> None:
+    assert random_sides(_digests(), 0, 0.2).tolist() != random_sides(_digests(), 1, 0.2).tolist()
+
+
+@given(limit=st.integers(3, 60))
+@settings(max_examples=30, deadline=None)
+def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
+    sides = random_sides(_digests(60), 0, 0.2)
+    rows = _rows(sides, limit)
+    assert rows["val"] == rows["test"] and len(rows["train"]) + len(rows["test"]) == limit
+    assert all(sides[row] == VAL_AND_TEST for row in rows["test"])
+    assert abs(len(rows["test"]) - 0.2 * limit) <= 1

@@ -12,7 +12,7 @@ from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.layers import dense_layers, initialise
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import AgeGenderNet, Outputs
 
 AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
 
@@ -60,7 +60,7 @@ def test_the_default_network_is_the_classic_one() -> None:
     trunk = 320 + 18_496 + 73_856 + 295_168  # 3x3 filters and biases of 1 -> 32 -> 64 -> 128 -> 256
     head = 9216 * 256 + 256 + 257  # 6 x 6 x 256 features -> 256 -> 1
     assert sum(weight.numel() for weight in net.parameters()) == trunk + 2 * head
-    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.4, 0.4]
+    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.0, 0.4, 0.4]
 
 
 def test_shared_units_stand_between_trunk_and_both_heads() -> None:
@@ -148,3 +148,73 @@ def test_old_ages_keep_steps_finer_than_half_a_year_under_bfloat16_autocast(age:
     # decoded in bfloat16, the steps would be of half a year
     assert max(after - before for before, after in itertools.pairwise(years)) < 0.5
     assert years[0] == pytest.approx(age, abs=0.25)
+
+
+@pytest.mark.parametrize("name", ["feature_dropout", "dropout"])
+def test_dropout_falls_where_its_name_says(name: str) -> None:
+    net = small_net(**{"dropout": 0.0, name: 0.75}).train()
+    seen: dict[str, torch.Tensor] = {}
+    net.age_head[0].register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
+    net.age_head[-1].register_forward_pre_hook(lambda module, inputs: seen.update(units=inputs[0]))
+    nn.init.constant_(net.trunk.stages[0].bias, 1.0)  # type: ignore[arg-type]
+    nn.init.constant_(net.trunk.stages[3].bias, 1.0)  # type: ignore[arg-type]
+    nn.init.constant_(net.age_head[0].bias, 5.0)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    net(torch.rand(64, 1, 16, 16))
+    dropped = {place: (values == 0).float().mean().item() for place, values in seen.items()}
+    target, other = ("features", "units") if name == "feature_dropout" else ("units", "features")
+    assert dropped[target] > 0.7 and dropped[other] < 0.5
+    assert (net.eval()(torch.rand(2, 1, 16, 16)).age - net(torch.rand(2, 1, 16, 16)).age).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["feature_dropout", "dropout"])
+def test_a_dropout_of_everything_is_refused(name: str) -> None:
+    with pytest.raises(AgeGenderError, match=rf"model\.{name}=1\.0 must be at least 0 and below 1"):
+        small_net(**{name: 1.0})
+
+
+def test_a_sigmoid_output_says_and_costs_what_the_logit_does() -> None:
+    logit, sigmoid = small_net().eval(), small_net(gender_output="sigmoid").eval()
+    sigmoid.load_state_dict(logit.state_dict())
+    images, gender = torch.rand(6, 1, 16, 16), torch.tensor([0.0, 1.0] * 3)
+    first, second = logit(images), sigmoid(images)
+    assert torch.allclose(second.gender, first.gender.sigmoid())  # the network itself ends in a probability
+    assert torch.allclose(logit.p_female(first), sigmoid.p_female(second))
+    assert torch.allclose(logit.gender_loss(first, gender), sigmoid.gender_loss(second, gender))
+
+
+def test_a_sure_and_wrong_sigmoid_costs_16_at_most_and_a_logit_what_it_says() -> None:
+    logit, sigmoid = small_net(), small_net(gender_output="sigmoid")
+    wrong, truth = torch.tensor([40.0]), torch.tensor([0.0])
+    age = torch.zeros(1, 1)
+    assert logit.gender_loss(Outputs(age, wrong), truth).item() == pytest.approx(40)
+    assert sigmoid.gender_loss(Outputs(age, wrong.sigmoid()), truth).item() == pytest.approx(-math.log(1e-7), rel=0.02)
+
+
+def test_a_sigmoid_output_learns_under_bfloat16_autocast() -> None:
+    net = small_net(gender_output="sigmoid")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = net.gender_loss(net(torch.rand(4, 1, 16, 16)), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradient = net.gender_head[-1].weight.grad
+    assert loss.dtype == torch.float32 and isinstance(gradient, torch.Tensor) and gradient.abs().sum() > 0
+
+
+def test_one_number_per_age_spreads_as_validation_found_and_a_distribution_as_it_says() -> None:
+    images = torch.rand(3, 1, 16, 16)
+    single = small_net().eval()
+    assert single.age_std(single(images)).isnan().all()  # not measured yet: not known
+    single.residual.fill_(8.5)
+    assert single.age_std(single(images)).tolist() == [8.5] * 3
+    whole = small_net(age={"name": "dldl", "top": 100}).eval()
+    whole.residual.fill_(8.5)
+    stated = whole.coding.spread(whole(images).age)
+    assert stated is not None and torch.equal(whole.age_std(whole(images)), stated)
+
+
+def test_weights_from_before_networks_had_a_residual_still_load() -> None:
+    old = {name: value for name, value in small_net().state_dict().items() if name != "residual"}
+    net = small_net()
+    net.residual.fill_(1.0)
+    net.load_state_dict(old)
+    assert net.residual.isnan()

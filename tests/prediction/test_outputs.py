@@ -19,12 +19,18 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.outputs import check_output, print_table, write_file
 from agegender.prediction.predictor import Prediction
 
-ANSWER = Prediction("a.jpg", 31.4159, 0.123456, "male")
+ANSWER = Prediction("a.jpg", 31.4159, 8.7654, 0.123456, "male")
 FAILURE = Prediction("b.jpg", error="no such file")
 # A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
 PATHS = (st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)).filter(lambda path: "\0" not in path)
 ANSWERED = st.builds(
-    Prediction, PATHS, st.floats(0, 120), st.floats(0, 1), st.sampled_from(["male", "female"]), st.none()
+    Prediction,
+    PATHS,
+    st.floats(0, 120),
+    st.none() | st.floats(0, 50),
+    st.floats(0, 1),
+    st.sampled_from(["male", "female"]),
+    st.none(),
 )
 FAILED = st.builds(Prediction, PATHS, error=st.text(string.printable, min_size=1))
 
@@ -35,7 +41,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
             {key: value or None for key, value in row.items()} for row in csv.DictReader(file, strict=True)
         ]
     for row in rows:
-        row |= {key: float(row[key]) for key in ("age", "p_female") if row[key] is not None}
+        row |= {key: float(row[key]) for key in ("age", "age_std", "p_female") if row[key] is not None}
     return rows
 
 
@@ -43,11 +49,11 @@ def test_csv_has_a_header_and_a_row_each_and_json_a_list_of_objects(tmp_path: Pa
     for name in ("faces.csv", "faces.json"):
         assert write_file(tmp_path / name, [ANSWER, FAILURE]) == (2, 1)
     assert (tmp_path / "faces.csv").read_bytes() == (
-        b"path,age,p_female,gender,error\r\na.jpg,31.42,0.1235,male,\r\nb.jpg,,,,no such file\r\n"
+        b"path,age,age_std,p_female,gender,error\r\na.jpg,31.42,8.77,0.1235,male,\r\nb.jpg,,,,,no such file\r\n"
     )
     assert json.loads((tmp_path / "faces.json").read_text(encoding="utf-8")) == [
-        {"path": "a.jpg", "age": 31.42, "p_female": 0.1235, "gender": "male", "error": None},
-        {"path": "b.jpg", "age": None, "p_female": None, "gender": None, "error": "no such file"},
+        {"path": "a.jpg", "age": 31.42, "age_std": 8.77, "p_female": 0.1235, "gender": "male", "error": None},
+        {"path": "b.jpg", "age": None, "age_std": None, "p_female": None, "gender": None, "error": "no such file"},
     ]
 
 
@@ -123,19 +129,23 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def test_the_table_holds_each_pictures_name_and_answer_or_error(shown: Callable[..., str]) -> None:
     lines = [line.split("│")[1:5] for line in shown(ANSWER, FAILURE).splitlines() if "│" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
-        ["a.jpg", "31", "male", "0.12"],
+        ["a.jpg", "31 ± 9", "male", "0.12"],
         ["b.jpg", "no such file", "", ""],
     ]
 
 
+def test_an_age_whose_spread_is_not_known_stands_alone(shown: Callable[..., str]) -> None:
+    assert "│ 31 " in shown(Prediction("a.jpg", 31.4159, None, 0.123456, "male"))
+
+
 @pytest.mark.parametrize("name", [":smile:.jpg", "[red]x.jpg", "[/]", "back\\", "[b]\\", "日本.jpg", "a  b.jpg"])
 def test_the_table_shows_a_name_to_the_letter_and_never_as_markup(name: str, shown: Callable[..., str]) -> None:
-    assert f"│ {name} " in shown(Prediction(name, 1.0, 0.5, "female"))
+    assert f"│ {name} " in shown(Prediction(name, 1.0, 2.0, 0.5, "female"))
     assert f"│ {name} " in shown(Prediction("x", error=name))
 
 
 def test_the_table_survives_names_that_no_terminal_should_be_sent(shown: Callable[..., str]) -> None:
-    text = shown(Prediction("\udcff \x1b[31m \n.jpg", 1.0, 0.5, "female"))
+    text = shown(Prediction("\udcff \x1b[31m \n.jpg", 1.0, 2.0, 0.5, "female"))
     text.encode()  # lone surrogates would fail here, as they do at a terminal
     assert "\\udcff \\x1b[31m \\n.jpg" in text and "\x1b" not in text
 
@@ -144,6 +154,8 @@ def test_a_long_name_is_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch, show
     monkeypatch.setenv("COLUMNS", "60")
     name = "".join(f"{number:03}" for number in range(100))
     cells = [
-        line.split("│")[1].strip() for line in shown(Prediction(name, 1.0, 0.5, "female")).splitlines() if "│" in line
+        line.split("│")[1].strip()
+        for line in shown(Prediction(name, 1.0, 2.0, 0.5, "female")).splitlines()
+        if "│" in line
     ]
     assert "".join(cells) == name

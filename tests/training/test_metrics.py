@@ -33,6 +33,18 @@ def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -
     )
 
 
+def test_the_age_class_counts_only_where_there_are_classes() -> None:
+    assert StageMetrics("val").age_class is None
+    metrics = StageMetrics("val", classes=3)
+    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    assert metrics.age_class is not None
+    metrics.age_class.update(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2]))
+    assert metrics.compute()["val/age_class_acc"].item() == pytest.approx(3 / 4)
+    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    metrics.age_class.update(torch.tensor([0]), torch.tensor([0]))
+    assert metrics.compute()["val/age_class_acc"].item() == 1  # an epoch forgets the one before
+
+
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     metrics = StageMetrics("val")
     metrics.update(YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from agegender.training.callbacks import Checkpoint
@@ -387,7 +388,27 @@ def test_what_would_make_it_another_run_is_refused_and_nothing_of_the_run_is_tou
 def test_weights_that_mean_other_ages_are_refused(run_here: Run, trained_run: Path) -> None:
     outcome = run_here("train.py", *TINY, f"weights={trained_run}", "age.scale=10")
     assert outcome.code == 1
-    assert "age: {'name': 'mae', 'scale': 20.0, 'offset': 33.0} there" in outcome.err
+    assert "age: {'scale': 20.0, 'offset': 33.0, 'output': 'linear', 'name': 'mae'} there" in outcome.err
+
+
+def test_a_run_of_an_older_version_resumes_as_it_was_and_not_under_a_younger_setting(
+    run_here: Run, finished: Path
+) -> None:
+    config, younger = OmegaConf.load(finished / ".hydra/config.yaml"), ("feature_dropout", "gender_output")
+    for node, keys in ((config.model, younger), (config.age, ("output",)), (config.data, ("split",))):
+        for key in keys:
+            del node[key]
+    OmegaConf.save(config, finished / ".hydra/config.yaml")
+    checkpoint = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)
+    del checkpoint["state_dict"]["network.residual"]
+    torch.save(checkpoint, finished / "checkpoints/last.ckpt")
+
+    asked = ("train.py", "resume=run", "trainer.max_epochs=3")
+    changed = run_here(*asked, "model.feature_dropout=0.3")
+    assert changed.code == 1 and "model.feature_dropout was 0.0 and is 0.3" in changed.err
+    outcome = run_here(*asked)
+    assert outcome.code == 0, outcome.err
+    assert metrics_of(finished)["epochs"] == 3
 
 
 def test_images_per_second_counts_the_images_that_were_trained_on(run_here: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import pty
 import statistics
@@ -90,6 +91,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "images_per_second",
         "train_seconds",
         "data",
+        "split",
         "split_fingerprint",
         "images/train",
         "images/val",
@@ -119,7 +121,7 @@ def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_
     trained_run: Path,
 ) -> None:
     rows = rows_of(trained_run / "predictions.csv")
-    assert list(rows[0]) == ["path", "age", "age_pred", "gender", "p_female", "group"]
+    assert list(rows[0]) == ["path", "age", "age_pred", "age_std", "gender", "p_female", "group"]
     tested = [row for row in rows_of(trained_run / "index.csv") if row["split"] == "test"]
     assert sorted(Path(row["path"]).name for row in rows) == sorted(row["file"] for row in tested)
     for row in rows:
@@ -127,6 +129,8 @@ def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_
         age, gender, group = Path(row["path"]).name.split("_")[:3]
         assert (row["age"], row["gender"], row["group"]) == (age, gender, group)
     results = metrics_of(trained_run)
+    # one number per face states no spread of its own: it gets validation's root mean square error
+    assert {row["age_std"] for row in rows} == {f"{results['val/age_mse'] ** 0.5:.3f}"}
     errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
     assert sum(errors) / len(errors) == pytest.approx(results["test/age_mae"], abs=1e-3)
     assert sum(error <= 5 for error in errors) / len(errors) == pytest.approx(results["test/age_cs5"])
@@ -191,6 +195,9 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
         ("data.limit=60", "data.num_workers=1", "data.cache=none"),
         ("trainer=mixed", "trainer.accelerator=cpu"),
         ("trainer=debug",),
+        ("age=huber", "age.output=relu", "model.gender_output=sigmoid", "model.feature_dropout=0.2"),
+        ("age=dldl", "age.expectation=1.0"),
+        ("age=coral", "trainer=mixed", "trainer.accelerator=cpu"),
         ("loss.age=0.5", "trainer.gradient_clip_val=1.0"),
     ],
     ids=" ".join,
@@ -200,6 +207,50 @@ def test_the_options_train(run_here: Run, tmp_path: Path, change: tuple[str, ...
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     assert results["epochs"] == 2 and 0 < results["test/age_mae"] < 100
+
+
+def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_here: Run, tmp_path: Path) -> None:
+    classes = ("age=classes", "age.width=20", "monitor=val/age_class_acc", "mode=max")
+    outcome = run_here("train.py", *TINY, *classes, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["best_score"] == results["val/age_class_acc"] and 0 <= results["test/age_class_acc"] <= 1
+    assert "age class accuracy" in outcome.out
+    rows = rows_of(tmp_path / "run/predictions.csv")
+    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has a spread of its own
+    assert all(math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows)  # at least that of 20 years
+
+
+@pytest.mark.parametrize("name", ["gray_mae", "age_classes", "wide_heads", "rgb200_mse", "he_mse"])
+def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, tmp_path: Path, name: str) -> None:
+    drawn = ("data=synthetic", "data.generate.count=60", "data.generate.size=64", "trainer.log_every_n_steps=1")
+    outcome = run_here(
+        "train.py",
+        f"experiment={name}",
+        *drawn,
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "report=false",
+        "hydra.run.dir=run",
+    )
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["overrides"].startswith(f"experiment={name} ")
+    for figure in ("loss", "age_loss", "gender_loss"):
+        assert f"{results[f'test/{figure}']:.3f}" in outcome.out
+    assert results["test/loss"] == pytest.approx(results["test/age_loss"] + results["test/gender_loss"], rel=1e-4)
+    assert ("test/age_class_acc" in results) == (name == "age_classes")
+
+
+def test_the_random_split_chooses_its_epoch_on_its_test_faces_and_says_so(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "data.split=random", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
+    assert results["images/val"] == results["images/test"] == 24
+    assert "data.split=random: the test images choose the epoch" in outcome.out
+    assert "the test images chose the epoch" in outcome.out.split("epoch 2/2")[1]  # under the figures too
+    assert {row["split"] for row in rows_of(tmp_path / "run/index.csv")} == {"train", "val+test"}
 
 
 def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -> None:
@@ -219,6 +270,14 @@ def test_without_the_test_there_are_no_predictions_and_no_test_figures(run_here:
     assert not (tmp_path / "run/predictions.csv").exists()
     results = metrics_of(tmp_path / "run")
     assert "val/age_mae" in results and not any(key.startswith("test/") for key in results)
+
+
+def test_every_test_leaves_a_report_unless_told_not_to(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
+    outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert "run/report/report.html" in outcome.out
+    assert (tmp_path / "run/report/report.html").is_file() and (tmp_path / "run/report/report.json").is_file()
+    assert not (trained_run / "report").exists()  # made with report=false
 
 
 def test_last_ckpt_is_the_last_epoch_even_when_it_was_not_the_best(run_here: Run, tmp_path: Path) -> None:

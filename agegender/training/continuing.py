@@ -1,0 +1,105 @@
+"""What a run may take over from an older one: its weights, or all of it. Anything that doesn't fit is refused."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from agegender.checkpoint import load_checkpoint
+from agegender.cli import run_folder
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.errors import require
+from agegender.models.age import AGE_CODINGS
+from agegender.models.network import TRUNKS, AgeGenderNet
+from agegender.training.module import AgeGenderModule
+from agegender.training.results import flatten
+
+# What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
+_FREE_TO_RESUME = (
+    *("trainer.max_", "trainer.min_", "trainer.accelerator", "trainer.devices", "trainer.profiler", "trainer.log_"),
+    *("trainer.default_root_dir", "data.dir", "data.cache", "data.num_workers", "data.strict"),
+)
+# What says nothing about what a network's weights mean.
+_FREE_TO_LOAD = ("dropout", "feature_dropout", "conv_dropout", "weight_init")
+
+
+def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
+    """Loads a checkpoint's weights into a module whose network is the same.
+
+    Args:
+        module: Changed in place.
+        weights: The checkpoint, as `load_checkpoint` returns it.
+        source: Where it came from, for the message.
+
+    Raises:
+        AgeGenderError: The networks differ; names each difference.
+    """
+    theirs, ours = complete(weights["agegender"]["network"]), complete(module.hparams["network"])
+    names = sorted({*theirs, *ours} - {*_FREE_TO_LOAD})
+    different = [key for key in names if theirs.get(key) != ours.get(key)]
+    pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
+    require(not different, f"weights={source} don't fit this network ({pairs}); set data and model as they were")
+    module.network.load_state_dict(weights["network"])
+
+
+def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path) -> None:
+    """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them.
+
+    Args:
+        config: The settings now.
+        module: Built from them.
+        checkpoint: Of the run to continue, in its folder, where its own settings lie.
+
+    Raises:
+        AgeGenderError: Names each difference.
+    """
+    run = run_folder(checkpoint)
+    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "seed", "monitor")
+    before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
+    # A setting that is younger than the run had its default's meaning then.
+    before = {key: value for key, value in _defaults_by_key(config).items() if key in now} | before
+    names = sorted(key for key in {*before, *now} if not key.startswith(_FREE_TO_RESUME))
+    changed = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in names if before.get(key) != now.get(key)]
+    split = (load_checkpoint(checkpoint)["hyper_parameters"]["split"] or {}).get("fingerprint")
+    if split != module.hparams["split"]["fingerprint"]:
+        changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
+    require(
+        not changed,
+        f"resume={run} continues a run as it was, but {'; '.join(changed)}. Put it back, or start a new run from its "
+        "weights with weights=...",
+    )
+
+
+def complete(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a network's settings with every default filled in, so that those of two versions can be compared."""
+    age = dict(network["age"])
+    known = _defaults(AgeGenderNet) | _defaults(TRUNKS[network.get("trunk", "conv_stack")]) | dict(network)
+    return known | {"age": _defaults(AGE_CODINGS[age["name"]]) | age}
+
+
+def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
+    model = _defaults(AgeGenderNet) | _defaults(TRUNKS[config.model.trunk])
+    age = _defaults(AGE_CODINGS[config.age.name])
+    return flatten({"data": _defaults(AgeGenderDataModule), "model": model, "age": age})
+
+
+def _defaults(called: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(called).parameters.values()
+    values = {item.name: item.default for item in parameters if item.default is not item.empty}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _saved(run: Path) -> DictConfig:
+    saved = OmegaConf.load(run / ".hydra" / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    return saved
+
+
+def _flat(groups: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings by dotted key, interpolations (`${optim.lr}`) left as they are written."""
+    plain: Any = OmegaConf.to_container(OmegaConf.create(groups), resolve=False)
+    return flatten(plain)
