@@ -21,8 +21,19 @@ from PIL import Image
 from agegender.data.drawing.cartoon import draw_face
 from agegender.errors import AgeGenderError
 
-__all__ = ["IGNORED", "NESTED", "ODD_READABLE", "QUARANTINED", "VERSION", "draw_face", "duplicates", "generate_faces"]
+__all__ = [
+    "DRAWN",
+    "IGNORED",
+    "NESTED",
+    "ODD_READABLE",
+    "QUARANTINED",
+    "VERSION",
+    "draw_face",
+    "duplicates",
+    "generate_faces",
+]
 
+DRAWN = "drawn faces (the figures say nothing about real people)"  # what a run's results say of their data
 VERSION = 1  # goes up when the same seed draws other pictures
 MAX_COUNT = 1_000_000  # odd files draw from the indices after these
 

@@ -29,7 +29,7 @@ class Prediction:
         age: Years.
         age_std: Standard deviation of the age's error in years, as the model states it; None if it states none.
         p_female: Probability of the data set's label `female`.
-        gender: `female` if `p_female` is at least one half, else `male`.
+        gender: `female` if `p_female` is above one half, else `male`, as the accuracy counts it.
         error: Why there is no answer.
     """
 
@@ -99,7 +99,7 @@ class Predictor:
             else:
                 age, std, p_female = next(answers)
                 known = std if math.isfinite(std) else None
-                yield Prediction(name, age, known, p_female, self.labels[int(p_female >= 0.5)])
+                yield Prediction(name, age, known, p_female, self.labels[int(p_female > 0.5)])
 
     def _forward(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         network = self.network

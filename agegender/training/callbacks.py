@@ -201,4 +201,4 @@ class PredictionsCsv(Callback):
                 path = self.index.folder / self.index.names[row]
                 truth = self.index.age[row], self.index.gender[row], self.index.group[row]
                 spread = f"{std:.3f}" if math.isfinite(std) else ""
-                writer.writerow([path, truth[0], f"{age:.3f}", spread, truth[1], f"{p_female:.5f}", truth[2]])
+                writer.writerow([path, truth[0], f"{age:.3f}", spread, truth[1], f"{p_female:.9g}", truth[2]])

@@ -51,7 +51,7 @@ class Pictures(Callback):
         pictures = {
             "val/faces": face_grid(dataset, answers, self.faces),
             "val/age_true_vs_predicted": age_scatter(age, answers["age_pred"]),
-            "val/gender_confusion": confusion_matrix(gender, answers["p_female"] >= 0.5),
+            "val/gender_confusion": confusion_matrix(gender, answers["p_female"] > 0.5),
         }
         for writer in writers:
             for name, picture in pictures.items():
@@ -84,7 +84,7 @@ def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int
         left, top = place % columns * cell, place // columns * (cell + caption)
         sheet.paste(face.resize((side, side)).convert("RGB"), (left + 2, top + 2))
         truth = f"{index.age[row]} {LETTERS[index.gender[row]]}"
-        answer = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] >= 0.5)]}"
+        answer = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] > 0.5)]}"
         middle = (left + cell // 2, top + cell + caption // 2)
         draw.text(middle, f"{truth} -> {answer}", INK, _font(14), anchor="mm")
     return sheet

@@ -19,11 +19,11 @@ from rich.table import Table
 
 import agegender
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.synthetic import DRAWN
 from agegender.files import write_whole
 from agegender.training.module import AgeGenderModule
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
-DRAWN = "drawn faces (the figures say nothing about real people)"
 _ROWS = {
     "loss": ("loss", "{:.3f}"),
     "age_loss": ("age loss", "{:.3f}"),

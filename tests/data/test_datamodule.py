@@ -125,7 +125,7 @@ def test_the_random_split_validates_on_its_test_faces_and_says_that_its_figures_
     assert len(random.split("train")) == 96 and len(random.split("test")) == 24  # 80 and 20 % of 120
     assert random.index.fingerprint != honest.index.fingerprint
     assert random.split_settings["split"] == "random"
-    assert [record.message for record in caplog.records if "flattered" in record.message][0].startswith(
+    assert next(record.message for record in caplog.records if "flattered" in record.message).startswith(
         "data.split=random: the test images choose the epoch"
     )
 

@@ -127,7 +127,7 @@ def test_gender_is_the_likelier_of_the_checkpoints_labels(
         for prediction in each.predict(paths):
             assert prediction.p_female is not None
             assert 0 <= prediction.p_female <= 1
-            assert prediction.gender == ("female" if prediction.p_female >= 0.5 else "male")
+            assert prediction.gender == ("female" if prediction.p_female > 0.5 else "male")
             given_genders.add(prediction.gender)
     assert given_genders == {"female", "male"}, "only one was ever answered: this would prove little"
 

@@ -134,7 +134,7 @@ def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_
     errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
     assert sum(errors) / len(errors) == pytest.approx(results["test/age_mae"], abs=1e-3)
     assert sum(error <= 5 for error in errors) / len(errors) == pytest.approx(results["test/age_cs5"])
-    right = [(float(row["p_female"]) >= 0.5) == (row["gender"] == "1") for row in rows]
+    right = [(float(row["p_female"]) > 0.5) == (row["gender"] == "1") for row in rows]
     assert sum(right) / len(right) == pytest.approx(results["test/gender_acc"])
 
 

@@ -1,0 +1,190 @@
+"""The page about a data set: its figures in tables, plots, faces and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agegender.data.index import GROUPS, FaceIndex
+from agegender.evaluation.data_figures import EXTREMES, MEASURED_SIDE, DataSummary, worst_first
+from agegender.evaluation.data_plots import (
+    Album,
+    plot_age_by_group,
+    plot_ages,
+    plot_counts,
+    plot_measure,
+    plot_split_ages,
+)
+from agegender.evaluation.measures import AGE_BANDS
+from agegender.evaluation.page import Card, Page, Plot, Section, Table
+
+SIDE = 112  # pixels a side of a face on the page
+SHOWN_GROUPS = 24  # duplicate groups side by side
+SHOWN_COPIES = 8  # ... and faces of each: a folder may hold one picture a thousand times
+SHOWN_NAMES = 200  # rows of the quarantine's table
+
+ABOUT_LIGHT = {
+    "brightness": "The mean grey level, from 0 (black) to 255 (white); skin and background count too",
+    "contrast": "The standard deviation of the grey levels, 0 for a blank picture",
+    "sharpness": "The variance of the Laplacian (Pech-Pacheco et al. 2000), high for many edges and low for a blur",
+}
+NOTES = (
+    "Gender is the data set's binary label, assigned by others from appearance: it says nothing about how a person "
+    "identifies. Groups are in the data set's own words. Ages are largely estimates.",
+    "UTKFace's pictures and labels are for non-commercial research. This page contains the pictures: it is not to be "
+    "published.",
+)
+DRAWN = "These faces are drawn, and their labels drawn by lot: nothing on this page says anything about real people."
+
+
+def build_data_page(found: DataSummary, album: Album, sample: Sequence[int], *, drawn: bool) -> Page:
+    """Returns the page.
+
+    Args:
+        found: What there is.
+        album: Its faces.
+        sample: Places in the index of the faces to show as a sample, in that order.
+        drawn: Whether the faces are drawn ones.
+    """
+    return Page(
+        "What is in the data",
+        _facts(found.figures),
+        _sections(found, album, sample),
+        (DRAWN, *NOTES) if drawn else NOTES,
+    )
+
+
+def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    faces, copies = figures["faces"], figures["copies"]["all"]
+    age = faces["age"]
+    disagreeing = f"{copies['disagree_on_age']:,} disagree on age, {copies['disagree_on_gender']:,} on gender"
+    return [
+        ("folder", figures["folder"]),
+        ("images", f"{faces['images']:,}"),
+        ("quarantined", f"{figures['quarantined']['files']:,}"),
+        ("duplicate groups", f"{copies['groups']:,}, of {copies['files']:,} files; {disagreeing}"),
+        ("split", figures["split"]["fingerprint"]),
+        ("ages", f"{age['min']:.0f} to {age['max']:.0f} years, mean {age['mean']:.1f}, median {age['median']:g}"),
+        ("female", _share(faces["gender"]["female"], faces["images"])),
+    ]
+
+
+def _sections(found: DataSummary, album: Album, sample: Sequence[int]) -> list[Section]:
+    index, figures = found.index, found.figures
+    light = [_light(found, album, plot_measure(name, found.measured[name])) for name in ABOUT_LIGHT]
+    drawn = f"{len(sample)} faces drawn at random, from the youngest to the oldest; the same as in plots/samples.png."
+    return [
+        Section("Ages", plots=plot_ages(index)),
+        Section("Genders and groups", tables=[_label_table(figures)], plots=plot_counts(index)),
+        Section("Age by group", plots=[plot_age_by_group(index)]),
+        Section("Sample", drawn, faces=[[album.card(row) for row in sample]]),
+        _quarantine(index, figures["quarantined"]),
+        _copies(found, album),
+        *light,
+        _split(found, plot_split_ages(index, found.rows)),
+    ]
+
+
+def _label_table(figures: Mapping[str, Any]) -> Table:
+    parts = {**figures["by_gender"], **figures["by_group"], "all": figures["faces"]}
+    rows = [
+        [name, *_size(part, figures["faces"]), _share(part["gender"]["female"], part["images"]), *_centre(part["age"])]
+        for name, part in parts.items()
+    ]
+    return Table(("", "images", "share", "female", "mean age", "median age"), rows)
+
+
+def _quarantine(index: FaceIndex, figures: Mapping[str, Any]) -> Section:
+    if not index.quarantine:
+        return Section("Quarantine", "Nothing was quarantined: every name can be read, and every file decodes whole.")
+    names = sorted(index.quarantine.items())
+    text = f"{len(names):,} names in the folder were not taken."
+    if len(names) > SHOWN_NAMES:
+        text += (
+            f" The first {SHOWN_NAMES} are listed, {len(names) - SHOWN_NAMES:,} more are not; quarantine.csv has all."
+        )
+    reasons = Table(("reason", "names"), [[reason, f"{count:,}"] for reason, count in figures["reasons"].items()])
+    return Section("Quarantine", text, tables=[reasons, Table(("name", "reason"), names[:SHOWN_NAMES])])
+
+
+def _copies(found: DataSummary, album: Album) -> Section:
+    if not found.copies:
+        return Section("Copies", f"No copies were found (data.duplicates={found.figures['split']['duplicates']}).")
+    index, rows = found.index, []
+    shown = worst_first(found.copies, SHOWN_GROUPS)
+    for one in shown:
+        cards = [
+            album.card(row, index.split[row], f"sha256 {index.digests[row][:8]}") for row in one.rows[:SHOWN_COPIES]
+        ]
+        more = len(one.rows) - len(cards)
+        rows.append(cards + ([Card("", (f"and {more:,} more",))] if more else []))
+    text = (
+        "Files that show one photograph. Exact: all files of the group hold the same bytes; near: not all do. "
+        f"{len(shown)} of {len(found.copies):,} groups are shown, those that disagree first: on gender, then on age, "
+        "each by the years between their ages. index.csv lists all groups."
+    )
+    columns = ("groups", "files", "disagree_on_age", "disagree_on_gender", "disagree_on_group")
+    table = Table(
+        ("copies", *(column.replace("_", " ") for column in columns), "mean years apart", "median", "most"),
+        [
+            [kind, *(f"{part[column]:,}" for column in columns)]
+            + [_number(part["years_apart"][name]) for name in ("mean", "median", "max")]
+            for kind, part in found.figures["copies"].items()
+        ],
+        caption="Years apart: a group's highest age less its lowest.",
+    )
+    return Section("Copies", text, tables=[table], faces=rows)
+
+
+def _light(found: DataSummary, album: Album, plot: Plot) -> Section:
+    name = plot.name
+    kinds = [kind for kind in EXTREMES if kind.measure == name]
+    text = (
+        f"{ABOUT_LIGHT[name]}. Measured on the central square at {MEASURED_SIDE} x {MEASURED_SIDE} grey pixels. Below: "
+    )
+    values = found.measured[name]
+    return Section(
+        name.capitalize(),
+        text + ", then ".join(f"the {kind.name}" for kind in kinds) + ".",
+        plots=[plot],
+        faces=[[album.card(row, f"{name} {values[row]:.1f}") for row in found.extremes[kind.name]] for kind in kinds],
+    )
+
+
+def _split(found: DataSummary, plot: Plot) -> Section:
+    split = found.figures["split"]
+    sides = {**split["sides"], "all": split["all"]}
+    text = f"{split['straddling_groups']:,} of {len(found.copies):,} duplicate groups lie on more than one side."
+    if split["split"] == "random":
+        text += " Under data.split=random the validation images are the test images."
+    if split["limit"] is not None:
+        text += f" The sides hold what data.limit={split['limit']} leaves of them."
+    balance = [
+        [side, *_size(part, sides["all"]), *_centre(part["age"])]
+        + [_share(count, part["images"]) for count in (part["gender"]["female"], *part["group"].values())]
+        for side, part in sides.items()
+    ]
+    bands = [
+        [side, *(_share(count, part["images"]) for count in part["age_band"].values())] for side, part in sides.items()
+    ]
+    tables = [
+        Table(("split", "images", "share", "mean age", "median age", "female", *GROUPS), balance),
+        Table(("split", *AGE_BANDS), bands, caption="Share of each split's images by age in years."),
+    ]
+    return Section("Split", text, tables=tables, plots=[plot])
+
+
+def _size(part: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
+    return [f"{part['images']:,}", _share(part["images"], whole["images"])]
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / total:.1f} %" if total else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _centre(age: Mapping[str, float | None]) -> list[str]:
+    return [_number(age["mean"]), _number(age["median"])]

@@ -1,0 +1,175 @@
+"""The plots of the page about the data: ages, genders, groups, the split, the light, and a sheet of faces."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.ticker import ScalarFormatter
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from agegender.data.cache import DecodedPixels
+from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.split import SPLITS
+from agegender.evaluation.data_figures import GENDERS
+from agegender.evaluation.page import Card, Plot, face_uri
+from agegender.evaluation.plotting import BLUE, COLOURS, GENDER_COLOURS, GREY, new_plot, to_png
+
+YEARS = 5  # width of a bar where ages are compared; single years would hide the comparison behind rounded ages
+INK = (33, 37, 41)
+
+
+def plot_ages(index: FaceIndex) -> list[Plot]:
+    """Draws the histogram of ages, overall and by gender."""
+    return [_all_ages(index.age), _ages_by_gender(index)]
+
+
+def plot_counts(index: FaceIndex) -> list[Plot]:
+    """Draws how many images each gender and each group has."""
+    return [_gender_counts(index), _group_counts(index)]
+
+
+def _all_ages(age: NDArray[np.int16]) -> Plot:
+    figure, axes = new_plot(width=7.2)
+    axes.hist(age, bins=(np.arange(age.min(), age.max() + 2) - 0.5).tolist(), color=BLUE)
+    axes.axvline(float(np.median(age)), color=GREY, linestyle="--", label=f"median {np.median(age):g}")
+    axes.set(xlabel="age, years", ylabel="images")
+    axes.legend(frameon=False)
+    return Plot(
+        "ages", "Images by age, one bar a year. Where round ages stand out, ages were estimated.", to_png(figure)
+    )
+
+
+def _ages_by_gender(index: FaceIndex) -> Plot:
+    figure, axes = new_plot(width=7.2)
+    parts = [index.age[index.gender == code] for code in range(len(GENDERS))]
+    axes.hist(parts, bins=_age_bins(index.age), color=GENDER_COLOURS, label=GENDERS)
+    axes.set(xlabel="age, years", ylabel="images")
+    axes.legend(frameon=False)
+    return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years a pair of bars.", to_png(figure))
+
+
+def _age_bins(age: NDArray[np.int16]) -> list[float]:
+    return list(range(int(age.min()) // YEARS * YEARS, int(age.max()) + YEARS + 1, YEARS))
+
+
+def _gender_counts(index: FaceIndex) -> Plot:
+    figure, axes = new_plot(height=2.2)
+    counts = [int(np.sum(index.gender == code)) for code in range(len(GENDERS))]
+    bars = axes.barh(GENDERS, counts, color=GENDER_COLOURS)
+    axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel="images")
+    return Plot("gender_counts", "Images by gender label.", to_png(figure))
+
+
+def _group_counts(index: FaceIndex) -> Plot:
+    figure, axes = new_plot(height=3.0)
+    left = np.zeros(len(GROUPS), dtype=np.int64)
+    for code, (name, colour) in enumerate(zip(GENDERS, GENDER_COLOURS, strict=True)):
+        counts = np.bincount(index.group[index.gender == code], minlength=len(GROUPS))
+        bars = axes.barh(GROUPS, counts, left=left, color=colour, label=name)
+        left += counts
+    axes.bar_label(bars, [f"{count:,}" for count in left], padding=3)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel="images")
+    axes.legend(frameon=False)
+    return Plot("group_counts", "Images by group, in the data set's own words, and gender label.", to_png(figure))
+
+
+def plot_age_by_group(index: FaceIndex) -> Plot:
+    """Draws one box of ages for each group; none for a group without faces."""
+    figure, axes = new_plot(width=7.2)
+    ages = [index.age[index.group == code] for code in range(len(GROUPS))]
+    axes.boxplot(
+        ages,
+        whis=(5, 95),
+        showfliers=False,  # thousands of points on one another
+        showmeans=True,
+        patch_artist=True,
+        widths=0.6,
+        boxprops={"facecolor": "#d0ebff", "edgecolor": BLUE},
+        medianprops={"color": BLUE, "linewidth": 2},
+        meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": BLUE},
+    )
+    names = [f"{name}\n{len(age):,}" for name, age in zip(GROUPS, ages, strict=True)]
+    axes.set_xticks(range(1, len(names) + 1), names)
+    axes.set(ylabel="age, years")
+    caption = "Age by group: median (line), mean (ring), middle half (box), 5th to 95th percentile (whiskers)."
+    return Plot("age_by_group", caption, to_png(figure))
+
+
+def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> Plot:
+    """Draws the age distribution of each side of the split over the others.
+
+    Args:
+        index: All faces.
+        rows: Side of the split -> places of its faces.
+    """
+    figure, axes = new_plot(width=7.2)
+    for side, colour in zip(SPLITS, COLOURS, strict=False):
+        age = index.age[rows[side]]
+        weights = np.full(len(age), 100 / max(len(age), 1))
+        axes.hist(
+            age, bins=_age_bins(index.age), weights=weights, histtype="step", color=colour, label=side, linewidth=1.5
+        )
+    axes.set(xlabel="age, years", ylabel="share of the split's images, %")
+    axes.legend(frameon=False)
+    return Plot("split_ages", "Ages in each split; the lines of a balanced one lie on one another.", to_png(figure))
+
+
+def plot_measure(name: str, values: NDArray[np.float64]) -> Plot:
+    """Draws the histogram of one measure, `brightness`, `contrast` or `sharpness`; the last on a logarithmic axis."""
+    figure, axes = new_plot(height=3.0)
+    logarithmic = name == "sharpness"
+    if logarithmic:
+        values = np.maximum(values, 1)  # blank pictures have none; 1 is far below any photograph
+        axes.hist(values, bins=np.geomspace(values.min() * 0.99, values.max() * 1.01, 60).tolist(), color=BLUE)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.hist(values, bins=np.linspace(0, 256 if name == "brightness" else 128, 65).tolist(), color=BLUE)
+    axes.set(xlabel="sharpness (logarithmic)" if logarithmic else f"{name}, grey levels", ylabel="images")
+    return Plot(name, f"Images by {name}.", to_png(figure))
+
+
+class Album:
+    """The faces of an index as people look at them: the central square of each, in colour, with its labels."""
+
+    def __init__(self, index: FaceIndex, side: int = 112):
+        """Reads nothing yet; `side` is the faces' size in pixels."""
+        self.index, self.side = index, side
+        self._pixels = DecodedPixels(index.folder, index.names, side, grayscale=False)
+
+    def picture(self, row: int) -> Image.Image:
+        """Returns the face at this place in the index, in RGB.
+
+        Raises:
+            AgeGenderError: The file became unreadable since it was indexed.
+        """
+        return Image.fromarray(self._pixels.read(np.array([row]))[0])
+
+    def label(self, row: int) -> str:
+        """Returns its age in years, gender and group."""
+        return f"{self.index.age[row]} {GENDERS[self.index.gender[row]]} {GROUPS[self.index.group[row]]}"
+
+    def card(self, row: int, *lines: str) -> Card:
+        """Returns the face with its labels and these lines, and its file name as the title."""
+        return Card(face_uri(self.picture(row), self.side), (self.label(row), *lines), title=self.index.names[row])
+
+    def sheet(self, rows: Sequence[int], columns: int = 8) -> bytes:
+        """Draws the faces with their labels in rows of `columns`, and returns the PNG's bytes."""
+        cell, caption, columns = self.side + 8, 20, min(columns, len(rows))
+        sheet = Image.new("RGB", (columns * cell, -(-len(rows) // columns) * (cell + caption)), "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+        for place, row in enumerate(rows):
+            left, top = place % columns * cell, place // columns * (cell + caption)
+            sheet.paste(self.picture(row), (left + 4, top + 4))
+            draw.text((left + cell // 2, top + cell + caption // 2 - 2), self.label(row), INK, font, anchor="mm")
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        return buffer.getvalue()

@@ -1,0 +1,202 @@
+"""Everything that a report says about one run in numbers: counted once, for the page and for `report.json` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.data.index import GROUPS
+from agegender.evaluation.bootstrap import Estimate, estimates, resample
+from agegender.evaluation.calibration import Reliability, Spread, covered, reliability, spread, weighted_ece
+from agegender.evaluation.measures import (
+    AGE_BANDS,
+    Floats,
+    Integers,
+    Roc,
+    age_bands,
+    confusion,
+    cumulative_score,
+    roc,
+    says_female,
+    weighted_auroc,
+    weighted_means,
+)
+from agegender.evaluation.run_files import Answers
+
+HEADLINE = ("age_mae", "age_cs5", "gender_acc", "gender_auroc", "gender_ece")
+GENDERS = ("male", "female")
+# The parts of the test images that are looked at one by one, by the kind of division, and what people call that.
+PARTS = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
+KINDS = {"age": "age band", "gender": "gender", "group": "group"}
+YEARS = tuple(range(21))  # of the CS@k curve
+FEW = 20  # images, below which an interval is rough
+_COVERAGE = 0.8
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The errors of one part of the test images: an age band, a gender, a group."""
+
+    name: str
+    images: int
+    mean_age: float
+    age_mae: Estimate
+    age_bias: float
+    age_cs5: float
+    gender_acc: Estimate
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Images to look at, as places in the run's answers `[k]`."""
+
+    largest_age_errors: Integers
+    wrong_genders: Integers
+    random: Integers
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers of one run.
+
+    Attributes:
+        images: Number of test images.
+        clusters: Number of photographs among them, which is what is resampled.
+        headline: Each of `HEADLINE` with its interval; ages in years, shares from 0 to 1.
+        slices: By the kinds of `PARTS`; parts without an image are left out.
+        cumulative_score: `[k]`, CS@k for k in `YEARS`.
+        roc: None if only one gender was tested.
+        confusion: `[2, 2]`, true gender by answer.
+        reliability: Of `p_female`.
+        spread: Of the ages; None if the run states none.
+        coverage: The share of true ages in the central 80 % intervals, with its interval; None likewise.
+        cases: The images whose faces are shown.
+        samples: `[resamples, k]`, the headline figures of each resample.
+    """
+
+    images: int
+    clusters: int
+    headline: dict[str, Estimate]
+    slices: dict[str, list[Slice]]
+    cumulative_score: Floats
+    roc: Roc | None
+    confusion: Integers
+    reliability: Reliability
+    spread: Spread | None
+    coverage: Estimate | None
+    cases: Cases
+    samples: Floats
+
+
+def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings:
+    """Counts everything, with bootstrap intervals.
+
+    Args:
+        answers: At least one.
+        resamples: Of the bootstrap.
+        faces: How many images each row of cases holds at most.
+        seed: Of the resamples and of the random cases.
+    """
+    errors, parts = np.abs(answers.age_pred - answers.age), _parts(answers)
+    found, samples = _estimate(answers, parts, resamples, seed)
+    headline, (coverage, *rest) = found[: len(HEADLINE)], found[len(HEADLINE) :]
+    of_parts = iter(rest)
+    return Findings(
+        images=len(errors),
+        clusters=int(answers.clusters.max()) + 1,
+        headline=dict(zip(HEADLINE, headline, strict=True)),
+        slices={
+            kind: [_slice(answers, name, part, next(of_parts), next(of_parts)) for name, part in named.items()]
+            for kind, named in parts.items()
+        },
+        cumulative_score=cumulative_score(errors, YEARS),
+        roc=roc(answers.p_female, answers.gender),
+        confusion=confusion(answers.gender, says_female(answers.p_female)),
+        reliability=reliability(answers.p_female, answers.gender),
+        spread=spread(errors, answers.age_std),
+        coverage=coverage if np.isfinite(answers.age_std).any() else None,
+        cases=_cases(answers, faces, seed),
+        samples=samples[:, : len(HEADLINE)],
+    )
+
+
+_Parts = dict[str, dict[str, NDArray[np.bool_]]]
+
+
+def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
+    """Returns the headline figures, the coverage, and the age MAE and gender accuracy of each part; and all samples."""
+    errors, stated = np.abs(answers.age_pred - answers.age), np.isfinite(answers.age_std)
+    right = (says_female(answers.p_female) == answers.gender).astype(np.float64)
+    inside = covered(errors, np.where(stated, answers.age_std, 0.0), _COVERAGE)
+    everyone = np.ones(len(errors), dtype=bool)
+    # Everything that is a mean over some images is counted in one product of matrices; see `weighted_means`.
+    columns = [(errors, everyone), ((errors <= 5).astype(np.float64), everyone), (right, everyone), (inside, stated)]
+    columns += [(values, part) for named in parts.values() for part in named.values() for values in (errors, right)]
+    values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
+
+    def statistics(weights: Floats) -> Floats:
+        means = weighted_means(weights, values, within)
+        others = [by(weights, answers.p_female, answers.gender) for by in (weighted_auroc, weighted_ece)]
+        return np.column_stack([means[:, :3], *others, means[:, 3:]])  # in the order of `HEADLINE`
+
+    samples = resample(statistics, answers.clusters, resamples, seed)
+    return estimates(statistics(np.ones((1, len(errors))))[0], samples), samples
+
+
+def _parts(answers: Answers) -> _Parts:
+    """Returns which images belong to which part, by kind; parts without an image are left out."""
+    places = {"age": age_bands(answers.age), "gender": answers.gender, "group": answers.group}
+    return {
+        kind: {name: place == i for i, name in enumerate(PARTS[kind]) if (place == i).any()}
+        for kind, place in places.items()
+    }
+
+
+def _slice(answers: Answers, name: str, part: NDArray[np.bool_], mae: Estimate, accuracy: Estimate) -> Slice:
+    age, errors = answers.age[part], (answers.age_pred - answers.age)[part]
+    return Slice(
+        name=name,
+        images=len(age),
+        mean_age=float(age.mean()),
+        age_mae=mae,
+        age_bias=float(errors.mean()),
+        age_cs5=float((np.abs(errors) <= 5).mean()),
+        gender_acc=accuracy,
+    )
+
+
+def _cases(answers: Answers, faces: int, seed: int) -> Cases:
+    errors = np.abs(answers.age_pred - answers.age)
+    wrong = np.flatnonzero(says_female(answers.p_female) != answers.gender)
+    surest = wrong[np.argsort(-np.abs(answers.p_female[wrong] - 0.5), kind="stable")]
+    drawn = np.random.default_rng(seed).permutation(len(errors))[:faces]
+    return Cases(
+        largest_age_errors=np.argsort(-errors, kind="stable")[:faces],
+        wrong_genders=surest[:faces],
+        random=drawn[np.argsort(answers.age[drawn], kind="stable")],
+    )
+
+
+def paired_difference(first: Findings, second: Findings) -> dict[str, Estimate]:
+    """Returns second minus first of each headline figure; both must come from the same images, clusters and seed."""
+    values = np.array([second.headline[name].value - first.headline[name].value for name in HEADLINE])
+    return dict(zip(HEADLINE, estimates(values, second.samples - first.samples), strict=True))
+
+
+def plain(value: Any) -> Any:
+    """Turns findings into what JSON can hold; what is not a number becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

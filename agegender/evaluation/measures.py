@@ -1,0 +1,119 @@
+"""What is counted from a run's answers: ages, genders, and which picture belongs to which part of the data.
+
+Pure NumPy. A measure whose uncertainty is asked for takes `weights` `[b, n]`, how often each of `n` images counts in
+each of `b` resamples (see `bootstrap.py`), and gives one value per resample. Weights of one give the measure itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_BAND_STARTS = (0, 3, *range(10, 80, 10))
+AGE_BANDS = (*(f"{low}-{high - 1}" for low, high in itertools.pairwise(_BAND_STARTS)), "70+")
+THRESHOLD = 0.5
+
+
+def age_bands(age: NDArray[Any]) -> Integers:
+    """Returns each age's place in `AGE_BANDS`; ages `[n]` in years, from 0."""
+    return np.asarray(np.digitize(age, _BAND_STARTS[1:]), dtype=np.int64)
+
+
+def says_female(p_female: Floats) -> NDArray[np.bool_]:
+    """Tells which answers are "female": above the threshold, not at it, as in the run's own accuracy."""
+    return p_female > THRESHOLD
+
+
+def weighted_means(weights: Floats, values: Floats, within: NDArray[np.bool_]) -> Floats:
+    """Returns the mean of each column over the images that belong to it.
+
+    Args:
+        weights: `[b, n]`, how often each image counts.
+        values: `[n, k]`.
+        within: `[n, k]`, which images belong to which column.
+
+    Returns:
+        `[b, k]`; NaN where no image counts.
+    """
+    return divide(weights @ np.where(within, values, 0.0), weights @ within.astype(np.float64))
+
+
+def divide(above: Floats, below: Floats) -> Floats:
+    """Divides; NaN instead of a warning where there is nothing to divide by."""
+    quotient = np.full(np.broadcast(above, below).shape, np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient
+
+
+def weighted_auroc(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
+    """Returns the exact area under the ROC curve: the chance that a female image gets the higher `p_female`.
+
+    Counted from ranks, as the Mann-Whitney statistic, ties counting half (Hanley and McNeil, Radiology 1982).
+
+    Args:
+        weights: `[b, n]`, how often each image counts.
+        p_female: `[n]`.
+        gender: `[n]`, 0 = male, 1 = female.
+
+    Returns:
+        `[b]`; NaN where only one gender counts.
+    """
+    male, female = np.flatnonzero(gender == 0), np.flatnonzero(gender == 1)
+    male = male[np.argsort(p_female[male], kind="stable")]
+    below = np.zeros((len(weights), len(male) + 1))  # weight of the first i men, ascending
+    np.cumsum(weights[:, male], axis=1, out=below[:, 1:])
+    lower = np.searchsorted(p_female[male], p_female[female], side="left")
+    upper = np.searchsorted(p_female[male], p_female[female], side="right")
+    won = (weights[:, female] * (below[:, lower] + below[:, upper])).sum(1) / 2
+    return divide(won, weights[:, female].sum(1) * below[:, -1])
+
+
+def cumulative_score(errors: Floats, years: Sequence[float]) -> Floats:
+    """Returns the share of absolute errors `[n]` of at most k years, for each k (CS@k; Geng et al., TPAMI 2007)."""
+    return np.array([(errors <= limit).mean() for limit in years])
+
+
+def confusion(gender: Integers, female: NDArray[np.bool_]) -> Integers:
+    """Counts true genders (rows: male, female) by answers (columns likewise): `[2, 2]`."""
+    counts = np.bincount(gender * 2 + female, minlength=4)
+    return counts.reshape(2, 2).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The corners of the ROC curve, from (0, 0) to (1, 1), and the point at which answers change.
+
+    Attributes:
+        false_female: `[k]`, share of the male images above a threshold that falls from point to point.
+        true_female: `[k]`, share of the female images above it.
+        at_threshold: Both shares at a threshold of 0.5.
+    """
+
+    false_female: Floats
+    true_female: Floats
+    at_threshold: tuple[float, float]
+
+
+def roc(p_female: Floats, gender: Integers) -> Roc | None:
+    """Returns the ROC curve of "female" (Fawcett, Pattern Recognition Letters 2006); None if a gender is missing."""
+    women = int(gender.sum())
+    men = len(gender) - women
+    if not women or not men:
+        return None
+    order = np.argsort(-p_female, kind="stable")
+    last_of_level = np.flatnonzero(np.diff(p_female[order], append=-1.0))  # images of one p_female pass together
+    true = np.concatenate([[0], np.cumsum(gender[order])[last_of_level]])
+    false = np.concatenate([[0], last_of_level + 1]) - true
+    # A point on the straight line between its neighbours draws nothing.
+    turn = np.diff(true[1:]) * np.diff(false[:-1]) != np.diff(true[:-1]) * np.diff(false[1:])
+    kept = np.concatenate([[True], turn, [True]])
+    counts = confusion(gender, says_female(p_female))
+    return Roc(false[kept] / men, true[kept] / women, (counts[0, 1] / men, counts[1, 1] / women))

@@ -1,0 +1,55 @@
+"""What a test report says about a run beside its figures: where it comes from, and what must not be read into it."""
+
+from __future__ import annotations
+
+from agegender.data.synthetic import DRAWN
+from agegender.evaluation.comparison import Report
+from agegender.evaluation.findings import Findings
+from agegender.evaluation.run_files import Run
+
+_NOTES = (
+    "UTKFace, and any figure and weights that come from it, is for non-commercial research.",
+    "Gender is the data set's binary label, given by others from appearance; ages are largely estimates.",
+    "This page holds pictures of the data set: don't publish it.",
+)
+
+
+def run_name(label: str) -> str:
+    """Returns how a sentence begins that is about the run of this label."""
+    return f"Run {label}" if label else "This run"
+
+
+def facts_of(run: Run, findings: Findings) -> dict[str, str]:
+    """Returns what is known about a run, by name; what is not known is left out."""
+    results, known = run.results, run.answers.clustered
+    photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
+    epochs = f"{results.get('epochs')}"
+    if results.get("best_epoch"):
+        epochs += f"; epoch {results['best_epoch']} chosen by validation"
+    facts = {
+        "run": run.folder,
+        "data": results.get("data"),
+        "split": " ".join(str(results[name]) for name in ("split", "split_fingerprint") if results.get(name)) or None,
+        "test images": f"{findings.images:,}{photographs}",
+        "epochs": epochs if results.get("epochs") else None,
+        "settings": results.get("overrides") or None,
+        "parameters": f"{results['parameters']:,}" if "parameters" in results else None,
+        "hardware": results.get("hardware"),
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def notes_of(report: Report) -> list[str]:
+    """Returns the lines at the page's end: what its figures don't say."""
+    notes = []
+    if any(run.results.get("data") == DRAWN for run in report.runs.values()):
+        notes.append("The faces are drawn: nothing here says anything about real people.")
+    for label, run in report.runs.items():
+        if run.results.get("split") == "random":
+            notes.append(
+                f"{run_name(label)} was split file by file (data.split=random): its test images chose the epoch and "
+                "have copies in the training part, so its figures flatter it."
+            )
+        else:
+            notes.append(f"{run_name(label)}: the test images chose nothing; validation chose the epoch.")
+    return [*notes, *_NOTES]

@@ -1,0 +1,221 @@
+"""The drawings of a test report: of one run, or of two in one drawing or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from agegender.evaluation.bootstrap import Estimate
+from agegender.evaluation.calibration import BINS
+from agegender.evaluation.curves import Curves, curve_names
+from agegender.evaluation.findings import GENDERS, KINDS, PARTS, YEARS, Findings, Slice
+from agegender.evaluation.page import Plot
+from agegender.evaluation.plotting import BLUE, COLOURS, GREY, ORANGE, new_plot, to_png
+from agegender.evaluation.run_files import Answers
+
+# By the run's label: empty for a single run, else "A" and "B".
+Runs = Mapping[str, Findings]
+
+_SMALL = (3.4, 2.6)  # inches: three in a row of the page
+_SQUARE = (4.2, 4.0)
+
+
+def _finish(axes: Axes, name: str, caption: str, x: str, y: str, *, legend: bool = True) -> Plot:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if legend and axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8, framealpha=0.8)
+    return Plot(name, caption, to_png(axes.figure.figure))
+
+
+def _coloured(runs: Runs) -> Iterator[tuple[str, str, Findings]]:
+    for (label, findings), colour in zip(runs.items(), COLOURS, strict=False):
+        yield label, colour, findings
+
+
+def _diagonal(axes: Axes, low: float, high: float) -> None:
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--")
+
+
+def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], titles: Mapping[str, str]) -> list[Plot]:
+    """Draws each measure that was logged for training and validation, by epoch.
+
+    Args:
+        runs: The curves of each run, by its label.
+        best: The epoch chosen by validation, from 1; marked where it is known.
+        titles: Names of measures for people; others keep the name they were logged under.
+    """
+    plots = []
+    for name in curve_names(list(runs.values())):
+        _, axes = new_plot(*_SMALL)
+        for place, (label, curves) in enumerate(runs.items()):
+            single = len(runs) == 1
+            training = (BLUE, "-") if single else (COLOURS[place], "--")
+            validation = (ORANGE, "-") if single else (COLOURS[place], "-")
+            _curve(axes, curves.get(f"train/{name}", {}), *training, f"{label} training".strip())
+            _curve(axes, curves.get(f"val/{name}", {}), *validation, f"{label} validation".strip())
+            if epoch := best.get(label):
+                axes.axvline(epoch, color=GREY if single else COLOURS[place], linewidth=1, linestyle=":")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        title = titles.get(name, name)
+        plots.append(_finish(axes, f"curve_{name.replace('/', '_')}", f"{title}, by epoch", "epoch", title))
+    return plots
+
+
+def _curve(axes: Axes, points: Mapping[int, float], colour: str, style: str, label: str) -> None:
+    if points:
+        marker = "o" if len(points) == 1 else ""  # a single epoch is no line
+        axes.plot(list(points), list(points.values()), style, color=colour, marker=marker, label=label)
+
+
+def age_plot(answers: Answers, bands: list[Slice], label: str = "") -> Plot:
+    """Draws predicted against true age, with the mean answer of each age band."""
+    _, axes = new_plot(*_SQUARE)
+    top = max(100.0, float(answers.age.max()))
+    low, high = -0.1 * top, 1.3 * top  # one answer far out would squash all others
+    drawn = np.clip(answers.age_pred, low, high)
+    outside = int(((answers.age_pred < low) | (answers.age_pred > high)).sum())
+    _diagonal(axes, 0, top)
+    axes.plot(answers.age, drawn, ".", color=BLUE, alpha=0.25, markersize=4, markeredgewidth=0)
+    ages = np.array([part.mean_age for part in bands])
+    means = np.clip(ages + [part.age_bias for part in bands], low, high)
+    axes.plot(ages, means, "o-", color=ORANGE, markersize=4, label="mean of an age band")
+    caption = _captioned("Predicted against true age; a perfect model's answers lie on the diagonal", label)
+    if outside:
+        caption += f". {outside} outside the drawing, at its edge"
+    return _finish(axes, _named("age_true_vs_predicted", label), caption, "true age, years", "predicted age, years")
+
+
+def _named(name: str, label: str) -> str:
+    return f"{name}_{label.lower()}" if label else name
+
+
+def _captioned(caption: str, label: str) -> str:
+    return f"{label}: {caption}" if label else caption
+
+
+def cumulative_score_plot(runs: Runs) -> Plot:
+    """Draws the CS@k curve."""
+    _, axes = new_plot()
+    for label, colour, findings in _coloured(runs):
+        score = findings.headline["age_cs5"].value
+        legend = f"{label} CS@5 {100 * score:.1f} %".strip()
+        axes.plot(YEARS, findings.cumulative_score, "-", color=colour, label=legend)
+        axes.plot([5], [score], "o", color=colour, markersize=5)
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks(range(0, YEARS[-1] + 1, 5))
+    caption = "Share of ages within k years of the truth (CS@k)"
+    return _finish(axes, "cumulative_score", caption, "k, years", "share of images")
+
+
+def slice_plots(runs: Runs, kind: str) -> list[Plot]:
+    """Draws the age MAE and the gender accuracy of each part of the images, with intervals.
+
+    Args:
+        runs: What was found.
+        kind: One of `PARTS`.
+    """
+    age, gender = (_slice_axes(runs, kind, pick) for pick in (lambda part: part.age_mae, lambda part: part.gender_acc))
+    age.set_ylim(bottom=0)  # a cut axis makes small differences look large
+    gender.set_ylim(min(0.5, gender.get_ylim()[0]), 1.0)
+    by, with_intervals = KINDS[kind], "with 95 % intervals"
+    return [
+        _finish(age, f"age_mae_by_{kind}", f"Age MAE by {by}, {with_intervals}", by, "age MAE, years"),
+        _finish(gender, f"gender_acc_by_{kind}", f"Gender accuracy by {by}, {with_intervals}", by, "gender accuracy"),
+    ]
+
+
+def _slice_axes(runs: Runs, kind: str, pick: Callable[[Slice], Estimate]) -> Axes:
+    _, axes = new_plot(5.2 if kind == "age" else 3.9, 3.2)
+    present = {part.name for findings in runs.values() for part in findings.slices[kind]}
+    names = [name for name in PARTS[kind] if name in present]
+    for place, (label, colour, findings) in enumerate(_coloured(runs)):
+        parts = findings.slices[kind]
+        x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in parts]
+        found = [pick(part) for part in parts]
+        # Not `errorbar`: a percentile interval of few resamples need not hold the figure itself.
+        axes.vlines(x, [one.low for one in found], [one.high for one in found], color=colour)
+        axes.plot(x, [one.value for one in found], "o", color=colour, markersize=5, label=label or None)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    return axes
+
+
+def roc_plot(runs: Runs) -> Plot:
+    """Draws the ROC curve of "female"; call it only if a run has one."""
+    _, axes = new_plot(*_SQUARE)
+    _diagonal(axes, 0, 1)
+    for label, colour, findings in _coloured(runs):
+        if findings.roc is not None:
+            area = findings.headline["gender_auroc"].value
+            axes.plot(
+                findings.roc.false_female,
+                findings.roc.true_female,
+                color=colour,
+                label=f"{label} AUROC {area:.4f}".strip(),
+            )
+            axes.plot(*([share] for share in findings.roc.at_threshold), "o", color=colour, markersize=6)
+    caption = "Gender ROC; the dot is the threshold of 0.5 that the answers use"
+    return _finish(
+        axes, "gender_roc", caption, "share of male faces called female", "share of female faces called female"
+    )
+
+
+def confusion_plot(findings: Findings, label: str = "") -> Plot:
+    """Draws how often each true gender got each answer."""
+    _, axes = new_plot(*_SQUARE)
+    shares = findings.confusion / np.maximum(findings.confusion.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    for (true, said), count in np.ndenumerate(findings.confusion):
+        share = float(shares[true, said])
+        ink = "white" if share > 0.6 else "black"
+        axes.text(said, true, f"{count:,}\n{100 * share:.1f} %", ha="center", va="center", color=ink, fontsize=13)
+    axes.set_xticks([0, 1], GENDERS)
+    axes.set_yticks([0, 1], GENDERS)
+    caption = _captioned("Gender confusion: counts, and shares of the true gender", label)
+    return _finish(axes, _named("gender_confusion", label), caption, "answer", "label")
+
+
+def reliability_plot(runs: Runs) -> Plot:
+    """Draws the share of female faces against the mean `p_female` of each bin, above the bins' counts."""
+    _, axes = new_plot(*_SQUARE)
+    _diagonal(axes, 0, 1)
+    for place, (label, colour, findings) in enumerate(_coloured(runs)):
+        bins, width = findings.reliability, 1 / BINS / len(runs)
+        heights = 0.25 * bins.images / bins.images.max()
+        axes.bar(bins.low + place * width, heights, width, align="edge", color=colour, alpha=0.2)
+        filled = bins.images > 0
+        legend = f"{label} ECE {findings.headline['gender_ece'].value:.3f}".strip()
+        axes.plot(bins.p_female[filled], bins.female[filled], "o-", color=colour, markersize=4, label=legend)
+    caption = "Reliability of p_female, on the diagonal if well calibrated; bars: how the images are spread"
+    return _finish(axes, "reliability", caption, "mean p_female of a bin", "share of female faces in it")
+
+
+def coverage_plot(runs: Runs) -> Plot:
+    """Draws how many true ages the central intervals hold; call it only if a run states a spread."""
+    _, axes = new_plot(*_SQUARE)
+    _diagonal(axes, 0, 1)
+    for label, colour, findings in _coloured(runs):
+        if findings.spread is not None:
+            spread = findings.spread
+            axes.plot(spread.nominal, spread.observed, "o-", color=colour, markersize=4, label=label or None)
+    caption = "Coverage of the age intervals; above the diagonal the stated spread is too wide, below too narrow"
+    return _finish(axes, "age_coverage", caption, "share promised", "share of true ages inside")
+
+
+def spread_plot(runs: Runs) -> Plot:
+    """Draws the error against the stated spread; call it only if a run states a spread."""
+    _, axes = new_plot(*_SQUARE)
+    top = 1.0
+    for label, colour, findings in _coloured(runs):
+        if findings.spread is not None:
+            spread = findings.spread
+            axes.plot(spread.bin_std, spread.bin_rmse, "o", color=colour, markersize=5, label=label or None)
+            top = max(top, float(spread.bin_std.max()), float(spread.bin_rmse.max()))
+    _diagonal(axes, 0, top)
+    caption = "Error against stated spread, in bins of about equally many images; on the diagonal if well calibrated"
+    return _finish(axes, "age_spread", caption, "stated standard deviation, years", "RMSE, years")

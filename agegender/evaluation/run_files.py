@@ -1,0 +1,205 @@
+"""Finds finished runs and reads what they left: figures, answers, and which test images are the same photograph."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agegender.data.index import GROUPS
+from agegender.errors import AgeGenderError, require
+from agegender.evaluation.bootstrap import number_clusters
+from agegender.evaluation.curves import Curves, read_curves
+from agegender.evaluation.measures import Floats, Integers
+
+_NUMBERS = ("age", "age_pred", "gender", "p_female", "group")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's answers for the test images, in the order of their file names.
+
+    Attributes:
+        paths: Where each picture was when it was tested.
+        age: `[n]`, years.
+        age_pred: `[n]`, years.
+        age_std: `[n]`, the stated standard deviation, years; NaN where none is stated.
+        gender: `[n]`, 0 = male, 1 = female.
+        p_female: `[n]`, from 0 to 1.
+        group: `[n]`, places in `GROUPS`.
+        clusters: `[n]`, the photograph that each picture shows, numbered from 0.
+        clustered: Whether that is known; else every file is taken as a photograph of its own.
+    """
+
+    paths: list[str]
+    age: Floats
+    age_pred: Floats
+    age_std: Floats
+    gender: Integers
+    p_female: Floats
+    group: Integers
+    clusters: Integers
+    clustered: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The pictures' file names."""
+        return [os.path.basename(path) for path in self.paths]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, `metrics.json`, answers and curves."""
+
+    folder: Path
+    results: dict[str, Any]
+    answers: Answers
+    curves: Curves
+
+
+def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> list[Path]:
+    """Resolves what a user gives as `run`.
+
+    Args:
+        given: A run's folder, a folder of runs (the newest that was tested), a list of them, or None for the newest
+            tested run below `logs`.
+        logs: Where runs are.
+
+    Raises:
+        AgeGenderError: There is none.
+    """
+    if not given:
+        found = _tested(logs)
+        require(bool(found), f"no tested run below {logs.resolve()}; train one (python train.py) or give run=...")
+        return found[-1:]
+    return [_find_run(Path(name)) for name in ([given] if isinstance(given, str) else given)]
+
+
+def _find_run(path: Path) -> Path:
+    require(path.exists(), f"run={path} does not exist; give a run's folder (logs/...)")
+    require(path.is_dir(), f"run={path} is a file; give the folder of the run")
+    if (path / "predictions.csv").is_file():
+        return path
+    runs = _tested(path)
+    if runs:
+        return runs[-1]
+    if (path / "checkpoints").is_dir() or (path / "metrics.json").is_file():
+        raise AgeGenderError(_untested(path))
+    raise AgeGenderError(f"{path} holds no predictions.csv, nor does any folder in it; give a run's folder (logs/...)")
+
+
+def _untested(folder: Path) -> str:
+    return (
+        f"{folder} has no predictions.csv: run its test first, python train.py fit=false weights={folder}, and report "
+        "on the folder that this makes"
+    )
+
+
+def _tested(folder: Path) -> list[Path]:
+    """Returns the runs with a test below a folder, the newest last."""
+    found = sorted(folder.glob("**/predictions.csv"), key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in found]
+
+
+def read_run(folder: Path) -> Run:
+    """Reads everything that a report needs of a run; only `predictions.csv` must be there.
+
+    Raises:
+        AgeGenderError: A file is missing or damaged.
+    """
+    return Run(folder, _read_results(folder / "metrics.json"), read_answers(folder), read_curves(folder))
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # of a run that stopped between its test and its end
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
+    require(isinstance(results, dict), f"{path} is damaged (it holds no object); {_AGAIN}")
+    return dict(results)
+
+
+_AGAIN = "measure the run again with python train.py fit=false weights=<its folder>"
+
+
+def read_answers(folder: Path) -> Answers:
+    """Reads `predictions.csv`, and from `index.csv` which pictures are copies of one photograph.
+
+    Raises:
+        AgeGenderError: `predictions.csv` is missing or damaged; names the line.
+    """
+    path = folder / "predictions.csv"
+    require(path.is_file(), _untested(folder))
+    rows: list[tuple[str, list[float]]] = []
+    for line, row in enumerate(_rows(path), start=2):
+        try:
+            rows.append((row["path"], _read_row(row)))
+        except (KeyError, ValueError) as problem:
+            reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
+            raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_AGAIN}") from None
+    require(bool(rows), f"{path} holds no answers; {_AGAIN}")
+    rows.sort(key=lambda row: (os.path.basename(row[0]), row[0]))
+    paths = [row[0] for row in rows]
+    names = [os.path.basename(path) for path in paths]
+    age, age_pred, gender, p_female, group, age_std = np.array([row[1] for row in rows], dtype=np.float64).T
+    groups = _duplicate_groups(folder / "index.csv")
+    return Answers(
+        paths=paths,
+        age=age,
+        age_pred=age_pred,
+        age_std=age_std,
+        gender=gender.astype(np.int64),
+        p_female=p_female,
+        group=group.astype(np.int64),
+        # A file that the index doesn't know stands for itself; no group is called like it.
+        clusters=number_clusters([groups.get(name, f"/{name}") for name in names]),
+        clustered=bool(groups),
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        # A path may hold bytes that are no UTF-8: they are written as they are.
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise AgeGenderError(f"{path} can't be read ({error.strerror}); give a run's folder (logs/...)") from None
+    except csv.Error as error:
+        raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
+
+
+def _read_row(row: Mapping[str, str | None]) -> list[float]:
+    if None in row.values():
+        raise ValueError("fewer columns than the header")
+    age, age_pred, gender, p_female, group = numbers = [float(row[name] or "") for name in _NUMBERS]
+    for name, value, fits in (
+        ("age", age, 0 <= age <= 1000),
+        ("age_pred", age_pred, np.isfinite(age_pred)),
+        ("gender", gender, gender in (0, 1)),
+        ("p_female", p_female, 0 <= p_female <= 1),
+        ("group", group, group in range(len(GROUPS))),
+    ):
+        if not fits:
+            raise ValueError(f"{name} can't be {value:g}")
+    std = float(row.get("age_std") or "nan")
+    if std < 0 or std == np.inf:
+        raise ValueError(f"age_std can't be {std:g}")
+    return [*numbers, std]
+
+
+def _duplicate_groups(path: Path) -> dict[str, str]:
+    """Returns the duplicate group of each file; empty if there is no such list."""
+    if not path.is_file():
+        return {}
+    rows = _rows(path)
+    if not rows or not {"file", "duplicate_group"} <= set(rows[0]):  # written before groups had this name
+        return {}
+    return {row["file"]: row["duplicate_group"] for row in rows}

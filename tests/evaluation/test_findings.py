@@ -1,0 +1,162 @@
+"""The numbers of a run, counted by hand for a few answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import Made, make_run
+
+from agegender.evaluation.bootstrap import Estimate
+from agegender.evaluation.findings import HEADLINE, Findings, measure, paired_difference, plain
+from agegender.evaluation.run_files import Answers, read_answers
+
+FEW_FACES = (
+    Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
+    Made("b.jpg", age=3, age_pred=1, gender=0, p_female=0.6, group=2),
+    Made("c.jpg", age=70, age_pred=60, gender=1, p_female=0.2, group=2),
+    Made("d.jpg", age=75, age_pred=75, gender=0, p_female=0.1, group=2),
+)
+
+
+def answers_of(folder: Path, *made: Made) -> Answers:
+    return read_answers(make_run(folder / "run", made))
+
+
+def found(folder: Path, *made: Made, faces: int = 2, seed: int = 0) -> tuple[Answers, Findings]:
+    answers = answers_of(folder, *made)
+    return answers, measure(answers, resamples=200, faces=faces, seed=seed)
+
+
+def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    values = {name: estimate.value for name, estimate in findings.headline.items()}
+    # errors 5, 2, 10, 0; of the four pairs of a woman and a man, c loses to b; gaps of the bins 0.1, 0.6, 0.8, 0.1
+    assert values == pytest.approx(
+        {"age_mae": 4.25, "age_cs5": 0.75, "gender_acc": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4}
+    )
+    assert tuple(values) == HEADLINE
+    assert findings.images == findings.clusters == 4
+    assert findings.confusion.tolist() == [[1, 1], [1, 1]]
+    assert findings.cumulative_score[[0, 2, 4, 5, 9, 10]].tolist() == [0.25, 0.5, 0.5, 0.75, 0.75, 1]
+
+
+def test_each_part_has_the_figures_of_its_own_images_and_empty_parts_are_left_out(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
+        "age": ["0-2", "3-9", "70+"],
+        "gender": ["male", "female"],
+        "group": ["White", "Asian"],
+    }
+    old, asian = findings.slices["age"][2], findings.slices["group"][1]
+    assert (old.images, old.mean_age, old.age_mae.value, old.age_bias, old.age_cs5) == (2, 72.5, 5, -5, 0.5)
+    assert (old.gender_acc.value, old.gender_acc.low, old.gender_acc.high) == (0.5, 0, 1)
+    assert (asian.images, asian.age_mae.value, asian.age_bias) == (3, 4, -4)
+    for parts in findings.slices.values():
+        assert sum(part.images for part in parts) == 4
+
+
+def test_the_whole_is_the_mean_of_its_parts(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    for parts in findings.slices.values():
+        assert sum(part.images * part.age_mae.value for part in parts) / 4 == pytest.approx(4.25)
+        assert sum(part.images * part.gender_acc.value for part in parts) / 4 == pytest.approx(0.5)
+
+
+def test_copies_of_a_photograph_are_one_draw(tmp_path: Path) -> None:
+    copies = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8, photograph=str(i % 2)) for i in range(40)]
+    _, together = found(tmp_path, *copies)
+    singles = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8) for i in range(40)]
+    _, apart = found(tmp_path / "apart", *singles)
+    assert (together.clusters, apart.clusters) == (2, 40)
+    assert (together.headline["age_mae"].low, together.headline["age_mae"].high) == (0, 8)
+    assert 2 < apart.headline["age_mae"].low < 4 < apart.headline["age_mae"].high < 6
+
+
+def test_the_same_answers_give_the_same_digits_whatever_the_order_of_the_lines(tmp_path: Path) -> None:
+    _, first = found(tmp_path, *FEW_FACES)
+    _, again = found(tmp_path / "again", *reversed(FEW_FACES))
+    _, other = found(tmp_path / "other", *FEW_FACES, seed=1)
+    assert plain(first) == plain(again) != plain(other)
+
+
+def test_cases_are_the_largest_errors_the_surest_mistakes_and_a_draw(tmp_path: Path) -> None:
+    answers, findings = found(tmp_path, *FEW_FACES)
+    names = {kind: [answers.names[row] for row in rows] for kind, rows in vars(findings.cases).items()}
+    assert names["largest_age_errors"] == ["c.jpg", "a.jpg"]
+    assert names["wrong_genders"] == ["c.jpg", "b.jpg"]
+    assert len(set(names["random"])) == 2
+    _, everyone = found(tmp_path / "all", *FEW_FACES, faces=99)
+    assert everyone.cases.random.tolist() == [0, 1, 2, 3]  # each once, by age
+    _, nobody = found(tmp_path / "none", *FEW_FACES, faces=0)
+    assert not any(len(rows) for rows in vars(nobody.cases).values())
+
+
+def test_the_coverage_counts_images_with_a_stated_spread_only(tmp_path: Path) -> None:
+    made = [Made(f"{i}.jpg", age_pred=30 + error, age_std=std) for i, (error, std) in enumerate(
+        [(1, "1"), (2, "1"), (0, "0"), (50, "")]
+    )]  # fmt: skip
+    _, findings = found(tmp_path, *made)
+    assert findings.coverage is not None and findings.coverage.value == pytest.approx(2 / 3)
+    assert findings.spread is not None and findings.spread.images == 3
+    _, without = found(tmp_path / "without", *FEW_FACES)
+    assert without.coverage is None and without.spread is None
+
+
+def test_a_run_better_by_a_year_everywhere_differs_by_a_year_for_sure(tmp_path: Path) -> None:
+    first = [Made(f"{i}.jpg", age_pred=31 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
+    second = [Made(f"{i}.jpg", age_pred=30 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
+    (_, worse), (_, better) = found(tmp_path / "a", *first), found(tmp_path / "b", *second)
+    difference = paired_difference(worse, better)
+    assert vars(difference["age_mae"]) == pytest.approx({"value": -1, "low": -1, "high": -1})
+    assert worse.headline["age_mae"].high - worse.headline["age_mae"].low > 2  # each alone is far less sure
+    assert vars(difference["gender_acc"]) == {"value": 0, "low": 0, "high": 0}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [Made("one.jpg")],
+        [Made("a.jpg"), Made("b.jpg", gender=0)],
+        [Made(f"{i}.jpg", age=i, gender=i % 2, p_female=0.5, age_std="4") for i in range(5)],
+        [Made(f"{i}.jpg", gender=1, p_female=1) for i in range(5)],
+        [Made("a.jpg", age_pred=1e9), Made("b.jpg", age_pred=-1e9, age_std="0")],
+        [Made(f"{i}.jpg", photograph="same", gender=i) for i in range(2)],
+    ],
+    ids=["one image", "one gender", "constant p_female", "all the same", "far out", "one photograph"],
+)
+def test_degenerate_answers_are_counted_without_a_warning(tmp_path: Path, made: list[Made]) -> None:
+    _, findings = found(tmp_path, *made)
+    both = len({one.gender for one in made}) == 2
+    assert np.isfinite(findings.headline["gender_auroc"].value) == both and (findings.roc is not None) == both
+    for name in ("age_mae", "age_cs5", "gender_acc", "gender_ece"):
+        assert np.isfinite([*vars(findings.headline[name]).values()]).all()
+    json.dumps(plain(findings), allow_nan=False)
+
+
+NUMBERS = st.floats() | st.integers(-9, 9) | st.none() | st.text(max_size=3) | st.booleans()
+NESTED = st.recursive(
+    NUMBERS | NUMBERS.map(lambda value: np.array([1.0, np.nan])) | st.builds(Estimate, *[st.floats()] * 3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(NESTED)
+def test_anything_made_plain_is_json_without_what_is_not_a_number(value: Any) -> None:
+    text = json.dumps(plain(value), allow_nan=False)
+    assert plain(json.loads(text)) == plain(value)
+
+
+def test_what_is_not_a_number_becomes_null_and_the_rest_stays() -> None:
+    estimate = Estimate(1.5, float("nan"), float("inf"))
+    assert plain({"a": (estimate, np.array([1, 2])), "b": np.float64("nan"), "c": "x"}) == {
+        "a": [{"value": 1.5, "low": None, "high": None}, [1, 2]],
+        "b": None,
+        "c": "x",
+    }

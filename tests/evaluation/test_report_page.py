@@ -1,0 +1,200 @@
+"""What the sections of the page say, for runs whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import Made, make_run
+
+from agegender.data.synthetic import DRAWN
+from agegender.evaluation import report_plots
+from agegender.evaluation.comparison import build_report
+from agegender.evaluation.page import Page, Section, Table
+from agegender.evaluation.report_page import build_page, headline_lines
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the time that drawing takes; what is drawn is another file's matter."""
+    monkeypatch.setattr(report_plots, "to_png", lambda figure: b"")
+
+
+SETTINGS = {"resamples": 200, "faces": 2, "seed": 0}
+
+
+def answers(error: float = 4, count: int = 24) -> list[Made]:
+    return [
+        Made(f"{i}.jpg", 22 + i % 3, 22 + i % 3 + error, i % 2, 0.3 + 0.4 * (i % 2), 0, photograph=f"{i // 2}")
+        for i in range(count)
+    ]
+
+
+def page_of(*folders: Path) -> Page:
+    return build_page(build_report(folders, SETTINGS, "the command"))
+
+
+def section(page: Page, title: str) -> Section:
+    (found,) = [section for section in page.sections if section.title == title]
+    return found
+
+
+def rows_of(table: Table) -> dict[str, dict[str, str]]:
+    """The cells by row and column; columns of one name are numbered."""
+    names = [f"{name} {table.header[:i].count(name) + 1}" for i, name in enumerate(table.header)]
+    return {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in table.rows}
+
+
+def test_the_sections_come_in_reading_order_and_say_where_the_run_comes_from(tmp_path: Path) -> None:
+    known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
+    page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
+    assert [section.title for section in page.sections] == [
+        *("Figures", "Curves", "Ages", "By age band", "By gender", "By group", "Gender"),
+        *("Calibration of p_female", "Calibration of the age spread", "Largest age errors", "Random faces"),
+    ]
+    assert page.title == "Test report of run"
+    assert dict(page.facts) == {
+        "run": str(tmp_path / "run"),
+        "data": "data/UTKFace",
+        "split": "content abc123",
+        "test images": "24, of 12 photographs",
+        "epochs": "7; epoch 5 chosen by validation",
+        "settings": "optim.lr=1",
+        "parameters": "12,345",
+        "hardware": "a CPU",
+        "made by": "the command",
+    }
+
+
+def test_the_figures_stand_beside_their_intervals_and_the_baseline(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", answers(), {"baseline/age_mae": 15.008, "baseline/gender_acc": 0.5}))
+    (table,) = section(page, "Figures").tables
+    rows = rows_of(table)
+    assert rows["age MAE, years"] == {
+        "test 1": "4.00",
+        "95 % interval 1": "4.00 to 4.00",
+        "always the same answer 1": "15.01",
+    }
+    assert rows["gender accuracy, %"]["test 1"] == "100.00"
+    assert rows["gender accuracy, %"]["always the same answer 1"] == "50.00"
+    assert rows["CS@5, %"]["test 1"] == "100.0" and rows["CS@5, %"]["always the same answer 1"] == ""
+    assert rows["ECE of p_female"]["test 1"] == "0.300"
+    assert "200 bootstrap resamples" in section(page, "Figures").text
+    assert "Copies of one photograph are drawn together." in section(page, "Figures").text
+
+
+def test_without_an_index_the_page_says_that_files_were_drawn(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", answers(), index=False))
+    text = section(page, "Figures").text
+    assert "each file is drawn by itself" in text and "drawn together" not in text
+    assert dict(page.facts)["test images"] == "24"
+    assert "always the same answer" not in section(page, "Figures").tables[0].header  # not known either
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"epochs": 0}, "This run trained nothing (fit=false), so it has no curves."),
+        ({"epochs": 3}, "This run left no curves: no logger wrote them, or they were removed."),
+    ],
+)
+def test_a_run_without_curves_says_why(tmp_path: Path, metrics: dict[str, Any], sentence: str) -> None:
+    curves = section(page_of(make_run(tmp_path / "run", answers(), metrics)), "Curves")
+    assert curves.text == sentence and not curves.plots
+
+
+def test_the_spread_is_told_as_a_number_or_as_missing(tmp_path: Path) -> None:
+    title = "Calibration of the age spread"
+    without = section(page_of(make_run(tmp_path / "without", answers(), age_std=False)), title)
+    assert without.text == "This run states no spread of its ages."
+    assert not without.tables and not without.plots
+    stated = [Made(f"{i}.jpg", age_pred=30 + i, age_std="2") for i in range(4)] + [Made("x.jpg")]
+    told = section(page_of(make_run(tmp_path / "with", stated)), title)
+    assert "the central 80 % intervals hold 75.0 % of the true ages" in told.text  # 0, 1 and 2, not 3: 2.56
+    assert "Only 4 of 5 images count" in told.text
+    assert "The spread is the same for every image: 2.00 years, where the RMSE is 1.87." in told.text
+    (coverage,) = told.tables
+    assert coverage.rows[0] == ("10 %", "25.0 %") and coverage.rows[8] == ("90 %", "100.0 %")
+    assert [plot.name for plot in told.plots] == ["age_coverage"]
+    varied = [Made(f"{i}.jpg", age_pred=30 + i, age_std=f"{i + 1}") for i in range(2)]
+    told = section(page_of(make_run(tmp_path / "varied", varied)), title)
+    assert told.tables[1].rows == [("1.00", "0.00", "1"), ("2.00", "1.00", "1")]
+    assert "same for every image" not in told.text
+    assert [plot.name for plot in told.plots] == ["age_coverage", "age_spread"]
+
+
+def test_few_images_are_named_beside_their_rough_intervals(tmp_path: Path) -> None:
+    made = [*answers(), Made("old.jpg", 80, 80, 1, 0.9)]
+    page = page_of(make_run(tmp_path / "run", made))
+    bands = section(page, "By age band")
+    assert "Fewer than 20 images in 70+: the intervals there are rough." in bands.text
+    rows = rows_of(bands.tables[0])
+    assert rows["70+"]["images 1"] == "1" and rows["70+"]["95 % interval 1"] == "0.00 to 0.00"
+    assert rows["20-29"] == {
+        "images 1": "24",
+        "age MAE, years 1": "4.00",
+        "95 % interval 1": "4.00 to 4.00",
+        "bias, years 1": "+4.00",
+        "CS@5, % 1": "100.0",
+        "gender accuracy, % 1": "100.0",
+        "95 % interval 2": "100.0 to 100.0",
+    }
+    assert "Fewer" not in section(page, "By group").text
+
+
+def test_one_gender_only_is_said_and_has_no_curve(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", [Made(f"{i}.jpg") for i in range(3)]))
+    gender = section(page, "Gender")
+    assert "This run saw only one gender among the test images: no ROC, no AUROC." in gender.text
+    assert [plot.name for plot in gender.plots] == ["gender_confusion"]
+    row = rows_of(section(page, "Figures").tables[0])["gender AUROC"]
+    assert set(row.values()) == {"n/a"}
+
+
+def test_the_notes_say_what_must_not_be_read_into_the_figures(tmp_path: Path) -> None:
+    usual = " ".join(page_of(make_run(tmp_path / "usual", answers(), {"data": "data/UTKFace"})).notes)
+    assert "non-commercial research" in usual and "binary label" in usual and "don't publish" in usual
+    assert "test images chose nothing" in usual and "drawn" not in usual
+    drawn = " ".join(page_of(make_run(tmp_path / "drawn", answers(), {"data": DRAWN})).notes)
+    assert "nothing here says anything about real people" in drawn
+    random = " ".join(page_of(make_run(tmp_path / "random", answers(), {"split": "random"})).notes)
+    assert "its test images chose the epoch" in random and "chose nothing" not in random
+
+
+def test_two_runs_stand_side_by_side_with_their_difference(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "first", answers(4)), make_run(tmp_path / "second", answers(3.999))
+    page = page_of(first, second)
+    assert page.title == "Test report of first and second"
+    assert dict(page.facts) == {"A": str(first), "B": str(second), "made by": "the command"}
+    row = rows_of(section(page, "Figures").tables[0])["age MAE, years"]
+    assert (row["A 1"], row["B 1"], row["B minus A 1"]) == ("4.00", "4.00", "+0.00")  # no minus before nothing
+    assert [table.caption for table in section(page, "By age band").tables] == ["A", "B"]
+    assert section(page, "Runs").text == ""
+    assert {"Largest age errors (A)", "Largest age errors (B)"} <= {section.title for section in page.sections}
+    assert section(page, "Calibration of the age spread").text == (
+        "Run A states no spread of its ages. Run B states no spread of its ages."
+    )
+
+
+def test_what_one_run_lacks_is_shown_of_the_other(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", [Made(f"{i}.jpg") for i in range(4)])
+    second = make_run(tmp_path / "b", [Made(f"{i}.jpg", gender=i % 2, age_std="3") for i in range(4)])
+    page = page_of(first, second)
+    assert section(page, "Gender").text.startswith("Run A saw only one gender")
+    assert [plot.name for plot in section(page, "Gender").plots] == [
+        *("gender_roc", "gender_confusion_a", "gender_confusion_b")
+    ]
+    spread = section(page, "Calibration of the age spread")
+    assert spread.text.startswith("Run A states no spread of its ages. Run B: the central 80 % intervals hold 100.0 %")
+    assert [plot.name for plot in spread.plots] == ["age_coverage"]
+
+
+def test_runs_that_can_not_be_compared_are_called_so_at_the_top(tmp_path: Path) -> None:
+    other = make_run(tmp_path / "b", answers(count=10), {"split_fingerprint": "other"})
+    report = build_report([make_run(tmp_path / "a", answers()), other], SETTINGS, "")
+    page = build_page(report)
+    assert page.sections[0].title == "Runs"
+    assert "can't be compared" in page.sections[0].text and "no difference is given" in page.sections[0].text
+    assert "B minus A" not in section(page, "Figures").tables[0].header
+    assert headline_lines(report)[0] == "age MAE, years: A 4.00 (4.00 to 4.00), B 4.00 (4.00 to 4.00)"

@@ -1,0 +1,53 @@
+"""Run folders made by hand, for tests of what reads them: each answer is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Made:
+    """One answer; `photograph` names the duplicate group, the file's own name if it is empty."""
+
+    name: str
+    age: int = 30
+    age_pred: float = 30.0
+    gender: int = 0
+    p_female: float = 0.1
+    group: int = 0
+    age_std: str = ""
+    photograph: str = ""
+
+
+def make_run(
+    folder: Path,
+    answers: Sequence[Made],
+    metrics: dict[str, Any] | None = None,
+    *,
+    index: bool = True,
+    age_std: bool = True,
+    pictures: str = "faces",
+) -> Path:
+    """Writes `predictions.csv`, `metrics.json` and, unless told otherwise, `index.csv`; returns the folder."""
+    folder.mkdir(parents=True)
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        columns = ["path", "age", "age_pred", "age_std", "gender", "p_female", "group"]
+        writer.writerow([name for name in columns if age_std or name != "age_std"])
+        for made in answers:
+            spread = [made.age_std] if age_std else []
+            answer = (made.age, made.age_pred, *spread, made.gender, made.p_female, made.group)
+            writer.writerow([f"{pictures}/{made.name}", *answer])
+    if index:
+        with (folder / "index.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "split", "duplicate_group"])
+            writer.writerows([made.name, "test", made.photograph or made.name] for made in answers)
+    figures = {"split_fingerprint": "abc123", "epochs": 0, "best_epoch": None} | (metrics or {})
+    (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    return folder
