@@ -42,7 +42,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
     network = described["network"]
     assert (network["image_size"], network["in_channels"]) == (32, 1)
     assert (network["mean"], network["std"]) == ([0.5], [0.25])
-    assert network["age"] == {"name": "mae", "scale": 20.0, "offset": 33.0}
+    assert network["age"] == {"name": "mae", "scale": 20.0, "offset": 33.0, "output": "linear"}
     assert described["labels"] == {"gender": ["male", "female"], "age": "years"}
     assert described["version"] == agegender.__version__
     assert described["split"] == {
