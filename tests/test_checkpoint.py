@@ -48,6 +48,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
     assert described["split"] == {
         "fingerprint": metrics_of(trained_run)["split_fingerprint"],
         "duplicates": "near",
+        "split": "content",
         "split_seed": 0,
         "test_fraction": 0.2,
         "val_fraction": 0.1,
