@@ -309,6 +309,37 @@ PUBLISHED = {
 }
 
 
+# ... and what else each is known by. Any other setting is the default's.
+KNOWN_BY: dict[str, dict[str, Any]] = {
+    "gray_mae": {
+        "model.feature_dropout": 0.5,
+        "optim.schedule": {"warmup": 0.02, "final": 0.01},
+    },
+    "age_classes": {"age.width": 5},
+    "wide_heads": {"model.head_units": [256, 256]},
+    "rgb200_mse": {
+        "age.scale": 1.0,
+        "model.channels": [32, 64, 128],
+        "model.shared_units": [512, 128],
+        "model.head_units": [],
+        "model.dropout": 0.0,
+        "model.gender_output": "sigmoid",
+    },
+    "he_mse": {
+        "age.scale": 1.0,
+        "age.output": "relu",
+        "model.channels": [64, 128, 256],
+        "model.padding": "same",
+        "model.shared_units": [256],
+        "model.head_units": [],
+        "model.dropout": 0.5,
+        "model.gender_output": "sigmoid",
+        "model.weight_init": "kaiming_uniform",
+        "optim.lr": 1e-4,
+    },
+}
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Callable[..., dict[str, Any]]) -> None:
     channels, side, batch_size, epochs, age, weights = PUBLISHED[name]
@@ -322,3 +353,11 @@ def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Cal
     network = {"image_size": side, "in_channels": channels, "age": settings["age"], **settings["model"]}
     module = AgeGenderModule(network, settings["optim"])
     assert sum(weight.numel() for weight in module.network.parameters()) == weights
+    groups = {key: settings[key] for key in ("model", "age", "optim", "augment", "loss")}
+    default = settings_of(f"age={age}")
+    usual = {key: default[key] for key in groups} | {"model": default["model"] | {"mean": [0.0], "std": [1.0]}}
+    for key, value in KNOWN_BY[name].items():
+        group, setting = key.split(".")
+        usual[group] = usual[group] | {setting: value}
+    usual["optim"] = usual["optim"] | {"optimizer": usual["optim"]["optimizer"] | {"lr": usual["optim"]["lr"]}}
+    assert groups == usual

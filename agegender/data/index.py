@@ -17,6 +17,7 @@ from agegender.data.duplicates import Mode
 from agegender.data.scan import group_duplicates, scan_folder
 from agegender.data.split import Rule, assign_splits, fingerprint, limit_rows, random_sides, read_split_file
 from agegender.errors import AgeGenderError
+from agegender.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class FaceIndex:
 
     def write_csv(self, path: Path) -> None:
         """Writes every file with its labels, split and duplicate group (the name of the group's first file)."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with write_whole(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
@@ -119,7 +120,7 @@ class FaceIndex:
     def write_quarantine(self, path: Path) -> None:
         """Writes the files that were not taken, with the reason for each."""
         # A name may hold bytes that are no UTF-8: they are written as escapes.
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with write_whole(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
             writer.writerows(sorted(self.quarantine.items()))

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ def random_sides(digests: Sequence[str], seed: int, test_fraction: float) -> NDA
     for digest in digests:  # the second file of the same bytes gets a place of its own
         places.append(_uniform(seed, f"random {seen[digest]}", digest))
         seen[digest] += 1
+    require(len(digests) > 1, "one image can't be split; give more images")
     tested = min(max(round(test_fraction * len(digests)), 1), len(digests) - 1)
     sides = np.full(len(digests), "train", dtype=f"<U{len(VAL_AND_TEST)}")
     sides[np.argsort(places, kind="stable")[:tested]] = VAL_AND_TEST

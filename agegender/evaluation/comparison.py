@@ -56,14 +56,17 @@ def build_report(folders: Sequence[Path], settings: dict[str, int], command: str
     findings = {label: measure(run.answers, **settings) for label, run in runs.items()}
     paired = len(runs) == 2 and _same_images([run.answers for run in runs.values()])
     difference = paired_difference(findings["A"], findings["B"]) if paired else None
-    warnings = _warnings(runs, paired) if len(runs) == 2 else []
+    warnings = [f"{label} {foreign_weights(run)}".strip() for label, run in runs.items() if not same_split(run)]
+    warnings += _warnings(runs, paired) if len(runs) == 2 else []
     return Report(runs, findings, difference, warnings, settings, command)
 
 
 def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     """Reads the runs; what one of them knows about copies among the same test images holds for the other."""
     runs = [read_run(folder) for folder in folders]
-    known = next((run.answers for run in runs if run.answers.clustered), None)
+    # Exact copies only, or near ones too: of two views, the one that finds more copies leaves fewer photographs.
+    views = [run.answers for run in runs if run.answers.clustered]
+    known = min(views, key=lambda answers: int(answers.clusters.max()), default=None)
     if known is None or not _same_images([run.answers for run in runs]):
         return runs
     return [replace(run, answers=replace(run.answers, clusters=known.clusters, clustered=True)) for run in runs]
@@ -71,6 +74,20 @@ def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
 
 def _same_images(answers: Sequence[Answers]) -> bool:
     return all(each.names == answers[0].names for each in answers)
+
+
+def same_split(run: Run) -> bool:
+    """Tells whether the weights that a run began with, if any, were made under the split that it was tested on."""
+    return run.results.get("weights_split_fingerprint") in (None, run.results.get("split_fingerprint"))
+
+
+def foreign_weights(run: Run) -> str:
+    """Says what follows where they were not."""
+    ours, theirs = (run.results.get(name) for name in ("split_fingerprint", "weights_split_fingerprint"))
+    return (
+        f"began with weights that were trained under split {theirs} and was tested on split {ours}: some of its test "
+        "images may have been trained on, so its figures may flatter it."
+    )
 
 
 def _warnings(runs: Mapping[str, Run], paired: bool) -> list[str]:
@@ -112,6 +129,8 @@ def _run_json(run: Run, findings: Findings, label: str) -> dict[str, Any]:
         "label": label,
         "run": run.folder.resolve().name,
         "split_fingerprint": run.results.get("split_fingerprint"),
+        "weights_split_fingerprint": run.results.get("weights_split_fingerprint"),
+        "age_class_acc": run.results.get("test/age_class_acc"),
         "data": run.results.get("data"),
         "best_epoch": run.results.get("best_epoch"),
         "baseline": baseline(run),

@@ -84,10 +84,8 @@ def _write_files(found: DataSummary, folder: Path, sheet: bytes) -> None:
         file.write(sheet)
     with write_whole(folder / "explore.json", "w", encoding="utf-8") as file:
         json.dump(found.figures, file, indent=2)
-    for name, write in (("index.csv", found.index.write_csv), ("quarantine.csv", found.index.write_quarantine)):
-        partial = folder / f".{name}.partial"
-        write(partial)
-        partial.replace(folder / name)
+    found.index.write_csv(folder / "index.csv")
+    found.index.write_quarantine(folder / "quarantine.csv")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agegender.data.synthetic import DRAWN
-from agegender.evaluation.comparison import Report
+from agegender.evaluation.comparison import Report, foreign_weights, same_split
 from agegender.evaluation.findings import Findings
 from agegender.evaluation.run_files import Run
 
@@ -33,6 +33,9 @@ def facts_of(run: Run, findings: Findings) -> dict[str, str]:
         "test images": f"{findings.images:,}{photographs}",
         "epochs": epochs if results.get("epochs") else None,
         "settings": results.get("overrides") or None,
+        "age class accuracy": f"{100 * results['test/age_class_acc']:.2f} %"
+        if results.get("test/age_class_acc")
+        else None,
         "parameters": f"{results['parameters']:,}" if "parameters" in results else None,
         "hardware": results.get("hardware"),
     }
@@ -48,8 +51,10 @@ def notes_of(report: Report) -> list[str]:
         if run.results.get("split") == "random":
             notes.append(
                 f"{run_name(label)} was split file by file (data.split=random): its test images chose the epoch and "
-                "have copies in the training part, so its figures flatter it."
+                "may have copies in the training part, so its figures, its ages' spread too, flatter it."
             )
+        elif not same_split(run):
+            notes.append(f"{run_name(label)}: {foreign_weights(run)}")
         else:
             notes.append(f"{run_name(label)}: the test images chose nothing; validation chose the epoch.")
     return [*notes, *_NOTES]

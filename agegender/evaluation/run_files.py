@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,10 @@ def read_run(folder: Path) -> Run:
     Raises:
         AgeGenderError: A file is missing or damaged.
     """
-    return Run(folder, _read_results(folder / "metrics.json"), read_answers(folder), read_curves(folder))
+    results, answers = _read_results(folder / "metrics.json"), read_answers(folder)
+    if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
+        answers = replace(answers, clustered=False)
+    return Run(folder, results, answers, read_curves(folder))
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Huber(_Regression):
     """Regression by Huber's loss: squared for small errors, absolute for large ones.
 
     Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 1964; divided by `delta`
-    (PyTorch's `smooth_l1_loss`), so that far errors cost as much as in `MeanAbsoluteError`, whatever `delta` is.
+    (PyTorch's `smooth_l1_loss`), so that a year more of a far error costs as much as in `MeanAbsoluteError`.
     """
 
     def __init__(
@@ -151,7 +151,8 @@ class _Distribution(_Coding):
 
     def decode(self, raw: Tensor) -> Tensor:
         """Maps logits `[batch, outputs]` to the expected age `[batch]` in years."""
-        return raw.softmax(1) @ self.centres(raw)
+        # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
+        return (raw.softmax(1) * self.centres(raw)).sum(1)
 
     def spread(self, raw: Tensor) -> Tensor:
         """Returns the distribution's standard deviation `[batch]` in years."""
@@ -236,7 +237,7 @@ class Coral(_Coding):
 
     Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
     estimation", Pattern Recognition Letters 2020. The loss is the mean over the years, not their sum as in the paper,
-    so that it starts at ln 2 as gender's does.
+    so that it starts near 0.6, about where gender's does.
     """
 
     def __init__(self, top: int = 120):

@@ -66,8 +66,9 @@ class AgeGenderNet(nn.Module):
             head_units: Widths of each head's own dense layers.
             feature_dropout: Probability of dropping one of the trunk's features, before any dense layer.
             dropout: Probability of dropping a unit after each dense layer.
-            gender_output: `logit`, or `sigmoid`: the network itself ends in a probability, and the loss is taken of
-                that as Keras does it, which learns less from answers that are sure and wrong.
+            gender_output: `logit`, or `sigmoid`: the network itself ends in a probability, and the loss is that of the
+                clipped probability (Keras's formula for one), which learns nothing from a face whose logit is wrong by
+                more than 16.
             weight_init: How convolutions and dense layers start.
             trunk_options: Further arguments of the trunk.
 
@@ -129,7 +130,7 @@ class AgeGenderNet(nn.Module):
         if self.gender_output == "logit":
             return functional.binary_cross_entropy_with_logits(outputs.gender, gender)
         with torch.autocast(outputs.gender.device.type, enabled=False):  # PyTorch allows it in float32 only
-            # Keras's bounds: the loss of a wrong answer is 16 at most
+            # Keras's bounds. Its TensorFlow backend takes the logit where it finds one, which `logit` is for.
             return functional.binary_cross_entropy(outputs.gender.clamp(1e-7, 1 - 1e-7), gender)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

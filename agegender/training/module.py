@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,8 +23,9 @@ from agegender.training.metrics import StageMetrics
 class AgeGenderModule(pl.LightningModule):
     """Trains an `AgeGenderNet` on ages and genders together.
 
-    The loss is `loss.gender * BCE + loss.age * age loss`. The age loss is counted in units of about one standard
-    deviation of the ages (see `models/age.py`), so that with weights of 1 both parts start at about the same size.
+    The loss is `loss.gender * BCE + loss.age * age loss`. The age losses of one number are counted in units of about
+    one standard deviation of the ages, and CORAL's per year, so that with weights of 1 both parts start at about the
+    same size; those of `classes` and `dldl` start near 3 (see `models/age.py`).
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class AgeGenderModule(pl.LightningModule):
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
         self.loss_weights = loss or {"age": 1.0, "gender": 1.0}
         self.optim, self.seed = optim, seed
+        self.weights_split: str | None = None  # the split under which the weights were made that it began with
         classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
             StageMetrics(stage, classes) for stage in ("train", "val", "test")
@@ -100,9 +103,13 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation figures, and keeps the ages' error as the network's residual."""
+        """Logs the validation figures; in training, keeps the ages' error as the network's residual.
+
+        A network that is only measured keeps the one that it was trained with, unless it has none.
+        """
         figures = self._log_metrics("val")
-        self.network.residual.copy_(figures["val/age_mse"].sqrt())
+        if self.trainer.state.fn == TrainerFn.FITTING or self.network.residual.isnan():
+            self.network.residual.copy_(figures["val/age_mse"].sqrt())
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""

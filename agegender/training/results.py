@@ -65,8 +65,7 @@ def write_results(
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
         "data": DRAWN if data.generate is not None else str(data.index.folder),
-        "split": data.split_settings["split"],
-        "split_fingerprint": data.index.fingerprint,
+        **_split(data, module),
         **sizes,
         "images/quarantined": len(data.index.quarantine),
         "parameters": sum(weight.numel() for weight in module.network.parameters()),
@@ -82,6 +81,17 @@ def write_results(
         json.dump(results, file, indent=2, allow_nan=False)
         file.write("\n")
     return results
+
+
+def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]:
+    """Says how the pictures were split, and under which split the weights were made that the run began with, if any."""
+    settings = data.split_settings
+    return {
+        "split": f"file {settings['split_file']}" if settings["split_file"] else settings["split"],
+        "split_fingerprint": data.index.fingerprint,
+        "duplicates": settings["duplicates"],
+        **({"weights_split_fingerprint": module.weights_split} if module.weights_split else {}),
+    }
 
 
 def _baseline(data: AgeGenderDataModule) -> dict[str, float]:
@@ -137,7 +147,7 @@ def _plain(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def print_results(results: dict[str, Any], folder: Path, page: Path | None = None) -> None:
+def print_results(results: dict[str, Any], folder: Path) -> None:
     """Prints the final table, and where to look next."""
     table = Table(
         "", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}"
@@ -149,10 +159,8 @@ def print_results(results: dict[str, Any], folder: Path, page: Path | None = Non
     console = Console()
     console.print(table)
     if results["split"] == "random":
-        note = "data.split=random: the test images chose the epoch and have copies in the training part"
+        note = "data.split=random: the test images chose the epoch and may have copies in the training part"
         console.print(note, soft_wrap=True, highlight=False)
     if results["data"] == DRAWN:
         console.print(f"trained and tested on {DRAWN}", soft_wrap=True, highlight=False)
-    if page is not None:
-        console.print(f"plots, tables and faces: {page}", soft_wrap=True, highlight=False)
     console.print(f"everything is in {folder}", soft_wrap=True, highlight=False)

@@ -72,24 +72,32 @@ def run(config: DictConfig) -> float:
     figures = dict(_evaluate(trainer.validate, module, data, best))
     trainer.loggers = loggers
     score = float(trainer.callback_metrics[settings["monitor"]])
-    require(
-        math.isfinite(score),
-        f"the training diverged: {settings['monitor']} is {score}; lower optim.lr or set trainer.gradient_clip_val=1",
-    )
+    for name in (settings["monitor"], "val/loss"):
+        value = float(trainer.callback_metrics[name])
+        require(
+            math.isfinite(value),
+            f"the training diverged: {name} is {value}; lower optim.lr or set trainer.gradient_clip_val=1",
+        )
     if settings["test"]:
         figures |= _evaluate(trainer.test, module, data, best)
     best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, score, best_epoch, data, module, trainer, timing)
     log_hyperparameters(trainer, settings, results)
-    print_results(results, folder, _report(folder) if settings["test"] and settings["report"] else None)
+    print_results(results, folder)
+    if settings["test"] and settings["report"]:
+        _report(folder)
     return score
 
 
-def _report(folder: Path) -> Path:
+def _report(folder: Path) -> None:
+    """Makes the test's page. The training is done and its results are written: a page that can't be is no failure."""
     from agegender.evaluation.report import write_report  # imports matplotlib, which a run without a page never needs
 
-    return write_report([folder])
+    try:
+        log.info("plots, tables and faces: %s", write_report([folder]))
+    except AgeGenderError as error:
+        log.warning("no page was made: %s", error)
 
 
 @contextmanager
@@ -141,7 +149,7 @@ def _build_module(
     module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
     if weights:
         load_weights(module, weights, settings["weights"])
-        trained_on = (weights["agegender"]["split"] or {}).get("fingerprint")
+        trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
         if trained_on != data.index.fingerprint:
             log.warning(
                 "the weights were trained under split %s, this is split %s: if the pictures are the same, some of "

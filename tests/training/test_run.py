@@ -92,6 +92,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "train_seconds",
         "data",
         "split",
+        "duplicates",
         "split_fingerprint",
         "images/train",
         "images/val",
@@ -196,7 +197,8 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
         ("trainer=mixed", "trainer.accelerator=cpu"),
         ("trainer=debug",),
         ("age=huber", "age.output=relu", "model.gender_output=sigmoid", "model.feature_dropout=0.2"),
-        ("age=dldl", "age.expectation=1.0"),
+        ("age=dldl", "age.expectation=1.0", "trainer=mixed", "trainer.accelerator=cpu"),
+        ("age=classes", "trainer=mixed", "trainer.accelerator=cpu"),
         ("age=coral", "trainer=mixed", "trainer.accelerator=cpu"),
         ("loss.age=0.5", "trainer.gradient_clip_val=1.0"),
     ],
@@ -278,6 +280,31 @@ def test_every_test_leaves_a_report_unless_told_not_to(run_here: Run, tmp_path: 
     assert "run/report/report.html" in outcome.out
     assert (tmp_path / "run/report/report.html").is_file() and (tmp_path / "run/report/report.json").is_file()
     assert not (trained_run / "report").exists()  # made with report=false
+
+
+def test_a_page_that_can_not_be_made_takes_nothing_from_a_finished_training(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/report").write_text("in the way")
+    outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert f"{metrics_of(tmp_path / 'run')['test/age_mae']:.2f}" in outcome.out
+    assert "no page was made: " in outcome.out and "can't be written" in outcome.out
+
+
+def test_measuring_keeps_the_spread_that_the_weights_came_with_and_says_where_they_were_made(
+    run_here: Run, tmp_path: Path, trained_run: Path
+) -> None:
+    other = ("data.split_seed=1", f"weights={trained_run}", "fit=false", "report=true", "hydra.run.dir=again")
+    outcome = run_here("train.py", *TINY, *other)
+    assert outcome.code == 0, outcome.err
+    spreads = [
+        {row["age_std"] for row in rows_of(run / "predictions.csv")} for run in (trained_run, tmp_path / "again")
+    ]
+    assert spreads[0] == spreads[1] and len(spreads[0]) == 1
+    results = metrics_of(tmp_path / "again")
+    assert results["weights_split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
+    page = (tmp_path / "again/report/report.html").read_text(encoding="utf-8")
+    assert "some of its test images may have been trained on" in page and "the test images chose nothing" not in page
 
 
 def test_last_ckpt_is_the_last_epoch_even_when_it_was_not_the_best(run_here: Run, tmp_path: Path) -> None:
