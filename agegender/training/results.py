@@ -110,7 +110,8 @@ def _hardware(trainer: pl.Trainer) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return f"{_cpu_name()}, {device.type}"
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _cpu_name() -> str:
