@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TASK = 16  # most items that a thread is handed at once: one by one, the handing over would show
 
 
 def available_cores() -> int:
@@ -40,18 +44,33 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
             show(done)
 
 
-def map_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], description: str, chunk: int = 512
-) -> Iterator[Result]:
+def map_threads(work: Callable[[Item], Result], items: Sequence[Item], description: str) -> Iterator[Result]:
     """Applies `work` to every item on all cores and yields the results in order.
 
     Threads, not processes: Pillow's decoders and filters and hashlib release the interpreter lock, and threads need
-    neither a guarded main module nor pickling. Items are handed out in chunks, so that memory doesn't grow with them.
+    neither a guarded main module nor pickling. Items are handed out a few at a time, and only so far ahead of what was
+    taken, so that memory doesn't grow with them.
     """
+    return track(_map_threads(work, items), description, len(items))
 
-    def results() -> Iterator[Result]:
-        with ThreadPoolExecutor(available_cores()) as pool:
-            for start in range(0, len(items), chunk):
-                yield from pool.map(work, items[start : start + chunk])
 
-    return track(results(), description, len(items))
+def _map_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    cores = available_cores()
+    size = min(TASK, 1 + len(items) // (4 * cores))
+    tasks: deque[Future[list[Result]]] = deque()
+    # Work that silences warnings for a moment changes and restores one list for the whole process. Threads that do so
+    # at once restore it in the wrong order, and it would stay silent.
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+        try:
+            for start in range(0, len(items), size):
+                tasks.append(pool.submit(_each, work, items[start : start + size]))
+                if len(tasks) > 2 * cores:
+                    yield from tasks.popleft().result()
+            while tasks:
+                yield from tasks.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error: `with` still waits for what has begun
+
+
+def _each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [work(item) for item in items]

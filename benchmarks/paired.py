@@ -31,12 +31,12 @@ class Paired:
         """Returns a line: the ratio with its range over the rounds, and the median rates."""
         rounds = sorted(a / b for a, b in zip(self.ours, self.theirs, strict=True))
         medians = f"{statistics.median(self.ours):,.1f} against {statistics.median(self.theirs):,.1f} per second"
-        return f"{self.name}: {self.ratio:.2f}x ({rounds[0]:.2f} to {rounds[-1]:.2f} in {len(rounds)} rounds; {medians})"
+        return (
+            f"{self.name}: {self.ratio:.2f}x ({rounds[0]:.2f} to {rounds[-1]:.2f} in {len(rounds)} rounds; {medians})"
+        )
 
 
-def in_turn(
-    name: str, ours: Callable[[], int], theirs: Callable[[], int], rounds: int = 5, warm_up: int = 1
-) -> Paired:
+def in_turn(name: str, ours: Callable[[], int], theirs: Callable[[], int], rounds: int = 5, warm_up: int = 1) -> Paired:
     """Times two functions in turn.
 
     Args:

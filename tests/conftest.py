@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import runpy
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,17 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = run_script("train.py", *TINY, f"hydra.run.dir={where / 'run'}", cwd=where)
     assert outcome.code == 0, outcome.err
     return where / "run"
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Lets no file grow beyond so many bytes: a full disk that needs neither root nor a disk of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def metrics_of(run: Path) -> dict[str, Any]:

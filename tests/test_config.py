@@ -47,10 +47,11 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
 def test_every_group_of_the_design_has_its_options() -> None:
     expected = (
-        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=none callbacks=default "
+        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=none augment=strong "
+        "callbacks=default "
         "data=synthetic data=utkface experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
-        "model=conv_stack optim=adam optim=adamw "
+        "model=conv_stack model=residual optim=adam optim=adamw "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed"
     )
     assert set(expected.split()) <= set(OPTIONS)
@@ -144,6 +145,28 @@ def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
         check_config(settings)
     assert str(refused.value).startswith(place) and "wrong type" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("model.stem=wide", "model.stem='wide' has the wrong type"),
+        ("model.blocks=2", "model.blocks=2 has the wrong type"),
+        ("model.blocks=[1,1.5,1]", "model.blocks=[1, 1.5, 1] has the wrong type"),
+        ("+model.block=[1]", "model.block is not known; did you mean blocks?"),
+        ("+model.padding=same", "model.padding is not known; there are "),
+        ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
+        ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
+        ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
+    ],
+)
+def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_only(
+    wrong: str, message: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of("model=residual", "augment=strong", wrong)
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])

@@ -4,62 +4,74 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agegender.data import decode
 from agegender.errors import AgeGenderError
-from agegender.files import write_whole
+from agegender.files import one_at_a_time, or_do_without, reserve, write_whole
 from agegender.progress import map_threads
 
 log = logging.getLogger(__name__)
 
 
-class CachedPixels:
-    """Pixels of an index's files from a memory-mapped array: a batch is one indexed read.
+def open_pixels(
+    folder: Path,
+    names: Sequence[str],
+    digests: Sequence[str],
+    used: NDArray[np.int64],
+    size: int,
+    grayscale: bool,
+    cache_dir: Path,
+) -> CachedPixels | DecodedPixels:
+    """Opens the pixels' array, building it first where there is none (`data.cache=auto`).
 
     The array is keyed on what the files hold (not their names), on the size, the colour mode and the decoder. So a
     changed, added or removed file makes another array, and two runs over the same pictures share one.
+
+    Args:
+        folder: Where the files are.
+        names: The index's files.
+        digests: Their SHA-256.
+        used: The files to hold, by their place in the index.
+        size: Side of the pixels' square.
+        grayscale: One channel instead of three.
+        cache_dir: Where the array is kept.
+
+    Returns:
+        The array, or what decodes at every read if the disk has no room for one.
+
+    Raises:
+        AgeGenderError: A file became unreadable since it was indexed, or the array can't be written.
     """
+    unique = dict(sorted((digests[i], names[i]) for i in used.tolist()))
+    shape = (len(unique), size, size, 1 if grayscale else 3)
+    recipe = f"{decode.VERSION}:{PIL.__version__}:{shape}:" + "".join(unique)
+    path = cache_dir / "pixels" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}-{size}x{shape[3]}.npy"
+    if not path.is_file():
+        with or_do_without(path, "the pixel cache", math.prod(shape), "every image is decoded anew at every read"):
+            _build_once(path, folder, list(unique.values()), shape)
+        if not path.is_file():
+            return DecodedPixels(folder, names, size, grayscale)
+    row_of = {digest: row for row, digest in enumerate(unique)}
+    return CachedPixels(path, np.array([row_of.get(digest, len(unique)) for digest in digests], dtype=np.int64))
 
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        digests: Sequence[str],
-        used: NDArray[np.int64],
-        size: int,
-        grayscale: bool,
-        cache_dir: Path,
-    ):
-        """Opens the array, building it first where there is none.
 
-        Args:
-            folder: Where the files are.
-            names: The index's files.
-            digests: Their SHA-256.
-            used: The files to hold, by their place in the index.
-            size: Side of the pixels' square.
-            grayscale: One channel instead of three.
-            cache_dir: Where the array is kept.
+class CachedPixels:
+    """Pixels of an index's files from a memory-mapped array: a batch is one indexed read."""
 
-        Raises:
-            AgeGenderError: A file became unreadable since it was indexed, or the array can't be written.
-        """
-        unique = dict(sorted((digests[i], names[i]) for i in used.tolist()))
-        row_of = {digest: row for row, digest in enumerate(unique)}
-        shape = (len(unique), size, size, 1 if grayscale else 3)
-        recipe = f"{decode.VERSION}:{PIL.__version__}:{shape}:" + "".join(unique)
-        self.path = cache_dir / "pixels" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}-{size}x{shape[3]}.npy"
-        if not self.path.is_file():
-            _build(self.path, folder, list(unique.values()), shape, grayscale)
-        self._array: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        self._rows = np.array([row_of.get(digest, len(unique)) for digest in digests], dtype=np.int64)
+    def __init__(self, path: Path, rows: NDArray[np.int64]):
+        """Opens the array at `path`; `rows` gives each of the index's files its row, or one past the last."""
+        self.path, self._rows = path, rows
+        self._array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the pixels out: a worker process opens the file itself instead of being sent all of it."""
@@ -75,12 +87,21 @@ class CachedPixels:
         pixels: NDArray[np.uint8] = self._array[self._rows[indices]]
         return pixels
 
+    def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns where `as_tensor` holds files given by their place in the index."""
+        places: NDArray[np.int64] = self._rows[indices]
+        return places
+
+    def as_tensor(self) -> Tensor:
+        """Returns all pixels, uint8 `[pictures, size, size, channels]`, without reading them: it views the file."""
+        return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))  # "c": PyTorch wants it writable
+
 
 class DecodedPixels:
-    """Pixels of an index's files, decoded anew at every read (`data.cache=none`)."""
+    """Pixels of an index's files, decoded anew at every read (`data.cache=none`, or no room for the array)."""
 
     def __init__(self, folder: Path, names: Sequence[str], size: int, grayscale: bool):
-        """Keeps where the files are; see `CachedPixels` for the arguments."""
+        """Keeps where the files are; see `open_pixels` for the arguments."""
         self._folder, self._names, self._size, self._grayscale = folder, list(names), size, grayscale
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -89,20 +110,18 @@ class DecodedPixels:
         return np.stack([_decode(path, self._size, self._grayscale) for path in paths])
 
 
-def _build(path: Path, folder: Path, names: list[str], shape: tuple[int, ...], grayscale: bool) -> None:
-    megabytes = int(np.prod(shape)) / 1e6
-    log.info("decoding %d images once into %s (%.0f MB)", len(names), path, megabytes)
-    try:
+def _build_once(path: Path, folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
+    """Builds the array, or waits for another run that is building it."""
+    with one_at_a_time(path, f"another run is decoding the same images: waiting for {path}"):
+        if path.is_file():
+            return
+        log.info("decoding %d images once into %s (%.0f MB)", len(names), path, math.prod(shape) / 1e6)
         with write_whole(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_2_0(file, header)
-            for pixels in map_threads(lambda name: _decode(folder / name, shape[1], grayscale), names, "decoding"):
-                file.write(pixels.tobytes())
-    except OSError as error:
-        raise AgeGenderError(
-            f"can't write the pixel cache {path} ({megabytes:.0f} MB: {error.strerror}); "
-            "free the disk, choose data.cache_dir=..., or set data.cache=none"
-        ) from None
+            reserve(file, file.tell() + math.prod(shape))
+            for pixels in map_threads(lambda name: _decode(folder / name, shape[1], shape[3] == 1), names, "decoding"):
+                file.write(pixels)
 
 
 def _decode(path: Path, size: int, grayscale: bool) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from agegender.data import synthetic
-from agegender.data.cache import CachedPixels, DecodedPixels
-from agegender.data.dataset import Batch, FaceDataset, ResumableLoader, ShuffledSampler, step_seed
+from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
+from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.download import fetch_utkface
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
+from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.on_device import FacesOnDevice, place
 from agegender.data.split import Rule
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError, require
@@ -37,6 +40,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         generate: dict[str, Any] | None = None,
         cache_dir: str | None = None,
         cache: Literal["auto", "none"] = "auto",
+        on_device: Literal["auto"] | bool = "auto",
         image_size: int = 128,
         grayscale: bool = True,
         batch_size: int = 32,
@@ -60,12 +64,14 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 downloaded; if it is None, `generate` must be given.
             generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
             cache_dir: Folder for decoded pixels, readings and downloads; None for the user's cache folder.
-            cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
+            cache: `auto` decodes once into a memory-mapped array, if the disk has room; `none` decodes at every read.
+            on_device: Keep the decoded pixels on the device that trains, so that nothing is loaded in the loop; `auto`
+                does so on a GPU where they take at most half of the memory that is free.
             image_size: Side of the pixels' square that the network sees.
             grayscale: One channel instead of three.
             batch_size: Faces per step (per device).
-            num_workers: Loader processes; None chooses: none with the cache (an indexed read costs less than handing a
-                batch to another process), one per core (at most 8) without.
+            num_workers: Loader processes; None chooses: one per core (at most 8) that decode; none with cached pixels,
+                where an indexed read costs less than handing a batch to another process.
             limit: Use only this many faces, a fixed subset spread over the splits.
             strict: Refuse a folder in which anything must be quarantined.
             age_range: Lowest and highest age taken, in years.
@@ -91,7 +97,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
         self.dir, self.generate = dir, generate
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        self.cache, self.image_size, self.grayscale = cache, image_size, grayscale
+        fits = on_device is not True or (cache == "auto" and not num_workers)
+        require(fits, "data.on_device=true keeps what was decoded once: set data.cache=auto and data.num_workers=null")
+        self.cache, self.on_device, self.image_size, self.grayscale = cache, on_device, image_size, grayscale
         self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
         self._index_options: dict[str, Any] = {
             "age_range": tuple(age_range),
@@ -106,6 +114,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._augment = Augment(**augment) if augment else None
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
+        self._placed: dict[str, FacesOnDevice] = {}
         self._train_loader: ResumableLoader | None = None
         self._position: dict[str, int] | None = None
 
@@ -191,7 +200,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _open_pixels(self, index: FaceIndex, used: NDArray[np.int64]) -> CachedPixels | DecodedPixels:
         if self.cache == "none":
             return DecodedPixels(index.folder, index.names, self.image_size, self.grayscale)
-        return CachedPixels(
+        return open_pixels(
             index.folder, index.names, index.digests, used, self.image_size, self.grayscale, self.cache_dir
         )
 
@@ -201,9 +210,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Returns shuffled, resumable batches; the last may be smaller."""
-        dataset = self.split("train")
-        sampler = ShuffledSampler(len(dataset), self.seed)
-        self._train_loader = ResumableLoader(dataset, sampler=sampler, **self._loader_options())
+        faces = self._faces("train")
+        sampler = ShuffledSampler(len(faces), self.seed)
+        self._train_loader = ResumableLoader(faces, sampler=sampler, **self._loader_options())
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader
@@ -222,24 +231,54 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation faces in the index's order."""
-        return DataLoader(self.split("val"), **self._loader_options())
+        return FaceLoader(self._faces("val"), **self._loader_options())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Returns the test faces in the index's order."""
-        return DataLoader(self.split("test"), **self._loader_options())
+        return FaceLoader(self._faces("test"), **self._loader_options())
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _faces(self, name: str) -> FaceDataset | FacesOnDevice:
+        """Returns a split's faces, on the device if they are to be kept there."""
+        device = self._device()
+        if not self._placed and self._belongs_on(device):
+            self._placed = place(self._splits, device)
+        return self._placed.get(name, self._splits[name])
+
+    def _belongs_on(self, device: torch.device) -> bool:
+        pixels = self.split("train").pixels
+        if not isinstance(pixels, CachedPixels) or self.num_workers or self.on_device is False:
+            return False
+        if self.on_device == "auto" and device.type != "cuda":
+            return False
+        room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+        needed = pixels.as_tensor().nbytes
+        if self.on_device == "auto" and needed > room / 2:
+            log.info("%.1f GB of pixels stay in main memory: the GPU has %.1f GB free", needed / 1e9, room / 1e9)
+            return False
+        require(needed < room, f"data.on_device=true: {needed / 1e9:.1f} GB of pixels don't fit; data.on_device=false")
+        return True
 
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers
         if workers is None:
-            workers = 0 if self.cache == "auto" else min(available_cores(), 8)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+            cached = isinstance(self.split("train").pixels, CachedPixels)  # a full disk has none, whatever was asked
+            workers = 0 if cached else min(available_cores(), 8)
         return {
             "batch_size": self.batch_size,
             "num_workers": workers,
-            "pin_memory": on_gpu,
+            "pin_memory": self._device().type == "cuda" and not self._placed,
             "persistent_workers": workers > 0,
             "collate_fn": _as_it_is,
         }
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves a batch, without waiting for it to arrive; one that is there already is returned as it is."""
+        if batch["image"].device == device:
+            return batch
+        return {name: values.to(device, non_blocking=True) for name, values in batch.items()}  # type: ignore[return-value, attr-defined]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Varies training batches, on the device they were moved to; validation and test stay as they are."""

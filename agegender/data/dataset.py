@@ -1,16 +1,16 @@
-"""One split's faces as batches: what a batch holds, and in which order the faces come."""
+"""One split's faces, and what a batch of them holds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from agegender.data.cache import CachedPixels, DecodedPixels
 from agegender.data.index import FaceIndex
@@ -57,65 +57,24 @@ class FaceDataset(Dataset[Batch]):
         """Returns a single face as a batch of one."""
         return self.__getitems__([item])
 
-    def __getitems__(self, items: Sequence[int]) -> Batch:
+    def __getitems__(self, items: Sequence[int] | Tensor) -> Batch:
         """Returns the faces at these places of the split as one batch (PyTorch's loader calls this once per batch)."""
         rows = self.rows[np.asarray(items)]
-        return Batch(
-            image=torch.from_numpy(self.pixels.read(rows)).permute(0, 3, 1, 2),  # channels last in memory
-            age=torch.from_numpy(self.index.age[rows].astype(np.float32)),
-            gender=torch.from_numpy(self.index.gender[rows].astype(np.float32)),
-            row=torch.from_numpy(rows),
-        )
+        age, gender = self.labels(rows)
+        images = torch.from_numpy(self.pixels.read(rows)).permute(0, 3, 1, 2)  # channels last in memory
+        return Batch(image=images, age=age, gender=gender, row=torch.from_numpy(rows))
 
+    def labels(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Returns the ages in years and the genders of faces given by their place in the index, both float32."""
+        age, gender = (column[rows].astype(np.float32) for column in (self.index.age, self.index.gender))
+        return torch.from_numpy(age), torch.from_numpy(gender)
 
-class ShuffledSampler(Sampler[int]):
-    """A new order every epoch, a function of seed and epoch only; can start in the middle of one."""
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are made."""
+        return torch.device("cpu")
 
-    def __init__(self, size: int, seed: int):
-        """Shuffles `size` items."""
-        self.size, self.seed, self.epoch, self.start = size, seed, 0, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch's order; Lightning calls this at the start of each."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        """Yields the order, without the items that a resumed epoch has already seen."""
-        order = np.random.default_rng(step_seed(self.seed, self.epoch, 0, "order")).permutation(self.size)
-        start, self.start = self.start, 0
-        return iter(order[start:].tolist())
-
-    def __len__(self) -> int:
-        """Returns the number of items of a whole epoch."""
-        return self.size
-
-
-class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader that says where it is, so that a checkpoint in the middle of an epoch can be continued exactly.
-
-    Lightning saves and restores `state_dict` with the fit loop. Iteration starts at the first `next`, not at `iter`, so
-    that the sampler knows its epoch before any worker reads ahead.
-    """
-
-    sampler: ShuffledSampler
-    _handed_out = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Yields the rest of the epoch's batches."""
-        # Lightning puts another sampler in for its own purposes (overfit_batches): that one starts at the beginning.
-        self._handed_out = self.sampler.start if isinstance(self.sampler, ShuffledSampler) else 0
-        for batch in super().__iter__():
-            self._handed_out += len(batch["row"])
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Returns the epoch and how many of its faces were handed out."""
-        return {"epoch": getattr(self.sampler, "epoch", 0), "handed_out": self._handed_out}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
-        if not isinstance(self.sampler, ShuffledSampler):
-            return
-        finished = state["handed_out"] >= len(self.sampler)
-        self.sampler.epoch = state["epoch"] + finished
-        self.sampler.start = self._handed_out = 0 if finished else state["handed_out"]
+    def cached_pixels(self) -> CachedPixels:
+        """Returns the pixels' array; it is an error of the caller's if they are decoded at every read."""
+        assert isinstance(self.pixels, CachedPixels)
+        return self.pixels

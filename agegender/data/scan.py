@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from PIL import Image
 
 from agegender.data import decode, duplicates
 from agegender.data.duplicates import THUMBNAIL, Mode
-from agegender.errors import AgeGenderError
-from agegender.files import write_whole
+from agegender.files import or_do_without, write_whole
 from agegender.progress import map_threads
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> Scanned:
     Args:
         folder: Where the files are.
         names: Which of them to read.
-        cache_dir: Where the readings are kept.
+        cache_dir: Where the readings are kept, if its disk has room for them.
     """
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     kept_at = cache_dir / "scans" / f"{key}-v{VERSION}.{decode.VERSION}.npz"
@@ -97,11 +96,9 @@ def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[n
     if len(scanned.names) > 5_000:
         log.info("looking for near copies among %d images", len(scanned.names))
     groups = duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
-    try:
-        with write_whole(kept_at) as file:
-            np.save(file, groups)
-    except OSError as error:
-        raise _unwritable(kept_at, error) from None
+    instead = "they are looked for again next time"
+    with or_do_without(kept_at, "the copies that were found", groups.nbytes, instead), write_whole(kept_at) as file:
+        np.save(file, groups)
     return groups
 
 
@@ -152,20 +149,15 @@ def _load(path: Path) -> dict[str, _Reading]:
 
 def _save(path: Path, readings: dict[str, _Reading]) -> None:
     rows = list(readings.values())
-    try:
-        with write_whole(path) as file:
-            np.savez(
-                file,
-                name=np.array(list(readings)),
-                size=np.array([row.size for row in rows], np.int64),
-                mtime_ns=np.array([row.mtime_ns for row in rows], np.int64),
-                digest=np.array([row.digest for row in rows]),
-                thumbnail=np.stack([row.thumbnail for row in rows]),
-                reason=np.array([row.reason for row in rows]),
-            )
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> AgeGenderError:
-    return AgeGenderError(f"can't write {path} ({error.strerror}); choose another folder with data.cache_dir=...")
+    columns: dict[str, NDArray[Any]] = {
+        "name": np.array(list(readings)),
+        "size": np.array([row.size for row in rows], np.int64),
+        "mtime_ns": np.array([row.mtime_ns for row in rows], np.int64),
+        "digest": np.array([row.digest for row in rows]),
+        "thumbnail": np.stack([row.thumbnail for row in rows]),
+        "reason": np.array([row.reason for row in rows]),
+    }
+    size = sum(column.nbytes for column in columns.values())
+    instead = "every image is read again next time"
+    with or_do_without(path, "what the images hold", size, instead), write_whole(path) as file:
+        np.savez(file, **columns)  # type: ignore[arg-type]  # which column numpy takes for a setting, mypy can't tell

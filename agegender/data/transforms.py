@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from agegender.errors import AgeGenderError
+from agegender.data import effects, jpeg
+from agegender.errors import require
 
 
 class Augment:
-    """Random flip, rotation, scale, shift, brightness and contrast, drawn per picture and applied per batch.
+    """Random changes of geometry, colour and quality, drawn per picture and applied per batch.
 
-    One affine warp does all the geometry, so a picture is interpolated once. Random numbers come from the generator
-    that the caller passes, on the CPU, so CPU and GPU runs see the same changes.
+    One affine warp does all the geometry, so a picture is interpolated once; one matrix per picture does all that
+    happens to its colours. Blur, compression and erasing are worked out for the drawn pictures only. Random numbers
+    come from the generator that the caller passes, on the CPU, so CPU and GPU runs see the same changes, and which
+    pictures were drawn is known without asking the device.
     """
 
     def __init__(
@@ -27,8 +29,16 @@ class Augment:
         shift: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
+        color: float = 0.0,
+        gray: float = 0.0,
+        blur: float = 0.0,
+        blur_sigma: Sequence[float] = (0.004, 0.012),
+        compress: float = 0.0,
+        compress_quality: Sequence[int] = (30, 95),
+        erase: float = 0.0,
+        erase_area: Sequence[float] = (0.02, 0.2),
     ):
-        """Sets the strengths; every default means no change.
+        """Sets the strengths; every default means no change. On grayscale pictures, `color` and `gray` do nothing.
 
         Args:
             flip: Probability of a left-right flip.
@@ -37,19 +47,30 @@ class Augment:
             shift: Largest shift either way along each axis, as a share of the side.
             brightness: Largest amount added or taken, as a share of full white.
             contrast: Largest relative change of the contrast about mid-grey.
+            color: Largest relative change of the saturation; each channel's own gain changes by up to half as much.
+            gray: Probability that a picture loses its colours.
+            blur: Probability of a Gaussian blur.
+            blur_sigma: Smallest and largest standard deviation of the blur, as a share of the side.
+            compress: Probability of JPEG's losses.
+            compress_quality: Lowest and highest quality of JPEG.
+            erase: Probability that noise takes the place of a rectangle: Zhong et al., "Random Erasing Data
+                Augmentation", AAAI 2020.
+            erase_area: Smallest and largest area of the rectangle, as a share of the picture's.
 
         Raises:
             AgeGenderError: A strength that means nothing.
         """
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise AgeGenderError(f"augment.scale={list(scale)} must be two factors above zero, the smaller one first")
-        strengths = {"flip": flip, "rotate": rotate, "shift": shift, "brightness": brightness, "contrast": contrast}
-        for name, value in strengths.items():
-            if not 0 <= value <= (180 if name == "rotate" else 1):
-                raise AgeGenderError(f"augment.{name}={value} must lie between 0 and {180 if name == 'rotate' else 1}")
-        self.flip, self.rotate, self.shift = flip, rotate, shift
-        self.scale = (scale[0], scale[1])
-        self.brightness, self.contrast = brightness, contrast
+        shares = {"flip": flip, "shift": shift, "brightness": brightness, "contrast": contrast, "color": color}
+        shares |= {"gray": gray, "blur": blur, "compress": compress, "erase": erase}
+        for name, value in {**shares, "rotate": rotate}.items():
+            most = 180 if name == "rotate" else 1
+            require(0 <= value <= most, f"augment.{name}={value} must lie between 0 and {most}")
+        self.flip, self.rotate, self.shift, self.brightness, self.contrast = flip, rotate, shift, brightness, contrast
+        self.color, self.gray, self.blur, self.compress, self.erase = color, gray, blur, compress, erase
+        self.scale = _range("scale", scale, "factors above zero", math.inf)
+        self.blur_sigma = _range("blur_sigma", blur_sigma, "shares of the side, above 0 and up to 0.1", 0.1)
+        self.compress_quality = _range("compress_quality", compress_quality, "whole numbers from 1 to 100", 100)
+        self.erase_area = _range("erase_area", erase_area, "shares of the picture, above 0 and up to 1", 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Varies a batch.
@@ -61,31 +82,95 @@ class Augment:
         Returns:
             Float images in [0, 1], same shape and device.
         """
+        given = images
         images = images.float().div_(255) if images.dtype == torch.uint8 else images
         theta = self._affine(len(images), generator)
         if theta is not None:
-            grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-            images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        if self.brightness or self.contrast:
-            gain = 1 + self.contrast * self._symmetric(len(images), generator)
-            offset = self.brightness * self._symmetric(len(images), generator)
-            gain, offset = (value.to(images.device).view(-1, 1, 1, 1) for value in (gain, offset))
-            images = ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+            images = effects.warp(images, theta)
+        matrix = self._colours(len(images), images.shape[1], generator)
+        if matrix is not None:
+            images = effects.recolour(images, matrix[..., :-1], matrix[..., -1])
+        rare = ((self.blur, self._blurred), (self.compress, self._compressed), (self.erase, self._erased))
+        for share, change in rare:
+            drawn = self._drawn(share, len(images), generator)
+            if len(drawn):
+                images = images.clone() if images is given else images
+                places = effects.moved(drawn, images)
+                images.index_copy_(0, places, change(images.index_select(0, places), generator))
         return images
 
     def _affine(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Returns `[count, 2, 3]` matrices from output to input coordinates, or None where nothing would move."""
         if not (self.flip or self.rotate or self.shift) and self.scale == (1.0, 1.0):
             return None
-        angle = math.radians(self.rotate) * self._symmetric(count, generator)
+        angle = math.radians(self.rotate) * _symmetric(generator, count)
         low, high = (math.log(factor) for factor in self.scale)
-        zoom = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
+        zoom = torch.exp(_between(low, high, generator, count))
         mirror = torch.where(torch.rand(count, generator=generator) < self.flip, -1.0, 1.0)
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-        shift_x, shift_y = (2 * self.shift * self._symmetric(count, generator) for _ in range(2))
+        shift_x, shift_y = (2 * self.shift * _symmetric(generator, count) for _ in range(2))
         rows = (torch.stack((cos * mirror, -sin, shift_x), 1), torch.stack((sin * mirror, cos, shift_y), 1))
         return torch.stack(rows, 1)
 
-    @staticmethod
-    def _symmetric(count: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(count, generator=generator) * 2 - 1
+    def _colours(self, count: int, channels: int, generator: torch.Generator) -> Tensor | None:
+        """Returns `[count, channels, channels + 1]`, a matrix and an offset each; None where nothing would change."""
+        change = torch.eye(channels, channels + 1).repeat(count, 1, 1)
+        coloured = channels == 3 and bool(self.color or self.gray)
+        if self.brightness or self.contrast:
+            gain = 1 + self.contrast * _symmetric(generator, count, 1, 1)
+            offset = self.brightness * _symmetric(generator, count, 1)
+            change = change * gain
+            change[..., -1] = 0.5 - 0.5 * gain[..., 0] + offset
+        elif not coloured:
+            return None
+        if coloured:
+            tint = 1 + self.color / 2 * _symmetric(generator, count, 3, 1)
+            saturation = 1 + self.color * _symmetric(generator, count, 1, 1)
+            saturation[self._drawn(self.gray, count, generator)] = 0
+            luma = torch.tensor(effects.LUMA)
+            change = (luma + saturation * (torch.eye(3) - luma)) @ (tint * change)
+        return change
+
+    def _drawn(self, share: float, count: int, generator: torch.Generator) -> Tensor:
+        """Returns the places of the pictures that something happens to; with a share of 0, draws nothing."""
+        chosen = torch.rand(count, generator=generator) < share if share else torch.zeros(count, dtype=torch.bool)
+        return chosen.nonzero()[:, 0]
+
+    def _blurred(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return effects.blur(images, images.shape[-1] * _between(*self.blur_sigma, generator, len(images)))
+
+    def _compressed(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = self.compress_quality
+        return jpeg.compress(images, torch.randint(int(low), int(high) + 1, (len(images),), generator=generator))
+
+    def _erased(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        area = _between(*self.erase_area, generator, len(images))
+        # Height over width, as likely upright as lying; a large rectangle must fit.
+        limit = torch.minimum(torch.tensor(_LONGEST).log(), -area.log())
+        aspect = torch.exp(limit * _symmetric(generator, len(images)))
+        sides = torch.stack((area * aspect, area / aspect), 1).sqrt()
+        corners = (1 - sides) * torch.rand(len(images), 2, generator=generator)
+        noise = torch.rand(images.shape[1:], generator=generator)  # one for the batch: each takes it from another place
+        return effects.erase(images, torch.cat((corners, sides), 1), noise)
+
+
+_LONGEST = 1 / 0.3  # a rectangle's longer side over its shorter one: Zhong et al.
+
+
+def _symmetric(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+def _between(low: float, high: float, generator: torch.Generator, count: int) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def _range(name: str, ends: Sequence[float], meaning: str, most: float) -> tuple[float, float]:
+    """Returns the two ends of a range above zero.
+
+    Raises:
+        AgeGenderError: They are not two, in the wrong order, or out of range.
+    """
+    fits = len(ends) == 2 and 0 < ends[0] <= ends[1] <= most and math.isfinite(ends[1])
+    require(fits, f"augment.{name}={list(ends)} must be two {meaning}, the smaller one first")
+    return ends[0], ends[1]

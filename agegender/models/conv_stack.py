@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from agegender.errors import AgeGenderError, require
 
@@ -54,7 +56,7 @@ class ConvStack(nn.Module):
             stages.append(nn.Conv2d(previous, width, kernel_size, padding=padding, bias=not batch_norm))
             if batch_norm:
                 stages.append(nn.BatchNorm2d(width))
-            stages += [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+            stages += [nn.MaxPool2d(2, 2), nn.ReLU(inplace=True)]
             if conv_dropout:
                 stages.append(nn.Dropout2d(conv_dropout))
             side, previous = (side if padding == "same" else side - kernel_size + 1) // 2, width
@@ -64,9 +66,36 @@ class ConvStack(nn.Module):
                     f"model.padding={padding}; use larger images, fewer stages or model.padding=same"
                 )
         self.stages = nn.Sequential(*stages, nn.Flatten())
+        self._plain = not batch_norm and not conv_dropout and (padding == "valid" or kernel_size % 2 == 1)
         self.features = previous * side * side
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        if self._trains_in_onednn_layout(images):
+            return self._forward_in_onednn_layout(images)
         features: Tensor = self.stages(images)
         return features
+
+    def _trains_in_onednn_layout(self, images: Tensor) -> bool:
+        """Tells whether all operations, and their gradients, exist for tensors in oneDNN's own layout."""
+        return (
+            self._plain
+            and torch.is_grad_enabled()
+            and images.device.type == "cpu"
+            and images.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+    def _forward_in_onednn_layout(self, images: Tensor) -> Tensor:
+        """The same function, a tenth faster to train on a CPU.
+
+        The pictures stay in the blocked layout that oneDNN computes in, and its max-pooling remembers a byte per
+        output for the way back, where PyTorch's remembers eight.
+        """
+        hidden = images.to_mkldnn()
+        for stage in self.stages[:-1]:
+            # oneDNN's pooling needs its output for the way back: nothing may overwrite it
+            hidden = functional.relu(hidden) if isinstance(stage, nn.ReLU) else stage(hidden)
+        return hidden.to_dense().flatten(1)

@@ -14,8 +14,10 @@ from agegender.errors import require
 from agegender.models.age import AGE_CODINGS, AgeCoding
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import WeightInit, dense_layers, initialise
+from agegender.models.residual import ResidualTrunk
 
-TRUNKS: dict[str, type[ConvStack]] = {"conv_stack": ConvStack}
+Trunk = ConvStack | ResidualTrunk
+TRUNKS: dict[str, type[Trunk]] = {"conv_stack": ConvStack, "residual": ResidualTrunk}
 
 
 class Outputs(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,10 @@ from agegender.data.decode import ImageSource, UnreadableImageError, read_image,
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 from agegender.progress import available_cores
+
+LARGEST_PART = 16  # pictures in one worker's hands: beyond, a pass of the default network outgrows the cores' caches
+
+_Decoded = tuple[str, NDArray[np.uint8] | str]  # a picture's name with its pixels, or with why there are none
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ class Predictor:
         self.weights = find_checkpoint(weights)
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
+        # On a CPU each worker takes a few pictures from their files to their answers, on one thread: the cores are busy
+        # throughout, and what a pass holds stays in their caches. Elsewhere a whole batch goes through at once.
+        self._whole_batches = self.device.type != "cpu"
         network = AgeGenderNet(**checkpoint["agegender"]["network"])
         network.load_state_dict(checkpoint["network"])
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
@@ -73,33 +82,55 @@ class Predictor:
 
         Args:
             images: Paths, bytes of files, open files, or Pillow pictures; may be endless: only two batches are held.
-            batch_size: Pictures per pass through the network.
+            batch_size: Pictures per pass through the network; on a CPU it goes through in smaller parts, on all cores.
         """
         stream = iter(images)
-        with ThreadPoolExecutor(available_cores()) as pool:
-            # The next batch decodes while the network works on this one.
-            waiting = [(image, pool.submit(self._decode, image)) for image in islice(stream, batch_size)]
-            while waiting:
-                ahead = [(image, pool.submit(self._decode, image)) for image in islice(stream, batch_size)]
-                yield from self._answer([_name(image) for image, _ in waiting], [task.result() for _, task in waiting])
-                waiting = ahead
+        threads = torch.get_num_threads()
+        work: Callable[[list[ImageSource]], list[Any]]
+        work = self._decode if self._whole_batches else self._from_file_to_answer
+        pool = ThreadPoolExecutor(available_cores(), initializer=torch.set_num_threads, initargs=(1,))
 
-    def _decode(self, image: ImageSource) -> NDArray[np.uint8] | str:
+        def start() -> list[Future[list[Any]]]:
+            return [pool.submit(work, part) for part in _parts(list(islice(stream, batch_size)))]
+
+        with warnings.catch_warnings():  # decoders in several threads silence them for a moment, and restore a mixture
+            try:
+                waiting = start()
+                while waiting:
+                    ahead = start()  # the next batch is under way while this one is handed out
+                    if self._whole_batches:
+                        yield from self._answer([item for task in waiting for item in task.result()])
+                    else:
+                        for task in waiting:
+                            yield from task.result()
+                    waiting = ahead
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)  # what a worker sets is also the default of threads still to come
+
+    def _from_file_to_answer(self, images: list[ImageSource]) -> list[Prediction]:
+        return self._answer(self._decode(images))
+
+    def _decode(self, images: list[ImageSource]) -> list[_Decoded]:
+        return [(_name(image), self._pixels(image)) for image in images]
+
+    def _pixels(self, image: ImageSource) -> NDArray[np.uint8] | str:
         try:
             return to_pixels(read_image(image), self.network.image_size, grayscale=self.network.in_channels == 1)
         except UnreadableImageError as error:
             return str(error)
 
-    def _answer(self, names: list[str], decoded: list[NDArray[np.uint8] | str]) -> Iterator[Prediction]:
-        readable = [pixels for pixels in decoded if not isinstance(pixels, str)]
+    def _answer(self, decoded: list[_Decoded]) -> list[Prediction]:
+        readable = [pixels for _, pixels in decoded if not isinstance(pixels, str)]
         answers = iter(self._forward(np.stack(readable)) if readable else ())
-        for name, result in zip(names, decoded, strict=True):
-            if isinstance(result, str):
-                yield Prediction(name, error=result)
-            else:
-                age, std, p_female = next(answers)
-                known = std if math.isfinite(std) else None
-                yield Prediction(name, age, known, p_female, self.labels[int(p_female > 0.5)])
+        return [
+            Prediction(name, error=pixels) if isinstance(pixels, str) else self._prediction(name, *next(answers))
+            for name, pixels in decoded
+        ]
+
+    def _prediction(self, name: str, age: float, std: float, p_female: float) -> Prediction:
+        known = std if math.isfinite(std) else None
+        return Prediction(name, age, known, p_female, self.labels[int(p_female > 0.5)])
 
     def _forward(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         network = self.network
@@ -108,6 +139,13 @@ class Predictor:
             columns = network.years(outputs), network.age_std(outputs), network.p_female(outputs)
             answers: list[list[float]] = torch.stack(columns, 1).cpu().tolist()
         return answers
+
+
+def _parts(batch: list[ImageSource]) -> Iterator[list[ImageSource]]:
+    """Cuts a batch up so that every core gets some of it."""
+    size = max(1, min(LARGEST_PART, math.ceil(len(batch) / available_cores())))
+    for start in range(0, len(batch), size):
+        yield batch[start : start + size]
 
 
 def _device(name: str) -> torch.device:

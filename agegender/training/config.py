@@ -16,8 +16,10 @@ from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.signatures import check_call, check_named, check_value
 from agegender.training.build import check_target
+from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
+from agegender.training.profiling import PROFILERS
 
 _TOP_LEVEL: dict[str, Any] = {
     "seed": NonNegativeInt,
@@ -29,6 +31,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "monitor": str,
     "mode": Literal["min", "max"],
     "name": str,
+    "compile": Wish,
     "loss": dict[str, float],
 }
 
@@ -111,6 +114,8 @@ def _check_together(config: Mapping[str, Any]) -> None:
         trainer.get("devices", 1) in (1, "1", [0]) and trainer.get("num_nodes", 1) == 1,
         f"trainer.devices={trainer.get('devices')}: training runs on one device; set trainer.devices=1",
     )
+    if isinstance(trainer.get("profiler"), str):
+        check_named("trainer.profiler", trainer["profiler"], PROFILERS)
     _check_precision(config)
     if config["optim"].get("schedule"):
         bounded = trainer.get("max_epochs") not in (None, -1) or trainer.get("max_steps", -1) != -1

@@ -17,7 +17,7 @@ import agegender
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet
 from agegender.training.build import build
-from agegender.training.metrics import StageMetrics
+from agegender.training.metrics import StageMetrics, Step
 
 
 class AgeGenderModule(pl.LightningModule):
@@ -74,17 +74,22 @@ class AgeGenderModule(pl.LightningModule):
         loss = self.loss_weights["age"] * age_loss + self.loss_weights["gender"] * gender_loss
         with torch.no_grad():
             years, p_female, age_std = network.years(outputs), network.p_female(outputs), network.age_std(outputs)
-            metrics = self._metrics(stage)
-            metrics.update(years, batch["age"], p_female, batch["gender"])
-            if metrics.age_class is not None:
-                metrics.age_class.update(outputs.age.argmax(1), network.coding.label(batch["age"]))
-        losses = {f"{stage}/loss": loss, f"{stage}/age_loss": age_loss, f"{stage}/gender_loss": gender_loss}
-        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(batch["row"]))
+            losses = torch.stack((loss, age_loss, gender_loss))
+            classes: tuple[Tensor, ...] = ()
+            if network.coding.classes:
+                classes = (outputs.age.argmax(1), network.coding.label(batch["age"]))
+            self._metrics(stage).update(Step(losses, years, batch["age"], p_female, batch["gender"], *classes))
         return loss, {"row": batch["row"], "age_pred": years, "age_std": age_std, "p_female": p_female}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
-        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, "step"))
+        seed = step_seed(self.seed, self.current_epoch, batch_idx, "step")
+        # torch.manual_seed would seed every kind of device there could be, and costs a millisecond
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the batch's loss."""

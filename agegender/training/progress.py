@@ -22,10 +22,23 @@ class _Bar(RichProgressBar):
 
 
 class _Lines(Callback):
-    """One line per epoch."""
+    """One line per epoch, when all its figures are there: Lightning runs the module's own hooks after callbacks'."""
+
+    _finished: int | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        log.info("epoch %d/%s: %s", trainer.current_epoch + 1, trainer.max_epochs, _figures(trainer))
+        self._finished = trainer.current_epoch + 1
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer)
+
+    def _print(self, trainer: pl.Trainer) -> None:
+        if self._finished is not None:
+            log.info("epoch %d/%s: %s", self._finished, trainer.max_epochs, _figures(trainer))
+        self._finished = None
 
 
 def _figures(trainer: pl.Trainer) -> str:

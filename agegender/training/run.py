@@ -14,17 +14,19 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
 from agegender.errors import AgeGenderError, require
-from agegender.training.build import build
-from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC, Stopwatch
+from agegender.training import assemble
+from agegender.training.allocation import keep_freed_memory
+from agegender.training.callbacks import Stopwatch
+from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
-from agegender.training.continuing import check_resumable, load_weights
+from agegender.training.continuing import check_resumable
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
 
@@ -49,20 +51,21 @@ def run(config: DictConfig) -> float:
         check_config(settings)
         _check_hardware(settings["trainer"])
     _quieten()
+    keep_freed_memory()
     weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
-    data = _build_data(settings, weights)
+    data = assemble.build_data(settings, weights)
     data.prepare_data()
     data.setup()
-    module = _build_module(settings, data, weights)
+    module = assemble.build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume)
         _keep_settings(config, folder / ".hydra")
     _write_index(data.index, folder)
     watch = Stopwatch()
-    trainer = _build_trainer(settings, data, folder, watch)
+    trainer = assemble.build_trainer(settings, data, folder, [watch, CompileNetwork(settings["compile"])])
 
     if settings["fit"]:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -128,50 +131,6 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
-
-
-def _build_data(settings: dict[str, Any], weights: dict[str, Any] | None) -> AgeGenderDataModule:
-    options = dict(settings["data"])
-    if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
-        network = weights["agegender"]["network"]
-        options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
-    return AgeGenderDataModule(**options, augment=settings.get("augment"), seed=settings["seed"])
-
-
-def _build_module(
-    settings: dict[str, Any], data: AgeGenderDataModule, weights: dict[str, Any] | None
-) -> AgeGenderModule:
-    network = {"image_size": data.image_size, "in_channels": data.channels, "age": settings["age"], **settings["model"]}
-    if weights and not settings["fit"]:
-        network = weights["agegender"]["network"]
-    split = {"fingerprint": data.index.fingerprint, **data.split_settings}
-    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule")}
-    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
-    if weights:
-        load_weights(module, weights, settings["weights"])
-        trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
-        if trained_on != data.index.fingerprint:
-            log.warning(
-                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of "
-                "these test pictures were trained on and the figures are flattered",
-                trained_on,
-                data.index.fingerprint,
-            )
-    return module
-
-
-def _build_trainer(settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watch: Stopwatch) -> pl.Trainer:
-    callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
-    callbacks += [watch, PredictionsCsv(folder / "predictions.csv", data.index)]
-    callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
-    loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
-    if not loggers:  # it would have nowhere to write to, and Lightning refuses it
-        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
-    trainer: pl.Trainer = build(
-        settings["trainer"], callbacks=callbacks, logger=loggers or False, enable_progress_bar=bar
-    )
-    return trainer
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import pickle
+import re
 import shutil
-import threading
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT, room_for
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender import progress
-from agegender.data import cache, decode
-from agegender.data.cache import CachedPixels, DecodedPixels
+from agegender.data import decode
+from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.index import FaceIndex, build_index
 from agegender.errors import AgeGenderError
 
@@ -37,11 +44,14 @@ def _open(
     index: FaceIndex, cache_dir: Path, size: int = 32, grayscale: bool = True, used: Iterable[int] | None = None
 ) -> CachedPixels:
     rows = np.array(list(range(len(index.names)) if used is None else used), dtype=np.int64)
-    return CachedPixels(index.folder, index.names, index.digests, rows, size, grayscale, cache_dir)
+    pixels = open_pixels(index.folder, index.names, index.digests, rows, size, grayscale, cache_dir)
+    assert isinstance(pixels, CachedPixels)
+    return pixels
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def _files(folder: Path) -> list[Path]:
+    """What was written below a folder, apart from the locks, which are empty."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def _all(index: FaceIndex) -> NDArray[np.int64]:
@@ -130,25 +140,103 @@ def test_another_decoder_makes_another_array(index: FaceIndex, tmp_path: Path, m
     assert _open(index, tmp_path / "cache").path != first.path
 
 
-def test_two_simultaneous_builds_end_well(index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, ended = threading.Barrier(2, timeout=20), threading.Barrier(2, timeout=20)
-    work = progress.map_threads
+def _with_another_face(index: FaceIndex, faces: Path) -> None:
+    other = next(path for path in sorted(faces.iterdir()) if not (index.folder / path.name).exists())
+    shutil.copyfile(other, index.folder / other.name)
 
-    def together(*arguments: Any) -> Iterable[Any]:
-        started.wait()  # both have found no array, and opened their own
-        yield from work(*arguments)
-        ended.wait()  # neither has put its own in place
 
-    monkeypatch.setattr(cache, "map_threads", together)
-    arrays: list[CachedPixels] = []
-    threads = [threading.Thread(target=lambda: arrays.append(_open(index, tmp_path / "cache"))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _with_a_face_less(index: FaceIndex, _: Path) -> None:
+    (index.folder / index.names[7]).unlink()
+
+
+@pytest.mark.parametrize("change", [_with_another_face, _with_a_face_less])
+def test_an_added_and_a_removed_file_are_noticed(
+    index: FaceIndex, faces: Path, tmp_path: Path, change: Callable[[FaceIndex, Path], None]
+) -> None:
+    first = _open(index, tmp_path / "cache")
+    change(index, faces)
+    changed = build_index(index.folder, tmp_path / "index", test_fraction=0.4, val_fraction=0.4)
+    other = _open(changed, tmp_path / "cache")
+    assert other.path != first.path and abs(len(changed.names) - len(index.names)) == 1
+    assert (
+        other.read(_all(changed)) == DecodedPixels(changed.folder, changed.names, 32, True).read(_all(changed))
+    ).all()
+
+
+# Builds the cache of a folder as a run of its own, notes each decoding, and stops half-way until a file `go` is there.
+BUILD = """
+import hashlib, logging, sys, time
+from pathlib import Path
+import numpy as np
+from agegender.data import decode
+from agegender.data.cache import open_pixels
+
+folder, cache_dir, notes = map(Path, sys.argv[1:])
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+to_pixels, done = decode.to_pixels, []
+
+def noted(*arguments):
+    with (notes / "decoded").open("a") as file:
+        file.write(".")
+    done.append(1)
+    while len(done) >= 20 and not (notes / "go").exists():
+        time.sleep(0.01)
+    return to_pixels(*arguments)
+
+decode.to_pixels = noted
+names = sorted(path.name for path in folder.iterdir())
+digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+rows = np.arange(len(names))
+np.save(sys.stdout.buffer, open_pixels(folder, names, digests, rows, 32, True, cache_dir).read(rows))
+"""
+
+
+def _start_build(index: FaceIndex, tmp_path: Path) -> subprocess.Popen[bytes]:
+    arguments = [str(index.folder), str(tmp_path / "cache"), str(tmp_path)]
+    command = [sys.executable, "-c", BUILD, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _decoded(tmp_path: Path) -> int:
+    notes = tmp_path / "decoded"
+    return notes.stat().st_size if notes.exists() else 0
+
+
+def test_two_builds_at_once_decode_once(index: FaceIndex, tmp_path: Path) -> None:
+    builds = [_start_build(index, tmp_path) for _ in range(2)]
+    said = [build.stderr.readline().decode() for build in builds if build.stderr]  # the one builds, the other waits
+    (tmp_path / "go").touch()
     expected = DecodedPixels(index.folder, index.names, 32, True).read(_all(index))
-    assert len(arrays) == 2 and all((array.read(_all(index)) == expected).all() for array in arrays)
-    assert _files(tmp_path / "cache") == [str(arrays[0].path.relative_to(tmp_path / "cache"))]
+    for build in builds:
+        out, err = build.communicate(timeout=60)
+        assert build.returncode == 0 and err == b""
+        assert (np.load(io.BytesIO(out)) == expected).all()
+    assert sorted(line.split(":")[0].split(" into ")[0] for line in said) == [
+        "another run is decoding the same images",
+        "decoding 39 images once",
+    ]
+    assert _decoded(tmp_path) == 39
+
+
+def test_a_killed_build_harms_nothing_and_the_next_one_clears_it_away(index: FaceIndex, tmp_path: Path) -> None:
+    build = _start_build(index, tmp_path)
+    _wait_for(lambda: _decoded(tmp_path) >= 20)
+    build.kill()
+    build.communicate(timeout=60)
+    (partial,) = _files(tmp_path / "cache")
+    assert build.returncode == -signal.SIGKILL and partial.suffix == ".partial"
+    unrelated = partial.with_name(f".another{partial.name}")  # which another run may be writing
+    shutil.copyfile(partial, unrelated)
+    pixels = _open(index, tmp_path / "cache")
+    assert (pixels.read(_all(index)) == DecodedPixels(index.folder, index.names, 32, True).read(_all(index))).all()
+    assert _files(tmp_path / "cache") == sorted([unrelated, pixels.path])
 
 
 def _break(path: Path) -> None:
@@ -188,16 +276,48 @@ def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(
     assert _open(index, tmp_path / "cache").read(_all(index)).shape == (40, 32, 32, 1)
 
 
-def test_a_full_disk_is_an_error_that_says_how_much_is_needed(
+@pytest.mark.parametrize("reserves", [True, False])
+def test_on_a_full_disk_the_same_pixels_are_decoded_at_every_read(
+    index: FaceIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    reserves: bool,
+) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    with room_for(5_000_000):
+        rows = _all(index)
+        pixels = open_pixels(index.folder, index.names, index.digests, rows, 400, True, tmp_path / "cache")
+    assert isinstance(pixels, DecodedPixels) and _files(tmp_path / "cache") == []
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(
+        r"^no room for the pixel cache /.*\.npy \(6 MB: File too large\), so every image is decoded anew at "
+        r"every read; free the disk, or choose another with data\.cache_dir=\.\.\.$",
+        said,
+    )
+    assert (pixels.read(rows) == _open(index, tmp_path / "cache", size=400).read(rows)).all()  # which fits by now
+
+
+def test_a_full_disk_is_noticed_before_anything_is_decoded(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(decode, "read_image", lambda *_: pytest.fail("decoded in vain"))
+    with room_for(20_000):
+        pixels = open_pixels(index.folder, index.names, index.digests, _all(index), 32, True, tmp_path / "cache")
+    assert isinstance(pixels, DecodedPixels)
 
-    monkeypatch.setattr(np.lib.format, "write_array_header_2_0", full)
-    with pytest.raises(AgeGenderError, match=r"\(6 MB: No space left on device\).*data\.cache=none") as caught:
-        _open(index, tmp_path / "cache", size=400)
-    assert "\n" not in str(caught.value) and _files(tmp_path / "cache") == []
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_a_disk_that_reserves_no_room_is_written_all_the_same(
+    index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    expected = DecodedPixels(index.folder, index.names, 32, True).read(_all(index))
+    assert (_open(index, tmp_path / "cache").read(_all(index)) == expected).all()
 
 
 def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(index: FaceIndex, tmp_path: Path) -> None:
@@ -210,7 +330,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(index: FaceI
 def test_a_worker_process_is_sent_no_pixels_and_reads_the_same(faces: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in faces.iterdir())[:20]
     digests = [str(i) for i in range(20)]
-    cached = CachedPixels(faces, names, digests, np.arange(20), 32, False, tmp_path)
+    cached = open_pixels(faces, names, digests, np.arange(20), 32, False, tmp_path)
     sent = pickle.dumps(cached)
     assert len(sent) < 2_000  # the pixels are 61,440 bytes
     assert (pickle.loads(sent).read(np.array([3, 7])) == cached.read(np.array([3, 7]))).all()

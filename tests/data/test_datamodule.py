@@ -9,10 +9,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from conftest import room_for
 from torch import Tensor
 
+from agegender.data.cache import CachedPixels
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.dataset import Batch, step_seed
+from agegender.data.dataset import Batch, FaceDataset, step_seed
+from agegender.data.on_device import FacesOnDevice
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError
 
@@ -180,7 +183,7 @@ def test_no_cache_writes_no_pixels(faces: Path, tmp_path: Path) -> None:
     _module(faces, tmp_path, cache="none")
     assert not (tmp_path / "pixels").exists()
     _module(faces, tmp_path)
-    assert len(list((tmp_path / "pixels").iterdir())) == 1
+    assert len(list((tmp_path / "pixels").glob("*.npy"))) == 1
 
 
 def test_workers_are_chosen_by_how_pixels_are_read(faces: Path, cache_dir: Path) -> None:
@@ -189,6 +192,22 @@ def test_workers_are_chosen_by_how_pixels_are_read(faces: Path, cache_dir: Path)
     for cache in ("auto", "none"):
         loader = _module(faces, cache_dir, cache=cache, num_workers=3).val_dataloader()
         assert loader.num_workers == 3 and loader.persistent_workers and not loader.pin_memory
+
+
+def test_on_a_full_disk_workers_decode_the_same_batches(
+    faces: Path, cache_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with room_for(20_000), caplog.at_level("WARNING"):
+        decoded = _module(faces, tmp_path)
+        waiting = _module(faces, tmp_path, num_workers=0)
+    assert sum(record.message.startswith("no room for the pixel cache") for record in caplog.records) == 2
+    assert 1 <= decoded.train_dataloader().num_workers <= 8 and waiting.train_dataloader().num_workers == 0
+    cached = _module(faces, cache_dir)
+    for split in ("train", "val", "test"):
+        assert isinstance(cached.split(split).pixels, CachedPixels)
+        for first, second in zip(_batches(cached, split), _batches(decoded, split), strict=True):
+            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+    assert not list((tmp_path / "pixels").glob("*.npy"))
 
 
 def test_a_limit_keeps_that_many_faces_on_their_own_sides(faces: Path, cache_dir: Path) -> None:
@@ -205,7 +224,7 @@ def test_a_limit_keeps_that_many_faces_on_their_own_sides(faces: Path, cache_dir
 
 def test_a_limited_run_decodes_only_what_it_uses(faces: Path, tmp_path: Path) -> None:
     _module(faces, tmp_path, limit=10)
-    (array,) = (tmp_path / "pixels").iterdir()
+    (array,) = (tmp_path / "pixels").glob("*.npy")
     assert np.load(array, mmap_mode="r").shape[0] == 10
 
 
@@ -321,3 +340,22 @@ def test_without_augmentation_training_sees_the_pictures_as_they_are_in_another_
 def _as_stored(module: AgeGenderDataModule, batch: Batch) -> Tensor:
     pixels = module.split("train").pixels.read(batch["row"].numpy())
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def test_pixels_on_the_device_make_the_same_batches(faces: Path, cache_dir: Path) -> None:
+    loaded, placed = (_module(faces, cache_dir, on_device=choice) for choice in (False, True))
+    assert isinstance(placed.train_dataloader().dataset, FacesOnDevice)
+    assert isinstance(loaded.train_dataloader().dataset, FaceDataset)
+    for split in ("train", "val", "test"):
+        for first, second in zip(_batches(loaded, split), _batches(placed, split), strict=True):
+            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+
+
+def test_on_a_cpu_pixels_are_not_moved_unless_wished(faces: Path, cache_dir: Path) -> None:
+    assert isinstance(_module(faces, cache_dir).train_dataloader().dataset, FaceDataset)
+
+
+@pytest.mark.parametrize("clash", [{"cache": "none"}, {"num_workers": 2}])
+def test_pixels_on_the_device_with_a_loader_is_refused(clash: dict[str, Any], faces: Path, cache_dir: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.on_device=true .* set data\.cache=auto and"):
+        _module(faces, cache_dir, on_device=True, **clash)

@@ -1,7 +1,8 @@
-"""Batches hold what they say, in an order that a resumed run continues exactly."""
+"""Batches hold what they say, wherever they are made, in an order that a resumed run continues exactly."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from agegender.data import decode
-from agegender.data.cache import CachedPixels, DecodedPixels
-from agegender.data.dataset import Batch, FaceDataset, ResumableLoader, ShuffledSampler, step_seed
-from agegender.data.index import build_index, parse_name
+from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
+from agegender.data.dataset import FaceDataset, step_seed
+from agegender.data.index import FaceIndex, build_index, parse_name
+from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.on_device import FacesOnDevice, place
 
 # Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.
 pytestmark = [
@@ -26,23 +28,31 @@ pytestmark = [
 ROWS = np.array([3, 8, 11, 40, 41, 60, 77, 80, 99, 100, 119])
 
 
-@pytest.fixture(scope="module", params=["cached", "decoded"])
-def dataset(request: pytest.FixtureRequest, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
+Faces = FaceDataset | FacesOnDevice
+
+
+@pytest.fixture(scope="module", params=["cached", "decoded", "on the device"])
+def dataset(request: pytest.FixtureRequest, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Faces:
     cache_dir = tmp_path_factory.mktemp("cache")
     index = build_index(faces, cache_dir)
-    pixels: CachedPixels | DecodedPixels
-    if request.param == "cached":
-        pixels = CachedPixels(faces, index.names, index.digests, ROWS, 16, False, cache_dir)
-    else:
-        pixels = DecodedPixels(faces, index.names, 16, False)
-    return FaceDataset(index, ROWS, pixels)
+    if request.param == "decoded":
+        return FaceDataset(index, ROWS, DecodedPixels(faces, index.names, 16, False))
+    pixels = open_pixels(faces, index.names, index.digests, ROWS, 16, False, cache_dir)
+    assert isinstance(pixels, CachedPixels)
+    cached = FaceDataset(index, ROWS, pixels)
+    return place({"train": cached}, torch.device("cpu"))["train"] if request.param == "on the device" else cached
+
+
+@pytest.fixture(scope="module")
+def index(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceIndex:
+    return build_index(faces, tmp_path_factory.mktemp("index"))
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _loader(dataset: FaceDataset, seed: int = 0, workers: int = 0, batch_size: int = 3) -> ResumableLoader:
+def _loader(dataset: Faces, seed: int = 0, workers: int = 0, batch_size: int = 3) -> ResumableLoader:
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "persistent_workers": workers > 0}
     return ResumableLoader(dataset, sampler=ShuffledSampler(len(dataset), seed), collate_fn=_as_it_is, **options)
 
@@ -53,17 +63,17 @@ def _epoch(loader: ResumableLoader, epoch: int) -> list[list[int]]:
     return [batch["row"].tolist() for batch in loader]
 
 
-def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: FaceDataset) -> None:
+def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: Faces, index: FaceIndex) -> None:
     batch = dataset.__getitems__([4, 0, 10])
     rows = [41, 3, 119]
     assert batch["row"].tolist() == rows
     assert batch["image"].shape == (3, 3, 16, 16) and batch["image"].dtype == torch.uint8
-    for place, row in enumerate(rows):
-        name = dataset.index.names[row]
+    for at, row in enumerate(rows):
+        name = index.names[row]
         label = parse_name(name)
-        assert batch["age"].tolist()[place] == label.age and batch["gender"].tolist()[place] == label.gender
-        pixels = decode.to_pixels(decode.read_image(dataset.index.folder / name), 16, grayscale=False)
-        assert (batch["image"][place].permute(1, 2, 0).numpy() == pixels).all()
+        assert batch["age"].tolist()[at] == label.age and batch["gender"].tolist()[at] == label.gender
+        pixels = decode.to_pixels(decode.read_image(index.folder / name), 16, grayscale=False)
+        assert (batch["image"][at].permute(1, 2, 0).numpy() == pixels).all()
     assert {key: value.dtype for key, value in batch.items()} == {  # type: ignore[attr-defined]
         "image": torch.uint8,
         "age": torch.float32,
@@ -72,7 +82,7 @@ def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: FaceDataset) ->
     }
 
 
-def test_a_batch_may_be_changed_without_changing_the_next(dataset: FaceDataset) -> None:
+def test_a_batch_may_be_changed_without_changing_the_next(dataset: Faces) -> None:
     batch = dataset.__getitems__([0, 1])
     before = batch["image"].clone()
     batch["image"].zero_()
@@ -81,7 +91,7 @@ def test_a_batch_may_be_changed_without_changing_the_next(dataset: FaceDataset) 
     assert torch.equal(again["image"], before) and again["row"].tolist() == [3, 8]
 
 
-def test_a_single_face_is_a_batch_of_one(dataset: FaceDataset) -> None:
+def test_a_single_face_is_a_batch_of_one(dataset: Faces) -> None:
     assert len(dataset) == len(ROWS)
     single, many = dataset[5], dataset.__getitems__([5])
     assert single["image"].shape == (1, 3, 16, 16) and single["row"].tolist() == [60]
@@ -89,8 +99,8 @@ def test_a_single_face_is_a_batch_of_one(dataset: FaceDataset) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_goes_through_every_face_once_in_the_indexs_order(dataset: FaceDataset, workers: int) -> None:
-    loader: DataLoader[Batch] = DataLoader(dataset, batch_size=4, num_workers=workers, collate_fn=_as_it_is)
+def test_evaluation_goes_through_every_face_once_in_the_indexs_order(dataset: Faces, workers: int) -> None:
+    loader = FaceLoader(dataset, batch_size=4, num_workers=workers, collate_fn=_as_it_is)
     assert [row for batch in loader for row in batch["row"].tolist()] == ROWS.tolist()
 
 
@@ -136,7 +146,7 @@ def test_a_step_seed_is_the_same_on_every_machine() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("seen", [0, 1, 3])
-def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: FaceDataset, seen: int, workers: int) -> None:
+def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: Faces, seen: int, workers: int) -> None:
     whole = _epoch(_loader(dataset, seed=5), 2)
     interrupted = _loader(dataset, seed=5, workers=workers)
     interrupted.sampler.set_epoch(2)
@@ -152,7 +162,7 @@ def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: FaceDataset
     assert _epoch(resumed, 3) == _epoch(_loader(dataset, seed=5), 3)  # the next epoch is whole again
 
 
-def test_an_epoch_can_be_interrupted_twice(dataset: FaceDataset) -> None:
+def test_an_epoch_can_be_interrupted_twice(dataset: Faces) -> None:
     whole = _epoch(_loader(dataset), 0)
     state = {"epoch": 0, "handed_out": 0}
     seen = []
@@ -166,7 +176,7 @@ def test_an_epoch_can_be_interrupted_twice(dataset: FaceDataset) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: FaceDataset, workers: int) -> None:
+def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: Faces, workers: int) -> None:
     loader = _loader(dataset, workers=workers)
     first = _epoch(loader, 0)
     assert [len(rows) for rows in first] == [3, 3, 3, 2]  # the last batch is smaller, none is lost
@@ -179,13 +189,29 @@ def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: FaceDatas
     assert [batch["row"].tolist() for batch in resumed] == _epoch(loader, 1) != first
 
 
-def test_workers_change_nothing(dataset: FaceDataset) -> None:
+def test_workers_change_nothing(dataset: Faces) -> None:
     alone, helped = _loader(dataset), _loader(dataset, workers=2)
     for epoch in (0, 1):
         assert _epoch(helped, epoch) == _epoch(alone, epoch)
 
 
-def test_the_length_is_that_of_a_whole_epoch_even_when_resumed(dataset: FaceDataset) -> None:
+def test_the_length_is_that_of_a_whole_epoch_even_when_resumed(dataset: Faces) -> None:
     loader = _loader(dataset)
     loader.load_state_dict({"epoch": 0, "handed_out": 6})
     assert len(loader) == 4
+
+
+def test_on_a_device_a_batch_is_made_without_a_look_at_it(dataset: Faces) -> None:
+    """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
+    if not isinstance(dataset, FacesOnDevice):
+        return
+    loader = _loader(_on_meta(dataset), batch_size=4)
+    assert [batch["image"].shape[0] for batch in loader] == [4, 4, 3]
+    assert all(batch["image"].device.type == "meta" for batch in loader)
+
+
+def _on_meta(faces: FacesOnDevice) -> FacesOnDevice:
+    moved = copy.copy(faces)
+    for name in ("_pixels", "_places", "_age", "_gender", "_row"):
+        setattr(moved, name, getattr(faces, name).to("meta"))
+    return moved

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import room_for
 from PIL import Image
 
 from agegender.data import duplicates, scan
@@ -219,3 +220,21 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_one_line(folder: Path, tm
     assert str(cache_dir) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(AgeGenderError, match=r"can't write .*data\.cache_dir="):
         group_duplicates(_scan(folder), "near", cache_dir)
+
+
+def test_on_a_full_disk_nothing_is_kept_and_the_scan_is_the_same(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with room_for(100):
+        scanned = _scan(folder)
+        groups = group_duplicates(scanned, "near", tmp_path / "cache")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    ends = "; free the disk, or choose another with data.cache_dir=..."
+    assert len(said) == 2 and all(line.endswith(ends) and "\n" not in line for line in said)
+    assert said[0].startswith("no room for what the images hold /")
+    assert "(1 MB: File too large), so every image is read again next time;" in said[0]
+    assert said[1].startswith("no room for the copies that were found /")
+    assert "(1 MB: File too large), so they are looked for again next time;" in said[1]
+    assert not list((tmp_path / "cache" / "scans").iterdir())
+    assert _same(_scan(folder), scanned)
+    assert (group_duplicates(scanned, "near", tmp_path / "cache") == groups).all()

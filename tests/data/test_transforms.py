@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agegender.data.transforms import Augment
+from agegender.errors import AgeGenderError
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "flip": 0.5,
     "rotate": 20.0,
     "scale": (0.8, 1.25),
     "shift": 0.1,
     "brightness": 0.2,
     "contrast": 0.3,
+    "color": 0.4,
+    "gray": 0.3,
+    "blur": 0.5,
+    "blur_sigma": (0.02, 0.05),
+    "compress": 0.5,
+    "compress_quality": (20, 80),
+    "erase": 0.5,
+    "erase_area": (0.1, 0.3),
 }
 
 
@@ -44,18 +54,23 @@ def _centre(pictures: Tensor) -> tuple[Tensor, Tensor]:
     return (pictures.sum((1, 3)) * steps).sum(1) / mass, (pictures.sum((1, 2)) * steps).sum(1) / mass
 
 
-@pytest.mark.parametrize("settings", [{}, {"flip": 0.0, "rotate": 0.0, "scale": [1.0, 1.0], "shift": 0.0}])
-def test_settings_of_no_change_change_nothing(settings: dict[str, float]) -> None:
+NEVER = {name: 0.0 for name, value in EVERYTHING.items() if isinstance(value, float)} | {"scale": (1.0, 1.0)}
+
+
+@pytest.mark.parametrize("settings", [{}, NEVER, EVERYTHING | NEVER])
+def test_settings_of_no_change_change_nothing(settings: dict[str, Any]) -> None:
     pictures = _pictures(channels=3)
-    assert torch.equal(Augment(**settings)(pictures, _generator()), pictures.float() / 255)  # type: ignore[arg-type]
+    assert torch.equal(Augment(**settings)(pictures, _generator()), pictures.float() / 255)
     floats = pictures.float() / 255
-    assert torch.equal(Augment(**settings)(floats, _generator()), floats)  # type: ignore[arg-type]
+    assert torch.equal(Augment(**settings)(floats, _generator()), floats)
 
 
-def test_the_callers_pictures_are_left_as_they_were() -> None:
-    for pictures in (_pictures(), _pictures().float() / 255):
+@pytest.mark.parametrize("name", ["", "flip", "contrast", "gray", "blur", "compress", "erase"])
+def test_the_callers_pictures_are_left_as_they_were(name: str) -> None:
+    augment = Augment(**({name: 1.0} if name else EVERYTHING))
+    for pictures in (_pictures(channels=3), _pictures(channels=3).float() / 255):
         before = pictures.clone()
-        Augment(**EVERYTHING)(pictures, _generator())  # type: ignore[arg-type]
+        assert not torch.equal(augment(pictures, _generator()), before)
         assert torch.equal(pictures, before)
 
 
@@ -75,29 +90,29 @@ def test_half_of_the_pictures_are_flipped_at_one_half() -> None:
 
 
 def test_the_same_generator_state_gives_the_same_changes() -> None:
-    augment = Augment(**EVERYTHING)  # type: ignore[arg-type]
+    augment = Augment(**EVERYTHING)
     first, again, other = (augment(_pictures(), _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_a_generator_is_drawn_from_so_the_next_batch_differs() -> None:
-    augment, generator = Augment(**EVERYTHING), _generator()  # type: ignore[arg-type]
+    augment, generator = Augment(**EVERYTHING), _generator()
     assert not torch.equal(augment(_pictures(), generator), augment(_pictures(), generator))
 
 
 def test_the_global_random_state_is_neither_used_nor_moved() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first = Augment(**EVERYTHING)(_pictures(), _generator())  # type: ignore[arg-type]
+    first = Augment(**EVERYTHING)(_pictures(), _generator())
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(6)
-    assert torch.equal(Augment(**EVERYTHING)(_pictures(), _generator()), first)  # type: ignore[arg-type]
+    assert torch.equal(Augment(**EVERYTHING)(_pictures(), _generator()), first)
 
 
-@pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast"])
+@pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast", "color"])
 def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
-    pictures = _pictures(1).expand(6, 1, 32, 32)
-    changed = Augment(**{name: EVERYTHING[name]})(pictures, _generator())  # type: ignore[arg-type]
+    pictures = _pictures(1, channels=3).expand(6, 3, 32, 32)
+    changed = Augment(**{name: EVERYTHING[name]})(pictures, _generator())
     for i in range(6):
         assert not torch.allclose(changed[i], pictures[0] / 255, atol=1e-3)
         assert all(not torch.allclose(changed[i], changed[j], atol=1e-4) for j in range(i))
@@ -198,3 +213,174 @@ def test_the_border_is_continued_instead_of_black() -> None:
     white = torch.ones(50, 1, 32, 32)
     moved = Augment(rotate=45.0, scale=(0.5, 0.8), shift=0.3)(white, _generator())
     torch.testing.assert_close(moved, white)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_at_once_gives_the_same_pictures_for_the_same_generator_state(channels: int) -> None:
+    augment, pictures = Augment(**EVERYTHING), _pictures(16, channels=channels)
+    first, again, other = (augment(pictures, _generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# Printed by the first version of `Augment`, which knew these six strengths only.
+LIGHT = [[0.9226, 0.6264, 0.2887, 0.0], [1.0, 0.7027, 0.3119, 0.0]]
+
+
+def test_light_is_what_it_was_before_there_were_other_strengths() -> None:
+    light: dict[str, Any] = {
+        "flip": 0.5,
+        "rotate": 8.0,
+        "scale": (0.92, 1.08),
+        "shift": 0.04,
+        "brightness": 0.1,
+        "contrast": 0.15,
+    }
+    row = torch.arange(16).mul(17).repeat(2, 1, 16, 1)
+    changed = Augment(**light)(row.to(torch.uint8), _generator(3))[:, 0, 8, ::5]
+    torch.testing.assert_close(changed, torch.tensor(LIGHT), atol=1e-4, rtol=0)
+
+
+def _grads(pictures: Tensor) -> Tensor:
+    return pictures.diff(dim=-1).square().mean((1, 2, 3)) + pictures.diff(dim=-2).square().mean((1, 2, 3))
+
+
+def test_a_sure_gray_leaves_the_luma_in_every_channel() -> None:
+    pictures = _pictures(channels=3)
+    changed = Augment(gray=1.0)(pictures, _generator())
+    luma = (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True) / 255
+    torch.testing.assert_close(changed, luma.expand_as(changed))
+
+
+def test_color_changes_saturation_and_each_channels_gain_as_far_as_asked() -> None:
+    gray = torch.full((300, 3, 1, 1), 0.5)
+    gains = (Augment(color=0.4)(gray, _generator()) / gray).flatten(1)
+    luma = gains @ torch.tensor([0.299, 0.587, 0.114])
+    assert 0.8 < luma.min() < 0.87 and 1.13 < luma.max() < 1.2  # half of 0.4, which saturation leaves
+    assert (gains.amax(1) - gains.amin(1)).mean() > 0.1  # the channels' gains are their own
+    red = torch.tensor([0.6, 0.4, 0.4]).view(3, 1, 1).expand(300, 3, 1, 1)
+    saturation = Augment(color=0.4)(red, _generator())
+    spread = (saturation[:, 0] - saturation[:, 1:].mean(1)).flatten() / 0.2
+    assert spread.min() < 0.7 and spread.max() > 1.3
+
+
+@pytest.mark.parametrize("name", ["color", "gray"])
+def test_colour_steps_do_nothing_to_gray_pictures(name: str) -> None:
+    pictures, strengths = _pictures(channels=1), dict[str, Any]({name: 1.0})
+    assert torch.equal(Augment(**strengths)(pictures, _generator()), pictures.float() / 255)
+
+
+@pytest.mark.parametrize("name", ["gray", "blur", "compress", "erase"])
+def test_about_the_share_that_was_asked_for_is_drawn_and_the_others_stay(name: str) -> None:
+    pictures = _pictures(1, size=16, channels=3).expand(400, 3, 16, 16)
+    strengths: dict[str, Any] = {name: 0.25, "blur_sigma": (0.05, 0.1)}
+    changed = Augment(**strengths)(pictures, _generator())
+    apart = (changed - pictures / 255).abs().amax((1, 2, 3))
+    assert 70 < (apart > 1e-3).sum() < 130
+    assert apart[apart <= 1e-3].max() < 1e-6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_blur_takes_detail_and_keeps_the_mean(channels: int) -> None:
+    pictures = _pictures(20, channels=channels)
+    blurred = Augment(blur=1.0, blur_sigma=(0.02, 0.05))(pictures, _generator())  # 0.64 to 1.6 of 32 pixels
+    left = _grads(blurred) / _grads(pictures / 255)
+    assert left.max() < 0.5 and left.min() < 0.6 * left.max()
+    torch.testing.assert_close(blurred.mean((1, 2, 3)), (pictures / 255).mean((1, 2, 3)), atol=0.02, rtol=0)
+
+
+def test_a_blur_is_as_wide_on_large_pictures_as_on_small_ones() -> None:
+    spreads = []
+    for size in (33, 99):
+        point = torch.zeros(1, 1, size, size)
+        point[..., size // 2, size // 2] = 1
+        steps = torch.arange(size) - size // 2
+        blurred = Augment(blur=1.0, blur_sigma=(0.05, 0.05))(point, _generator())
+        spreads.append(float((blurred.sum((0, 1, 2)) * steps.square()).sum().sqrt()) / size)
+    assert spreads == [pytest.approx(0.05, rel=0.05)] * 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compression_costs_detail_by_its_quality_and_keeps_the_mean(channels: int) -> None:
+    smooth = Augment(blur=1.0, blur_sigma=(0.06, 0.06))(_pictures(8, 64, channels), _generator())
+    losses = []
+    for quality in (10, 50, 95):
+        compressed = Augment(compress=1.0, compress_quality=(quality, quality))(smooth, _generator())
+        torch.testing.assert_close(compressed.mean((2, 3)), smooth.mean((2, 3)), atol=0.02, rtol=0)
+        losses.append(float((compressed - smooth).abs().mean()))
+    assert losses[0] > losses[1] > losses[2] and losses[2] < 2 / 255
+
+
+def test_an_erased_rectangle_has_the_area_that_was_asked_for_and_the_rest_stays() -> None:
+    pictures = torch.full((300, 3, 64, 64), 2.0)  # no noise is that bright
+    erased = (Augment(erase=1.0, erase_area=(0.1, 0.4))(pictures, _generator()) < 2).all(1)
+    rows, columns = erased.any(2), erased.any(1)
+    assert torch.equal(erased, rows[:, :, None] & columns[:, None, :])  # nothing but one rectangle, filled
+    area = erased.float().mean((1, 2))
+    assert 0.08 < area.min() < 0.13 and 0.37 < area.max() < 0.42
+    aspect = rows.sum(1) / columns.sum(1)
+    assert 0.25 < aspect.min() < 0.5 and 2 < aspect.max() < 4
+    assert erased.any(0)[4:-4, 4:-4].all()  # anywhere in the picture; a corner is seldom met
+
+
+def test_a_rectangle_of_the_whole_picture_fits() -> None:
+    pictures = torch.full((20, 1, 16, 16), 2.0)
+    assert (Augment(erase=1.0, erase_area=(1.0, 1.0))(pictures, _generator()) < 1).all()
+
+
+def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
+    erased = Augment(erase=1.0, erase_area=(1.0, 1.0))(torch.zeros(1, 3, 32, 32), _generator())
+    assert erased.mean().item() == pytest.approx(0.5, abs=0.05) and erased.std() > 0.25
+
+
+@given(
+    color=st.floats(0, 1),
+    gray=st.floats(0, 1),
+    blur=st.floats(0, 1),
+    blur_sigma=st.tuples(st.floats(1e-6, 0.02), st.floats(0.02, 0.1)),
+    compress=st.floats(0, 1),
+    compress_quality=st.tuples(st.integers(1, 50), st.integers(50, 100)),
+    erase=st.floats(0, 1),
+    erase_area=st.tuples(st.floats(1e-6, 0.5), st.floats(0.5, 1)),
+    seed=st.integers(0, 1000),
+    channels=st.sampled_from([1, 3]),
+    size=st.integers(8, 40),
+    count=st.integers(1, 5),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_losses_give_floats_from_zero_to_one_of_the_same_shape(
+    seed: int, channels: int, size: int, count: int, **strengths: Any
+) -> None:
+    pictures = _pictures(count, size, channels).contiguous(memory_format=torch.channels_last)
+    changed = Augment(**strengths)(pictures, _generator(seed))
+    assert changed.dtype == torch.float32 and changed.shape == pictures.shape
+    assert changed.isfinite().all() and changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed, Augment(**strengths)(pictures.contiguous(), _generator(seed)))
+
+
+SHARE = "must lie between 0 and 1"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        *(({name: 1.5}, f"augment.{name}=1.5 {SHARE}") for name in ("flip", "shift", "brightness", "contrast")),
+        *(({name: -0.1}, f"augment.{name}=-0.1 {SHARE}") for name in ("color", "gray", "blur", "compress", "erase")),
+        ({"erase": math.nan}, f"augment.erase=nan {SHARE}"),
+        ({"rotate": 181.0}, "augment.rotate=181.0 must lie between 0 and 180"),
+        ({"scale": [1.2, 0.8]}, "augment.scale=[1.2, 0.8] must be two factors above zero, the smaller one first"),
+        ({"scale": [0.0, 1.0]}, "augment.scale=[0.0, 1.0] must be two factors above zero, the smaller one first"),
+        ({"scale": [1.0, math.inf]}, "augment.scale=[1.0, inf] must be two factors above zero, the smaller one first"),
+        ({"blur_sigma": [0.0, 0.1]}, "augment.blur_sigma=[0.0, 0.1] must be two shares of the side, above 0"),
+        ({"blur_sigma": [1.0, 2.0]}, "augment.blur_sigma=[1.0, 2.0] must be two shares of the side, above 0"),
+        ({"compress_quality": [50, 101]}, "augment.compress_quality=[50, 101] must be two whole numbers from 1 to 100"),
+        ({"compress_quality": [0, 50]}, "augment.compress_quality=[0, 50] must be two whole numbers from 1 to 100"),
+        ({"erase_area": [0.1]}, "augment.erase_area=[0.1] must be two shares of the picture, above 0 and up to 1"),
+        ({"erase_area": [0.1, 1.1]}, "augment.erase_area=[0.1, 1.1] must be two shares of the picture, above 0"),
+    ],
+)
+def test_a_strength_that_means_nothing_is_refused_in_one_line_that_names_it(
+    wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AgeGenderError) as refused:
+        Augment(**wrong)
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -59,7 +59,46 @@ def test_pooling_before_the_relu_equals_pooling_after_it(padding: str) -> None:
     expected = images
     for convolution in [layer for layer in trunk.stages if isinstance(layer, nn.Conv2d)]:
         expected = functional.max_pool2d(functional.relu(convolution(expected)), 2)
-    assert torch.equal(trunk(images), expected.flatten(1))
+    with torch.no_grad():
+        assert torch.equal(trunk(images), expected.flatten(1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    image_size=st.integers(16, 40),
+    channels=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    kernel_size=st.integers(1, 4),
+    padding=st.sampled_from(["valid", "same"]),
+    in_channels=st.sampled_from([1, 3]),
+    channels_last=st.booleans(),
+)
+def test_the_layout_in_which_a_cpu_trains_changes_neither_answers_nor_gradients(
+    image_size: int, channels: list[int], kernel_size: int, padding: str, in_channels: int, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    fits = kernel_size % 2 == 1 if padding == "same" else image_size >= 2 ** len(channels) * (kernel_size + 1)
+    assume(fits)
+    trunk = ConvStack(in_channels, image_size, channels, kernel_size, padding)  # type: ignore[arg-type]
+    images = torch.randn(3, in_channels, image_size, image_size)
+    if channels_last:
+        trunk, images = trunk.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    results = []
+    for forward in (trunk.forward, trunk.stages):
+        trunk.zero_grad()
+        features = forward(images)
+        (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
+        results.append([features.detach(), *(weight.grad for weight in trunk.parameters())])
+    for here, there in zip(*results, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4 * (1 + there.abs().max().item()))
+
+
+def test_without_gradients_or_in_mixed_precision_the_layout_is_pytorchs() -> None:
+    trunk, images = ConvStack(1, 32, (4,)), torch.zeros(1, 1, 32, 32)
+    assert trunk._trains_in_onednn_layout(images)
+    with torch.no_grad():
+        assert not trunk._trains_in_onednn_layout(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not trunk._trains_in_onednn_layout(images)
 
 
 def test_images_too_small_for_the_stages_are_refused_with_ways_on() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -177,6 +179,37 @@ def test_an_endless_stream_is_answered_while_it_runs_and_only_two_batches_are_he
     for answered, prediction in enumerate(islice(predictor.predict(endless(), batch_size=2), 5)):
         assert prediction.age is not None
         assert pulled - answered <= 4
+
+
+def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
+    trained_run: Path, predictor: Predictor, paths: list[Path], tmp_path: Path
+) -> None:
+    mixed = [*paths[:5], tmp_path / "missing.jpg", *paths[5:]]
+    whole = Predictor(trained_run, device="cpu")
+    whole._whole_batches = True
+    for batch_size in (1, 7, 64):
+        one, other = (list(each.predict(mixed, batch_size)) for each in (predictor, whole))
+        assert [each.path for each in one] == [each.path for each in other] == [str(path) for path in mixed]
+        assert one.pop(5) == other.pop(5) == Prediction(str(tmp_path / "missing.jpg"), error="no such file")
+        assert close(answers_of(one), answers_of(other))
+
+
+@pytest.mark.parametrize("answers", [3, None])
+def test_predicting_leaves_the_process_its_threads_and_warnings_as_they_were(
+    predictor: Predictor, paths: list[Path], answers: int | None
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        filters = list(warnings.filters)
+        stream = predictor.predict(paths, batch_size=8)
+        assert [each.error for each in islice(stream, answers)] == [None] * (answers or len(paths))
+        stream.close()  # type: ignore[attr-defined]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == threads + 1
+        assert list(warnings.filters) == filters
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_no_pictures_give_no_answers(predictor: Predictor) -> None:

@@ -9,21 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agegender.training.metrics import CumulativeScore, StageMetrics
+from agegender.training.metrics import CumulativeScore, StageMetrics, Step
 
 YEARS = torch.tensor([10.0, 24.0, 40.0, 61.0])
 AGE = torch.tensor([12.0, 24.0, 45.0, 51.0])  # errors 2, 0, 5, 10
 P_FEMALE = torch.tensor([0.1, 0.8, 0.6, 0.7])
 GENDER = torch.tensor([0.0, 1.0, 0.0, 1.0])
+LOSSES = torch.tensor([3.0, 2.0, 1.0])  # the sum, age, gender
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test"])
 def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -> None:
     metrics = StageMetrics(stage)
-    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     figures = {name: value.item() for name, value in metrics.compute().items()}
     assert figures == pytest.approx(
         {
+            f"{stage}/loss": 3.0,
+            f"{stage}/age_loss": 2.0,
+            f"{stage}/gender_loss": 1.0,
             f"{stage}/age_mae": 17 / 4,
             f"{stage}/age_mse": (4 + 0 + 25 + 100) / 4,
             f"{stage}/age_cs5": 3 / 4,  # the error of exactly 5 years counts
@@ -36,18 +40,39 @@ def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -
 def test_the_age_class_counts_only_where_there_are_classes() -> None:
     assert StageMetrics("val").age_class is None
     metrics = StageMetrics("val", classes=3)
-    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
-    assert metrics.age_class is not None
-    metrics.age_class.update(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2]))
+    faces = (LOSSES, YEARS, AGE, P_FEMALE, GENDER)
+    metrics.update(Step(*faces, torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])))
     assert metrics.compute()["val/age_class_acc"].item() == pytest.approx(3 / 4)
-    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
-    metrics.age_class.update(torch.tensor([0]), torch.tensor([0]))
+    metrics.update(Step(*faces, torch.zeros(4).long(), torch.zeros(4).long()))
     assert metrics.compute()["val/age_class_acc"].item() == 1  # an epoch forgets the one before
+
+
+def test_a_loss_is_the_mean_over_faces_not_over_batches() -> None:
+    metrics = StageMetrics("train")
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(Step(LOSSES + 5, YEARS[1:2], AGE[1:2], P_FEMALE[1:2], GENDER[1:2]))
+    assert metrics.compute()["train/loss"].item() == pytest.approx((4 * 3 + 8) / 5)
+
+
+def test_a_loss_that_is_not_a_number_stays_one() -> None:
+    metrics = StageMetrics("train")
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(Step(LOSSES * torch.nan, YEARS, AGE, P_FEMALE, GENDER))
+    assert metrics.compute()["train/loss"].isnan()
+
+
+def test_more_steps_than_are_set_aside_at_a_time_all_count() -> None:
+    metrics, steps = StageMetrics("train"), 2 * StageMetrics.STEPS_AT_A_TIME + 3
+    for step in range(steps):
+        metrics.update(Step(LOSSES + step, AGE + step, AGE, P_FEMALE, GENDER))
+    figures = metrics.compute()
+    assert figures["train/age_mae"].item() == pytest.approx((steps - 1) / 2)
+    assert figures["train/loss"].item() == pytest.approx(3 + (steps - 1) / 2)
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     metrics = StageMetrics("val")
-    metrics.update(YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER)
+    metrics.update(Step(LOSSES, YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER))
     assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
 
 
@@ -60,11 +85,11 @@ def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> 
 
 def test_an_epoch_forgets_the_one_before() -> None:
     metrics = StageMetrics("val")
-    metrics.update(YEARS + 50, AGE, 1 - P_FEMALE, GENDER)
+    metrics.update(Step(LOSSES, YEARS + 50, AGE, 1 - P_FEMALE, GENDER))
     metrics.compute()
-    metrics.update(YEARS, AGE, P_FEMALE, GENDER)
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["val/age_mae"].item() == pytest.approx(17 / 4)
-    metrics.update(AGE, AGE, P_FEMALE, GENDER)
+    metrics.update(Step(LOSSES, AGE, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["val/age_cs5"].item() == 1
 
 
@@ -78,9 +103,9 @@ def test_chunks_of_any_size_give_the_figures_of_the_whole(data: st.DataObject, c
     gender = torch.tensor([0, 1, *rest]).float()  # both occur: without, an AUROC has no meaning
     cuts = sorted({0, count, *data.draw(st.lists(st.integers(1, count - 1), max_size=5))})
     whole, chunked = StageMetrics("val"), StageMetrics("val")
-    whole.update(years, age, p_female, gender)
+    whole.update(Step(LOSSES, years, age, p_female, gender))
     for start, end in itertools.pairwise(cuts):
-        chunked.update(years[start:end], age[start:end], p_female[start:end], gender[start:end])
+        chunked.update(Step(LOSSES, years[start:end], age[start:end], p_female[start:end], gender[start:end]))
     expected, found = whole.compute(), chunked.compute()
     for name in expected:
         assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-5), name

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 
 from agegender.data.dataset import Batch, step_seed
@@ -80,25 +81,19 @@ def quiet_trainer(**options: Any) -> pl.Trainer:
     return pl.Trainer(**settings | options)
 
 
-def logged_losses(module: AgeGenderModule, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    logged: dict[str, float] = {}
-    monkeypatch.setattr(
-        module, "log_dict", lambda values, **options: logged.update({name: v.item() for name, v in values.items()})
-    )
-    logged["returned"] = module.training_step(batch, 0).item()
-    return logged
+def measured_losses(module: AgeGenderModule, batch: Batch) -> dict[str, float]:
+    returned = module.training_step(batch, 0).item()
+    return {name: value.item() for name, value in module.train_metrics.compute().items()} | {"returned": returned}
 
 
 @pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
-def test_the_loss_is_the_weighted_sum_worked_out_by_hand(
-    age_weight: float, gender_weight: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gender_weight: float) -> None:
     module = module_of(loss={"age": age_weight, "gender": gender_weight})
     module.network.age_head = Always([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
     module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
     batch = some_faces(2)
     batch["age"], batch["gender"] = torch.tensor([43.0, 53.0]), torch.tensor([1.0, 0.0])
-    losses = logged_losses(module, batch, monkeypatch)
+    losses = measured_losses(module, batch)
     age_loss = (10 / 20 + 0) / 2
     gender_loss = (-math.log(1 / 2) - math.log(1 / 4)) / 2
     assert losses["train/age_loss"] == pytest.approx(age_loss)
@@ -220,3 +215,16 @@ def test_hyperparameters_are_plain_values() -> None:
 def test_every_step_has_random_numbers_of_its_own(steps: list[tuple[int, int, int, str]]) -> None:
     seeds = [step_seed(*step) for step in steps]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
+def test_a_training_step_never_waits_for_the_device(coding: str) -> None:
+    """PyTorch's fake tensors have no values: whoever asks for one, and so waits for a device, gets an error."""
+    module = module_of({"age": {"name": coding}})
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):
+        faces: dict[str, Any] = {**some_faces(4)}
+        batch: Any = {name: fake.from_tensor(values) for name, values in faces.items()}
+        with pytest.raises(DataDependentOutputException):
+            batch["age"].sum().item()
+        for _ in range(2):
+            module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]

@@ -110,7 +110,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
     assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
     assert results["train_seconds"] == pytest.approx(2 * results["seconds_per_epoch"], abs=0.06)
     assert results["version/torch"] == torch.__version__.split("+")[0] or results["version/torch"] == torch.__version__
-    assert "threads" in results["hardware"] and "model.channels=[8,16]" in results["overrides"]
+    assert "thread" in results["hardware"] and "model.channels=[8,16]" in results["overrides"]
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

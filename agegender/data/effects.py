@@ -1,0 +1,82 @@
+"""What augmentation does to pixels once the numbers are drawn: whole batches, on the device they are on.
+
+All functions take float pictures `[count, channels, height, width]` in [0, 1], return such pictures, and leave what
+they were given as it was. The numbers may lie on the CPU: moving them doesn't wait for the device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue: ITU-R BT.601, as in JPEG
+
+
+def moved(numbers: Tensor, images: Tensor) -> Tensor:
+    """Returns the numbers on the pictures' device, without waiting for it."""
+    return numbers.to(images.device, non_blocking=True)
+
+
+def warp(images: Tensor, theta: Tensor) -> Tensor:
+    """Moves pixels by affine maps, interpolating once; the border is continued.
+
+    Args:
+        images: Pictures.
+        theta: `[count, 2, 3]`, from output to input coordinates, which are -1 and 1 at the outer edges.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = ((2 * torch.arange(side, device=images.device) + 1) / side - 1 for side in (height, width))
+    # The same as affine_grid, which takes most of the sampling's own time: per row plus per column, x and y apart.
+    by_column, by_row, shift = moved(theta, images).unsqueeze(-1).unbind(2)
+    grid = (by_column * columns)[:, :, None, :] + (by_row * rows + shift)[:, :, :, None]
+    return functional.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+
+
+def recolour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """Maps each pixel's channels by its picture's matrix and offset, and cuts at 0 and 1.
+
+    Args:
+        images: Pictures.
+        matrix: `[count, channels, channels]`, from the channels that are to those that will be.
+        offset: `[count, channels]`.
+    """
+    pixels = torch.baddbmm(moved(offset, images).unsqueeze(2), moved(matrix, images), images.flatten(2))
+    return pixels.clamp_(0, 1).view(images.shape)
+
+
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blurs by a Gaussian, along the rows and then along the columns; the border is continued.
+
+    Args:
+        images: Pictures.
+        sigma: Standard deviations `[count]` in pixels, on the CPU.
+    """
+    count, channels, height, width = images.shape
+    radius = math.ceil(3 * float(sigma.max()))
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernels = (-(steps / sigma.view(-1, 1)).square() / 2).softmax(1).repeat_interleave(channels, 0)
+    kernels = moved(kernels, images).view(-1, 1, 1, 2 * radius + 1)
+    # Each channel of each picture is a group of its own: a kernel per picture in a single convolution.
+    planes = functional.pad(images.reshape(1, -1, height, width), (radius,) * 4, mode="replicate")
+    planes = functional.conv2d(planes, kernels, groups=count * channels)
+    return functional.conv2d(planes, kernels.transpose(2, 3), groups=count * channels).view(images.shape)
+
+
+def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
+    """Puts noise in place of a rectangle of each picture.
+
+    Args:
+        images: Pictures.
+        boxes: Top, left, height and width `[count, 4]`, as shares of the sides.
+        noise: `[channels, height, width]`; each picture takes the part that its rectangle covers.
+    """
+    inside = []
+    for axis, side in enumerate(images.shape[-2:]):
+        middles = (torch.arange(side, device=images.device) + 0.5) / side
+        start, length = moved(boxes, images)[:, axis::2].unsqueeze(-1).unbind(1)
+        inside.append((middles >= start) & (middles < start + length))
+    rows, columns = inside
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], moved(noise, images), images)

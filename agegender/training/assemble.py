@@ -1,0 +1,70 @@
+"""From checked settings to the three things that a training is made of: the data, the module and the Trainer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.training.build import build
+from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
+from agegender.training.continuing import load_weights
+from agegender.training.module import AgeGenderModule
+from agegender.training.profiling import build_profiler
+
+log = logging.getLogger(__name__)
+
+
+def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) -> AgeGenderDataModule:
+    """Builds the datamodule; with `weights` that are only measured, for pictures as their network takes them."""
+    options = dict(settings["data"])
+    if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
+        network = weights["agegender"]["network"]
+        options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
+    return AgeGenderDataModule(**options, augment=settings.get("augment"), seed=settings["seed"])
+
+
+def build_module(
+    settings: dict[str, Any], data: AgeGenderDataModule, weights: dict[str, Any] | None = None
+) -> AgeGenderModule:
+    """Builds the module for the data, which must be set up; `weights` is the checkpoint that it begins with."""
+    network = {"image_size": data.image_size, "in_channels": data.channels, "age": settings["age"], **settings["model"]}
+    if weights and not settings["fit"]:
+        network = weights["agegender"]["network"]
+    split = {"fingerprint": data.index.fingerprint, **data.split_settings}
+    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule")}
+    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
+    if weights:
+        load_weights(module, weights, settings["weights"])
+        trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
+        if trained_on != data.index.fingerprint:
+            log.warning(
+                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of "
+                "these test pictures were trained on and the figures are flattered",
+                trained_on,
+                data.index.fingerprint,
+            )
+    return module
+
+
+def build_trainer(
+    settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watching: Sequence[Callback] = ()
+) -> pl.Trainer:
+    """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
+    callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
+    callbacks += [*watching, PredictionsCsv(folder / "predictions.csv", data.index)]
+    callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
+    loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
+    if not loggers:  # it would have nowhere to write to, and Lightning refuses it
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    given: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "enable_progress_bar": bar}
+    if isinstance(settings["trainer"].get("profiler"), str):
+        given["profiler"] = build_profiler(settings["trainer"]["profiler"], folder / "profiler")
+    trainer: pl.Trainer = build(settings["trainer"], **given)
+    return trainer

@@ -1,0 +1,95 @@
+"""How much memory `python train.py` takes at its peak, beyond the page cache, and whether epochs or images add to it.
+
+Whole processes are watched from outside. What counts is anonymous and shared memory (RssAnon and RssShmem) of the
+process and its children: the decoded pixels are a memory-mapped file, whose pages belong to the page cache. A small
+network trains on drawn faces; `--full` takes the default network, and all of the folder. Floors: 2.5 GiB there, and
+nowhere a tenth on top for 10 epochs in place of 3. `python -m benchmarks.memory [--data folder [--full]]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agegender.errors import AgeGenderError, require
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("data.image_size=64", "model.channels=[8,8]", "model.head_units=[16]")
+STEADY = ("callbacks.early_stopping=null", "trainer=cpu")  # as many epochs as were asked for
+
+
+def peak(overrides: Sequence[str], every: float = 0.1) -> float:
+    """Runs `train.py` and returns the most memory that it held at once, in GiB.
+
+    Args:
+        overrides: On its command line.
+        every: Seconds between two looks.
+
+    Raises:
+        AgeGenderError: This is not Linux, or the training failed.
+    """
+    require(sys.platform == "linux", "benchmarks.memory reads /proc: it runs on Linux only")
+    highest = 0
+    with tempfile.TemporaryDirectory() as where, Path(where, "said").open("w+", encoding="utf-8") as said:
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={where}/run"]
+        process = subprocess.Popen(command, cwd=where, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                highest = max(highest, _held(process.pid))
+                time.sleep(every)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            said.seek(0)
+            raise AgeGenderError(f"{' '.join(command)} ended with {process.returncode}: {said.read()[-1000:]}")
+    return highest / 2**20
+
+
+def _held(process: int) -> int:
+    """Returns the KiB that a process and its children hold beyond the page cache."""
+    held = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended between two looks
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                held += int(line.split()[1])
+        for thread in os.listdir(f"/proc/{process}/task"):
+            children = Path(f"/proc/{process}/task/{thread}/children").read_text().split()
+            held += sum(_held(int(child)) for child in children)
+    return held
+
+
+def growth(name: str, settings: Sequence[str], less: str, more: str) -> float:
+    """Prints the peaks of two trainings that differ in one setting, and returns how many times higher the second is."""
+    before, after = (peak([*settings, one]) for one in (less, more))
+    print(f"{name}: {before:.3f} GiB with {less}, {after:.3f} GiB with {more}: {after / before:.3f}x", flush=True)
+    return after / before
+
+
+def main() -> None:
+    """Prints the peaks."""
+    made = argparse.ArgumentParser(description="The peak memory of a training.")
+    made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; without it, faces are drawn")
+    made.add_argument("--full", action="store_true", help="the default network, on all of the folder")
+    made.add_argument("--epochs", type=int, nargs=2, default=(3, 10))
+    made.add_argument("--images", type=int, help="the larger number of images; the smaller is a quarter of it")
+    chosen = made.parse_args()
+    data = (f"data.dir={chosen.data.resolve()}",) if chosen.data else ("data=synthetic",)
+    images = chosen.images or (len(os.listdir(chosen.data)) if chosen.data and chosen.full else 2000)
+    settings = [*data, *STEADY, *(() if chosen.full else SMALL)]
+    few, many = (f"trainer.max_epochs={epochs}" for epochs in chosen.epochs)
+    limit = f"data.limit={images}"
+    print(f"first run, which may decode the pictures: {peak([*settings, limit, 'trainer.max_epochs=1']):.3f} GiB")
+    growth("epochs", [*settings, limit], few, many)
+    growth("images", [*settings, few], f"data.limit={images // 4}", limit)
+
+
+if __name__ == "__main__":
+    main()

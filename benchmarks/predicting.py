@@ -1,0 +1,201 @@
+"""How fast `predict.py` is: one picture, a folder of pictures, and the command as a whole.
+
+The weights are untrained: they take as long as trained ones. Floors: one picture in 5 ms on one thread; a folder of
+photographs at 0.85 of the bare decoder's rate; a cold start in 1.5 times what importing torch and torchvision takes; an
+answer to `--help` and to a misspelt key in 3 s. `python -m benchmarks.predicting`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+import agegender
+from agegender.data.decode import read_image, to_pixels
+from agegender.data.synthetic import generate_faces
+from agegender.models.network import AgeGenderNet
+from agegender.prediction.predictor import LARGEST_PART, Predictor
+from agegender.progress import available_cores
+from agegender.training.allocation import keep_freed_memory
+from benchmarks.faces import parser
+from benchmarks.paired import Paired, in_turn
+
+ROOT = Path(__file__).parent.parent
+SIZE = 128  # of the default network, whose pictures are grey
+PHOTO = 3000, 2000  # pixels of a photograph, with the noise that a sensor leaves
+
+
+def network_of(*overrides: str) -> dict[str, Any]:
+    """Returns the arguments of the network that `train.py` would build with these overrides."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
+    channels = 1 if config["data"]["grayscale"] else 3
+    return {
+        "image_size": config["data"]["image_size"],
+        "in_channels": channels,
+        "age": config["age"],
+        **config["model"],
+    }
+
+
+def untrained(path: Path, *overrides: str) -> Path:
+    """Writes a checkpoint of untrained weights, of as much as predicting reads."""
+    network = network_of(*overrides)
+    weights = {f"network.{name}": value for name, value in AgeGenderNet(**network).state_dict().items()}
+    described = {"network": network, "split": None, "labels": {"gender": ["male", "female"]}}
+    torch.save({"agegender": {"version": agegender.__version__, **described}, "state_dict": weights}, path)
+    return path
+
+
+def latency(*overrides: str, calls: int = 200) -> float:
+    """Returns the median milliseconds of one picture's way through the network, on one thread of the CPU."""
+    network = network_of(*overrides)
+    built = AgeGenderNet(**network).eval().to(memory_format=torch.channels_last)
+    size = network["image_size"]
+    picture = torch.randint(0, 256, (1, size, size, network["in_channels"]), dtype=torch.uint8).permute(0, 3, 1, 2)
+    threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for _ in range(10 + calls):
+                start = time.perf_counter()
+                built(picture)
+                times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return 1000 * statistics.median(times[10:])
+
+
+def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Paired:
+    """Times `Predictor.predict` over a folder on the CPU, in turn with bare loops, one process per core.
+
+    Args:
+        folder: Pictures.
+        rounds: Pairs of measurements.
+        with_network: The bare loops take the pictures through the network too, as many at once as the predictor does:
+            what remains is the cost of threads, order and answers. Without it they only decode.
+    """
+    paths = sorted(folder.glob("*.jpg"))
+    cores = available_cores()
+    shares = [paths[core::cores] for core in range(cores)]
+    bare = _decode_and_answer if with_network else _decode
+    keep_freed_memory()  # as predict.py and the bare loops do
+    with tempfile.TemporaryDirectory() as where:
+        weights = untrained(Path(where, "untrained.ckpt"))
+        predictor = Predictor(weights, "cpu")
+        # Spawned, not forked: a fork would take this process's threads for its own.
+        with multiprocessing.get_context("spawn").Pool(cores, _open, (weights,)) as pool:
+            return in_turn(
+                f"predicting {folder.name} against bare decoders{' and networks' if with_network else ''}",
+                lambda: sum(prediction.error is None for prediction in predictor.predict(paths)),
+                lambda: sum(pool.map(bare, shares, chunksize=1)),
+                rounds,
+            )
+
+
+_bare: dict[str, AgeGenderNet] = {}  # in a process of the pool: its network
+
+
+def _open(weights: Path) -> None:
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    _bare["network"] = Predictor(weights, "cpu").network
+
+
+def _decode(paths: Sequence[Path]) -> int:
+    for path in paths:
+        to_pixels(read_image(path), SIZE, grayscale=True)
+    return len(paths)
+
+
+def _decode_and_answer(paths: Sequence[Path]) -> int:
+    for start in range(0, len(paths), LARGEST_PART):
+        part = paths[start : start + LARGEST_PART]
+        pixels = np.stack([to_pixels(read_image(path), SIZE, grayscale=True) for path in part])
+        with torch.inference_mode():
+            _bare["network"](torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    return len(paths)
+
+
+def photographs(folder: Path, count: int = 24) -> Path:
+    """Fills a folder with JPEGs as large as a camera's: drawn faces, resized up, with noise."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as where:
+        for face in sorted(generate_faces(Path(where, "faces"), count).glob("*.jpg")):
+            with Image.open(face) as image:
+                large = np.asarray(image.resize(PHOTO, Image.Resampling.BICUBIC), dtype=np.float32)
+            noisy = large + rng.normal(0, 5, large.shape[:2]).astype(np.float32)[..., None]
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / face.name, quality=90)
+    return folder
+
+
+def cold_start(rounds: int = 5) -> Paired:
+    """Times `python predict.py img=x.jpg weights=...` and `python -c "import torch, torchvision"`, in turn."""
+    with tempfile.TemporaryDirectory() as where:
+        weights = untrained(Path(where, "untrained.ckpt"))
+        face = min(generate_faces(Path(where, "faces"), 1).glob("*.jpg"))
+        predict = [str(ROOT / "predict.py"), f"img={face}", f"weights={weights}"]
+        return in_turn(
+            "predict.py against importing torch and torchvision",
+            lambda: _run(predict, Path(where), 0),
+            lambda: _run(["-c", "import torch, torchvision"], Path(where), 0),
+            rounds,
+        )
+
+
+def help_seconds(rounds: int = 3) -> dict[str, float]:
+    """Returns the median seconds until `train.py` has answered `--help`, and a misspelt key."""
+    medians = {}
+    with tempfile.TemporaryDirectory() as where:
+        for argument, code in (("--help", 0), ("trainr.max_epochs=3", 2)):
+            times = []
+            for _ in range(rounds):
+                start = time.perf_counter()
+                _run([str(ROOT / "train.py"), argument], Path(where), code)
+                times.append(time.perf_counter() - start)
+            medians[f"train.py {argument}"] = statistics.median(times)
+    return medians
+
+
+def _run(arguments: list[str], where: Path, code: int) -> int:
+    done = subprocess.run([sys.executable, *arguments], cwd=where, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        raise RuntimeError(f"{arguments} ended with {done.returncode}: {done.stderr}")
+    return 1
+
+
+def main() -> None:
+    """Prints every figure on a line of its own."""
+    chosen = parser("How fast predict.py is.").parse_args()
+    for name, overrides in {
+        "default, grayscale": (),
+        "residual, RGB": ("model=residual", "data.grayscale=false"),
+    }.items():
+        print(f"one picture through the network ({name}) on one thread: {latency(*overrides):.2f} ms")
+    with tempfile.TemporaryDirectory() as where:
+        crops = chosen.data or generate_faces(Path(where, "crops of 200 x 200"), 512, size=200)
+        for folder in (crops, photographs(Path(where, f"photographs of {PHOTO[0]} x {PHOTO[1]}"))):
+            for with_network in (False, True):
+                print(throughput(folder, chosen.rounds, with_network), flush=True)
+    start = cold_start(chosen.rounds)
+    print(f"{start}; it takes {1 / start.ratio:.2f} of their wall time", flush=True)
+    for command, seconds in help_seconds().items():
+        print(f"{command}: {seconds:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

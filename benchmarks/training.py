@@ -1,0 +1,130 @@
+"""The training loop of `train.py` against a bare PyTorch loop of the same network, batches, precision and cached data.
+
+Both train in one process, in turn, some steps each: a callback of the real Trainer, with its logging, progress bar and
+callbacks, pauses it and lets the bare loop go on. Floor: 0.95. `python -m benchmarks.training [overrides of train.py]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.models.network import AgeGenderNet
+from agegender.training import assemble
+from agegender.training.allocation import keep_freed_memory
+from benchmarks.paired import Paired
+
+CONF = Path(__file__).parent.parent / "conf"
+
+Settings = dict[str, Any]
+Steps = Callable[[int], int]  # takes so many training steps; returns how many images they were
+Rival = Callable[[Settings, AgeGenderDataModule, AgeGenderNet], Steps]
+
+
+class TakeTurns(Callback):
+    """Times the Trainer's steps and, in turn with them, a rival's."""
+
+    def __init__(self, rival: Steps, steps: int, rounds: int):
+        """Says who else takes `steps` steps at a time, and how many rounds count after one of warm-up."""
+        self.rival, self.steps, self.rounds = rival, steps, rounds
+        self.ours: list[float] = []
+        self.theirs: list[float] = []
+        self._taken, self._images, self._since = 0, 0, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins a turn anew: one that a validation interrupted would not be about steps alone."""
+        self.steps, self._taken = min(self.steps, int(trainer.num_training_batches) - 1), 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Ends the Trainer's turn after enough steps, and gives the rival its turn."""
+        if self._taken == self.steps:
+            self.ours.append(self._images / (time.perf_counter() - self._since))
+            start = time.perf_counter()
+            images = self.rival(self.steps)
+            self.theirs.append(images / (time.perf_counter() - start))
+            trainer.should_stop = len(self.ours) > self.rounds
+            self._taken = 0
+        if self._taken == 0:
+            self._images, self._since = 0, time.perf_counter()
+        self._taken += 1
+        self._images += len(batch["row"])
+
+
+def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
+    """Returns a training loop without a framework, over the same pixels."""
+
+    def steps() -> Iterator[int]:
+        bf16 = settings["trainer"]["precision"] == "bf16-mixed"
+        optimizer = torch.optim.Adam(net.parameters(), lr=settings["optim"]["lr"], fused=True)
+        faces, size = data.split("train"), settings["data"]["batch_size"]
+        while True:
+            order = torch.randperm(len(faces)).tolist()
+            for start in range(0, len(order), size):
+                batch = faces.__getitems__(order[start : start + size])
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    outputs = net(batch["image"])
+                    loss = net.coding.loss(outputs.age, batch["age"]) + net.gender_loss(outputs, batch["gender"])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                yield len(batch["row"])
+
+    loop = steps()
+    return lambda count: sum(next(loop) for _ in range(count))
+
+
+def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival = bare_loop) -> Paired:
+    """Returns the images per second of `train.py` with these overrides, and of a rival.
+
+    Args:
+        overrides: As on `train.py`'s command line.
+        steps: Length of a turn.
+        rounds: Pairs of turns.
+        rival: Makes the other side from the same settings, data and (a copy of the) network.
+    """
+    keep_freed_memory()  # as train.py does; the bare loop gains as much by it
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        # enough epochs for all turns; the bar and every default callback are there, as on a terminal
+        shown = ["trainer.max_epochs=1000", "callbacks.progress._target_=lightning.pytorch.callbacks.RichProgressBar"]
+        config = compose("train", [*overrides, *shown, f"hydra.run.dir={folder}"], return_hydra_config=True)
+        config.hydra.runtime.output_dir = folder
+        HydraConfig.instance().set_config(config)
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        settings: Settings = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+        data = assemble.build_data(settings)
+        data.prepare_data()
+        data.setup()
+        module = assemble.build_module(settings, data)
+        turns = TakeTurns(rival(settings, data, copy.deepcopy(module.network).train()), steps, rounds)
+        trainer = assemble.build_trainer(settings, data, Path(folder), [turns])
+        trainer.fit(module, data)
+    return Paired(f"train.py {' '.join(overrides)}", turns.ours[1:], turns.theirs[1:])
+
+
+def main() -> None:
+    """Prints the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of turns")
+    parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")
+    parser.add_argument("overrides", nargs="*", help="settings of train.py, such as data=synthetic trainer=mixed")
+    chosen = parser.parse_args()
+    print("against a bare PyTorch loop:", measure(chosen.overrides or ["data=synthetic"], chosen.steps, chosen.rounds))
+
+
+if __name__ == "__main__":
+    main()

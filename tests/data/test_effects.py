@@ -1,0 +1,91 @@
+"""Each effect does to the pixels what its numbers say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from agegender.data import effects
+
+
+def _pictures(count: int = 3, channels: int = 3, size: int = 24) -> Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(4))
+
+
+@given(
+    theta=st.lists(st.floats(-2, 2, width=32), min_size=12, max_size=12),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_warp_is_that_of_pytorchs_own_grid(theta: list[float], channels: int, height: int, width: int) -> None:
+    pictures, maps = torch.rand(2, channels, height, width), torch.tensor(theta).view(2, 2, 3)
+    grid = functional.affine_grid(maps, [2, channels, height, width], align_corners=False)
+    expected = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(effects.warp(pictures, maps), expected, atol=1e-4, rtol=0)
+
+
+def test_colours_are_mapped_picture_by_picture_and_cut_to_range() -> None:
+    pictures = _pictures(2)
+    matrix = torch.stack((torch.eye(3).flip(0), 3 * torch.eye(3)))
+    changed = effects.recolour(pictures, matrix, torch.tensor([[0.0, 0, 0], [-1, 0, 0]]))
+    torch.testing.assert_close(changed[0], pictures[0].flip(0))
+    torch.testing.assert_close(changed[1, 0], (3 * pictures[1, 0] - 1).clamp(0, 1))
+    torch.testing.assert_close(changed[1, 1:], (3 * pictures[1, 1:]).clamp(0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_blur_spreads_a_point_as_a_gaussian_of_its_pictures_own_width(channels: int) -> None:
+    sigma = torch.tensor([0.8, 2.5])
+    point = torch.zeros(2, channels, 41, 41)
+    point[..., 20, 20] = 1
+    blurred = effects.blur(point, sigma)
+    torch.testing.assert_close(blurred.sum((2, 3)), torch.ones(2, channels))
+    steps = torch.arange(41.0) - 20
+    for axis in (2, 3):
+        spread = (blurred.sum(axis) * steps.square()).sum(-1).sqrt()
+        torch.testing.assert_close(spread, sigma[:, None].expand(2, channels), rtol=0.03, atol=0)
+
+
+def test_a_blur_leaves_a_plain_picture_plain_up_to_the_border() -> None:
+    plain = torch.full((2, 3, 10, 10), 0.7)
+    torch.testing.assert_close(effects.blur(plain, torch.tensor([0.5, 9.0])), plain)
+
+
+def test_a_rectangle_is_erased_and_the_rest_is_untouched() -> None:
+    pictures, noise = _pictures(2, size=20), torch.full((3, 20, 20), 2.0)
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]])
+    erased = effects.erase(pictures, boxes, noise)
+    expected = pictures.clone()
+    expected[0, :, 2:12, 4:9] = 2
+    expected[1] = 2
+    assert torch.equal(erased, expected)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_pictures_are_the_same_in_either_memory_format_and_left_as_they_were(memory: torch.memory_format) -> None:
+    pictures = _pictures(2).contiguous(memory_format=memory)
+    before = pictures.clone()
+    numbers = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    changed = (
+        effects.warp(pictures, numbers[:, :2, :3]),
+        effects.recolour(pictures, numbers[..., :3], numbers[..., 3]),
+        effects.blur(pictures, torch.tensor([1.0, 2.0])),
+        effects.erase(pictures, numbers[:, 0] / 2, torch.zeros(3, 24, 24)),
+    )
+    plain = before.contiguous()
+    expected = (
+        effects.warp(plain, numbers[:, :2, :3]),
+        effects.recolour(plain, numbers[..., :3], numbers[..., 3]),
+        effects.blur(plain, torch.tensor([1.0, 2.0])),
+        effects.erase(plain, numbers[:, 0] / 2, torch.zeros(3, 24, 24)),
+    )
+    assert torch.equal(pictures, before)
+    for one, other in zip(changed, expected, strict=True):
+        assert one.shape == pictures.shape
+        torch.testing.assert_close(one, other)
