@@ -36,8 +36,9 @@ def write_whole(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(descriptor)
     try:
-        with os.fdopen(descriptor, mode, **options) as file:
+        with Path(name).open(mode, **options) as file:
             yield file
         umask = os.umask(0)
         os.umask(umask)

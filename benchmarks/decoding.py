@@ -22,11 +22,11 @@ from benchmarks.faces import data_module, parser
 from benchmarks.paired import Paired, in_turn
 
 SIZE = 128
-MOST = 6000  # files of a folder that are used
+MOST = 20_000  # files of a folder that are used
 
 
 def measure(folder: Path | None, rounds: int = 5) -> Paired:
-    """Times the build of the cache and the bare decoder in turn, on 2,000 drawn faces or 6,000 of the folder's."""
+    """Times the build of the cache and the bare decoder in turn, on drawn faces or up to 20,000 of the folder's."""
     data = data_module(folder, cache="none", limit=MOST)
     index = data.index
     used = np.sort(np.concatenate([data.split(name).rows for name in ("train", "val", "test")]))

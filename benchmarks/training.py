@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
+from agegender.allocation import keep_freed_memory
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.models.network import AgeGenderNet
 from agegender.training import assemble
-from agegender.training.allocation import keep_freed_memory
 from benchmarks.paired import Paired
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -6,19 +6,20 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from agegender.data import decode
-from agegender.errors import AgeGenderError
 from agegender.files import one_at_a_time, or_do_without, reserve, write_whole
-from agegender.progress import map_threads
+from agegender.parallel import map_processes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class CachedPixels:
 
     def as_tensor(self) -> Tensor:
         """Returns all pixels, uint8 `[pictures, size, size, channels]`, without reading them: it views the file."""
+        import torch  # `explore` needs no more of this file than a command that answers at once can wait for
+
         return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))  # "c": PyTorch wants it writable
 
 
@@ -107,7 +110,7 @@ class DecodedPixels:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns uint8 `[len(indices), size, size, channels]` for files given by their place in the index."""
         paths = [self._folder / self._names[i] for i in indices.tolist()]
-        return np.stack([_decode(path, self._size, self._grayscale) for path in paths])
+        return np.stack([decode.to_pixels(decode.read_again(path), self._size, self._grayscale) for path in paths])
 
 
 def _build_once(path: Path, folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
@@ -119,15 +122,8 @@ def _build_once(path: Path, folder: Path, names: list[str], shape: tuple[int, ..
         with write_whole(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_2_0(file, header)
+            file.flush()
             reserve(file, file.tell() + math.prod(shape))
-            for pixels in map_threads(lambda name: _decode(folder / name, shape[1], shape[3] == 1), names, "decoding"):
-                file.write(pixels)
-
-
-def _decode(path: Path, size: int, grayscale: bool) -> NDArray[np.uint8]:
-    try:
-        return decode.to_pixels(decode.read_image(path), size, grayscale)
-    except decode.UnreadableImageError as error:
-        raise AgeGenderError(
-            f"{path} was readable when it was indexed and no longer is ({error}); start again"
-        ) from None
+            fill = partial(decode.write_pixels, Path(file.name), file.tell(), folder, shape[1], shape[3] == 1)
+            for _ in map_processes(fill, list(enumerate(names)), "decoding"):
+                pass

@@ -15,7 +15,7 @@ from torch.nn import functional
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue: ITU-R BT.601, as in JPEG
 
 
-def moved(numbers: Tensor, images: Tensor) -> Tensor:
+def to_device_of(numbers: Tensor, images: Tensor) -> Tensor:
     """Returns the numbers on the pictures' device, without waiting for it."""
     return numbers.to(images.device, non_blocking=True)
 
@@ -30,7 +30,7 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     rows, columns = ((2 * torch.arange(side, device=images.device) + 1) / side - 1 for side in (height, width))
     # The same as affine_grid, which takes most of the sampling's own time: per row plus per column, x and y apart.
-    by_column, by_row, shift = moved(theta, images).unsqueeze(-1).unbind(2)
+    by_column, by_row, shift = to_device_of(theta, images).unsqueeze(-1).unbind(2)
     grid = (by_column * columns)[:, :, None, :] + (by_row * rows + shift)[:, :, :, None]
     return functional.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
@@ -43,7 +43,7 @@ def recolour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         matrix: `[count, channels, channels]`, from the channels that are to those that will be.
         offset: `[count, channels]`.
     """
-    pixels = torch.baddbmm(moved(offset, images).unsqueeze(2), moved(matrix, images), images.flatten(2))
+    pixels = torch.baddbmm(to_device_of(offset, images).unsqueeze(2), to_device_of(matrix, images), images.flatten(2))
     return pixels.clamp_(0, 1).view(images.shape)
 
 
@@ -58,7 +58,7 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     radius = math.ceil(3 * float(sigma.max()))
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernels = (-(steps / sigma.view(-1, 1)).square() / 2).softmax(1).repeat_interleave(channels, 0)
-    kernels = moved(kernels, images).view(-1, 1, 1, 2 * radius + 1)
+    kernels = to_device_of(kernels, images).view(-1, 1, 1, 2 * radius + 1)
     # Each channel of each picture is a group of its own: a kernel per picture in a single convolution.
     planes = functional.pad(images.reshape(1, -1, height, width), (radius,) * 4, mode="replicate")
     planes = functional.conv2d(planes, kernels, groups=count * channels)
@@ -76,7 +76,7 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
     inside = []
     for axis, side in enumerate(images.shape[-2:]):
         middles = (torch.arange(side, device=images.device) + 0.5) / side
-        start, length = moved(boxes, images)[:, axis::2].unsqueeze(-1).unbind(1)
+        start, length = to_device_of(boxes, images)[:, axis::2].unsqueeze(-1).unbind(1)
         inside.append((middles >= start) & (middles < start + length))
     rows, columns = inside
-    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], moved(noise, images), images)
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], to_device_of(noise, images), images)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agegender.data.effects import LUMA, moved
+from agegender.data.effects import LUMA, to_device_of
 
 # The quantisation tables of ITU-T T.81 (1992), Annex K.1: luma, then both chroma planes.
 _LUMA_STEPS = """
@@ -66,18 +66,18 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = images.shape[-2:]
     scale = torch.where(quality < 50, 5000 / quality, 200.0 - 2 * quality).view(-1, 1, 1)
-    steps = moved(((_STEPS * scale + 50) / 100).floor().clamp(1, 255), images)
+    steps = to_device_of(((_STEPS * scale + 50) / 100).floor().clamp(1, 255), images)
     planes = images.flatten(2) * 255
     if images.shape[1] == 1:
         planes = _quantised((planes - 128).view(images.shape), steps[:, 0]) + 128
         return (planes / 255).clamp(0, 1)
-    planes = (moved(_TO_YCC, images) @ planes).view(images.shape)
+    planes = (to_device_of(_TO_YCC, images) @ planes).view(images.shape)
     luma = _quantised(planes[:, :1] - 128, steps[:, 0]) + 128
     odd = (0, width % 2, 0, height % 2)
     small = functional.avg_pool2d(functional.pad(planes[:, 1:], odd, mode="replicate"), 2)
     chroma = functional.interpolate(_quantised(small, steps[:, 1]), scale_factor=2.0, mode="bilinear")
     planes = torch.cat((luma, chroma[..., :height, :width]), 1)
-    return (moved(_TO_RGB, images) @ planes.flatten(2) / 255).clamp(0, 1).view(images.shape)
+    return (to_device_of(_TO_RGB, images) @ planes.flatten(2) / 255).clamp(0, 1).view(images.shape)
 
 
 def _quantised(planes: Tensor, steps: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def _quantised(planes: Tensor, steps: Tensor) -> Tensor:
     padded = functional.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
     down, across = (side // 8 for side in padded.shape[-2:])
     blocks = padded.reshape(count, channels, down, 8, across, 8).transpose(3, 4).reshape(count, -1, 64)
-    cosines, steps = moved(_COSINES, planes), steps.unsqueeze(1)
+    cosines, steps = to_device_of(_COSINES, planes), steps.unsqueeze(1)
     blocks = (blocks @ cosines.T / steps).round() * steps @ cosines
     whole = blocks.view(count, channels, down, across, 8, 8).transpose(3, 4).reshape(padded.shape)
     return whole[..., :height, :width]

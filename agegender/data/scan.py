@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from PIL import Image
 from agegender.data import decode, duplicates
 from agegender.data.duplicates import THUMBNAIL, Mode
 from agegender.files import or_do_without, write_whole
-from agegender.progress import map_threads
+from agegender.parallel import map_processes
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> Scanned:
     fresh = [name for name in names if not _is_current(folder / name, known.get(name))]
     if fresh:
         log.info("reading %d images of %s", len(fresh), folder)
-        known |= zip(fresh, map_threads(lambda name: _read(folder / name), fresh, "reading images"), strict=True)
+        known |= zip(fresh, map_processes(partial(_read_all, folder), fresh, "reading images"), strict=True)
         _save(kept_at, {name: known[name] for name in names})
     whole = [name for name in names if not known[name].reason]
     thumbnails = [known[name].thumbnail for name in whole]
@@ -100,6 +101,10 @@ def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[n
     with or_do_without(kept_at, "the copies that were found", groups.nbytes, instead), write_whole(kept_at) as file:
         np.save(file, groups)
     return groups
+
+
+def _read_all(folder: Path, names: Sequence[str]) -> list[_Reading]:
+    return [_read(folder / name) for name in names]
 
 
 def _read(path: Path) -> _Reading:

@@ -14,7 +14,7 @@ from agegender.data.cache import DecodedPixels
 from agegender.data.index import GROUPS, FaceIndex
 from agegender.data.split import SPLITS, UNUSED
 from agegender.evaluation.measures import AGE_BANDS, age_bands
-from agegender.progress import map_threads
+from agegender.parallel import map_threads
 
 GENDERS = ("male", "female")  # the data set's binary label, by its code
 MEASURED_SIDE = 128  # pixels a side at which pictures are measured; of UTKFace's 200, so noise counts for little

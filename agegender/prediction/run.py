@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from agegender.allocation import keep_freed_memory
 from agegender.errors import AgeGenderError
 from agegender.prediction.inputs import list_images
 from agegender.prediction.outputs import check_output, print_table, write_file
 from agegender.prediction.predictor import Predictor
 from agegender.progress import track
-from agegender.training.allocation import keep_freed_memory
 
 
 def predict(

@@ -17,12 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
+from agegender.allocation import keep_freed_memory
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
 from agegender.errors import AgeGenderError, require
 from agegender.training import assemble
-from agegender.training.allocation import keep_freed_memory
 from agegender.training.callbacks import Stopwatch
 from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config

@@ -22,6 +22,7 @@ from conftest import ROOT, room_for
 from numpy.typing import NDArray
 from PIL import Image
 
+from agegender import parallel
 from agegender.data import decode
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.index import FaceIndex, build_index
@@ -163,27 +164,29 @@ def test_an_added_and_a_removed_file_are_noticed(
     ).all()
 
 
-# Builds the cache of a folder as a run of its own, notes each decoding, and stops half-way until a file `go` is there.
+# Builds the cache of a folder as a run of its own, notes each decoding, and stops on the way until `go` is there.
 BUILD = """
 import hashlib, logging, sys, time
 from pathlib import Path
 import numpy as np
+from agegender import parallel
 from agegender.data import decode
 from agegender.data.cache import open_pixels
 
 folder, cache_dir, notes = map(Path, sys.argv[1:])
+parallel.available_cores = lambda: 2
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-to_pixels, done = decode.to_pixels, []
+read_image, done = decode.read_image, []
 
 def noted(*arguments):
     with (notes / "decoded").open("a") as file:
         file.write(".")
     done.append(1)
-    while len(done) >= 20 and not (notes / "go").exists():
+    while len(done) >= 5 and not (notes / "go").exists():
         time.sleep(0.01)
-    return to_pixels(*arguments)
+    return read_image(*arguments)
 
-decode.to_pixels = noted
+decode.read_image = noted
 names = sorted(path.name for path in folder.iterdir())
 digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
 rows = np.arange(len(names))
@@ -227,7 +230,7 @@ def test_two_builds_at_once_decode_once(index: FaceIndex, tmp_path: Path) -> Non
 
 def test_a_killed_build_harms_nothing_and_the_next_one_clears_it_away(index: FaceIndex, tmp_path: Path) -> None:
     build = _start_build(index, tmp_path)
-    _wait_for(lambda: _decoded(tmp_path) >= 20)
+    _wait_for(lambda: _decoded(tmp_path) >= 5)
     build.kill()
     build.communicate(timeout=60)
     (partial,) = _files(tmp_path / "cache")
@@ -237,6 +240,19 @@ def test_a_killed_build_harms_nothing_and_the_next_one_clears_it_away(index: Fac
     pixels = _open(index, tmp_path / "cache")
     assert (pixels.read(_all(index)) == DecodedPixels(index.folder, index.names, 32, True).read(_all(index))).all()
     assert _files(tmp_path / "cache") == sorted([unrelated, pixels.path])
+
+
+def test_a_build_in_several_processes_holds_what_decoding_gives(
+    index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "available_cores", lambda: 3)
+    monkeypatch.setattr(parallel, "SHARE", 5)
+    built = _open(index, tmp_path / "cache", 50, grayscale=False).read(_all(index))
+    assert (built == DecodedPixels(index.folder, index.names, 50, False).read(_all(index))).all()
+    (index.folder / index.names[20]).write_bytes(b"")
+    with pytest.raises(AgeGenderError, match="was readable when it was indexed and no longer is"):
+        _open(index, tmp_path / "cache", 51)
+    assert len(_files(tmp_path / "cache")) == 1
 
 
 def _break(path: Path) -> None:
@@ -261,15 +277,15 @@ def test_a_file_that_turned_unreadable_is_an_error_and_leaves_nothing(
 def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
-    to_pixels, done = decode.to_pixels, []
+    read_image, done = decode.read_image, []
 
-    def stopping(*arguments: Any) -> NDArray[np.uint8]:
+    def stopping(*arguments: Any) -> Image.Image:
         done.append(1)
         if len(done) == 10:
             raise stop
-        return to_pixels(*arguments)
+        return read_image(*arguments)
 
-    monkeypatch.setattr(decode, "to_pixels", stopping)
+    monkeypatch.setattr(decode, "read_image", stopping)
     with pytest.raises(stop):
         _open(index, tmp_path / "cache")
     assert _files(tmp_path / "cache") == []

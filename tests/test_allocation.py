@@ -1,0 +1,33 @@
+"""Freed memory is kept for the next step, and no result changes by it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+if sys.argv[1] == "kept":
+    from agegender.allocation import keep_freed_memory
+    assert keep_freed_memory()
+def step():
+    return torch.ones(1 << 24)  # 64 MiB: by default, glibc asks the system for as much each time
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_a_step_reuses_the_memory_of_the_one_before() -> None:
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("kept", "returned")
+    }
+    assert faults["kept"] * 10 < faults["returned"]
