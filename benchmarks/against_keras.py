@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from agegender.data.datamodule import AgeGenderDataModule
@@ -22,8 +23,8 @@ from benchmarks.training import Rival, Settings, Steps, measure
 STEPS = {"gray_mae": 20, "rgb200_mse": 8, "he_mse": 3}  # in a turn: some seconds each
 
 
-def keras_in(python: str) -> Rival:
-    """Returns what starts the Keras side with this interpreter."""
+def keras_in(python: str, begun: ExitStack) -> Rival:
+    """Returns what starts the Keras side with this interpreter; it ends with `begun`."""
 
     def start(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
         told = {name: settings[name] for name in ("model", "age")} | {
@@ -34,9 +35,10 @@ def keras_in(python: str) -> Rival:
             "lr": settings["optim"]["lr"],
         }
         command = [python, str(Path(__file__).parent / "keras_side.py"), json.dumps(told)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True)
+        begun.enter_context(process)
+        begun.callback(process.kill)
 
         def steps(count: int) -> int:
             assert process.stdin and process.stdout
@@ -55,7 +57,8 @@ def keras_in(python: str) -> Rival:
 def against(network: str, python: str, rounds: int, overrides: list[str]) -> Paired:
     """Measures one of the notebooks' networks."""
     chosen = [f"experiment={network}", "data=synthetic", *overrides]
-    return measure(chosen, STEPS[network], rounds, keras_in(python))
+    with ExitStack() as begun:
+        return measure(chosen, STEPS[network], rounds, keras_in(python, begun))
 
 
 def main() -> None:
