@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from agegender.data.transforms import Augment
@@ -384,3 +386,11 @@ def test_a_strength_that_means_nothing_is_refused_in_one_line_that_names_it(
     with pytest.raises(AgeGenderError) as refused:
         Augment(**wrong)
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["light", "strong"])
+def test_a_batch_is_varied_without_a_look_at_it(option: str) -> None:
+    """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
+    settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "augment" / f"{option}.yaml"))
+    pictures = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
+    assert Augment(**settings)(pictures, _generator()).shape == pictures.shape
