@@ -15,10 +15,10 @@ if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def step():
     return torch.ones(1 << 24)  # 64 MiB: by default, glibc asks the system for as much each time
-for _ in range(5):
+for _ in range(20):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(20):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -30,4 +30,4 @@ def test_a_step_reuses_the_memory_of_the_one_before() -> None:
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
         for how in ("kept", "returned")
     }
-    assert faults["kept"] * 10 < faults["returned"]
+    assert faults["kept"] * 3 < faults["returned"]

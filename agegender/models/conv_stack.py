@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,7 @@ class ConvStack(nn.Module):
                     f"model.padding={padding}; use larger images, fewer stages or model.padding=same"
                 )
         self.stages = nn.Sequential(*stages, nn.Flatten())
+        self._padding = kernel_size // 2 if padding == "same" else 0
         self._plain = not batch_norm and not conv_dropout and (padding == "valid" or kernel_size % 2 == 1)
         self.features = previous * side * side
 
@@ -84,7 +85,8 @@ class ConvStack(nn.Module):
             and images.device.type == "cpu"
             and images.dtype == torch.float32
             and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and not torch.is_autocast_enabled("cpu")
+            and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16)
+            and not torch.is_anomaly_enabled()  # which looks for NaN in every layout but this one
             and not torch.compiler.is_compiling()
         )
 
@@ -94,8 +96,40 @@ class ConvStack(nn.Module):
         The pictures stay in the blocked layout that oneDNN computes in, and its max-pooling remembers a byte per
         output for the way back, where PyTorch's remembers eight.
         """
-        hidden = images.to_mkldnn()
+        mixed = torch.is_autocast_enabled("cpu")
+        hidden = (images.bfloat16() if mixed else images).to_mkldnn()
         for stage in self.stages[:-1]:
-            # oneDNN's pooling needs its output for the way back: nothing may overwrite it
-            hidden = functional.relu(hidden) if isinstance(stage, nn.ReLU) else stage(hidden)
+            if isinstance(stage, nn.ReLU):
+                # oneDNN's pooling needs its output for the way back: nothing may overwrite it
+                hidden = functional.relu(hidden)
+            elif mixed and isinstance(stage, nn.Conv2d):
+                hidden = _Bfloat16Convolution.apply(hidden, stage.weight, stage.bias, self._padding)
+            else:
+                hidden = stage(hidden)
         return hidden.to_dense().flatten(1)
+
+
+class _Bfloat16Convolution(torch.autograd.Function):
+    """A convolution of bfloat16 pictures in oneDNN's layout by float32 weights.
+
+    PyTorch has the kernels both ways, but its own convolution refuses weights and pictures of different layouts in
+    bfloat16, and training with weights in oneDNN's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+        weight, bias = weight.bfloat16(), bias.bfloat16()
+        ctx.save_for_backward(images, weight)
+        ctx.geometry = [1, 1], [padding, padding], [1, 1]  # stride, padding, dilation
+        stride, pad, dilation = ctx.geometry
+        features: Tensor = torch.ops.aten.mkldnn_convolution(images, weight, bias, pad, stride, dilation, 1)
+        return features
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        images, weight = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[0], True, True]
+        of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradients[0], images, weight, [len(weight)], *ctx.geometry, False, [0, 0], 1, wanted
+        )
+        return of_images, of_weight.float(), of_bias.float(), None
