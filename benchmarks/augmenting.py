@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +18,9 @@ from torch import Tensor
 
 from agegender.data.transforms import Augment
 from agegender.models.network import AgeGenderNet
+from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn
 
-CONF = Path(__file__).parent.parent / "conf"
-SIZE = 128
 BATCH = 64
 STEPS = 4  # in a turn
 
@@ -30,7 +28,8 @@ STEPS = 4  # in a turn
 def measure(rounds: int = 5) -> Paired:
     """Times training steps with and without the augmentation in turn."""
     generator = torch.Generator().manual_seed(0)
-    augment = Augment(**_settings("augment/strong"))
+    strong: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / "strong.yaml"))
+    augment = Augment(**strong)
     return in_turn(
         "training with augment=strong against augment=none",
         _training(lambda images: augment(images, generator)),
@@ -39,26 +38,16 @@ def measure(rounds: int = 5) -> Paired:
     )
 
 
-def _settings(option: str) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml"))
-    return dict(plain)
-
-
 def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
     """Returns a function that trains a network of its own for some steps and says how many images that took."""
-    network = AgeGenderNet(SIZE, 3, _settings("age/mae"), **_settings("model/residual"))
-    network = network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # as the loader's
-    age, gender = torch.randint(0, 100, (BATCH,)).float(), torch.randint(0, 2, (BATCH,)).float()
+    net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
+    net = net.to(memory_format=torch.channels_last).train()
+    take = training_step(net)
+    images, ages, genders = random_batch(net, BATCH)
 
     def steps() -> int:
         for _ in range(STEPS):
-            outputs = network(vary(pixels).contiguous(memory_format=torch.channels_last))
-            loss = network.coding.loss(outputs.age, age) + network.gender_loss(outputs, gender)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            take(vary(images).contiguous(memory_format=torch.channels_last), ages, genders)
         return STEPS * BATCH
 
     return steps

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from agegender.data import decode
 from agegender.data.cache import CachedPixels, open_pixels
 from agegender.progress import available_cores
+from benchmarks.bare import decode
 from benchmarks.faces import data_module, parser
 from benchmarks.paired import Paired, in_turn
 
@@ -41,17 +41,12 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
             assert isinstance(pixels, CachedPixels)
         return len(paths)
 
+    bare = partial(decode, size=SIZE, grayscale=False)
     # Spawned, not forked: a fork would take this process's threads for its own.
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         return in_turn(
-            "cache build against bare decoder", build, lambda: sum(pool.map(_decode_all, shares, chunksize=1)), rounds
+            "cache build against bare decoder", build, lambda: sum(pool.map(bare, shares, chunksize=1)), rounds
         )
-
-
-def _decode_all(paths: Sequence[Path]) -> int:
-    for path in paths:
-        decode.to_pixels(decode.read_image(path), SIZE, False)
-    return len(paths)
 
 
 def main() -> None:

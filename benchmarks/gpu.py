@@ -21,13 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agegender.models.network import AgeGenderNet
-from benchmarks.training import CONF
+from benchmarks.bare import CONF, network_of, random_batch, training_step
 
 
 def classic_training(folder: Path | None) -> dict[str, float]:
@@ -65,28 +63,13 @@ def copy_rate() -> float:
     return 2 * data.nbytes / seconds_of(lambda: other.copy_(data))
 
 
-def residual_step(batch: int) -> tuple[Callable[[], Tensor], AgeGenderNet, Tensor]:
-    """Returns a training step of the residual network in bfloat16, the network, and the batch that it trains on."""
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        config = compose("train", ["model=residual", "data.grayscale=false"])
-    model = OmegaConf.to_container(config.model, resolve=True)
-    assert isinstance(model, dict)
-    options = {"image_size": 128, "in_channels": 3, "age": {"name": "mae"}, **{str(key): model[key] for key in model}}
-    net = AgeGenderNet(**options).cuda().to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
-    images = torch.randint(0, 256, (batch, 128, 128, 3), dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
-    ages, genders = torch.rand(batch, device="cuda") * 80, torch.randint(0, 2, (batch,), device="cuda").float()
-
-    def step() -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
-            outputs = net(images)
-            loss: Tensor = net.coding.loss(outputs.age, ages) + net.gender_loss(outputs, genders)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss
-
-    return step, net, images
+def residual_step(batch: int) -> tuple[Callable[[], None], AgeGenderNet, Tensor]:
+    """Returns a training step of the residual network in bfloat16, the network, and the images that it trains on."""
+    net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
+    net = net.cuda().to(memory_format=torch.channels_last).train()
+    images, ages, genders = random_batch(net, batch, "cuda")
+    take = training_step(net, bf16=True)
+    return lambda: take(images, ages, genders), net, images
 
 
 def activation_bytes(net: AgeGenderNet, images: Tensor) -> int:

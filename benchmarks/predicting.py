@@ -14,13 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
 import agegender
@@ -30,25 +28,13 @@ from agegender.data.synthetic import generate_faces
 from agegender.models.network import AgeGenderNet
 from agegender.prediction.predictor import LARGEST_PART, Predictor
 from agegender.progress import available_cores
+from benchmarks.bare import decode, network_of
 from benchmarks.faces import parser
 from benchmarks.paired import Paired, in_turn
 
 ROOT = Path(__file__).parent.parent
 SIZE = 128  # of the default network, whose pictures are grey
 PHOTO = 3000, 2000  # pixels of a photograph, with the noise that a sensor leaves
-
-
-def network_of(*overrides: str) -> dict[str, Any]:
-    """Returns the arguments of the network that `train.py` would build with these overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
-    channels = 1 if config["data"]["grayscale"] else 3
-    return {
-        "image_size": config["data"]["image_size"],
-        "in_channels": channels,
-        "age": config["age"],
-        **config["model"],
-    }
 
 
 def untrained(path: Path, *overrides: str) -> Path:
@@ -94,7 +80,7 @@ def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Pai
     paths = sorted(folder.glob("*.jpg"))
     cores = available_cores()
     shares = [paths[core::cores] for core in range(cores)]
-    bare = _decode_and_answer if with_network else _decode
+    bare = _decode_and_answer if with_network else partial(decode, size=SIZE, grayscale=True)
     keep_freed_memory()  # as predict.py and the bare loops do
     with tempfile.TemporaryDirectory() as where:
         weights = untrained(Path(where, "untrained.ckpt"))
@@ -116,12 +102,6 @@ def _open(weights: Path) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     _bare["network"] = Predictor(weights, "cpu").network
-
-
-def _decode(paths: Sequence[Path]) -> int:
-    for path in paths:
-        to_pixels(read_image(path), SIZE, grayscale=True)
-    return len(paths)
 
 
 def _decode_and_answer(paths: Sequence[Path]) -> int:

@@ -25,9 +25,8 @@ from agegender.allocation import keep_freed_memory
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.models.network import AgeGenderNet
 from agegender.training import assemble
+from benchmarks.bare import CONF, training_step
 from benchmarks.paired import Paired
-
-CONF = Path(__file__).parent.parent / "conf"
 
 Settings = dict[str, Any]
 Steps = Callable[[int], int]  # takes so many training steps; returns how many images they were
@@ -69,19 +68,13 @@ def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) 
     """Returns a training loop without a framework, over the same pixels."""
 
     def steps() -> Iterator[int]:
-        bf16 = settings["trainer"]["precision"] == "bf16-mixed"
-        optimizer = torch.optim.Adam(net.parameters(), lr=settings["optim"]["lr"], fused=True)
+        take = training_step(net, settings["optim"]["lr"], settings["trainer"]["precision"] == "bf16-mixed")
         faces, size = data.split("train"), settings["data"]["batch_size"]
         while True:
             order = torch.randperm(len(faces)).tolist()
             for start in range(0, len(order), size):
                 batch = faces.__getitems__(order[start : start + size])
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    outputs = net(batch["image"])
-                    loss = net.coding.loss(outputs.age, batch["age"]) + net.gender_loss(outputs, batch["gender"])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                take(batch["image"], batch["age"], batch["gender"])
                 yield len(batch["row"])
 
     loop = steps()
@@ -98,7 +91,7 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         rival: Makes the other side from the same settings, data and (a copy of the) network.
     """
     keep_freed_memory()  # as train.py does; the bare loop gains as much by it
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
         # enough epochs for all turns; the bar and every default callback are there, as on a terminal
         shown = ["trainer.max_epochs=1000", "callbacks.progress._target_=lightning.pytorch.callbacks.RichProgressBar"]
         config = compose("train", [*overrides, *shown, f"hydra.run.dir={folder}"], return_hydra_config=True)

@@ -242,16 +242,13 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def _faces(self, name: str) -> FaceDataset | FacesOnDevice:
         """Returns a split's faces, on the device if they are to be kept there."""
-        device = self._device()
-        if not self._placed and self._belongs_on(device):
-            self._placed = place(self._splits, device)
+        device, pixels = self._device(), self._splits[name].pixels
+        if not self._placed and isinstance(pixels, CachedPixels) and self._belongs_on(device, pixels):
+            self._placed = place(self._splits, pixels, device)
         return self._placed.get(name, self._splits[name])
 
-    def _belongs_on(self, device: torch.device) -> bool:
-        pixels = self.split("train").pixels
-        if not isinstance(pixels, CachedPixels) or self.num_workers or self.on_device is False:
-            return False
-        if self.on_device == "auto" and device.type != "cuda":
+    def _belongs_on(self, device: torch.device, pixels: CachedPixels) -> bool:
+        if self.num_workers or self.on_device is False or (self.on_device == "auto" and device.type != "cuda"):
             return False
         room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         needed = pixels.as_tensor().nbytes

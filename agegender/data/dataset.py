@@ -73,8 +73,3 @@ class FaceDataset(Dataset[Batch]):
     def device(self) -> torch.device:
         """Where the batches are made."""
         return torch.device("cpu")
-
-    def cached_pixels(self) -> CachedPixels:
-        """Returns the pixels' array; it is an error of the caller's if they are decoded at every read."""
-        assert isinstance(self.pixels, CachedPixels)
-        return self.pixels

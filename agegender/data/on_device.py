@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from agegender.data.cache import CachedPixels
 from agegender.data.dataset import Batch, FaceDataset
 
 
@@ -47,9 +48,8 @@ class FacesOnDevice(Dataset[Batch]):
         return self._places.device
 
 
-def place(splits: Mapping[str, FaceDataset], device: torch.device) -> dict[str, FacesOnDevice]:
-    """Moves several splits to a device, with one copy of their common pixels; all must have `CachedPixels`."""
-    cached = {name: faces.cached_pixels() for name, faces in splits.items()}
-    pixels = next(iter(cached.values())).as_tensor().to(device)
-    places = {name: torch.from_numpy(cached[name].places(faces.rows)) for name, faces in splits.items()}
+def place(splits: Mapping[str, FaceDataset], cached: CachedPixels, device: torch.device) -> dict[str, FacesOnDevice]:
+    """Moves splits to a device, with one copy of the pixels that they share."""
+    pixels = cached.as_tensor().to(device)
+    places = {name: torch.from_numpy(cached.places(faces.rows)) for name, faces in splits.items()}
     return {name: FacesOnDevice(faces, pixels, places[name], device) for name, faces in splits.items()}

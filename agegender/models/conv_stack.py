@@ -96,32 +96,31 @@ class ConvStack(nn.Module):
         The pictures stay in the blocked layout that oneDNN computes in, and its max-pooling remembers a byte per
         output for the way back, where PyTorch's remembers eight.
         """
-        mixed = torch.is_autocast_enabled("cpu")
-        hidden = (images.bfloat16() if mixed else images).to_mkldnn()
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        hidden = images.to(dtype).to_mkldnn()
         for stage in self.stages[:-1]:
             if isinstance(stage, nn.ReLU):
                 # oneDNN's pooling needs its output for the way back: nothing may overwrite it
                 hidden = functional.relu(hidden)
-            elif mixed and isinstance(stage, nn.Conv2d):
-                hidden = _Bfloat16Convolution.apply(hidden, stage.weight, stage.bias, self._padding)
+            elif isinstance(stage, nn.Conv2d):
+                hidden = _Convolution.apply(hidden, stage.weight, stage.bias, self._padding)
             else:
                 hidden = stage(hidden)
         return hidden.to_dense().flatten(1)
 
 
-class _Bfloat16Convolution(torch.autograd.Function):
-    """A convolution of bfloat16 pictures in oneDNN's layout by float32 weights.
+class _Convolution(torch.autograd.Function):
+    """A convolution of pictures in oneDNN's layout by weights in PyTorch's, in the pictures' precision.
 
-    PyTorch has the kernels both ways, but its own convolution refuses weights and pictures of different layouts in
-    bfloat16, and training with weights in oneDNN's.
+    PyTorch has the kernels both ways, but for bfloat16 its own convolution refuses weights of another layout than the
+    pictures', and training with weights in oneDNN's.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
-        weight, bias = weight.bfloat16(), bias.bfloat16()
+        ctx.weight_dtype, weight, bias = weight.dtype, weight.to(images.dtype), bias.to(images.dtype)
         ctx.save_for_backward(images, weight)
-        ctx.geometry = [1, 1], [padding, padding], [1, 1]  # stride, padding, dilation
-        stride, pad, dilation = ctx.geometry
+        stride, pad, dilation = ctx.geometry = [1, 1], [padding, padding], [1, 1]
         features: Tensor = torch.ops.aten.mkldnn_convolution(images, weight, bias, pad, stride, dilation, 1)
         return features
 
@@ -132,4 +131,4 @@ class _Bfloat16Convolution(torch.autograd.Function):
         of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
             gradients[0], images, weight, [len(weight)], *ctx.geometry, False, [0, 0], 1, wanted
         )
-        return of_images, of_weight.float(), of_bias.float(), None
+        return of_images, of_weight.to(ctx.weight_dtype), of_bias.to(ctx.weight_dtype), None

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
 from agegender.data.dataset import Batch, step_seed
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.build import build
 from agegender.training.metrics import StageMetrics, Step
 
@@ -65,21 +65,28 @@ class AgeGenderModule(pl.LightningModule):
     def _metrics(self, stage: str) -> StageMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Measures one batch; returns the loss and the answers per face (see `Answers`)."""
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Outputs, Step]:
+        """Measures one batch; returns the loss, the network's outputs, and what was measured."""
         network = self.network
         outputs = network(batch["image"].contiguous(memory_format=torch.channels_last))
         age_loss = network.coding.loss(outputs.age, batch["age"])
         gender_loss = network.gender_loss(outputs, batch["gender"])
         loss = self.loss_weights["age"] * age_loss + self.loss_weights["gender"] * gender_loss
         with torch.no_grad():
-            years, p_female, age_std = network.years(outputs), network.p_female(outputs), network.age_std(outputs)
             losses = torch.stack((loss, age_loss, gender_loss))
             classes: tuple[Tensor, ...] = ()
             if network.coding.classes:
                 classes = (outputs.age.argmax(1), network.coding.label(batch["age"]))
-            self._metrics(stage).update(Step(losses, years, batch["age"], p_female, batch["gender"], *classes))
-        return loss, {"row": batch["row"], "age_pred": years, "age_std": age_std, "p_female": p_female}
+            years, p_female = network.years(outputs), network.p_female(outputs)
+            step = Step(losses, years, batch["age"], p_female, batch["gender"], *classes)
+        self._metrics(stage).update(step)
+        return loss, outputs, step
+
+    def _answers(self, batch: Batch, stage: str) -> dict[str, Tensor]:
+        """Measures one batch; returns the answers per face, each `[batch]` (see `callbacks.Answers`)."""
+        _, outputs, step = self._step(batch, stage)
+        age_std = self.network.age_std(outputs)
+        return {"row": batch["row"], "age_pred": step.age_pred, "age_std": age_std, "p_female": step.p_female}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
@@ -96,12 +103,12 @@ class AgeGenderModule(pl.LightningModule):
         return self._step(batch, "train")[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the answers per face; see `_step`."""
-        return self._step(batch, "val")[1]
+        """Returns the answers per face; see `_answers`."""
+        return self._answers(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the answers per face; see `_step`."""
-        return self._step(batch, "test")[1]
+        """Returns the answers per face; see `_answers`."""
+        return self._answers(batch, "test")
 
     def on_train_epoch_end(self) -> None:
         """Logs the training figures; in the epoch of a mid-epoch resume they cover its rest only."""

@@ -40,7 +40,9 @@ def dataset(request: pytest.FixtureRequest, faces: Path, tmp_path_factory: pytes
     pixels = open_pixels(faces, index.names, index.digests, ROWS, 16, False, cache_dir)
     assert isinstance(pixels, CachedPixels)
     cached = FaceDataset(index, ROWS, pixels)
-    return place({"train": cached}, torch.device("cpu"))["train"] if request.param == "on the device" else cached
+    return (
+        place({"train": cached}, pixels, torch.device("cpu"))["train"] if request.param == "on the device" else cached
+    )
 
 
 @pytest.fixture(scope="module")

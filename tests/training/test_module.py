@@ -135,9 +135,9 @@ def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
 
     class Spy(AgeGenderModule):
         def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-            loss, answers = self._step(batch, "train")
+            loss, _, step = self._step(batch, "train")
             seen["loss"].add(loss.dtype)
-            seen["answer"] |= {answers["age_pred"].dtype, answers["p_female"].dtype}
+            seen["answer"] |= {step.age_pred.dtype, step.p_female.dtype}
             return loss
 
     module = Spy(NETWORK, OPTIM)

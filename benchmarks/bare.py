@@ -1,0 +1,55 @@
+"""What the benchmarks hold against the framework: a network, its training step and the decoder, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from agegender.data.decode import read_image, to_pixels
+from agegender.models.network import AgeGenderNet
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def network_of(*overrides: str) -> dict[str, Any]:
+    """Returns the arguments of the network that `train.py` would build with these overrides."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
+    size, channels = config["data"]["image_size"], 1 if config["data"]["grayscale"] else 3
+    return {"image_size": size, "in_channels": channels, "age": config["age"], **config["model"]}
+
+
+def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Returns images (uint8, channels last in memory), ages in years and genders: what they are costs no time."""
+    shape = (count, net.image_size, net.image_size, net.in_channels)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    genders = torch.randint(0, 2, (count,), device=device)
+    return images, torch.rand(count, device=device) * 80, genders.float()
+
+
+def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """Returns what trains the network on images, ages and genders: forth, back, and a step of fused Adam."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+
+    def step(images: Tensor, ages: Tensor, genders: Tensor) -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            outputs = net(images)
+            loss = net.coding.loss(outputs.age, ages) + net.gender_loss(outputs, genders)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def decode(paths: Sequence[Path], size: int, grayscale: bool) -> int:
+    """Decodes pictures one after another; returns how many."""
+    for path in paths:
+        to_pixels(read_image(path), size, grayscale)
+    return len(paths)
