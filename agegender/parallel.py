@@ -74,16 +74,13 @@ def _in_processes(
 ) -> Iterator[Result]:
     # here: most commands never get this far
     from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     parts = (items[start : start + TASK] for start in range(0, len(items), TASK))
     try:
-        # A process whose parent was killed finds nothing to do, and ends after the timeout.
+        # They stay for a moment: reading a folder is followed by decoding it. Those of a killed parent end then too.
         pool = Parallel(processes, return_as="generator", backend="loky", idle_worker_timeout=IDLE)
         for results in pool(delayed(work)(part) for part in parts):
             yield from results
     except TerminatedWorkerError:
         raise AgeGenderError("the system killed a process at work, perhaps for its memory; start again") from None
-    finally:
-        get_reusable_executor().shutdown()  # else they stay for minutes with all that they imported
