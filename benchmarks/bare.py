@@ -17,10 +17,16 @@ from agegender.models.network import AgeGenderNet
 CONF = Path(__file__).parent.parent / "conf"
 
 
-def network_of(*overrides: str) -> dict[str, Any]:
-    """Returns the arguments of the network that `train.py` would build with these overrides."""
+def settings_of(*overrides: str) -> dict[str, Any]:
+    """Returns the settings that `train.py` would have with these overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
+    return dict(config)
+
+
+def network_of(*overrides: str) -> dict[str, Any]:
+    """Returns the arguments of the network that `train.py` would build with these overrides."""
+    config = settings_of(*overrides)
     size, channels = config["data"]["image_size"], 1 if config["data"]["grayscale"] else 3
     return {"image_size": size, "in_channels": channels, "age": config["age"], **config["model"]}
 

@@ -66,13 +66,6 @@ def _held(process: int) -> int:
     return held
 
 
-def growth(name: str, settings: Sequence[str], less: str, more: str) -> float:
-    """Prints the peaks of two trainings that differ in one setting, and returns how many times higher the second is."""
-    before, after = (peak([*settings, one]) for one in (less, more))
-    print(f"{name}: {before:.3f} GiB with {less}, {after:.3f} GiB with {more}: {after / before:.3f}x", flush=True)
-    return after / before
-
-
 def main() -> None:
     """Prints the peaks."""
     made = argparse.ArgumentParser(description="The peak memory of a training.")
@@ -80,15 +73,24 @@ def main() -> None:
     made.add_argument("--full", action="store_true", help="the default network, on all of the folder")
     made.add_argument("--epochs", type=int, nargs=2, default=(3, 10))
     made.add_argument("--images", type=int, help="the larger number of images; the smaller is a quarter of it")
+    made.add_argument("overrides", nargs="*", help="settings of train.py")
     chosen = made.parse_args()
     data = (f"data.dir={chosen.data.resolve()}",) if chosen.data else ("data=synthetic",)
     images = chosen.images or (len(os.listdir(chosen.data)) if chosen.data and chosen.full else 2000)
-    settings = [*data, *STEADY, *(() if chosen.full else SMALL)]
+    settings = [*data, *STEADY, *(() if chosen.full else SMALL), *chosen.overrides]
     few, many = (f"trainer.max_epochs={epochs}" for epochs in chosen.epochs)
-    limit = f"data.limit={images}"
-    print(f"first run, which may decode the pictures: {peak([*settings, limit, 'trainer.max_epochs=1']):.3f} GiB")
-    growth("epochs", [*settings, limit], few, many)
-    growth("images", [*settings, few], f"data.limit={images // 4}", limit)
+    quarter, all_of_them = f"data.limit={images // 4}", f"data.limit={images}"
+    peaks: dict[tuple[str, ...], float] = {}
+    for run in (
+        (all_of_them, "trainer.max_epochs=1", "+trainer.limit_train_batches=1"),  # may decode the pictures
+        (all_of_them, few),
+        (all_of_them, many),
+        (quarter, few),
+    ):
+        peaks[run] = peak([*settings, *run])
+        print(f"{' '.join(run)}: {peaks[run]:.3f} GiB", flush=True)
+    print(f"more epochs: {peaks[all_of_them, many] / peaks[all_of_them, few]:.3f}x")
+    print(f"more images: {peaks[all_of_them, few] / peaks[quarter, few]:.3f}x")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""What this machine's arithmetic allows on a CPU: no framework trains faster. And where a training step's time goes.
+
+The floor of a network is what a picture costs to train (convolutions and dense layers, forth and back, as PyTorch's
+counter has it) at the machine's own matrix-multiply rate. `python -m benchmarks.floor [--networks gray_mae]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import Counter
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from agegender.allocation import keep_freed_memory
+from agegender.models.network import AgeGenderNet
+from benchmarks.bare import network_of, random_batch, settings_of, training_step
+
+SIDE = 4096  # of the matrices
+NETWORKS = "gray_mae,rgb200_mse,he_mse"
+PARTS = {  # what an operation's name holds -> the part of a step that it belongs to; the first that fits
+    "convolution_backward": "convolutions, backward",
+    "convolution": "convolutions, forward",
+    "max_pool": "max-pooling, both ways",
+    "mm": "dense layers",
+    "linear": "dense layers",
+    "bernoulli": "dropout's random numbers",
+    "dropout": "dropout's random numbers",
+    "adam": "Adam",
+}
+REST = "ReLU, casts, copies, the rest"
+
+
+def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
+    """Returns how many operations per second a product of two large matrices reaches, on all cores."""
+    a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+    torch.mm(a, b)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / statistics.median(times)
+
+
+def training_operations(network: dict[str, object]) -> int:
+    """Returns how many multiplications and additions a training step spends on a picture."""
+    with torch.device("meta"):  # no values: only the shapes count
+        net = AgeGenderNet(**network).train()  # type: ignore[arg-type]
+        batch = random_batch(net, 2, "meta")
+    with FlopCounterMode(display=False) as counter:
+        outputs = net(batch[0])
+        (net.coding.loss(outputs.age, batch[1]) + net.gender_loss(outputs, batch[2])).backward()
+    return int(counter.get_total_flops()) // 2
+
+
+def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int = 10) -> dict[str, float]:
+    """Returns which share of a bare training step's time each of its parts takes."""
+    net = AgeGenderNet(**network).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
+    batch, step = random_batch(net, batch_size), training_step(net, bf16=bf16)
+    for _ in range(3):
+        step(*batch)
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        for _ in range(steps):
+            step(*batch)
+    taken: Counter[str] = Counter()
+    for operation in recorded.key_averages():
+        name = operation.key.lower()
+        part = next((part for held, part in PARTS.items() if held in name), REST)
+        taken[part] += operation.self_cpu_time_total
+    return {part: time / taken.total() for part, time in taken.most_common()}
+
+
+def main() -> None:
+    """Prints the machine's rates, each network's floor, and its step in parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=NETWORKS, help="some of %(default)s")
+    chosen = parser.parse_args()
+    keep_freed_memory()  # as train.py does
+    rates = {"float32": multiply_rate(torch.float32), "bfloat16": multiply_rate(torch.bfloat16)}
+    for precision, rate in rates.items():
+        print(f"{precision}: {rate / 1e9:.0f} GFLOP/s in a product of two matrices of {SIDE} x {SIDE}")
+    for name in chosen.networks.split(","):
+        network = network_of(f"experiment={name}")
+        cost = training_operations(network)
+        limits = " and ".join(f"{rate / cost:.0f} in {precision}" for precision, rate in rates.items())
+        print(f"{name}: {cost / 1e9:.2f} GFLOP to train on a picture; at most {limits} per second")
+        batch_size = settings_of(f"experiment={name}")["data"]["batch_size"]
+        for precision in rates:
+            parts = shares(network, batch_size, precision == "bfloat16").items()
+            print(f"  {precision}: {', '.join(f'{part} {share:.0%}' for part, share in parts)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
