@@ -15,9 +15,14 @@ from agegender.models.age import AGE_CODINGS, AgeCoding
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import WeightInit, dense_layers, initialise
 from agegender.models.residual import ResidualTrunk
+from agegender.models.torchvision_trunk import TorchvisionTrunk
 
-Trunk = ConvStack | ResidualTrunk
-TRUNKS: dict[str, type[Trunk]] = {"conv_stack": ConvStack, "residual": ResidualTrunk}
+Trunk = ConvStack | ResidualTrunk | TorchvisionTrunk
+TRUNKS: dict[str, type[Trunk]] = {
+    "conv_stack": ConvStack,
+    "residual": ResidualTrunk,
+    "torchvision": TorchvisionTrunk,
+}
 
 
 class Outputs(NamedTuple):
@@ -71,7 +76,7 @@ class AgeGenderNet(nn.Module):
             gender_output: `logit`, or `sigmoid`: the network itself ends in a probability, and the loss is that of the
                 clipped probability (Keras's formula for one), which learns nothing from a face whose logit is wrong by
                 more than 16.
-            weight_init: How convolutions and dense layers start.
+            weight_init: How convolutions and dense layers start; torchvision's trunks keep their own way.
             trunk_options: Further arguments of the trunk.
 
         Raises:
@@ -97,7 +102,9 @@ class AgeGenderNet(nn.Module):
         self.shared, features = dense_layers(self.trunk.features, shared_units, dropout)
         self.age_head = _Head(features, head_units, dropout, self.coding.layer)
         self.gender_head = _Head(features, head_units, dropout, lambda width: nn.Linear(width, 1))
-        initialise(self, weight_init)
+        for part in (self.trunk, self.shared, self.age_head, self.gender_head):
+            if not getattr(part, "initialises_itself", False):
+                initialise(part, weight_init)
 
     def forward(self, images: Tensor) -> Outputs:
         """Answers for a batch.
@@ -110,6 +117,11 @@ class AgeGenderNet(nn.Module):
         features = self.shared(self.feature_dropout(self.trunk((images - self.mean) / self.std)))
         gender = self.gender_head(features).squeeze(1)
         return Outputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
+
+    def flip_averaged(self, images: Tensor) -> Outputs:
+        """Answers for a batch and for its mirror images, and returns the mean of both raw outputs."""
+        straight, mirrored = self(images), self(images.flip(3))
+        return Outputs(*(torch.stack(pair).mean(0) for pair in zip(straight, mirrored, strict=True)))
 
     def years(self, outputs: Outputs) -> Tensor:
         """Decodes the age head to years `[batch]`."""

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
 from agegender.training.continuing import load_weights
@@ -33,12 +34,15 @@ def build_module(
     settings: dict[str, Any], data: AgeGenderDataModule, weights: dict[str, Any] | None = None
 ) -> AgeGenderModule:
     """Builds the module for the data, which must be set up; `weights` is the checkpoint that it begins with."""
-    network = {"image_size": data.image_size, "in_channels": data.channels, "age": settings["age"], **settings["model"]}
+    network, pretrained = describe_network(settings, data.image_size, data.channels)
     if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
-    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule")}
-    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"])
+    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule", "trunk_factor")}
+    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"], settings["tta"])
+    if pretrained and not weights and not settings["resume"]:
+        assert isinstance(module.network.trunk, TorchvisionTrunk)
+        module.network.trunk.load_pretrained(pretrained)
     if weights:
         load_weights(module, weights, settings["weights"])
         trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
@@ -50,6 +54,17 @@ def build_module(
                 data.index.fingerprint,
             )
     return module
+
+
+def describe_network(settings: dict[str, Any], image_size: int, channels: int) -> tuple[dict[str, Any], str | None]:
+    """Returns the arguments of the network, all that a checkpoint needs, and the published weights to begin with."""
+    model = dict(settings["model"])
+    pretrained: bool | str | None = model.pop("pretrained", None)
+    if model["trunk"] == "torchvision":
+        statistics = zip(("mean", "std"), input_statistics(model["name"], channels), strict=True)
+        model |= {name: values for name, values in statistics if model[name] is None}
+    network = {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}
+    return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
 
 
 def build_trainer(

@@ -14,7 +14,9 @@ from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError, require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
+from agegender.models.torchvision_trunk import TorchvisionTrunk
 from agegender.signatures import check_call, check_named, check_value
+from agegender.training.balance import Balance
 from agegender.training.build import check_target
 from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
@@ -32,7 +34,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "mode": Literal["min", "max"],
     "name": str,
     "compile": Wish,
-    "loss": dict[str, float],
+    "tta": Literal["none", "flip"],
 }
 
 
@@ -53,8 +55,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         require(bool(config.get(group)), f"{group} is left out: there is nothing to train; choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         check_value(key, config[key], hint)
-    if set(config["loss"]) != {"age", "gender"}:
-        raise AgeGenderError(f"loss has the weights age and gender, not {', '.join(sorted(config['loss']))}")
+    check_call("loss", config["loss"], Balance)
     measured = (*NAMES, *CLASS_NAMES) if config["age"].get("name") == "classes" else NAMES
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
@@ -66,13 +67,17 @@ def check_config(config: Mapping[str, Any]) -> None:
     coding = {key: value for key, value in config["age"].items() if key != "name"}
     check_call("age", coding, AGE_CODINGS[config["age"]["name"]])
     check_named("model.trunk", config["model"].get("trunk"), TRUNKS)
-    trunk = TRUNKS[config["model"]["trunk"]]
-    check_call("model", config["model"], AgeGenderNet, trunk, given=("age", "in_channels", "image_size"))
+    trunk, model = TRUNKS[config["model"]["trunk"]], dict(config["model"])
+    if trunk is TorchvisionTrunk:  # what is filled in before the network is built, see `describe_network`
+        check_value("model.pretrained", model.pop("pretrained", None), bool | str | None)
+        model = {key: value for key, value in model.items() if value is not None or key not in ("mean", "std")}
+    check_call("model", model, AgeGenderNet, trunk, given=("age", "in_channels", "image_size"))
     if config["optim"].get("schedule"):
         schedule = config["optim"]["schedule"]
         check_call("optim.schedule", schedule, warmup_cosine, given=("step", "steps"))
         fits = all(0 <= share <= 1 for share in schedule.values())
         require(fits, f"optim.schedule={schedule} must hold shares between 0 and 1")
+    check_value("optim.trunk_factor", config["optim"].get("trunk_factor"), float)
     _check_built("optim.optimizer", config["optim"]["optimizer"], given=("params",))
     _check_built("trainer", config["trainer"], given=("callbacks", "logger"))
     _check_together(config)
@@ -86,7 +91,6 @@ def _check_together(config: Mapping[str, Any]) -> None:
     """Refuses settings that are right one by one and lead nowhere together, before an hour is spent on them."""
     trainer, fit = config["trainer"], config["fit"]
     checkpoint = (config.get("callbacks") or {}).get("checkpoint")
-    weights = config["loss"]
     require(
         fit or not config["resume"], "resume= continues a training: with fit=false, give weights= instead of resume="
     )
@@ -97,10 +101,6 @@ def _check_together(config: Mapping[str, Any]) -> None:
     require(
         not (config["resume"] and config["weights"]),
         "resume= continues a run with its own weights: leave out weights=, or resume=",
-    )
-    require(
-        min(weights.values()) >= 0 and sum(weights.values()) > 0,
-        f"loss={weights} must hold weights of at least 0, one of them above",
     )
     require(not fit or bool(checkpoint), "keep callbacks.checkpoint: it writes best.ckpt, which is what gets tested")
     require(

@@ -15,7 +15,9 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
+from agegender.training.balance import Balance
 from agegender.training.module import AgeGenderModule
+from agegender.training.parameters import parameter_groups
 from agegender.training.results import flatten
 
 # What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
@@ -84,7 +86,8 @@ def complete(network: Mapping[str, Any]) -> dict[str, Any]:
 def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
     model = _defaults(AgeGenderNet) | _defaults(TRUNKS[config.model.trunk])
     age = _defaults(AGE_CODINGS[config.age.name])
-    return flatten({"data": _defaults(AgeGenderDataModule), "model": model, "age": age})
+    loss, optim = _defaults(Balance), {"trunk_factor": _defaults(parameter_groups)["trunk_factor"]}
+    return flatten({"data": _defaults(AgeGenderDataModule), "model": model, "age": age, "loss": loss, "optim": optim})
 
 
 def _defaults(called: Callable[..., Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,41 +16,46 @@ from torch.optim.lr_scheduler import LambdaLR
 import agegender
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet, Outputs
+from agegender.training.balance import Balance
 from agegender.training.build import build
 from agegender.training.metrics import StageMetrics, Step
+from agegender.training.parameters import parameter_groups
 
 
 class AgeGenderModule(pl.LightningModule):
     """Trains an `AgeGenderNet` on ages and genders together.
 
-    The loss is `loss.gender * BCE + loss.age * age loss`. The age losses of one number are counted in units of about
-    one standard deviation of the ages, and CORAL's per year, so that with weights of 1 both parts start at about the
-    same size; those of `classes` and `dldl` start near 3 (see `models/age.py`).
+    The loss is `loss.gender * BCE + loss.age * age loss` (see `Balance`). The age losses of one number are counted in
+    units of about one standard deviation of the ages, and CORAL's per year, so that with weights of 1 both parts start
+    at about the same size; those of `classes` and `dldl` start near 3 (see `models/age.py`).
     """
 
     def __init__(
         self,
         network: dict[str, Any],
         optim: dict[str, Any],
-        loss: dict[str, float] | None = None,
+        loss: dict[str, Any] | None = None,
         split: dict[str, Any] | None = None,
         seed: int = 0,
+        tta: Literal["none", "flip"] = "none",
     ):
         """Builds the network; every argument is a plain value, so that a checkpoint loads with `weights_only=True`.
 
         Args:
             network: Arguments of `AgeGenderNet`.
-            optim: `optimizer` (with `_target_`) and `schedule` (null, or `warmup` and `final`, see `warmup_cosine`).
-            loss: Weights of `age` and `gender`; 1 each by default.
+            optim: `optimizer` (with `_target_`), `schedule` (null, or `warmup` and `final`, see `warmup_cosine`) and
+                `trunk_factor` (see `parameter_groups`).
+            loss: Weights of `age` and `gender`, 1 each by default, and `learned`: whether their balance is learnt too.
             split: What the network was trained on: the split's `fingerprint` and settings. Travels in the checkpoint.
             seed: Chooses dropout masks.
+            tta: `flip` to answer with the mean over a picture and its mirror image once the training is over.
         """
         super().__init__()
         self.save_hyperparameters(logger=False)
         # Channels last is how the pixels lie in the cache, and a third faster for convolutions on a CPU.
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
-        self.loss_weights = loss or {"age": 1.0, "gender": 1.0}
-        self.optim, self.seed = optim, seed
+        self.balance = Balance(**(loss or {}))
+        self.optim, self.seed, self.tta = optim, seed, tta
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
         classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
@@ -68,10 +73,12 @@ class AgeGenderModule(pl.LightningModule):
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Outputs, Step]:
         """Measures one batch; returns the loss, the network's outputs, and what was measured."""
         network = self.network
-        outputs = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
+        outputs = network.flip_averaged(images) if flip else network(images)
         age_loss = network.coding.loss(outputs.age, batch["age"])
         gender_loss = network.gender_loss(outputs, batch["gender"])
-        loss = self.loss_weights["age"] * age_loss + self.loss_weights["gender"] * gender_loss
+        loss = self.balance(age_loss, gender_loss)
         with torch.no_grad():
             losses = torch.stack((loss, age_loss, gender_loss))
             classes: tuple[Tensor, ...] = ()
@@ -135,7 +142,11 @@ class AgeGenderModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Builds the optimiser and, if there is one, the schedule, which moves every step."""
-        optimizer: torch.optim.Optimizer = build(self.optim["optimizer"], params=self.network.parameters())
+        settings = self.optim["optimizer"]
+        factor = self.optim.get("trunk_factor", 1.0)
+        groups = parameter_groups(self.network, self.balance.parameters(), settings, factor)
+        # in two steps: Hydra would copy the weights that it is given
+        optimizer: torch.optim.Optimizer = build({**settings, "_partial_": True})(groups)
         schedule: Mapping[str, float] | None = self.optim.get("schedule")
         if schedule is None:
             return optimizer

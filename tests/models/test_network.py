@@ -12,6 +12,7 @@ from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.age import AGE_CODINGS
+from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import dense_layers, initialise
 from agegender.models.network import AgeGenderNet, Outputs
 
@@ -161,6 +162,7 @@ def test_dropout_falls_where_its_name_says(name: str) -> None:
     seen: dict[str, torch.Tensor] = {}
     net.age_head[0].register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
     net.age_head[-1].register_forward_pre_hook(lambda module, inputs: seen.update(units=inputs[0]))
+    assert isinstance(net.trunk, ConvStack)
     nn.init.constant_(net.trunk.stages[0].bias, 1.0)  # type: ignore[arg-type]
     nn.init.constant_(net.trunk.stages[3].bias, 1.0)  # type: ignore[arg-type]
     nn.init.constant_(net.age_head[0].bias, 5.0)  # type: ignore[arg-type]

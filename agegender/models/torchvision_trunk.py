@@ -1,0 +1,119 @@
+"""Any of torchvision's classifiers as a trunk, from published ImageNet weights or from nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from agegender.errors import AgeGenderError, require
+
+
+class TorchvisionTrunk(nn.Module):
+    """A torchvision classifier without its last dense layer. Its weights keep torchvision's own initialisation.
+
+    torchvision is imported here only: predicting with another trunk never needs it.
+
+    Attributes:
+        features: Number of features that `forward` returns per picture.
+    """
+
+    initialises_itself = True
+
+    def __init__(self, in_channels: int, image_size: int, name: str = "mobilenet_v2"):
+        """Builds the classifier; `load_pretrained` gives it published weights.
+
+        Args:
+            in_channels: Colour channels of the pictures; grey ones are taken as three equal channels.
+            image_size: Side of the pictures, in pixels.
+            name: As `torchvision.models.list_models(torchvision.models)` has it.
+
+        Raises:
+            AgeGenderError: There is no such classifier, or it doesn't take such pictures.
+        """
+        from torchvision import models
+
+        super().__init__()
+        known = models.list_models(models)
+        require(name in known, f"model.name={name} is none of torchvision's classifiers: {', '.join(known)}")
+        self.name, self.in_channels = name, in_channels
+        self.classifier: nn.Module = models.get_model(name, weights=None)
+        dense = [path for path, layer in self.classifier.named_modules() if isinstance(layer, nn.Linear)]
+        removed = self.classifier.get_submodule(dense[-1]) if dense else None
+        if not isinstance(removed, nn.Linear) or removed.out_features != _CLASSES or name in _TWO_ANSWERS:
+            raise AgeGenderError(f"model.name={name} doesn't end in one dense layer, which the heads would replace")
+        self.classifier.set_submodule(dense[-1], nn.Identity())
+        self.features = removed.in_features
+        self._try(image_size)
+
+    def _try(self, image_size: int) -> None:
+        """Refuses pictures that the classifier can't take, before any is read."""
+        training = self.classifier.training
+        try:
+            with torch.inference_mode():
+                self.classifier.eval()(torch.zeros(1, 3, image_size, image_size))
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise AgeGenderError(
+                f"model.name={self.name} takes no pictures of data.image_size={image_size} ({reason}); most take 224"
+            ) from None
+        self.classifier.train(training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        features: Tensor = self.classifier(images.expand(-1, 3, -1, -1))
+        return features
+
+    def load_pretrained(self, entry: str) -> None:
+        """Replaces the weights by published ones, which torchvision downloads once into `$TORCH_HOME`.
+
+        Args:
+            entry: Their name in torchvision's list for this classifier, such as `IMAGENET1K_V1`.
+
+        Raises:
+            AgeGenderError: There are none of that name, or they can't be downloaded.
+        """
+        weights = _entry(self.name, entry)
+        try:
+            state = weights.get_state_dict(progress=True, check_hash=True)
+        except (URLError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise AgeGenderError(
+                f"model.pretrained={entry}: {weights.url} can't be read ({reason}); go online, or put the file into "
+                "$TORCH_HOME/hub/checkpoints"
+            ) from None
+        found = self.classifier.load_state_dict(state, strict=False)  # the removed layer's weights have no place
+        surplus = [key for key in found.unexpected_keys if len(state[key]) != _CLASSES]
+        require(not found.missing_keys and not surplus, f"model.name={self.name}: the weights of {entry} don't fit it")
+
+
+_CLASSES = 1000  # of ImageNet
+_TWO_ANSWERS = ("googlenet", "inception_v3")  # in training, a second classifier answers from half-way up
+
+
+def input_statistics(name: str, channels: int) -> tuple[list[float], list[float]]:
+    """Returns the mean and the standard deviation of pixels that a classifier's published weights were trained with.
+
+    Args:
+        name: As in `TorchvisionTrunk`.
+        channels: 3, or 1 for grey pictures, which get the mean over the colours.
+    """
+    from torchvision import models
+
+    preset: Any = models.get_model_weights(name).DEFAULT.transforms()  # type: ignore[attr-defined]
+    if channels == 3:
+        return list(preset.mean), list(preset.std)
+    return [sum(preset.mean) / 3], [sum(preset.std) / 3]
+
+
+def _entry(name: str, entry: str) -> Any:
+    from torchvision import models
+
+    published: Any = models.get_model_weights(name)
+    require(
+        entry in published.__members__,
+        f"model.pretrained={entry} is none of the weights of model.name={name}: {', '.join(published.__members__)}",
+    )
+    return published[entry]

@@ -1,0 +1,36 @@
+"""How the age's loss and gender's become one: by fixed weights, or by a balance that is learnt too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from agegender.errors import require
+
+
+class Balance(nn.Module):
+    """`age * age_loss + gender * gender_loss`; with `learned`, each part divided by a variance that is a weight itself.
+
+    Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics",
+    CVPR 2018: each part L becomes `exp(-s) L + s / 2`, with s the logarithm of its variance, from 0. (Their form for a
+    likelihood, which cross-entropies and divergences are; a loss of one number is treated alike.)
+    """
+
+    def __init__(self, age: float = 1.0, gender: float = 1.0, learned: bool = False):
+        """Sets the weights.
+
+        Raises:
+            AgeGenderError: A negative weight, or nothing but zeros.
+        """
+        super().__init__()
+        fits = min(age, gender) >= 0 and age + gender > 0
+        require(fits, f"loss.age={age} and loss.gender={gender} must be at least 0, one of them above")
+        self.age, self.gender = age, gender
+        self.log_variance = nn.Parameter(torch.zeros(2)) if learned else None
+
+    def forward(self, age_loss: Tensor, gender_loss: Tensor) -> Tensor:
+        """Returns the loss, a scalar like its parts."""
+        if self.log_variance is None:
+            return self.age * age_loss + self.gender * gender_loss
+        parts = torch.stack((self.age * age_loss, self.gender * gender_loss))
+        return (parts * torch.exp(-self.log_variance) + self.log_variance / 2).sum()

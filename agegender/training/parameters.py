@@ -1,0 +1,51 @@
+"""Which weights are trained at which rate, and which decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from agegender.errors import require
+
+
+def parameter_groups(
+    network: nn.Module,
+    others: Iterable[nn.Parameter],
+    optimizer: Mapping[str, Any],
+    trunk_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Sorts weights into an optimiser's parameter groups, each with a name that the learning rate's curve gets.
+
+    Weight decay is for what multiplies: biases and the gains of norms keep their values free of it, as is usual since
+    Goyal et al., "Accurate, Large Minibatch SGD", 2017.
+
+    Args:
+        network: Has a `trunk`; what is not of it belongs to the heads.
+        others: Further weights, such as those of the loss; they never decay.
+        optimizer: Its settings; `lr` and `weight_decay` count here.
+        trunk_factor: The trunk's learning rate, as a share of `lr`: small for one that was trained before.
+
+    Raises:
+        AgeGenderError: A negative factor.
+    """
+    require(trunk_factor >= 0, f"optim.trunk_factor={trunk_factor} must be at least 0")
+    decays = bool(optimizer.get("weight_decay"))
+    trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_factor != 1 else set()  # type: ignore[union-attr]
+    groups: dict[str, list[nn.Parameter]] = {}
+    for weight in network.parameters():
+        part = ("trunk" if id(weight) in trunk else "heads") if trunk else "weights"
+        groups.setdefault(f"{part}_no_decay" if decays and weight.ndim < 2 else part, []).append(weight)
+    extra = list(others)
+    if extra:
+        groups["loss_no_decay"] = extra
+    made = []
+    for name, weights in groups.items():
+        group: dict[str, Any] = {"params": weights, "name": name}
+        if name.startswith("trunk"):
+            group["lr"] = optimizer["lr"] * trunk_factor
+        if name.endswith("_no_decay") and decays:
+            group["weight_decay"] = 0.0
+        made.append(group)
+    return made
