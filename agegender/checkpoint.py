@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from agegender.errors import AgeGenderError
+from agegender.models.calibration import Calibration
 
 
 def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path:
@@ -73,3 +74,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     return checkpoint
+
+
+def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
+    """Returns what a checkpoint says about how far its answers can be trusted; None if nothing (older ones).
+
+    Raises:
+        AgeGenderError: It is not a calibration of ours.
+    """
+    saved = checkpoint["agegender"].get("calibration")
+    return None if saved is None else Calibration.read(saved)

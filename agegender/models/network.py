@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS, AgeCoding
+from agegender.models.calibration import Calibration
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import WeightInit, dense_layers, initialise
 from agegender.models.residual import ResidualTrunk
@@ -42,7 +43,6 @@ class AgeGenderNet(nn.Module):
 
     mean: Tensor
     std: Tensor
-    residual: Tensor
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class AgeGenderNet(nn.Module):
             fits = len(values) in (1, in_channels)
             require(fits, f"model.{name}={list(values)} needs 1 value or {in_channels}, one per colour channel")
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1))
-        # What an age without a spread of its own gets: the root mean square error on validation, see AgeGenderModule.
-        self.register_buffer("residual", torch.tensor(math.nan))
+        # What validation taught: no weight, so that an average of weights (EMA) leaves it alone. See AgeGenderModule.
+        self.calibration: Calibration | None = None
         self.image_size, self.in_channels, self.gender_output = image_size, in_channels, gender_output
         coding = dict(age)
         self.coding: AgeCoding = AGE_CODINGS[coding.pop("name")](**coding)
@@ -127,17 +127,39 @@ class AgeGenderNet(nn.Module):
         """Decodes the age head to years `[batch]`."""
         return self.coding.decode(outputs.age)
 
-    def age_std(self, outputs: Outputs) -> Tensor:
-        """Returns the standard deviation of each answer's error `[batch]` in years, as the coding states it.
+    def stated(self, outputs: Outputs) -> Tensor:
+        """Returns the spread of each age `[batch]` in years as the coding states it; ones where it states none."""
+        spread = self.coding.spread(outputs.age)
+        return torch.ones_like(outputs.age[:, 0]) if spread is None else spread
 
-        Codings of one number state none: theirs is the same for every face, `residual`.
+    def age_std(self, outputs: Outputs) -> Tensor:
+        """Returns the standard deviation of each answer's error `[batch]` in years.
+
+        It is calibrated on the validation faces; before, it is what the coding states, or NaN.
         """
-        stated = self.coding.spread(outputs.age)
-        return self.residual.repeat(len(outputs.age)) if stated is None else stated
+        if self.calibration is not None:
+            return self.calibration.error(self.years(outputs), self.stated(outputs))
+        spread = self.coding.spread(outputs.age)
+        return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
+
+    def age_interval(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Returns the ends of an interval that holds 80 % of the true ages, each `[batch]` in years.
+
+        It is calibrated on the validation faces; before, both are NaN.
+        """
+        if self.calibration is None:
+            unknown = torch.full_like(outputs.age[:, 0], math.nan)
+            return unknown, unknown
+        return self.calibration.interval(self.years(outputs), self.stated(outputs))
+
+    def gender_logit(self, outputs: Outputs) -> Tensor:
+        """Returns the logit of the label female `[batch]`, as the network has it."""
+        return outputs.gender.logit(eps=1e-7) if self.gender_output == "sigmoid" else outputs.gender
 
     def p_female(self, outputs: Outputs) -> Tensor:
-        """Returns the probability of the label female `[batch]`."""
-        return outputs.gender if self.gender_output == "sigmoid" else outputs.gender.sigmoid()
+        """Returns the probability of the label female `[batch]`, calibrated on the validation faces if it was."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return (self.gender_logit(outputs) / temperature).sigmoid()
 
     def gender_loss(self, outputs: Outputs, gender: Tensor) -> Tensor:
         """Returns the mean binary cross-entropy (a scalar, in nats) for genders `[batch]`, 0 or 1."""
@@ -148,8 +170,11 @@ class AgeGenderNet(nn.Module):
             return functional.binary_cross_entropy(outputs.gender.clamp(1e-7, 1 - 1e-7), gender)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints made before networks had a residual: they say nothing about their spread.
-        state_dict.setdefault(f"{prefix}residual", torch.tensor(math.nan))
+        # Checkpoints made before there was a calibration hold the root mean square error on validation instead.
+        residual = state_dict.pop(f"{prefix}residual", None)
+        if residual is not None and self.calibration is None and not residual.isnan():
+            states_none = self.coding.spread(torch.zeros(1, self.coding.outputs)) is None
+            self.calibration = Calibration.normal(float(residual) if states_none else 1.0)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -38,12 +38,14 @@ class TorchvisionTrunk(nn.Module):
         super().__init__()
         known = models.list_models(models)
         require(name in known, f"model.name={name} is none of torchvision's classifiers: {', '.join(known)}")
-        self.name, self.in_channels = name, in_channels
+        refused = f"model.name={name} doesn't end in one dense layer, which the heads would replace"
+        require(name not in _TWO_ANSWERS, refused)
+        self.name = name
         self.classifier: nn.Module = models.get_model(name, weights=None)
         dense = [path for path, layer in self.classifier.named_modules() if isinstance(layer, nn.Linear)]
         removed = self.classifier.get_submodule(dense[-1]) if dense else None
-        if not isinstance(removed, nn.Linear) or removed.out_features != _CLASSES or name in _TWO_ANSWERS:
-            raise AgeGenderError(f"model.name={name} doesn't end in one dense layer, which the heads would replace")
+        if not isinstance(removed, nn.Linear) or removed.out_features != _CLASSES:
+            raise AgeGenderError(refused)
         self.classifier.set_submodule(dense[-1], nn.Identity())
         self.features = removed.in_features
         self._try(image_size)
@@ -85,7 +87,7 @@ class TorchvisionTrunk(nn.Module):
                 "$TORCH_HOME/hub/checkpoints"
             ) from None
         found = self.classifier.load_state_dict(state, strict=False)  # the removed layer's weights have no place
-        surplus = [key for key in found.unexpected_keys if len(state[key]) != _CLASSES]
+        surplus = [key for key in found.unexpected_keys if state[key].shape[:1] != (_CLASSES,)]
         require(not found.missing_keys and not surplus, f"model.name={self.name}: the weights of {entry} don't fit it")
 
 
@@ -102,7 +104,7 @@ def input_statistics(name: str, channels: int) -> tuple[list[float], list[float]
     """
     from torchvision import models
 
-    preset: Any = models.get_model_weights(name).DEFAULT.transforms()  # type: ignore[attr-defined]
+    preset: Any = models.get_model_weights(name).DEFAULT.transforms()
     if channels == 3:
         return list(preset.mean), list(preset.std)
     return [sum(preset.mean) / 3], [sum(preset.std) / 3]

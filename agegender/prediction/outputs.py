@@ -19,7 +19,7 @@ from agegender.files import write_whole
 from agegender.prediction.predictor import Prediction
 
 COLUMNS = tuple(field.name for field in fields(Prediction))
-DIGITS = {"age": 2, "age_std": 2, "p_female": 4}
+DIGITS = {"age": 2, "age_std": 2, "age_low": None, "age_high": None, "p_female": 4}
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.checkpoint import find_checkpoint, load_checkpoint
+from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.decode import ImageSource, UnreadableImageError, read_image, to_pixels
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
@@ -33,7 +33,10 @@ class Prediction:
     Attributes:
         path: The picture's path, as it was given.
         age: Years.
-        age_std: Standard deviation of the age's error in years, as the model states it; None if it states none.
+        age_std: Standard deviation of the age's error in years; None if the model states none.
+        age_low: The youngest age that fits the picture, in whole years: from here to `age_high` lie 80 % of the true
+            ages; None likewise.
+        age_high: The oldest.
         p_female: Probability of the data set's label `female`.
         gender: `female` if `p_female` is above one half, else `male`, as the accuracy counts it.
         error: Why there is no answer.
@@ -42,6 +45,8 @@ class Prediction:
     path: str
     age: float | None = None
     age_std: float | None = None
+    age_low: float | None = None
+    age_high: float | None = None
     p_female: float | None = None
     gender: str | None = None
     error: str | None = None
@@ -72,6 +77,7 @@ class Predictor:
         # throughout, and what a pass holds stays in their caches. Elsewhere a whole batch goes through at once.
         self._whole_batches = self.device.type != "cpu"
         network = AgeGenderNet(**checkpoint["agegender"]["network"])
+        network.calibration = read_calibration(checkpoint)
         network.load_state_dict(checkpoint["network"])
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.trained_on_drawings = (checkpoint["agegender"]["split"] or {}).get("pictures") == "drawn"
@@ -128,15 +134,16 @@ class Predictor:
             for name, pixels in decoded
         ]
 
-    def _prediction(self, name: str, age: float, std: float, p_female: float) -> Prediction:
-        known = std if math.isfinite(std) else None
-        return Prediction(name, age, known, p_female, self.labels[int(p_female > 0.5)])
+    def _prediction(self, name: str, age: float, p_female: float, *spread: float) -> Prediction:
+        std, low, high = (value if math.isfinite(value) else None for value in spread)
+        return Prediction(name, age, std, low, high, p_female, self.labels[int(p_female > 0.5)])
 
     def _forward(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         network = self.network
         with torch.inference_mode():
             outputs = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
-            columns = network.years(outputs), network.age_std(outputs), network.p_female(outputs)
+            spread = network.age_std(outputs), *network.age_interval(outputs)
+            columns = network.years(outputs), network.p_female(outputs), *spread
             answers: list[list[float]] = torch.stack(columns, 1).cpu().tolist()
         return answers
 

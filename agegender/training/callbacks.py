@@ -159,7 +159,7 @@ class Answers:
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, outputs: Any) -> None:
-        """Adds one step's answers, each `[batch]`: row, age_pred and age_std in years, p_female."""
+        """Adds one step's answers, each `[batch]`: row; age_pred, age_std, age_low and age_high in years; p_female."""
         self._batches.append(outputs)
 
     def take(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -195,10 +195,11 @@ class PredictionsCsv(Callback):
         answers = self._answers.take()
         with write_whole(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "age", "age_pred", "age_std", "gender", "p_female", "group"])
-            columns = (answers[name] for name in ("row", "age_pred", "age_std", "p_female"))
-            for row, age, std, p_female in zip(*columns, strict=True):
+            stated = ("age_std", "age_low", "age_high")
+            writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
+            columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
+            for row, age, p_female, *spread in zip(*columns, strict=True):
                 path = self.index.folder / self.index.names[row]
                 truth = self.index.age[row], self.index.gender[row], self.index.group[row]
-                spread = f"{std:.3f}" if math.isfinite(std) else ""
-                writer.writerow([path, truth[0], f"{age:.3f}", spread, truth[1], f"{p_female:.9g}", truth[2]])
+                known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
+                writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])

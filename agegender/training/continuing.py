@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agegender.checkpoint import load_checkpoint
+from agegender.checkpoint import load_checkpoint, read_calibration
 from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import require
@@ -45,6 +45,7 @@ def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) 
     different = [key for key in names if theirs.get(key) != ours.get(key)]
     pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
     require(not different, f"weights={source} don't fit this network ({pairs}); set data and model as they were")
+    module.network.calibration = read_calibration(weights)
     module.network.load_state_dict(weights["network"])
 
 

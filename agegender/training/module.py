@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -14,10 +15,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
+from agegender.checkpoint import read_calibration
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
 from agegender.training.build import build
+from agegender.training.calibrating import fit_calibration
 from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import parameter_groups
 
@@ -56,6 +59,7 @@ class AgeGenderModule(pl.LightningModule):
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
         self.balance = Balance(**(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
+        self._validated: list[Tensor] = []  # [5, batch] each: what the calibration is fitted to
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
         classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
@@ -91,9 +95,23 @@ class AgeGenderModule(pl.LightningModule):
 
     def _answers(self, batch: Batch, stage: str) -> dict[str, Tensor]:
         """Measures one batch; returns the answers per face, each `[batch]` (see `callbacks.Answers`)."""
+        network = self.network
         _, outputs, step = self._step(batch, stage)
-        age_std = self.network.age_std(outputs)
-        return {"row": batch["row"], "age_pred": step.age_pred, "age_std": age_std, "p_female": step.p_female}
+        if stage == "val" and self._calibrates():
+            logit = network.gender_logit(outputs)
+            self._validated.append(
+                torch.stack((step.age_pred, network.stated(outputs), logit, batch["age"], batch["gender"]))
+            )
+        low, high = network.age_interval(outputs)
+        stated = {"age_std": network.age_std(outputs), "age_low": low, "age_high": high}
+        return {"row": batch["row"], "age_pred": step.age_pred, **stated, "p_female": step.p_female}
+
+    def _calibrates(self) -> bool:
+        """Tells whether this validation is to teach the network how sure it may be.
+
+        A network that is only measured keeps the calibration that it was trained with, unless it has none.
+        """
+        return self.trainer.state.fn == TrainerFn.FITTING or self.network.calibration is None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
@@ -122,23 +140,20 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation figures; in training, keeps the ages' error as the network's residual.
-
-        A network that is only measured keeps the one that it was trained with, unless it has none.
-        """
-        figures = self._log_metrics("val")
-        if self.trainer.state.fn == TrainerFn.FITTING or self.network.residual.isnan():
-            self.network.residual.copy_(figures["val/age_mse"].sqrt())
+        """Logs the validation figures, and fits the calibration to the validation faces."""
+        self._log_metrics("val")
+        if self._calibrates():
+            answers = torch.cat(self._validated, 1).double().cpu().numpy()
+            self.network.calibration = fit_calibration(*answers)
+        self._validated.clear()
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""
         self._log_metrics("test")
 
-    def _log_metrics(self, stage: str) -> dict[str, Tensor]:
-        figures = self._metrics(stage).compute()
-        for name, value in figures.items():
+    def _log_metrics(self, stage: str) -> None:
+        for name, value in self._metrics(stage).compute().items():
             self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
-        return figures
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Builds the optimiser and, if there is one, the schedule, which moves every step."""
@@ -161,7 +176,12 @@ class AgeGenderModule(pl.LightningModule):
             "network": self.hparams["network"],
             "labels": {"gender": ["male", "female"], "age": "years"},
             "split": self.hparams["split"],
+            "calibration": None if self.network.calibration is None else asdict(self.network.calibration),
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the calibration that belongs to the weights."""
+        self.network.calibration = read_calibration(checkpoint)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.age import AGE_CODINGS
+from agegender.models.calibration import Calibration
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import dense_layers, initialise
 from agegender.models.network import AgeGenderNet, Outputs
@@ -208,21 +209,46 @@ def test_a_sigmoid_output_learns_under_bfloat16_autocast() -> None:
     assert loss.dtype == torch.float32 and isinstance(gradient, torch.Tensor) and gradient.abs().sum() > 0
 
 
-def test_one_number_per_age_spreads_as_validation_found_and_a_distribution_as_it_says() -> None:
+def test_before_calibration_a_spread_is_what_the_coding_states_and_an_interval_is_unknown() -> None:
     images = torch.rand(3, 1, 16, 16)
     single = small_net().eval()
-    assert single.age_std(single(images)).isnan().all()  # not measured yet: not known
-    single.residual.fill_(8.5)
-    assert single.age_std(single(images)).tolist() == [8.5] * 3
+    assert single.age_std(single(images)).isnan().all()  # one number states none
     whole = small_net(age={"name": "dldl", "top": 100}).eval()
-    whole.residual.fill_(8.5)
     stated = whole.coding.spread(whole(images).age)
     assert stated is not None and torch.equal(whole.age_std(whole(images)), stated)
+    for net in (single, whole):
+        assert all(end.isnan().all() for end in net.age_interval(net(images)))
 
 
-def test_weights_from_before_networks_had_a_residual_still_load() -> None:
-    old = {name: value for name, value in small_net().state_dict().items() if name != "residual"}
-    net = small_net()
-    net.residual.fill_(1.0)
-    net.load_state_dict(old)
-    assert net.residual.isnan()
+def test_a_calibration_moves_what_is_stated_and_neither_the_age_nor_the_gender() -> None:
+    images = torch.rand(8, 1, 16, 16)
+    net = small_net(age={"name": "dldl", "top": 100}).eval()
+    outputs = net(images)
+    years, stated, p_female = net.years(outputs), net.age_std(outputs), net.p_female(outputs)
+    net.calibration = Calibration(2.0, [0.0], [3.0], [-1.0] * 121, [1.0] * 121)
+    torch.testing.assert_close(net.age_std(outputs), 3 * stated)
+    assert torch.equal(net.years(outputs), years)
+    assert torch.equal(net.p_female(outputs) > 0.5, p_female > 0.5)
+    torch.testing.assert_close(net.p_female(outputs).logit(), p_female.logit() / 2)
+
+
+@pytest.mark.parametrize("output", ["logit", "sigmoid"])
+def test_the_answer_to_a_face_and_to_its_mirror_image_is_the_same_when_flips_are_averaged(output: str) -> None:
+    net = small_net(gender_output=output).eval()
+    images = torch.rand(4, 1, 16, 16)
+    straight, mirrored = net.flip_averaged(images), net.flip_averaged(images.flip(3))
+    torch.testing.assert_close(straight.age, mirrored.age)
+    torch.testing.assert_close(straight.gender, mirrored.gender)
+    assert not torch.equal(straight.age, net(images).age)
+
+
+def test_weights_from_before_there_was_a_calibration_state_the_error_that_they_had_kept() -> None:
+    net = small_net().eval()
+    net.load_state_dict(net.state_dict() | {"residual": torch.tensor(8.5)})
+    outputs = net(torch.rand(3, 1, 16, 16))
+    assert net.age_std(outputs).tolist() == [8.5] * 3
+    low, high = net.age_interval(outputs)
+    assert (high - low).tolist() == pytest.approx([2 * 1.2816 * 8.5] * 3, abs=1)
+    unmeasured = small_net()
+    unmeasured.load_state_dict(small_net().state_dict())  # older still: without the error
+    assert unmeasured.calibration is None

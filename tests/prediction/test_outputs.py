@@ -19,7 +19,7 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.outputs import check_output, print_table, write_file
 from agegender.prediction.predictor import Prediction
 
-ANSWER = Prediction("a.jpg", 31.4159, 8.7654, 0.123456, "male")
+ANSWER = Prediction("a.jpg", 31.4159, 8.7654, 22.0, 43.0, 0.123456, "male")
 FAILURE = Prediction("b.jpg", error="no such file")
 # A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
 PATHS = (st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)).filter(lambda path: "\0" not in path)
@@ -28,6 +28,8 @@ ANSWERED = st.builds(
     PATHS,
     st.floats(0, 120),
     st.none() | st.floats(0, 50),
+    st.none() | st.integers(0, 120).map(float),
+    st.none() | st.integers(0, 120).map(float),
     st.floats(0, 1),
     st.sampled_from(["male", "female"]),
     st.none(),
@@ -41,19 +43,25 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
             {key: value or None for key, value in row.items()} for row in csv.DictReader(file, strict=True)
         ]
     for row in rows:
-        row |= {key: float(row[key]) for key in ("age", "age_std", "p_female") if row[key] is not None}
+        row |= {
+            key: float(row[key])
+            for key in ("age", "age_std", "age_low", "age_high", "p_female")
+            if row[key] is not None
+        }
     return rows
 
 
 def test_csv_has_a_header_and_a_row_each_and_json_a_list_of_objects(tmp_path: Path) -> None:
+    ages = {"age": 31.42, "age_std": 8.77, "age_low": 22, "age_high": 43}
     for name in ("faces.csv", "faces.json"):
         assert write_file(tmp_path / name, [ANSWER, FAILURE]) == (2, 1)
     assert (tmp_path / "faces.csv").read_bytes() == (
-        b"path,age,age_std,p_female,gender,error\r\na.jpg,31.42,8.77,0.1235,male,\r\nb.jpg,,,,,no such file\r\n"
+        b"path,age,age_std,age_low,age_high,p_female,gender,error\r\n"
+        b"a.jpg,31.42,8.77,22,43,0.1235,male,\r\nb.jpg,,,,,,,no such file\r\n"
     )
     assert json.loads((tmp_path / "faces.json").read_text(encoding="utf-8")) == [
-        {"path": "a.jpg", "age": 31.42, "age_std": 8.77, "p_female": 0.1235, "gender": "male", "error": None},
-        {"path": "b.jpg", "age": None, "age_std": None, "p_female": None, "gender": None, "error": "no such file"},
+        {"path": "a.jpg", **ages, "p_female": 0.1235, "gender": "male", "error": None},
+        {"path": "b.jpg", **dict.fromkeys(ages), "p_female": None, "gender": None, "error": "no such file"},
     ]
 
 
@@ -135,17 +143,17 @@ def test_the_table_holds_each_pictures_name_and_answer_or_error(shown: Callable[
 
 
 def test_an_age_whose_spread_is_not_known_stands_alone(shown: Callable[..., str]) -> None:
-    assert "│ 31 " in shown(Prediction("a.jpg", 31.4159, None, 0.123456, "male"))
+    assert "│ 31 " in shown(Prediction("a.jpg", 31.4159, None, None, None, 0.123456, "male"))
 
 
 @pytest.mark.parametrize("name", [":smile:.jpg", "[red]x.jpg", "[/]", "back\\", "[b]\\", "日本.jpg", "a  b.jpg"])
 def test_the_table_shows_a_name_to_the_letter_and_never_as_markup(name: str, shown: Callable[..., str]) -> None:
-    assert f"│ {name} " in shown(Prediction(name, 1.0, 2.0, 0.5, "female"))
+    assert f"│ {name} " in shown(Prediction(name, 1.0, 2.0, 0.0, 4.0, 0.5, "female"))
     assert f"│ {name} " in shown(Prediction("x", error=name))
 
 
 def test_the_table_survives_names_that_no_terminal_should_be_sent(shown: Callable[..., str]) -> None:
-    text = shown(Prediction("\udcff \x1b[31m \n.jpg", 1.0, 2.0, 0.5, "female"))
+    text = shown(Prediction("\udcff \x1b[31m \n.jpg", 1.0, 2.0, 0.0, 4.0, 0.5, "female"))
     text.encode()  # lone surrogates would fail here, as they do at a terminal
     assert "\\udcff \\x1b[31m \\n.jpg" in text and "\x1b" not in text
 
@@ -155,7 +163,7 @@ def test_a_long_name_is_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch, show
     name = "".join(f"{number:03}" for number in range(100))
     cells = [
         line.split("│")[1].strip()
-        for line in shown(Prediction(name, 1.0, 2.0, 0.5, "female")).splitlines()
+        for line in shown(Prediction(name, 1.0, 2.0, 0.0, 4.0, 0.5, "female")).splitlines()
         if "│" in line
     ]
     assert "".join(cells) == name

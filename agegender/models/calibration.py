@@ -1,0 +1,95 @@
+"""What validation taught about how far a network's answers can be trusted: plain numbers, which checkpoints carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agegender.errors import AgeGenderError
+
+OLDEST = 120  # years; an interval's ends are whole years from 0 to here
+HELD = 0.8  # share of the true ages that an interval is to hold
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Turns a network's stated certainty into one that held on the validation faces (see `training/calibrating.py`).
+
+    Attributes:
+        temperature: Divides the gender's logit (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+        ages: `[knots]`, answers in years, rising, at which `std` is known; between them it is interpolated.
+        std: `[knots]`, factor of the stated spread; of one year, where a coding states none.
+        low: `[OLDEST + 1]`, for faces of each true age: what a tenth of their errors (true minus predicted age, in
+            stated spreads) lie below.
+        high: `[OLDEST + 1]`, likewise: what a tenth lie above.
+    """
+
+    temperature: float
+    ages: Sequence[float]
+    std: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+    @classmethod
+    def normal(cls, spread: float) -> Calibration:
+        """Returns that of checkpoints made before there was one: errors of a normal distribution, alike for all."""
+        end = NormalDist().inv_cdf((1 + HELD) / 2) * spread
+        return cls(1.0, [0.0], [spread], [-end] * (OLDEST + 1), [end] * (OLDEST + 1))
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> Calibration:
+        """Builds one from a checkpoint's plain values.
+
+        Raises:
+            AgeGenderError: They are not a calibration.
+        """
+        try:
+            made = cls(**saved)
+            fits = len(made.ages) == len(made.std) > 0 and len(made.low) == len(made.high) == OLDEST + 1
+            fits = fits and all(isinstance(value, float) for values in vars(made).values() for value in _list(values))
+        except TypeError:
+            fits = False
+        if not fits:
+            raise AgeGenderError(
+                "the checkpoint's calibration is not one of ours: it is damaged, or of another version"
+            )
+        return made
+
+    def error(self, years: Tensor, stated: Tensor) -> Tensor:
+        """Returns the standard deviation of the answers' errors `[batch]` in years.
+
+        Args:
+            years: `[batch]`, the answers.
+            stated: `[batch]`, the stated spread; ones where a coding states none.
+        """
+        knots, factors = years.new_tensor(list(self.ages)), years.new_tensor(list(self.std))
+        if len(knots) == 1:
+            return stated * factors
+        after = torch.searchsorted(knots, years.contiguous()).clamp(1, len(knots) - 1)
+        width = knots[after] - knots[after - 1]
+        share = ((years - knots[after - 1]) / width).clamp(0, 1)
+        return stated * torch.lerp(factors[after - 1], factors[after], share)
+
+    def interval(self, years: Tensor, stated: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the youngest and the oldest age `[batch]`, in whole years, that fit the answers.
+
+        An age fits if faces of that age were answered like this often enough: conformal prediction conditional on the
+        label (Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012), here on a neighbourhood of
+        ages. So the interval holds the true age as often for the old as for the young, not only on average.
+        """
+        ages = torch.arange(OLDEST + 1, dtype=years.dtype, device=years.device)
+        errors = (ages - years.unsqueeze(1)) / stated.unsqueeze(1)
+        low, high = years.new_tensor(list(self.low)), years.new_tensor(list(self.high))
+        outside = torch.maximum(low - errors, errors - high)  # how far, in spreads; at most 0 inside
+        # an answer that no age fits gets the nearest one
+        fits = outside <= outside.amin(1, keepdim=True).clamp(min=0)
+        return ages[fits.int().argmax(1)], ages[OLDEST - fits.flip(1).int().argmax(1)]
+
+
+def _list(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, list | tuple) else [values]

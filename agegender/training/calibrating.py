@@ -1,0 +1,108 @@
+"""Fits the calibration: how far, on the validation faces, were the answers off, and how sure was the network?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.models.calibration import HELD, OLDEST, Calibration
+
+Floats = NDArray[np.float64]
+
+KNOTS = 9  # answers at which the spread is looked at
+SHARE = 0.08  # of the faces, that an age's neighbourhood holds
+LEAST = 50  # faces of a neighbourhood, if there are so many
+REACH = 3.0  # years either way, that it has at the least
+
+
+def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats, gender: Floats) -> Calibration | None:
+    """Fits a calibration to faces that the network was not trained on.
+
+    Args:
+        answers: `[n]`, predicted ages in years.
+        stated: `[n]`, the network's own spread of each, in years; ones where it states none.
+        logits: `[n]`, of gender.
+        age: `[n]`, true ages in years.
+        gender: `[n]`, 0 or 1.
+
+    Returns:
+        None where an answer is not a number: that network has diverged.
+    """
+    stated = np.maximum(stated, _NARROWEST)
+    if not all(np.isfinite(values).all() for values in (answers, stated, logits)):
+        return None
+    errors = (age - answers) / stated
+    knots, factors = _spread(answers, errors)
+    low, high = _quantiles(errors, age)
+    return Calibration(
+        temperature=temperature(logits, gender),
+        ages=knots.tolist(),
+        std=factors.tolist(),
+        low=low.tolist(),
+        high=high.tolist(),
+    )
+
+
+_NARROWEST = 1e-3  # years: a network that is sure of a single age states none at all
+
+
+def temperature(logits: Floats, gender: Floats) -> float:
+    """Returns what the logits must be divided by for the least cross-entropy (Guo et al., ICML 2017).
+
+    Args:
+        logits: `[n]`.
+        gender: `[n]`, 0 or 1.
+
+    Returns:
+        From 0.05 to 20: of faces that are all answered right, the least would lie at zero.
+    """
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((np.logaddexp(0, scaled) - gender * scaled).mean())
+
+    return float(np.exp(_lowest(cross_entropy, -3.0, 3.0)))
+
+
+def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
+    """Returns where a function with one valley is lowest, by golden-section search (Kiefer 1953)."""
+    ratio = (np.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if function(left) <= function(right):
+            high = right
+        else:
+            low = left
+    return (low + high) / 2
+
+
+def _spread(answers: Floats, errors: Floats) -> tuple[Floats, Floats]:
+    """Returns answers, and the root mean square of the errors of faces that were answered about so."""
+    knots = np.unique(np.quantile(answers, (np.arange(KNOTS) + 0.5) / KNOTS))
+    weights = _near(knots, answers)
+    return knots, np.sqrt(weights @ errors**2 / weights.sum(1))
+
+
+def _quantiles(errors: Floats, age: Floats) -> tuple[Floats, Floats]:
+    """Returns the lower and the upper quantile of the errors around each age from 0 to `OLDEST`."""
+    weights = _near(np.arange(OLDEST + 1.0), age)
+    order = np.argsort(errors)
+    weights, ranked = weights[:, order], errors[order]
+    below = (np.cumsum(weights, 1) - weights / 2) / weights.sum(1, keepdims=True)
+    ends = [(1 - HELD) / 2, (1 + HELD) / 2]
+    found = np.array([np.interp(ends, row, ranked) for row in below])
+    return found[:, 0], found[:, 1]
+
+
+def _near(centres: Floats, values: Floats) -> Floats:
+    """Returns how much each value counts around each centre `[centres, n]`: the tricube of its distance, as in LOESS.
+
+    A neighbourhood reaches as far as it takes to hold `SHARE` of the values (Cleveland, JASA 1979).
+    """
+    distance = np.abs(values - centres[:, None])
+    count = min(len(values), max(LEAST, round(SHARE * len(values))))
+    reach = np.maximum(np.sort(distance, 1)[:, count - 1 : count], REACH) * (1 + 1e-9) + 1e-9
+    weights: Floats = np.clip(1 - (distance / reach) ** 3, 0, None) ** 3
+    return weights
