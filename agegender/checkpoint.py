@@ -11,25 +11,22 @@ import torch
 from agegender.errors import AgeGenderError
 from agegender.models.calibration import Calibration
 
+SHIPPED = Path(__file__).parent / "weights" / "small.ckpt"  # see `python -m agegender.weights`
+DEFAULT = "default"
 
-def find_checkpoint(given: str | Path | None, logs: Path = Path("logs")) -> Path:
+
+def find_checkpoint(given: str | Path) -> Path:
     """Resolves what a user gives as weights.
 
     Args:
-        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), a folder of runs (the newest
-            best checkpoint), or None for the newest below `logs`.
-        logs: Where runs are.
+        given: `default` for those that come with the package, a checkpoint, a run's folder (its best checkpoint is
+            taken, else its last), or a folder of runs (the newest best checkpoint).
 
     Raises:
         AgeGenderError: There is none.
     """
-    if given is None:
-        found = _best_checkpoints(logs)
-        if not found:
-            raise AgeGenderError(
-                f"no trained model below {logs.resolve()}; train one (python train.py) or give weights=..."
-            )
-        return found[-1]
+    if given == DEFAULT:
+        return SHIPPED
     path = Path(given)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.checkpoint import DEFAULT, find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.decode import ImageSource, UnreadableImageError, read_image, to_pixels
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
@@ -60,11 +60,12 @@ class Predictor:
     31.4
     """
 
-    def __init__(self, weights: str | Path | None = None, device: str = "auto"):
+    def __init__(self, weights: str | Path = DEFAULT, device: str = "auto"):
         """Loads the checkpoint.
 
         Args:
-            weights: A checkpoint or a run's folder; None for the newest best checkpoint below `logs/`.
+            weights: A checkpoint or a run's folder, or a folder of runs for the newest one's; `default` for those that
+                come with the package.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
 
         Raises:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from agegender.allocation import keep_freed_memory
+from agegender.checkpoint import DEFAULT
 from agegender.errors import AgeGenderError
 from agegender.prediction.inputs import list_images
 from agegender.prediction.outputs import check_output, print_table, write_file
@@ -15,7 +16,7 @@ from agegender.progress import track
 
 def predict(
     img: str | list[str] | None,
-    weights: str | None = None,
+    weights: str = DEFAULT,
     out: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
@@ -24,7 +25,7 @@ def predict(
 
     Args:
         img: File, folder or glob, or a list of them.
-        weights: A checkpoint or a run's folder; None for the newest best checkpoint below `logs/`.
+        weights: See `Predictor`.
         out: A file ending in .csv or .json, instead of the table.
         batch_size: Pictures per pass through the network.
         device: `auto`, `cpu`, `cuda`, ...
