@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import agegender
-from agegender.checkpoint import find_checkpoint, load_checkpoint
+from agegender.checkpoint import SHIPPED, find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 
@@ -76,21 +76,25 @@ def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Pat
     assert find_checkpoint(str(folder / "last.ckpt")) == folder / "last.ckpt"
 
 
-def test_without_a_choice_the_newest_best_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_of_a_folder_of_runs_the_newest_best_checkpoint_is_taken(tmp_path: Path) -> None:
     for age, name in ((30, "a/1"), (10, "b/sweep_1/0"), (20, "c/2")):
         best = tmp_path / name / "checkpoints" / "best.ckpt"
         best.parent.mkdir(parents=True)
         best.touch()
         os.utime(best, (1e9 - age, 1e9 - age))
     (tmp_path / "c/2/checkpoints/last.ckpt").touch()
-    assert find_checkpoint(None, tmp_path) == tmp_path / "b/sweep_1/0/checkpoints/best.ckpt"
+    assert find_checkpoint(tmp_path) == tmp_path / "b/sweep_1/0/checkpoints/best.ckpt"
 
 
-@pytest.mark.parametrize("given_", [None, "nowhere", "nowhere/best.ckpt", "."])
-def test_what_is_not_there_is_said_with_a_way_on(given_: str | None, tmp_path: Path) -> None:
-    where = None if given_ is None else tmp_path / given_
+def test_the_default_is_what_the_package_brings() -> None:
+    assert find_checkpoint("default") == SHIPPED
+    assert SHIPPED.stat().st_size <= 8e6
+
+
+@pytest.mark.parametrize("given_", ["nowhere", "nowhere/best.ckpt", "."])
+def test_what_is_not_there_is_said_with_a_way_on(given_: str, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"give (a run's folder|weights=)") as refused:
-        find_checkpoint(where, tmp_path / "logs")
+        find_checkpoint(tmp_path / given_)
     assert "\n" not in str(refused.value)
 
 
