@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,18 +60,19 @@ class Predictor:
     31.4
     """
 
-    def __init__(self, weights: str | Path = DEFAULT, device: str = "auto"):
+    def __init__(self, weights: str | Path = DEFAULT, device: str = "auto", tta: Literal["none", "flip"] = "none"):
         """Loads the checkpoint.
 
         Args:
             weights: A checkpoint or a run's folder, or a folder of runs for the newest one's; `default` for those that
                 come with the package.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
+            tta: `flip` to answer with the mean over a picture and its mirror image, in twice the time.
 
         Raises:
             AgeGenderError: There is no such checkpoint or device.
         """
-        self.weights = find_checkpoint(weights)
+        self.weights, self.tta = find_checkpoint(weights), tta
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
         # On a CPU each worker takes a few pictures from their files to their answers, on one thread: the cores are busy
@@ -142,7 +143,8 @@ class Predictor:
     def _forward(self, pixels: NDArray[np.uint8]) -> list[list[float]]:
         network = self.network
         with torch.inference_mode():
-            outputs = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
+            outputs = network.flip_averaged(images) if self.tta == "flip" else network(images)
             spread = network.age_std(outputs), *network.age_interval(outputs)
             columns = network.years(outputs), network.p_female(outputs), *spread
             answers: list[list[float]] = torch.stack(columns, 1).cpu().tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from agegender.allocation import keep_freed_memory
 from agegender.checkpoint import DEFAULT
@@ -20,6 +21,7 @@ def predict(
     out: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
+    tta: Literal["none", "flip"] = "none",
 ) -> bool:
     """Answers for pictures, on the terminal or into a file.
 
@@ -29,6 +31,7 @@ def predict(
         out: A file ending in .csv or .json, instead of the table.
         batch_size: Pictures per pass through the network.
         device: `auto`, `cpu`, `cuda`, ...
+        tta: See `Predictor`.
 
     Returns:
         Whether every picture got its answer.
@@ -44,7 +47,7 @@ def predict(
         check_output(Path(out))
     images = list_images([img] if isinstance(img, str) else img)
     keep_freed_memory()  # a photograph of 12 megapixels takes 100 MB, each anew: a third of its time
-    predictor = Predictor(weights, device)
+    predictor = Predictor(weights, device, tta)
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.trained_on_drawings:
         print("warning: trained on drawn faces: the answers say nothing about real people", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
+import agegender
 from agegender.checkpoint import load_checkpoint
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
@@ -418,3 +421,28 @@ def test_the_network_is_used_as_in_evaluation_without_dropout(predictor: Predict
 def test_a_device_that_can_not_be_used_is_refused_with_the_way_out(trained_run: Path, device: str) -> None:
     with pytest.raises(AgeGenderError, match=r"device=.*use device=auto"):
         Predictor(trained_run, device)
+
+
+def test_with_flips_a_picture_and_its_mirror_image_get_one_answer(trained_run: Path, photo: Image.Image) -> None:
+    flipping = Predictor(trained_run, device="cpu", tta="flip")
+    straight, mirrored = flipping.predict([photo, ImageOps.mirror(photo)])
+    assert straight.age == pytest.approx(mirrored.age, abs=YEARS)
+    assert straight.p_female == pytest.approx(mirrored.p_female, abs=PROBABILITY)
+    assert straight.age != next(Predictor(trained_run, device="cpu").predict([photo])).age
+
+
+def test_an_interval_is_of_whole_years_around_an_answer_with_a_spread(predictor: Predictor, paths: list[Path]) -> None:
+    for found in predictor.predict(paths):
+        assert found.age_std and found.age_low is not None and found.age_high is not None
+        assert 0 <= found.age_low <= found.age_high <= 120
+        assert found.age_low == round(found.age_low) and found.age_high == round(found.age_high)
+    assert len({found.age_low for found in predictor.predict(paths)}) > 1
+
+
+def test_the_package_gives_the_predictor_without_importing_torch_before_it_is_asked_for() -> None:
+    told = (
+        "import sys, agegender; assert 'torch' not in sys.modules; agegender.Predictor; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", told], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
+        agegender.Predicter  # noqa: B018

@@ -104,7 +104,8 @@ def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gend
 
 
 def test_the_weights_are_1_and_1_unless_given() -> None:
-    assert module_of().loss_weights == {"age": 1.0, "gender": 1.0}
+    balance = module_of().balance
+    assert (balance.age, balance.gender, balance.log_variance) == (1.0, 1.0, None)
 
 
 def test_forward_answers_years_and_a_probability() -> None:
@@ -201,7 +202,7 @@ def test_hyperparameters_are_plain_values() -> None:
             assert type(value) in (str, int, float, bool, type(None)), value
 
     module = module_of(split={"fingerprint": "abc"}, seed=3)
-    assert set(module.hparams) == {"network", "optim", "loss", "split", "seed"}
+    assert set(module.hparams) == {"network", "optim", "loss", "split", "seed", "tta"}
     check(dict(module.hparams))
 
 
