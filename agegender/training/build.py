@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.optim import Optimizer
 
 from agegender.errors import AgeGenderError
 
@@ -29,6 +30,21 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     except InstantiationException as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise AgeGenderError(f"{config['_target_']} can't be built with these settings: {reason}") from error
+
+
+def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:
+    """Builds an optimiser for parameter groups, in two steps: Hydra would copy the weights that it is given.
+
+    Raises:
+        AgeGenderError: See `build`.
+    """
+    make = build({**config, "_partial_": True})
+    try:
+        optimizer: Optimizer = make(groups)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise AgeGenderError(f"{config['_target_']} can't be built with these settings: {reason}") from error
+    return optimizer
 
 
 def check_target(config: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from agegender.checkpoint import read_calibration
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
-from agegender.training.build import build
+from agegender.training.build import build_optimizer
 from agegender.training.calibrating import fit_calibration
 from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import parameter_groups
@@ -160,8 +160,7 @@ class AgeGenderModule(pl.LightningModule):
         settings = self.optim["optimizer"]
         factor = self.optim.get("trunk_factor", 1.0)
         groups = parameter_groups(self.network, self.balance.parameters(), settings, factor)
-        # in two steps: Hydra would copy the weights that it is given
-        optimizer: torch.optim.Optimizer = build({**settings, "_partial_": True})(groups)
+        optimizer = build_optimizer(settings, groups)
         schedule: Mapping[str, float] | None = self.optim.get("schedule")
         if schedule is None:
             return optimizer

@@ -16,7 +16,7 @@ def parameter_groups(
     optimizer: Mapping[str, Any],
     trunk_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Sorts weights into an optimiser's parameter groups, each with a name that the learning rate's curve gets.
+    """Sorts weights into an optimiser's parameter groups; several have a name each, which the learning rate's curves get.
 
     Weight decay is for what multiplies: biases and the gains of norms keep their values free of it, as is usual since
     Goyal et al., "Accurate, Large Minibatch SGD", 2017.
@@ -42,7 +42,7 @@ def parameter_groups(
         groups["loss_no_decay"] = extra
     made = []
     for name, weights in groups.items():
-        group: dict[str, Any] = {"params": weights, "name": name}
+        group: dict[str, Any] = {"params": weights} | ({"name": name} if len(groups) > 1 else {})
         if name.startswith("trunk"):
             group["lr"] = optimizer["lr"] * trunk_factor
         if name.endswith("_no_decay") and decays:
