@@ -16,7 +16,7 @@ def parameter_groups(
     optimizer: Mapping[str, Any],
     trunk_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Sorts weights into an optimiser's parameter groups; several have a name each, which the learning rate's curves get.
+    """Sorts weights into an optimiser's parameter groups; where there are several, the rates' curves bear their names.
 
     Weight decay is for what multiplies: biases and the gains of norms keep their values free of it, as is usual since
     Goyal et al., "Accurate, Large Minibatch SGD", 2017.
