@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.cache import DecodedPixels
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex
+from agegender.data.names import GROUPS
 from agegender.data.split import SPLITS, UNUSED
 from agegender.evaluation.measures import AGE_BANDS, age_bands
 from agegender.parallel import map_threads

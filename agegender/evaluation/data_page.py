@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex
+from agegender.data.names import GROUPS
 from agegender.evaluation.data_figures import EXTREMES, MEASURED_SIDE, DataSummary, worst_first
 from agegender.evaluation.data_plots import (
     Album,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from agegender.data.cache import DecodedPixels
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex
+from agegender.data.names import GROUPS
 from agegender.data.split import SPLITS
 from agegender.evaluation.data_figures import GENDERS
 from agegender.evaluation.page import Card, Plot, face_uri

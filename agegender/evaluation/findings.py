@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS
 from agegender.evaluation.bootstrap import Estimate, estimates, resample
 from agegender.evaluation.calibration import Reliability, Spread, covered, reliability, spread, weighted_ece
 from agegender.evaluation.measures import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.curves import Curves, read_curves

@@ -22,7 +22,7 @@ import pytest
 from conftest import ROOT, Outcome
 from PIL import Image
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS
 from agegender.data.synthetic import IGNORED, QUARANTINED, duplicates
 from agegender.evaluation.data_figures import GENDERS
 from agegender.evaluation.explore import explore
