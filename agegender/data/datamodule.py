@@ -19,9 +19,10 @@ from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
 from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.names import MISSING
 from agegender.data.on_device import FacesOnDevice, place
 from agegender.data.source import find_folder
-from agegender.data.split import Rule
+from agegender.data.split import Rule, Side
 from agegender.data.table import check_ending
 from agegender.data.transforms import Augment
 from agegender.errors import require
@@ -181,6 +182,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.fingerprint,
             self._index_options["duplicates"],
         )
+        if not index.complete:
+            unknown = [int((column == MISSING).sum()) for column in (index.age, index.gender)]
+            log.info("%d images have no age and %d no gender: what is missing is neither learnt nor measured", *unknown)
         if self._index_options["split"] == "random":
             log.warning(
                 "data.split=random: the test images choose the epoch and may have copies in the training part; its "
@@ -194,7 +198,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.folder, index.names, index.digests, used, self.image_size, self.grayscale, self.cache_dir
         )
 
-    def split(self, name: Literal["train", "val", "test"]) -> FaceDataset:
+    def split(self, name: Side) -> FaceDataset:
         """Returns one split's faces; `setup` must have run."""
         return self._splits[name]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -74,6 +74,12 @@ class FaceDataset(Dataset[Batch]):
         One that is not known is NaN.
         """
         return torch.from_numpy(self._age[rows]), torch.from_numpy(self._gender[rows])
+
+    def known(self, label: Literal["age", "gender"]) -> NDArray[np.int16 | np.int8]:
+        """Returns its faces' ages or genders, without those that are not known."""
+        column: NDArray[np.int16 | np.int8] = (self.index.age if label == "age" else self.index.gender)[self.rows]
+        known: NDArray[np.int16 | np.int8] = column[column != MISSING]
+        return known
 
     @property
     def device(self) -> torch.device:

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 Rule = Literal["content", "random", "test"]
 
-SPLITS = ("train", "val", "test")
+Side = Literal["train", "val", "test"]
+SPLITS: tuple[Side, ...] = ("train", "val", "test")
 UNUSED = "unused"
 VAL_AND_TEST = "val+test"  # on both sides at once, under the rule `random`
 

@@ -96,7 +96,7 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
     """
     measured, copies = measure_faces(index), find_copies(index)
     extremes = find_extremes(measured, outliers)
-    rows = {side: index.rows(side, settings["limit"]) for side in SPLITS}
+    rows: dict[str, NDArray[np.int64]] = {side: index.rows(side, settings["limit"]) for side in SPLITS}
     if UNUSED in index.split:
         rows[UNUSED] = np.flatnonzero(index.split == UNUSED)
     exact = [one for one in copies if one.exact]

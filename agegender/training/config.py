@@ -98,6 +98,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
         fit or bool(config["weights"]),
         "fit=false measures a model that was trained: say which with weights=<run folder or checkpoint>",
     )
+    all_tests = config["data"].get("split") == "test"
+    require(
+        not (fit and all_tests),
+        "data.split=test leaves no picture to train on: judge a model with fit=false weights=..., or leave it out",
+    )
+    require(config["test"] or not all_tests, "data.split=test and test=false leave nothing to do: leave out test=false")
     require(
         not (config["resume"] and config["weights"]),
         "resume= continues a run with its own weights: leave out weights=, or resume=",
