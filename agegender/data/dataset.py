@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from agegender.data.cache import CachedPixels, DecodedPixels
-from agegender.data.index import FaceIndex
+from agegender.data.index import FaceIndex, known
 from agegender.data.names import MISSING
 
 
@@ -75,11 +75,9 @@ class FaceDataset(Dataset[Batch]):
         """
         return torch.from_numpy(self._age[rows]), torch.from_numpy(self._gender[rows])
 
-    def known(self, label: Literal["age", "gender"]) -> NDArray[np.int16 | np.int8]:
+    def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
         """Returns its faces' ages or genders, without those that are not known."""
-        column: NDArray[np.int16 | np.int8] = (self.index.age if label == "age" else self.index.gender)[self.rows]
-        known: NDArray[np.int16 | np.int8] = column[column != MISSING]
-        return known
+        return known((self.index.age if label == "age" else self.index.gender)[self.rows])
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,11 @@ class FaceIndex:
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
             writer.writerows(sorted(self.quarantine.items()))
+
+
+def known(labels: NDArray[Any]) -> NDArray[Any]:
+    """Returns those labels `[n]` that are not missing."""
+    return np.asarray(labels[labels != MISSING])
 
 
 def build_index(

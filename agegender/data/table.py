@@ -135,7 +135,8 @@ def _read_row(cells: dict[str, str], age_range: Sequence[int]) -> _Row:
     age, gender = _age(cells.get("age", ""), age_range), _gender(cells.get("gender", ""))
     if age == gender == MISSING:
         raise _QuarantinedRowError("neither age nor gender")
-    group = _code(cells.get("group", "")).encode(errors="replace").decode()  # pages and plots show it: no odd bytes
+    # pages and plots show it on one line, and take no odd bytes
+    group = _code(" ".join(cells.get("group", "").split())).encode(errors="replace").decode()
     return _Row(age, gender, "" if group.casefold() in UNKNOWN else group, side)
 
 
