@@ -130,9 +130,9 @@ def slice_plots(runs: Runs, kind: str) -> list[Plot]:
 
 
 def _slice_axes(runs: Runs, kind: str, pick: Callable[[Slice], Estimate]) -> Axes:
-    _, axes = new_plot(5.2 if kind == "age" else 3.9, 3.2)
     present = [part.name for findings in runs.values() for part in findings.slices[kind]]
     names = [name for name in dict.fromkeys([*PARTS[kind], *present]) if name in present]
+    _, axes = new_plot(5.2 if kind == "age" else max(3.9, 0.6 * len(names)), 3.2)
     for place, (label, colour, findings) in enumerate(_coloured(runs)):
         parts = findings.slices[kind]
         x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in parts]
