@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
+from torchmetrics.utilities import dim_zero_cat
 
 LOSSES = ("loss", "age_loss", "gender_loss")
 NAMES = (*LOSSES, "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
@@ -42,6 +43,15 @@ class CumulativeScore(Metric):
     def compute(self) -> Tensor:
         """Returns the share, from 0 to 1."""
         return self.within / self.total
+
+
+class Auroc(BinaryAUROC):
+    """The area under the ROC curve; NaN for faces of one gender, of which torchmetrics says 0."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics' own has the curve's type
+        """Returns the area, from 0 to 1."""
+        target = dim_zero_cat(self.target)
+        return super().compute() if target.min() < target.max() else torch.full((), math.nan, device=target.device)
 
 
 class MeanLosses(Metric):
@@ -124,7 +134,7 @@ class StageMetrics(nn.Module):
             {
                 # checking the values would wait for the device
                 "gender_acc": BinaryAccuracy(validate_args=False),
-                "gender_auroc": BinaryAUROC(validate_args=False),
+                "gender_auroc": Auroc(validate_args=False),
             },
             prefix=f"{stage}/",
         )

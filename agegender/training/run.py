@@ -102,10 +102,11 @@ def _figures_to_watch(settings: dict[str, Any], data: AgeGenderDataModule) -> tu
     stage: Side = "test" if settings["data"].get("split") == "test" else "val"
     figure = settings["monitor"].removeprefix("val/")
     label: Literal["age", "gender"] = "gender" if figure.startswith("gender") else "age"
-    measured = figure == "loss" or len(data.split(stage).known(label)) > 0
+    seen = set(data.split(stage).known(label).tolist())
+    measured = figure == "loss" or len(seen) > (figure == "gender_auroc")
     lacking, other = {"age": ("an age", "gender_acc mode=max"), "gender": ("a gender", "age_mae mode=min")}[label]
-    line = f"monitor=val/{figure}, but no validation face has {lacking}: set monitor=val/{other}"
-    require(measured or not settings["fit"], line)
+    lacking = "all validation faces are of one gender" if seen else f"no validation face has {lacking}"
+    require(measured or not settings["fit"], f"monitor=val/{figure}, but {lacking}: set monitor=val/{other}")
     return f"{stage}/{figure}", [f"{stage}/loss", *([f"{stage}/{figure}"] if measured else [])]
 
 

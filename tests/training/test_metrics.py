@@ -76,6 +76,14 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
 
 
+@pytest.mark.parametrize("gender", [0.0, 1.0])
+def test_faces_of_one_gender_have_no_auroc(gender: float) -> None:
+    metrics = StageMetrics("val")
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, torch.full((4,), gender)))
+    figures = metrics.compute()
+    assert figures["val/gender_auroc"].isnan() and figures["val/gender_acc"].isfinite()
+
+
 @pytest.mark.parametrize(("error", "within"), [(4.999, 1), (5.0, 1), (5.001, 0), (-5.0, 1), (-5.001, 0)])
 def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> None:
     score = CumulativeScore(5.0)
