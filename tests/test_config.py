@@ -49,7 +49,7 @@ def test_every_group_of_the_design_has_its_options() -> None:
     expected = (
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=none augment=strong "
         "callbacks=default "
-        "data=synthetic data=utkface experiment=quickstart experiment=gray_mae experiment=age_classes "
+        "data=synthetic data=table data=utkface experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
         "model=conv_stack model=residual optim=adam optim=adamw "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed"

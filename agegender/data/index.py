@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,10 +198,11 @@ def _strictly(what: str, quarantine: dict[str, str]) -> str:
 def _no_row(table: Path, quarantine: dict[str, str]) -> str:
     if not quarantine:
         return f"{table} has no row below its header; give a table that lists pictures"
-    name, reason = min(quarantine.items())
+    reason = Counter(quarantine.values()).most_common(1)[0][0]
+    name = min(name for name in quarantine if quarantine[name] == reason)
     return (
-        f"{table} has no usable row: all {len(quarantine)} can't be taken, the first being {name!r}: {reason}. Its "
-        "paths start from data.dir, or from the table's own folder where data.dir is null"
+        f"{table} has no usable row: of all {len(quarantine)} files that it names none can be taken, {name!r} for "
+        f"instance: {reason}. Its paths start from data.dir, or from the table's own folder where data.dir is null"
     )
 
 
