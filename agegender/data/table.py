@@ -224,7 +224,7 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
                 row = [_text(columns[name][place]) if name in columns else "" for name in names]
                 if any(row):
                     yield f"row {place + 1}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise AgeGenderError(f"data.table={table} can't be read as Parquet ({reason}); is it whole?") from None
 

@@ -325,6 +325,18 @@ def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_
         assert sum(row["age"] == "" for row in csv.DictReader(file)) == 60
 
 
+@given(paths=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["/", "..", "a" * 300, "\udcff"]), max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
+    paths: list[str], faces: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = rows_of(faces)[:3]
+    rows += [{"path": path, "age": 3, "gender": "", "group": ""} for path in paths]
+    index = indexed(faces, tmp_path_factory.getbasetemp(), rows, cache_dir, split="test")
+    assert index.names == [row["path"] for row in rows[:3]]
+    assert len(index.quarantine) <= len(paths)
+
+
 def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "sub").mkdir()
