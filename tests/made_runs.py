@@ -12,14 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Made:
-    """One answer; `photograph` names the duplicate group, the file's own name if it is empty."""
+    """One answer; `photograph` names the duplicate group, the file's own name if it is empty.
+
+    An `age`, a `gender` or a `group` of "" is not known.
+    """
 
     name: str
-    age: int = 30
+    age: int | str = 30
     age_pred: float = 30.0
-    gender: int = 0
+    gender: int | str = 0
     p_female: float = 0.1
-    group: int = 0
+    group: int | str = 0
     age_std: str = ""
     photograph: str = ""
 

@@ -14,29 +14,31 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from agegender.data import synthetic
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.dataset import Batch, FaceDataset, step_seed
-from agegender.data.download import fetch_utkface
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
 from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.names import MISSING
 from agegender.data.on_device import FacesOnDevice, place
-from agegender.data.split import Rule
+from agegender.data.source import find_folder
+from agegender.data.split import Rule, Side
+from agegender.data.table import check_ending
 from agegender.data.transforms import Augment
-from agegender.errors import AgeGenderError, require
+from agegender.errors import require
 from agegender.files import default_cache_dir
-from agegender.progress import available_cores, progress_bar
+from agegender.progress import available_cores
 
 log = logging.getLogger(__name__)
 
 
 class AgeGenderDataModule(pl.LightningDataModule):
-    """UTKFace-named faces for training, validation and test."""
+    """Faces, named as in UTKFace or listed by a table, for training, validation and test."""
 
     def __init__(
         self,
         dir: str | None = None,
+        table: str | None = None,
         generate: dict[str, Any] | None = None,
         cache_dir: str | None = None,
         cache: Literal["auto", "none"] = "auto",
@@ -61,7 +63,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
         Args:
             dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
-                downloaded; if it is None, `generate` must be given.
+                downloaded; if it is None, `table` or `generate` must be given.
+            table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and group and split
+                if there are any: any images, see `read_table`. Paths start from `dir`, or from the table's own folder.
             generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
             cache_dir: Folder for decoded pixels, readings and downloads; None for the user's cache folder.
             cache: `auto` decodes once into a memory-mapped array, if the disk has room; `none` decodes at every read.
@@ -76,7 +80,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             strict: Refuse a folder in which anything must be quarantined.
             age_range: Lowest and highest age taken, in years.
             duplicates: Copies that must not straddle the split: `near`, `exact` or `none`.
-            split: `content`; or `random`, file by file and with the test faces as validation, for comparison only.
+            split: `content`, or as the table's column says; `random`, file by file and with the test faces as
+                validation, for comparison only; `test`: all are test faces, for judging a model on other data.
             split_file: A published protocol: CSV with the columns file, split.
             split_seed: Chooses the split; independent of the training's `seed`.
             test_fraction: Share of all images.
@@ -95,7 +100,12 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         whole = split == "content" or split_file is None
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
+        if table is not None:
+            check_ending(Path(table))
+            require(generate is None, f"data.table={table} and data.generate: choose data=table or data=synthetic")
+            require(split_file is None, f"data.split_file={split_file}: a table has a column split for that")
         self.dir, self.generate = dir, generate
+        self.table = Path(table).expanduser() if table is not None else None
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         fits = on_device is not True or (cache == "auto" and not num_workers)
         require(fits, "data.on_device=true keeps what was decoded once: set data.cache=auto and data.num_workers=null")
@@ -128,6 +138,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             **named,
             "age_range": list(self._index_options["age_range"]),
             "split_file": split_file.name if split_file else None,
+            "table": self.table.name if self.table else None,
             "limit": self.limit,
             "pictures": "photographs" if self.generate is None else "drawn",
         }
@@ -147,32 +158,12 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Downloads or draws the images where there are none (Lightning calls this in one process only)."""
         if self._index is None:
-            self._find_folder()
-
-    def _find_folder(self) -> Path:
-        if self.generate is not None:
-            return self._draw(**self.generate)
-        if self.dir is None:
-            raise AgeGenderError("data.dir is not set: give the folder of images, or draw faces with data=synthetic")
-        folder = Path(self.dir).expanduser()
-        if folder.is_dir():
-            return folder
-        if folder.exists():
-            raise AgeGenderError(f"data.dir={folder} is a file; give the folder that holds the images")
-        return fetch_utkface(self.cache_dir, folder)
-
-    def _draw(self, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
-        name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
-        folder = self.cache_dir / "synthetic" / name
-        if folder.is_dir():
-            return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks it
-        log.info("drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder)
-        with progress_bar("drawing faces", count) as show:
-            return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
+            find_folder(self.dir, self.table, self.generate, self.cache_dir)
 
     def find_index(self) -> FaceIndex:
         """Downloads or draws the images where there are none, then indexes and splits them; opens no pixel cache."""
-        return build_index(self._find_folder(), self.cache_dir, **self._index_options)
+        folder = find_folder(self.dir, self.table, self.generate, self.cache_dir)
+        return build_index(folder, self.cache_dir, table=self.table, **self._index_options)
 
     def setup(self, stage: str | None = None) -> None:
         """Indexes the folder, splits it and opens the pixel cache; the second call does nothing."""
@@ -191,6 +182,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.fingerprint,
             self._index_options["duplicates"],
         )
+        if not index.complete:
+            unknown = [int((column == MISSING).sum()) for column in (index.age, index.gender)]
+            log.info("%d images have no age and %d no gender: what is missing is neither learnt nor measured", *unknown)
         if self._index_options["split"] == "random":
             log.warning(
                 "data.split=random: the test images choose the epoch and may have copies in the training part; its "
@@ -204,7 +198,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.folder, index.names, index.digests, used, self.image_size, self.grayscale, self.cache_dir
         )
 
-    def split(self, name: Literal["train", "val", "test"]) -> FaceDataset:
+    def split(self, name: Side) -> FaceDataset:
         """Returns one split's faces; `setup` must have run."""
         return self._splits[name]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from agegender.data.cache import CachedPixels, DecodedPixels
-from agegender.data.index import FaceIndex
+from agegender.data.index import FaceIndex, known
+from agegender.data.names import MISSING
 
 
 class Batch(TypedDict):
@@ -21,8 +22,8 @@ class Batch(TypedDict):
 
     Attributes:
         image: uint8 `[batch, channels, size, size]`, channels last in memory; after augmentation float in [0, 1].
-        age: float32 `[batch]`, years.
-        gender: float32 `[batch]`, 0 = male, 1 = female.
+        age: float32 `[batch]`, years; NaN where it is not known.
+        gender: float32 `[batch]`, 0 = male, 1 = female; likewise.
         row: int64 `[batch]`, the face's place in the index.
     """
 
@@ -48,6 +49,9 @@ class FaceDataset(Dataset[Batch]):
     def __init__(self, index: FaceIndex, rows: NDArray[np.int64], pixels: CachedPixels | DecodedPixels):
         """Keeps the split's rows of the index; `pixels` reads by index row."""
         self.index, self.rows, self.pixels = index, rows, pixels
+        self._age, self._gender = (
+            np.where(column == MISSING, np.nan, column).astype(np.float32) for column in (index.age, index.gender)
+        )
 
     def __len__(self) -> int:
         """Returns the number of faces."""
@@ -65,9 +69,15 @@ class FaceDataset(Dataset[Batch]):
         return Batch(image=images, age=age, gender=gender, row=torch.from_numpy(rows))
 
     def labels(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Returns the ages in years and the genders of faces given by their place in the index, both float32."""
-        age, gender = (column[rows].astype(np.float32) for column in (self.index.age, self.index.gender))
-        return torch.from_numpy(age), torch.from_numpy(gender)
+        """Returns the ages in years and the genders of faces given by their place in the index, both float32.
+
+        One that is not known is NaN.
+        """
+        return torch.from_numpy(self._age[rows]), torch.from_numpy(self._gender[rows])
+
+    def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
+        """Returns its faces' ages or genders, without those that are not known."""
+        return known((self.index.age if label == "age" else self.index.gender)[self.rows])
 
     @property
     def device(self) -> torch.device:

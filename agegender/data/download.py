@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agegender.data.index import holds_faces
+from agegender.data.names import holds_faces
 from agegender.errors import AgeGenderError
 
 log = logging.getLogger(__name__)

@@ -1,77 +1,35 @@
-"""Which faces are there, and which part of the split each belongs to: UTKFace file names become an index."""
+"""Which faces are there, and which part of the split each belongs to: file names, or a table, become an index."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import os
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.duplicates import Mode
+from agegender.data.names import GROUPS, MISSING, holds_faces, read_names
 from agegender.data.scan import group_duplicates, scan_folder
-from agegender.data.split import Rule, assign_splits, fingerprint, limit_rows, random_sides, read_split_file
+from agegender.data.split import (
+    UNUSED,
+    Rule,
+    assign_splits,
+    fingerprint,
+    limit_rows,
+    random_sides,
+    read_split_file,
+)
+from agegender.data.table import read_table
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-GROUPS = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's third field, in the data set's own words
-_SUFFIX = r"\s*\.?(?:jpe?g|png|webp|bmp)(?:\.chip\.jpg)?"
-_NAME = re.compile(rf"([0-9]{{1,3}})_([0-9])_([0-9])_([0-9]+){_SUFFIX}", re.IGNORECASE | re.ASCII)
-_THREE_FIELDS = re.compile(rf"[0-9]{{1,3}}_[0-9]_[0-9]{{8,}}{_SUFFIX}", re.IGNORECASE | re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a UTKFace file name says: age in years, gender (0 = male, 1 = female), group (0..4, see `GROUPS`)."""
-
-    age: int
-    gender: int
-    group: int
-
-
-class QuarantinedNameError(ValueError):
-    """A file name that can't be read without guessing; the message is the reason."""
-
-
-def parse_name(name: str, age_range: Sequence[int] = (0, 120)) -> Label:
-    """Reads `[age]_[gender]_[race]_[date&time].jpg(.chip.jpg)`.
-
-    Unambiguous oddities are accepted (a space before `.jpg`, a missing dot, a date of any length). A name that lacks a
-    field is not: which one is missing is disputed, so a label would be a guess.
-
-    >>> parse_name("26_1_2_20170116172819213.jpg.chip.jpg")
-    Label(age=26, gender=1, group=2)
-
-    Args:
-        name: The file's name, without its folder.
-        age_range: The lowest and highest age taken, in years, both included.
-
-    Raises:
-        QuarantinedNameError: With the reason in a few words.
-    """
-    if not name.lower().endswith(tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)):
-        raise QuarantinedNameError("not an image file")
-    match = _NAME.fullmatch(name)
-    if match is None:
-        if _THREE_FIELDS.fullmatch(name):
-            raise QuarantinedNameError("a field is missing; which one can't be known")
-        raise QuarantinedNameError("the name is not [age]_[gender]_[race]_[date&time].jpg")
-    age, gender, group = (int(match[field]) for field in (1, 2, 3))
-    if not age_range[0] <= age <= age_range[1]:
-        raise QuarantinedNameError(f"age {age} outside {age_range[0]}..{age_range[1]}")
-    if gender not in (0, 1):
-        raise QuarantinedNameError(f"gender {gender} outside {{0, 1}}")
-    if group >= len(GROUPS):
-        raise QuarantinedNameError(f"race {group} outside 0..{len(GROUPS) - 1}")
-    return Label(age, gender, group)
 
 
 @dataclass(frozen=True)
@@ -80,16 +38,18 @@ class FaceIndex:
 
     Attributes:
         folder: Where the files are.
-        names: File names.
-        age: int16 `[n]`, years.
-        gender: int8 `[n]`, 0 = male, 1 = female.
-        group: int8 `[n]`, UTKFace's race field.
+        names: File names, as they are found from the folder.
+        age: int16 `[n]`, years; `MISSING` (-1) where it is not known.
+        gender: int8 `[n]`, 0 = male, 1 = female; likewise.
+        group: int8 `[n]`, places in `groups`; likewise.
         digests: SHA-256 of each file, hexadecimal.
         duplicates: int64 `[n]`, the smallest index among the pictures that show the same photograph.
-        split: `train`, `val`, `test`, `unused` (left out by a split file) or `val+test` (the rule `random`), as an
-            array of strings.
+        split: `train`, `val`, `test`, `unused` (left out by a split file or a table) or `val+test` (the rule `random`),
+            as an array of strings.
         fingerprint: Identifies the split: same fingerprint, same pictures on the same sides.
-        quarantine: File name to reason, for everything in the folder that was not taken.
+        quarantine: File name to reason, for everything in the folder or the table that was not taken.
+        groups: The groups' names.
+        given: Which file gave the split, if no rule decided it: `file <name>` or `table <name>`.
     """
 
     folder: Path
@@ -102,20 +62,31 @@ class FaceIndex:
     split: NDArray[np.str_]
     fingerprint: str
     quarantine: dict[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = GROUPS
+    given: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every face has an age and a gender, as UTKFace's have: then nothing needs to be masked."""
+        return bool((self.age != MISSING).all() and (self.gender != MISSING).all())
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
         """Returns the indices of one split's faces; `limit` (over all splits together) keeps a fixed subset."""
         return limit_rows(self.digests, self.split, limit)[split]
 
+    def cells(self, row: int) -> list[str]:
+        """Returns a face's age, gender and group as a CSV file holds them; what is not known is an empty cell."""
+        labels = (self.age[row], self.gender[row], self.group[row])
+        return ["" if label == MISSING else str(label) for label in labels]
+
     def write_csv(self, path: Path) -> None:
         """Writes every file with its labels, split and duplicate group (the name of the group's first file)."""
-        with write_whole(path, "w", newline="", encoding="utf-8") as file:
+        with write_whole(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
                 first = self.names[self.duplicates[i]]
-                labels = (self.age[i], self.gender[i], self.group[i])
-                writer.writerow([name, *labels, self.split[i], first, self.digests[i]])
+                writer.writerow([name, *self.cells(i), self.split[i], first, self.digests[i]])
 
     def write_quarantine(self, path: Path) -> None:
         """Writes the files that were not taken, with the reason for each."""
@@ -126,10 +97,16 @@ class FaceIndex:
             writer.writerows(sorted(self.quarantine.items()))
 
 
+def known(labels: NDArray[Any]) -> NDArray[Any]:
+    """Returns those labels `[n]` that are not missing."""
+    return np.asarray(labels[labels != MISSING])
+
+
 def build_index(
     folder: Path,
     cache_dir: Path,
     *,
+    table: Path | None = None,
     age_range: Sequence[int] = (0, 120),
     duplicates: Mode = "near",
     split: Rule = "content",
@@ -139,19 +116,23 @@ def build_index(
     val_fraction: float = 0.1,
     strict: bool = False,
 ) -> FaceIndex:
-    """Indexes a folder of UTKFace-named images and splits it by content.
+    """Indexes a folder of images, named as in UTKFace or labelled by a table, and splits it by content.
 
     Every file is read once (and only again when it changes) for its SHA-256, to prove that it decodes whole, and for
     the thumbnail by which near copies are found.
 
     Args:
-        folder: Holds the images directly; sub-folders are quarantined, not searched.
+        folder: Holds the images directly; sub-folders are quarantined, not searched. With a table, what its paths start
+            from.
         cache_dir: Where the results of reading the files are kept.
+        table: CSV or Parquet with the files and their labels, see `read_table`; None if the names hold them.
         age_range: The lowest and highest age taken, in years, both included.
         duplicates: What counts as the same picture: `near` copies, `exact` ones only, or `none`.
         split: `content`: copies together, decided by what the pictures show. `random`: file by file, with the test
-            pictures as validation pictures too; for comparison with what was published that way.
-        split_file: A published protocol instead of the content rule: CSV with the columns file, split.
+            pictures as validation pictures too; for comparison with what was published that way. `test`: every picture
+            is a test picture.
+        split_file: A published protocol instead of the content rule: CSV with the columns file, split. A table's own
+            column split is taken in the same way.
         split_seed: Moves the split; the training seed doesn't.
         test_fraction: Share of all pictures.
         val_fraction: Share of the pictures that are not in test.
@@ -160,59 +141,72 @@ def build_index(
     Raises:
         AgeGenderError: No usable image, a split without faces, or (`strict`) anything quarantined.
     """
-    labels, quarantine = _read_names(folder, age_range)
-    scanned = scan_folder(folder, sorted(labels), cache_dir)
-    quarantine |= scanned.unreadable
-    _check_quarantine(folder, quarantine, strict)
+    listing = read_table(table, folder, age_range) if table else read_names(folder, age_range)
+    scanned = scan_folder(folder, sorted(listing.labels), cache_dir)
+    quarantine = listing.quarantine | scanned.unreadable
+    if quarantine and strict:
+        raise AgeGenderError(_strictly(f"rows of {table}" if table else f"files in {folder}", quarantine))
     if not scanned.names:
-        raise AgeGenderError(_nothing_found(folder, quarantine))
+        raise AgeGenderError(_no_row(table, quarantine) if table else _no_file(folder, quarantine))
     groups = group_duplicates(scanned, duplicates, cache_dir)
+    protocol, given = None, None
+    if split_file:
+        protocol = read_split_file(split_file, scanned.names, set(quarantine))
+        given = f"file {split_file.name}"
+    elif table and listing.sides and split == "content":
+        protocol = _sides_of(table, listing.sides, scanned.names)
+        given = f"table {table.name}"
     if split == "random":
         sides = random_sides(scanned.digests, split_seed, test_fraction)
+    elif split == "test":
+        sides = np.full(len(scanned.names), "test")
     else:
-        protocol = read_split_file(split_file, scanned.names, set(quarantine)) if split_file else None
         sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
+    labels = [listing.labels[name] for name in scanned.names]
     return FaceIndex(
         folder=folder,
         names=scanned.names,
-        age=np.array([labels[name].age for name in scanned.names], dtype=np.int16),
-        gender=np.array([labels[name].gender for name in scanned.names], dtype=np.int8),
-        group=np.array([labels[name].group for name in scanned.names], dtype=np.int8),
+        age=np.array([label.age for label in labels], dtype=np.int16),
+        gender=np.array([label.gender for label in labels], dtype=np.int8),
+        group=np.array([label.group for label in labels], dtype=np.int8),
         digests=scanned.digests,
         duplicates=groups,
         split=sides,
         fingerprint=fingerprint(scanned.digests, sides),
         quarantine=quarantine,
+        groups=listing.groups,
+        given=given,
     )
 
 
-def _read_names(folder: Path, age_range: Sequence[int]) -> tuple[dict[str, Label], dict[str, str]]:
-    labels: dict[str, Label] = {}
-    quarantine: dict[str, str] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini"):
-                continue  # what file managers leave in a folder is nobody's picture
-            if entry.is_dir():
-                quarantine[entry.name] = "a sub-folder; images are read from the folder itself only"
-                continue
-            try:
-                labels[entry.name] = parse_name(entry.name, age_range)
-            except QuarantinedNameError as reason:
-                quarantine[entry.name] = str(reason)
-    return labels, quarantine
+def _sides_of(table: Path, sides: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Returns the side that a table gives each picture, and says how many it leaves out."""
+    chosen = [sides[name] for name in names]
+    if UNUSED in chosen:
+        log.info("%s gives %d of %d images no split: they are left out", table, chosen.count(UNUSED), len(names))
+    return chosen
 
 
-def _check_quarantine(folder: Path, quarantine: dict[str, str], strict: bool) -> None:
-    if quarantine and strict:
-        name, reason = min(quarantine.items())
-        raise AgeGenderError(
-            f"data.strict=true and {len(quarantine)} of the files in {folder} can't be taken, the first being "
-            f"{name!r}: {reason}. Mend or remove them, or set data.strict=false to quarantine them."
-        )
+def _strictly(what: str, quarantine: dict[str, str]) -> str:
+    name, reason = min(quarantine.items())
+    return (
+        f"data.strict=true and {len(quarantine)} of the {what} can't be taken, the first being {name!r}: {reason}. "
+        "Mend or remove them, or set data.strict=false to quarantine them."
+    )
 
 
-def _nothing_found(folder: Path, quarantine: dict[str, str]) -> str:
+def _no_row(table: Path, quarantine: dict[str, str]) -> str:
+    if not quarantine:
+        return f"{table} has no row below its header; give a table that lists pictures"
+    reason = Counter(quarantine.values()).most_common(1)[0][0]
+    name = min(name for name in quarantine if quarantine[name] == reason)
+    return (
+        f"{table} has no usable row: of all {len(quarantine)} files that it names none can be taken, {name!r} for "
+        f"instance: {reason}. Its paths start from data.dir, or from the table's own folder where data.dir is null"
+    )
+
+
+def _no_file(folder: Path, quarantine: dict[str, str]) -> str:
     nested = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and holds_faces(child)]
     if nested:
         return f"no UTKFace-named image directly in {folder}; set data.dir={folder / nested[0]}"
@@ -220,9 +214,3 @@ def _nothing_found(folder: Path, quarantine: dict[str, str]) -> str:
         f"no UTKFace-named image in {folder} ({len(quarantine)} other files); "
         "data.dir must be the folder that holds files like 26_1_2_20170116172819213.jpg.chip.jpg"
     )
-
-
-def holds_faces(folder: Path) -> bool:
-    """Tells whether a folder directly holds at least one image named as in UTKFace."""
-    with os.scandir(folder) as entries:
-        return any(_NAME.fullmatch(entry.name) for entry in entries)

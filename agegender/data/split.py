@@ -17,9 +17,10 @@ from agegender.errors import AgeGenderError, require
 
 log = logging.getLogger(__name__)
 
-Rule = Literal["content", "random"]
+Rule = Literal["content", "random", "test"]
 
-SPLITS = ("train", "val", "test")
+Side = Literal["train", "val", "test"]
+SPLITS: tuple[Side, ...] = ("train", "val", "test")
 UNUSED = "unused"
 VAL_AND_TEST = "val+test"  # on both sides at once, under the rule `random`
 
@@ -75,11 +76,14 @@ def assign_splits(
         sides = ["val" if take else side for take, side in zip(carved, sides, strict=True)]
     for name in SPLITS:
         if name not in sides:
-            raise AgeGenderError(
-                f"the {name} split of {len(digests)} images is empty; give more images, or change data.test_fraction, "
-                "data.val_fraction or data.split_seed"
-            )
+            raise AgeGenderError(f"the {name} split of {len(digests)} images is empty; {_remedy(name, protocol)}")
     return np.array(sides)
+
+
+def _remedy(empty: str, protocol: Sequence[str] | None) -> str:
+    if protocol is None or (empty == "val" and "train" in protocol):
+        return "give more images, or change data.test_fraction, data.val_fraction or data.split_seed"
+    return "the given split names none for it; with fit=false, data.split=test takes every image as a test image"
 
 
 def random_sides(digests: Sequence[str], seed: int, test_fraction: float) -> NDArray[np.str_]:
@@ -114,7 +118,7 @@ def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
     leaked = sum(side == "test" and group in training for side, group in zip(sides, groups.tolist(), strict=True))
     if leaked:
         log.warning(
-            "data.split_file: %d test images have a copy in its training part; its figures are flattered", leaked
+            "the given split: %d test images have a copy in its training part; its figures are flattered", leaked
         )
 
 
@@ -171,7 +175,7 @@ def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | Non
     total = sum(len(part) for part in rows.values())
     if limit is None or limit >= total:
         return _by_split(rows)
-    if limit < len(SPLITS):
+    if limit < (1 if sides == ["test"] else len(SPLITS)):
         raise AgeGenderError(f"data.limit={limit} is too small: each of {', '.join(SPLITS)} needs at least one image")
     # One queue for all splits, of which a limit is a prefix: a split's k-th picture waits until a share of k / size of
     # every split has gone. So each split's first picture comes first, and a larger limit takes nothing away.

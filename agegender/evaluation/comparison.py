@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from agegender.data.names import MISSING
 from agegender.errors import require
 from agegender.evaluation.bootstrap import CONFIDENCE, Estimate
 from agegender.evaluation.findings import HEADLINE, YEARS, Findings, measure, paired_difference, plain
@@ -148,4 +149,6 @@ def _curve_json(points: Mapping[int, float]) -> dict[str, Any]:
 def _case_json(answers: Answers, row: int) -> dict[str, Any]:
     columns = ("age", "age_pred", "age_std", "gender", "p_female", "group")
     numbers = {name: getattr(answers, name)[row].item() for name in columns}
+    for name in ("gender", "group"):
+        numbers[name] = None if numbers[name] == MISSING else numbers[name]
     return {"file": answers.names[row], **{name: plain(value) for name, value in numbers.items()}}

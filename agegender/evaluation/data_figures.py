@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.cache import DecodedPixels
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex, known
+from agegender.data.names import MISSING
 from agegender.data.split import SPLITS, UNUSED
 from agegender.evaluation.measures import AGE_BANDS, age_bands
 from agegender.parallel import map_threads
@@ -95,16 +96,17 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
     """
     measured, copies = measure_faces(index), find_copies(index)
     extremes = find_extremes(measured, outliers)
-    rows = {side: index.rows(side, settings["limit"]) for side in SPLITS}
+    rows: dict[str, NDArray[np.int64]] = {side: index.rows(side, settings["limit"]) for side in SPLITS}
     if UNUSED in index.split:
         rows[UNUSED] = np.flatnonzero(index.split == UNUSED)
     exact = [one for one in copies if one.exact]
     near = [one for one in copies if not one.exact]
     figures = {
         "folder": str(index.folder),
+        "groups": list(index.groups),
         "faces": describe(index, np.arange(len(index.names))),
         "by_gender": {name: describe(index, np.flatnonzero(index.gender == i)) for i, name in enumerate(GENDERS)},
-        "by_group": {name: describe(index, np.flatnonzero(index.group == i)) for i, name in enumerate(GROUPS)},
+        "by_group": {name: describe(index, np.flatnonzero(index.group == i)) for i, name in enumerate(index.groups)},
         "quarantined": {
             "files": len(index.quarantine),
             "reasons": dict(Counter(index.quarantine.values()).most_common()),
@@ -113,6 +115,7 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
         "light": {name: _describe_measure(index, name, measured[name], extremes) for name in measured},
         "split": {
             **settings,
+            "given": index.given,
             "fingerprint": index.fingerprint,
             "straddling_groups": count_straddling(index, copies),
             "sides": {side: describe(index, part) for side, part in rows.items()},
@@ -130,18 +133,20 @@ def describe(index: FaceIndex, rows: NDArray[np.int64]) -> dict[str, Any]:
         rows: int64 `[n]`, the places of those to count.
 
     Returns:
-        `images`; `age` with `mean`, `median`, `min` and `max` in years (None without faces); and the number of images
-        by `gender`, `group` and `age_band`, every name present.
+        `images`; `age` with `mean`, `median`, `min` and `max` in years (None without ages); the number of images by
+        `gender`, `group` and `age_band`, every name present; and of those whose label is `missing`, by label.
     """
-    age, gender, group, bands = index.age[rows], index.gender[rows], index.group[rows], age_bands(index.age[rows])
+    age, gender, group = known(index.age[rows]), index.gender[rows], index.group[rows]
+    bands = age_bands(age)
     measures: dict[str, Callable[[NDArray[np.int16]], Any]]
     measures = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
     return {
         "images": len(rows),
-        "age": {name: round(float(of(age)), 4) if len(rows) else None for name, of in measures.items()},
+        "age": {name: round(float(of(age)), 4) if len(age) else None for name, of in measures.items()},
         "gender": {name: int(np.sum(gender == code)) for code, name in enumerate(GENDERS)},
-        "group": {name: int(np.sum(group == code)) for code, name in enumerate(GROUPS)},
+        "group": {name: int(np.sum(group == code)) for code, name in enumerate(index.groups)},
         "age_band": {name: int(np.sum(bands == code)) for code, name in enumerate(AGE_BANDS)},
+        "missing": {name: int(np.sum(getattr(index, name)[rows] == MISSING)) for name in ("age", "gender", "group")},
     }
 
 
@@ -154,13 +159,18 @@ def find_copies(index: FaceIndex) -> list[Copies]:
         Copies(
             rows=tuple(rows),
             exact=len({index.digests[row] for row in rows}) == 1,
-            years=int(np.ptp(index.age[rows])),
-            gender=bool(np.ptp(index.gender[rows])),
-            group=bool(np.any(index.group[rows] != index.group[rows[0]])),
+            years=_apart(index.age[rows]),
+            gender=_apart(index.gender[rows]) > 0,
+            group=_apart(index.group[rows]) > 0,
         )
         for rows in members.values()
         if len(rows) > 1
     ]
+
+
+def _apart(labels: NDArray[Any]) -> int:
+    """Returns the highest label less the lowest; one that is not known disagrees with none."""
+    return int(np.ptp(known(labels))) if len(known(labels)) else 0
 
 
 def worst_first(copies: Sequence[Copies], count: int) -> list[Copies]:

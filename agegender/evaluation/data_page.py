@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex
 from agegender.evaluation.data_figures import EXTREMES, MEASURED_SIDE, DataSummary, worst_first
 from agegender.evaluation.data_plots import (
     Album,
@@ -56,41 +56,53 @@ def build_data_page(found: DataSummary, album: Album, sample: Sequence[int], *, 
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     faces, copies = figures["faces"], figures["copies"]["all"]
-    age = faces["age"]
     disagreeing = f"{copies['disagree_on_age']:,} disagree on age, {copies['disagree_on_gender']:,} on gender"
     return [
         ("folder", figures["folder"]),
+        *([("table", figures["split"]["table"])] if figures["split"]["table"] else []),
         ("images", f"{faces['images']:,}"),
         ("quarantined", f"{figures['quarantined']['files']:,}"),
         ("duplicate groups", f"{copies['groups']:,}, of {copies['files']:,} files; {disagreeing}"),
         ("split", figures["split"]["fingerprint"]),
-        ("ages", f"{age['min']:.0f} to {age['max']:.0f} years, mean {age['mean']:.1f}, median {age['median']:g}"),
-        ("female", _share(faces["gender"]["female"], faces["images"])),
+        ("ages", _ages(faces["age"]) + _unknown(faces["missing"]["age"])),
+        ("female", _female(faces) + _unknown(faces["missing"]["gender"])),
     ]
+
+
+def _ages(age: Mapping[str, float | None]) -> str:
+    if age["mean"] is None:
+        return "none"
+    return f"{age['min']:.0f} to {age['max']:.0f} years, mean {age['mean']:.1f}, median {age['median']:g}"
+
+
+def _unknown(images: int) -> str:
+    return f"; not known of {images:,} images" if images else ""
 
 
 def _sections(found: DataSummary, album: Album, sample: Sequence[int]) -> list[Section]:
     index, figures = found.index, found.figures
     light = [_light(found, album, plot_measure(name, found.measured[name])) for name in ABOUT_LIGHT]
+    aged, grouped = figures["faces"]["age"]["mean"] is not None, any(figures["faces"]["group"].values())
     drawn = f"{len(sample)} faces drawn at random, from the youngest to the oldest; the same as in plots/samples.png."
     return [
-        Section("Ages", plots=plot_ages(index)),
-        Section("Genders and groups", tables=[_label_table(figures)], plots=plot_counts(index)),
-        Section("Age by group", plots=[plot_age_by_group(index)]),
+        Section("Ages", plots=plot_ages(index)) if aged else Section("Ages", "No image has an age."),
+        Section("Genders and groups", tables=[_label_table(figures, grouped)], plots=plot_counts(index)),
+        *([Section("Age by group", plots=[plot_age_by_group(index)])] if aged and grouped else []),
         Section("Sample", drawn, faces=[[album.card(row) for row in sample]]),
         _quarantine(index, figures["quarantined"]),
         _copies(found, album),
         *light,
-        _split(found, plot_split_ages(index, found.rows)),
+        _split(found, [plot_split_ages(index, found.rows)] if aged else []),
     ]
 
 
-def _label_table(figures: Mapping[str, Any]) -> Table:
-    parts = {**figures["by_gender"], **figures["by_group"], "all": figures["faces"]}
-    rows = [
-        [name, *_size(part, figures["faces"]), _share(part["gender"]["female"], part["images"]), *_centre(part["age"])]
-        for name, part in parts.items()
+def _label_table(figures: Mapping[str, Any], grouped: bool) -> Table:
+    parts = [
+        *figures["by_gender"].items(),
+        *(figures["by_group"].items() if grouped else ()),
+        ("all", figures["faces"]),
     ]
+    rows = [[name, *_size(part, figures["faces"]), _female(part), *_centre(part["age"])] for name, part in parts]
     return Table(("", "images", "share", "female", "mean age", "median age"), rows)
 
 
@@ -98,7 +110,7 @@ def _quarantine(index: FaceIndex, figures: Mapping[str, Any]) -> Section:
     if not index.quarantine:
         return Section("Quarantine", "Nothing was quarantined: every name can be read, and every file decodes whole.")
     names = sorted(index.quarantine.items())
-    text = f"{len(names):,} names in the folder were not taken."
+    text = f"{len(names):,} names were not taken."
     if len(names) > SHOWN_NAMES:
         text += (
             f" The first {SHOWN_NAMES} are listed, {len(names) - SHOWN_NAMES:,} more are not; quarantine.csv has all."
@@ -151,31 +163,40 @@ def _light(found: DataSummary, album: Album, plot: Plot) -> Section:
     )
 
 
-def _split(found: DataSummary, plot: Plot) -> Section:
+def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
     split = found.figures["split"]
     sides = {**split["sides"], "all": split["all"]}
     text = f"{split['straddling_groups']:,} of {len(found.copies):,} duplicate groups lie on more than one side."
     if split["split"] == "random":
         text += " Under data.split=random the validation images are the test images."
+    if split["split"] == "test":
+        text += " Under data.split=test every image is a test image."
+    if split["given"]:
+        text += f" It is as the {split['given']} says."
     if split["limit"] is not None:
         text += f" The sides hold what data.limit={split['limit']} leaves of them."
     balance = [
-        [side, *_size(part, sides["all"]), *_centre(part["age"])]
-        + [_share(count, part["images"]) for count in (part["gender"]["female"], *part["group"].values())]
+        [side, *_size(part, sides["all"]), *_centre(part["age"]), _female(part)]
+        + [_share(count, part["images"]) for count in part["group"].values()]
         for side, part in sides.items()
     ]
     bands = [
         [side, *(_share(count, part["images"]) for count in part["age_band"].values())] for side, part in sides.items()
     ]
     tables = [
-        Table(("split", "images", "share", "mean age", "median age", "female", *GROUPS), balance),
+        Table(("split", "images", "share", "mean age", "median age", "female", *found.index.groups), balance),
         Table(("split", *AGE_BANDS), bands, caption="Share of each split's images by age in years."),
     ]
-    return Section("Split", text, tables=tables, plots=[plot])
+    return Section("Split", text, tables=tables, plots=plots)
 
 
 def _size(part: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
     return [f"{part['images']:,}", _share(part["images"], whole["images"])]
+
+
+def _female(part: Mapping[str, Any]) -> str:
+    """Returns the share that is female of the images whose gender is known."""
+    return _share(part["gender"]["female"], sum(part["gender"].values()))
 
 
 def _share(count: int, total: int) -> str:

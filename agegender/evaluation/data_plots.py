@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from agegender.data.cache import DecodedPixels
-from agegender.data.index import GROUPS, FaceIndex
+from agegender.data.index import FaceIndex, known
+from agegender.data.names import MISSING
 from agegender.data.split import SPLITS
 from agegender.evaluation.data_figures import GENDERS
 from agegender.evaluation.page import Card, Plot, face_uri
@@ -22,13 +23,13 @@ INK = (33, 37, 41)
 
 
 def plot_ages(index: FaceIndex) -> list[Plot]:
-    """Draws the histogram of ages, overall and by gender."""
-    return [_all_ages(index.age), _ages_by_gender(index)]
+    """Draws the histogram of ages, overall and by gender; call it only if an age is known."""
+    return [_all_ages(known(index.age)), _ages_by_gender(index)]
 
 
 def plot_counts(index: FaceIndex) -> list[Plot]:
-    """Draws how many images each gender and each group has."""
-    return [_gender_counts(index), _group_counts(index)]
+    """Draws how many images each gender and each group, if there are any, has."""
+    return [_gender_counts(index), *([_group_counts(index)] if len(known(index.group)) else [])]
 
 
 def _all_ages(age: NDArray[np.int16]) -> Plot:
@@ -44,8 +45,8 @@ def _all_ages(age: NDArray[np.int16]) -> Plot:
 
 def _ages_by_gender(index: FaceIndex) -> Plot:
     figure, axes = new_plot(width=7.2)
-    parts = [index.age[index.gender == code] for code in range(len(GENDERS))]
-    axes.hist(parts, bins=_age_bins(index.age), color=GENDER_COLOURS, label=GENDERS)
+    parts = [known(index.age[index.gender == code]) for code in range(len(GENDERS))]
+    axes.hist(parts, bins=_age_bins(known(index.age)), color=GENDER_COLOURS, label=GENDERS)
     axes.set(xlabel="age, years", ylabel="images")
     axes.legend(frameon=False)
     return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years a pair of bars.", to_png(figure))
@@ -67,12 +68,15 @@ def _gender_counts(index: FaceIndex) -> Plot:
 
 
 def _group_counts(index: FaceIndex) -> Plot:
-    figure, axes = new_plot(height=3.0)
-    left = np.zeros(len(GROUPS), dtype=np.int64)
-    for code, (name, colour) in enumerate(zip(GENDERS, GENDER_COLOURS, strict=True)):
-        counts = np.bincount(index.group[index.gender == code], minlength=len(GROUPS))
-        bars = axes.barh(GROUPS, counts, left=left, color=colour, label=name)
+    places = range(len(index.groups))
+    figure, axes = new_plot(height=max(3.0, 0.3 * len(places)))
+    left = np.zeros(len(places), dtype=np.int64)
+    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLOURS, strict=True), (MISSING, "not known", GREY)]
+    for code, name, colour in kinds if MISSING in index.gender else kinds[:-1]:
+        counts = np.bincount(known(index.group[index.gender == code]), minlength=len(places))
+        bars = axes.barh(places, counts, left=left, color=colour, label=name)
         left += counts
+    axes.set_yticks(places, index.groups, parse_math=False)  # a table's groups may be called anything
     axes.bar_label(bars, [f"{count:,}" for count in left], padding=3)
     axes.margins(x=0.15)
     axes.invert_yaxis()
@@ -83,8 +87,8 @@ def _group_counts(index: FaceIndex) -> Plot:
 
 def plot_age_by_group(index: FaceIndex) -> Plot:
     """Draws one box of ages for each group; none for a group without faces."""
-    figure, axes = new_plot(width=7.2)
-    ages = [index.age[index.group == code] for code in range(len(GROUPS))]
+    figure, axes = new_plot(width=max(7.2, 0.6 * len(index.groups)))
+    ages = [known(index.age[index.group == code]) for code in range(len(index.groups))]
     axes.boxplot(
         ages,
         whis=(5, 95),
@@ -96,27 +100,26 @@ def plot_age_by_group(index: FaceIndex) -> Plot:
         medianprops={"color": BLUE, "linewidth": 2},
         meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": BLUE},
     )
-    names = [f"{name}\n{len(age):,}" for name, age in zip(GROUPS, ages, strict=True)]
-    axes.set_xticks(range(1, len(names) + 1), names)
+    names = [f"{name}\n{len(age):,}" for name, age in zip(index.groups, ages, strict=True)]
+    axes.set_xticks(range(1, len(names) + 1), names, parse_math=False)
     axes.set(ylabel="age, years")
     caption = "Age by group: median (line), mean (ring), middle half (box), 5th to 95th percentile (whiskers)."
     return Plot("age_by_group", caption, to_png(figure))
 
 
 def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> Plot:
-    """Draws the age distribution of each side of the split over the others.
+    """Draws the age distribution of each side of the split over the others; call it only if an age is known.
 
     Args:
         index: All faces.
         rows: Side of the split -> places of its faces.
     """
     figure, axes = new_plot(width=7.2)
+    bins = _age_bins(known(index.age))
     for side, colour in zip(SPLITS, COLOURS, strict=False):
-        age = index.age[rows[side]]
+        age = known(index.age[rows[side]])
         weights = np.full(len(age), 100 / max(len(age), 1))
-        axes.hist(
-            age, bins=_age_bins(index.age), weights=weights, histtype="step", color=colour, label=side, linewidth=1.5
-        )
+        axes.hist(age, bins=bins, weights=weights, histtype="step", color=colour, label=side, linewidth=1.5)
     axes.set(xlabel="age, years", ylabel="share of the split's images, %")
     axes.legend(frameon=False)
     return Plot("split_ages", "Ages in each split; the lines of a balanced one lie on one another.", to_png(figure))
@@ -154,8 +157,11 @@ class Album:
         return Image.fromarray(self._pixels.read(np.array([row]))[0])
 
     def label(self, row: int) -> str:
-        """Returns its age in years, gender and group."""
-        return f"{self.index.age[row]} {GENDERS[self.index.gender[row]]} {GROUPS[self.index.group[row]]}"
+        """Returns its age in years, gender and group, as far as they are known."""
+        index = self.index
+        age, gender, group = (int(column[row]) for column in (index.age, index.gender, index.group))
+        words = ["?" if age == MISSING else str(age), "?" if gender == MISSING else GENDERS[gender]]
+        return " ".join([*words, *([] if group == MISSING else [index.groups[group]])])
 
     def card(self, row: int, *lines: str) -> Card:
         """Returns the face with its labels and these lines, and its file name as the title."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS, MISSING
 from agegender.evaluation.bootstrap import Estimate, estimates, resample
 from agegender.evaluation.calibration import Reliability, Spread, covered, reliability, spread, weighted_ece
 from agegender.evaluation.measures import (
@@ -29,8 +29,9 @@ from agegender.evaluation.run_files import Answers
 
 HEADLINE = ("age_mae", "age_cs5", "gender_acc", "gender_auroc", "gender_ece")
 GENDERS = ("male", "female")
-# The parts of the test images that are looked at one by one, by the kind of division, and what people call that.
-PARTS = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
+# The parts of the test images that are looked at one by one, by the kind of division, and what people call that. Groups
+# are UTKFace's; a table may have others.
+PARTS: dict[str, tuple[str, ...]] = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
 KINDS = {"age": "age band", "gender": "gender", "group": "group"}
 YEARS = tuple(range(21))  # of the CS@k curve
 FEW = 20  # images, below which an interval is rough
@@ -39,10 +40,17 @@ _COVERAGE = 0.8
 
 @dataclass(frozen=True)
 class Slice:
-    """The errors of one part of the test images: an age band, a gender, a group."""
+    """The errors of one part of the test images: an age band, a gender, a group.
+
+    Attributes:
+        ages: How many of the images have an age: what the age's figures are counted from.
+        genders: How many have a gender, likewise.
+    """
 
     name: str
     images: int
+    ages: int
+    genders: int
     mean_age: float
     age_mae: Estimate
     age_bias: float
@@ -65,11 +73,13 @@ class Findings:
 
     Attributes:
         images: Number of test images.
+        ages: Number of those that have an age, which is what the age's figures are counted from.
+        genders: Number of those that have a gender, likewise.
         clusters: Number of photographs among them, which is what is resampled.
         headline: Each of `HEADLINE` with its interval; ages in years, shares from 0 to 1.
         slices: By the kinds of `PARTS`; parts without an image are left out.
         cumulative_score: `[k]`, CS@k for k in `YEARS`.
-        roc: None if only one gender was tested.
+        roc: None unless both genders were tested.
         confusion: `[2, 2]`, true gender by answer.
         reliability: Of `p_female`.
         spread: Of the ages; None if the run states none.
@@ -79,6 +89,8 @@ class Findings:
     """
 
     images: int
+    ages: int
+    genders: int
     clusters: int
     headline: dict[str, Estimate]
     slices: dict[str, list[Slice]]
@@ -101,12 +113,15 @@ def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings
         faces: How many images each row of cases holds at most.
         seed: Of the resamples and of the random cases.
     """
-    errors, parts = np.abs(answers.age_pred - answers.age), _parts(answers)
+    parts, aged, gendered = _parts(answers), answers.aged, answers.gendered
+    errors, p_female, gender = _errors(answers)[aged], answers.p_female[gendered], answers.gender[gendered]
     found, samples = _estimate(answers, parts, resamples, seed)
     headline, (coverage, *rest) = found[: len(HEADLINE)], found[len(HEADLINE) :]
     of_parts = iter(rest)
     return Findings(
-        images=len(errors),
+        images=len(aged),
+        ages=len(errors),
+        genders=len(gender),
         clusters=int(answers.clusters.max()) + 1,
         headline=dict(zip(HEADLINE, headline, strict=True)),
         slices={
@@ -114,11 +129,11 @@ def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings
             for kind, named in parts.items()
         },
         cumulative_score=cumulative_score(errors, YEARS),
-        roc=roc(answers.p_female, answers.gender),
-        confusion=confusion(answers.gender, says_female(answers.p_female)),
-        reliability=reliability(answers.p_female, answers.gender),
-        spread=spread(errors, answers.age_std),
-        coverage=coverage if np.isfinite(answers.age_std).any() else None,
+        roc=roc(p_female, gender),
+        confusion=confusion(gender, says_female(p_female)),
+        reliability=reliability(p_female, gender),
+        spread=spread(errors, answers.age_std[aged]),
+        coverage=coverage if np.isfinite(answers.age_std[aged]).any() else None,
         cases=_cases(answers, faces, seed),
         samples=samples[:, : len(HEADLINE)],
     )
@@ -127,20 +142,27 @@ def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings
 _Parts = dict[str, dict[str, NDArray[np.bool_]]]
 
 
+def _errors(answers: Answers) -> Floats:
+    """Returns how many years off each answer is; NaN where the age is not known."""
+    return np.abs(answers.age_pred - answers.age)
+
+
 def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
     """Returns the headline figures, the coverage, and the age MAE and gender accuracy of each part; and all samples."""
-    errors, stated = np.abs(answers.age_pred - answers.age), np.isfinite(answers.age_std)
+    errors, aged, gendered = _errors(answers), answers.aged, answers.gendered
+    stated = np.isfinite(answers.age_std) & aged
     right = (says_female(answers.p_female) == answers.gender).astype(np.float64)
     inside = covered(errors, np.where(stated, answers.age_std, 0.0), _COVERAGE)
-    everyone = np.ones(len(errors), dtype=bool)
     # Everything that is a mean over some images is counted in one product of matrices; see `weighted_means`.
-    columns = [(errors, everyone), ((errors <= 5).astype(np.float64), everyone), (right, everyone), (inside, stated)]
-    columns += [(values, part) for named in parts.values() for part in named.values() for values in (errors, right)]
+    columns = [(errors, aged), ((errors <= 5).astype(np.float64), aged), (right, gendered), (inside, stated)]
+    for part in (part for named in parts.values() for part in named.values()):
+        columns += [(errors, part & aged), (right, part & gendered)]
     values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
 
     def statistics(weights: Floats) -> Floats:
         means = weighted_means(weights, values, within)
-        others = [by(weights, answers.p_female, answers.gender) for by in (weighted_auroc, weighted_ece)]
+        gender = weights[:, gendered], answers.p_female[gendered], answers.gender[gendered]
+        others = [by(*gender) for by in (weighted_auroc, weighted_ece)]
         return np.column_stack([means[:, :3], *others, means[:, 3:]])  # in the order of `HEADLINE`
 
     samples = resample(statistics, answers.clusters, resamples, seed)
@@ -149,33 +171,42 @@ def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tup
 
 def _parts(answers: Answers) -> _Parts:
     """Returns which images belong to which part, by kind; parts without an image are left out."""
-    places = {"age": age_bands(answers.age), "gender": answers.gender, "group": answers.group}
+    bands = np.where(answers.aged, age_bands(answers.age), MISSING)
+    places = {"age": bands, "gender": answers.gender, "group": answers.group}
+    names = PARTS | {"group": answers.groups}
     return {
-        kind: {name: place == i for i, name in enumerate(PARTS[kind]) if (place == i).any()}
+        kind: {name: place == i for i, name in enumerate(names[kind]) if (place == i).any()}
         for kind, place in places.items()
     }
 
 
 def _slice(answers: Answers, name: str, part: NDArray[np.bool_], mae: Estimate, accuracy: Estimate) -> Slice:
-    age, errors = answers.age[part], (answers.age_pred - answers.age)[part]
+    aged = part & answers.aged
+    age, errors = answers.age[aged], (answers.age_pred - answers.age)[aged]
     return Slice(
         name=name,
-        images=len(age),
-        mean_age=float(age.mean()),
+        images=int(part.sum()),
+        ages=len(age),
+        genders=int((part & answers.gendered).sum()),
+        mean_age=_mean(age),
         age_mae=mae,
-        age_bias=float(errors.mean()),
-        age_cs5=float((np.abs(errors) <= 5).mean()),
+        age_bias=_mean(errors),
+        age_cs5=_mean(np.abs(errors) <= 5),
         gender_acc=accuracy,
     )
 
 
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def _cases(answers: Answers, faces: int, seed: int) -> Cases:
-    errors = np.abs(answers.age_pred - answers.age)
-    wrong = np.flatnonzero(says_female(answers.p_female) != answers.gender)
+    errors, aged = _errors(answers), np.flatnonzero(answers.aged)
+    wrong = np.flatnonzero((says_female(answers.p_female) != answers.gender) & answers.gendered)
     surest = wrong[np.argsort(-np.abs(answers.p_female[wrong] - 0.5), kind="stable")]
     drawn = np.random.default_rng(seed).permutation(len(errors))[:faces]
     return Cases(
-        largest_age_errors=np.argsort(-errors, kind="stable")[:faces],
+        largest_age_errors=aged[np.argsort(-errors[aged], kind="stable")][:faces],
         wrong_genders=surest[:faces],
         random=drawn[np.argsort(answers.age[drawn], kind="stable")],
     )

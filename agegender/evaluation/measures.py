@@ -77,8 +77,12 @@ def weighted_auroc(weights: Floats, p_female: Floats, gender: Integers) -> Float
 
 
 def cumulative_score(errors: Floats, years: Sequence[float]) -> Floats:
-    """Returns the share of absolute errors `[n]` of at most k years, for each k (CS@k; Geng et al., TPAMI 2007)."""
-    return np.array([(errors <= limit).mean() for limit in years])
+    """Returns the share of absolute errors `[n]` of at most k years, for each k (CS@k; Geng et al., TPAMI 2007).
+
+    NaN if there is none.
+    """
+    within = np.array([(errors <= limit).sum() for limit in years], dtype=np.float64)
+    return divide(within, np.array(len(errors), dtype=np.float64))
 
 
 def confusion(gender: Integers, female: NDArray[np.bool_]) -> Integers:

@@ -23,12 +23,15 @@ def facts_of(run: Run, findings: Findings) -> dict[str, str]:
     """Returns what is known about a run, by name; what is not known is left out."""
     results, known = run.results, run.answers.clustered
     photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
+    if findings.ages < findings.images or findings.genders < findings.images:
+        photographs += f"; {findings.ages:,} with an age, {findings.genders:,} with a gender"
     epochs = f"{results.get('epochs')}"
     if results.get("best_epoch"):
         epochs += f"; epoch {results['best_epoch']} chosen by validation"
     facts = {
         "run": run.folder,
         "data": results.get("data"),
+        "table": results.get("table"),
         "split": " ".join(str(results[name]) for name in ("split", "split_fingerprint") if results.get(name)) or None,
         "test images": f"{findings.images:,}{photographs}",
         "epochs": epochs if results.get("epochs") else None,

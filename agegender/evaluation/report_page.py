@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from agegender.evaluation import report_plots as draw
 from agegender.evaluation.bootstrap import Estimate
@@ -11,7 +10,7 @@ from agegender.evaluation.calibration import BINS
 from agegender.evaluation.comparison import Report, baseline
 from agegender.evaluation.curves import curve_names
 from agegender.evaluation.findings import FEW, KINDS, PARTS, Findings
-from agegender.evaluation.page import Page, Plot, Section, Table
+from agegender.evaluation.page import Page, Section, Table
 from agegender.evaluation.report_faces import face_sections
 from agegender.evaluation.report_facts import facts_of, notes_of, run_name
 from agegender.evaluation.run_files import Run
@@ -47,7 +46,7 @@ def build_page(report: Report) -> Page:
         _headline(report),
         _curves(report),
         _ages(report),
-        *(_slices(report, kind) for kind in PARTS),
+        *(_slices(report, kind) for kind in PARTS if any(found.slices[kind] for found in report.findings.values())),
         _gender(report),
         _calibration(report),
         _spread(report),
@@ -100,12 +99,15 @@ def _columns(report: Report) -> list[tuple[str, dict[str, Estimate], str]]:
 def _headline_table(report: Report) -> Table:
     columns = _columns(report)
     header = ["", *(cell for label, _, _ in columns for cell in (label or "test", "95 % interval"))]
-    same = baseline(report.runs[""]) if len(report.runs) == 1 else {}
+    single = report.runs.get("")
+    same = baseline(single) if single else {}
     rows = []
     for name, (title, form) in SHOWN.items():
         row = [title, *(cell for _, found, sign in columns for cell in _with_interval(found[name], form, sign))]
         rows.append(row + ([_number(same[name], form) if name in same else ""] if same else []))
-    return Table([*header, "always the same answer"] if same else header, rows)
+    own = single and single.results.get("baseline/from")  # of a test without training images
+    title = "the best single answer" if own else "always the same answer"
+    return Table([*header, title] if same else header, rows)
 
 
 def _headline(report: Report) -> Section:
@@ -144,39 +146,53 @@ def _no_curves(run: Run, label: str) -> str:
     return f"{run_name(label)} left no curves: no logger wrote them, or they were removed."
 
 
-def _each(report: Report, draw_one: Callable[[str, Findings], Plot]) -> list[Plot]:
-    return [draw_one(label, findings) for label, findings in report.findings.items()]
+def _knowing(report: Report, label: str) -> dict[str, Findings]:
+    """Returns the runs in which some test image has this label: `ages` or `genders`."""
+    return {run: findings for run, findings in report.findings.items() if getattr(findings, label)}
+
+
+def _unknown(report: Report, label: str) -> str:
+    """Says for which runs no test image has this label."""
+    without = [run_name(run) for run in report.findings if run not in _knowing(report, f"{label}s")]
+    return f"{' and '.join(without)} was tested on images without any {label}." if without else ""
 
 
 def _ages(report: Report) -> Section:
-    scatters = _each(report, lambda label, found: draw.age_plot(report.runs[label].answers, found.slices["age"], label))
-    return Section("Ages", plots=[*scatters, draw.cumulative_score_plot(report.findings)])
+    known = _knowing(report, "ages")
+    plots = [draw.age_plot(report.runs[run].answers, found.slices["age"], run) for run, found in known.items()]
+    plots += [draw.cumulative_score_plot(known)] if known else []
+    return Section("Ages", _unknown(report, "age"), plots=plots)
 
 
 def _slices(report: Report, kind: str) -> Section:
-    header = [KINDS[kind], "images", "age MAE, years", "95 % interval", "bias, years", "CS@5, %"]
-    header += ["gender accuracy, %", "95 % interval"]
+    partly = any(min(found.ages, found.genders) < found.images for found in report.findings.values())
+    header = [KINDS[kind], "images", *(["with an age", "with a gender"] if partly else []), "age MAE, years"]
+    header += ["95 % interval", "bias, years", "CS@5, %", "gender accuracy, %", "95 % interval"]
     tables, few = [], []
     for label, findings in report.findings.items():
         rows = []
         for part in findings.slices[kind]:
+            counts = [part.images, *([part.ages, part.genders] if partly else [])]
             age, gender = _with_interval(part.age_mae, _YEARS), _with_interval(part.gender_acc, _PERCENT)
             others = (_number(part.age_bias, _YEARS, "+"), _number(part.age_cs5, _PERCENT))
-            rows.append((part.name, f"{part.images:,}", *age, *others, *gender))
+            rows.append((part.name, *(f"{count:,}" for count in counts), *age, *others, *gender))
             few += [part.name] if part.images < FEW and part.name not in few else []
         tables.append(Table(header, rows, label))
     text = "Bias is the mean of predicted minus true age." if kind == "age" else ""
+    if partly:
+        text += " An age's figures are counted from the images with an age, gender's from those with a gender."
     if few:
         text += f" Fewer than {FEW} images in {', '.join(few)}: the intervals there are rough."
     return Section(f"By {KINDS[kind]}", text.strip(), tables, draw.slice_plots(report.findings, kind))
 
 
 def _gender(report: Report) -> Section:
-    missing = [run_name(label) for label, findings in report.findings.items() if findings.roc is None]
-    plots = [draw.roc_plot(report.findings)] if len(missing) < len(report.findings) else []
-    plots += _each(report, lambda label, found: draw.confusion_plot(found, label))
+    known = _knowing(report, "genders")
+    missing = [run_name(label) for label, findings in known.items() if findings.roc is None]
+    plots = [draw.roc_plot(report.findings)] if len(missing) < len(known) else []
+    plots += [draw.confusion_plot(found, label) for label, found in known.items()]
     text = f"{' and '.join(missing)} saw only one gender among the test images: no ROC, no AUROC." if missing else ""
-    return Section("Gender", text, plots=plots)
+    return Section("Gender", f"{text} {_unknown(report, 'gender')}".strip(), plots=plots)
 
 
 def _calibration(report: Report) -> Section:
@@ -193,7 +209,8 @@ def _calibration(report: Report) -> Section:
         "width, weighted by their images. Chance alone keeps it above zero, and resampling adds to that: its interval "
         "lies a little high, the more so the fewer images there are."
     )
-    return Section("Calibration of p_female", text, tables, [draw.reliability_plot(report.findings)])
+    known = _knowing(report, "genders")
+    return Section("Calibration of p_female", text, tables, [draw.reliability_plot(known)] if known else [])
 
 
 def _spread(report: Report) -> Section:
@@ -202,12 +219,13 @@ def _spread(report: Report) -> Section:
     for label, findings in report.findings.items():
         spread, coverage = findings.spread, findings.coverage
         if spread is None or coverage is None:
-            lines.append(f"{run_name(label)} states no spread of its ages.")
+            reason = "states no spread of its ages" if findings.ages else "was tested on images without any age"
+            lines.append(f"{run_name(label)} {reason}.")
             continue
         share, interval = _with_interval(coverage, _PERCENT)
         lines.append(f"{run_name(label)}: the central 80 % intervals hold {share} % of the true ages ({interval}).")
-        if spread.images < findings.images:
-            lines.append(f"Only {spread.images:,} of {findings.images:,} images count: the others have no spread.")
+        if spread.images < findings.ages:
+            lines.append(f"Only {spread.images:,} of {findings.ages:,} images count: the others have no spread.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
         tables.append(Table(("promised", "inside"), rows, f"Coverage of central intervals {label}".strip()))
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)

@@ -72,14 +72,15 @@ def _curve(axes: Axes, points: Mapping[int, float], colour: str, style: str, lab
 
 
 def age_plot(answers: Answers, bands: list[Slice], label: str = "") -> Plot:
-    """Draws predicted against true age, with the mean answer of each age band."""
+    """Draws predicted against true age, with the mean answer of each age band; call it only if an age is known."""
     _, axes = new_plot(*_SQUARE)
-    top = max(100.0, float(answers.age.max()))
+    age, age_pred = answers.age[answers.aged], answers.age_pred[answers.aged]
+    top = max(100.0, float(age.max()))
     low, high = -0.1 * top, 1.3 * top  # one answer far out would squash all others
-    drawn = np.clip(answers.age_pred, low, high)
-    outside = int(((answers.age_pred < low) | (answers.age_pred > high)).sum())
+    drawn = np.clip(age_pred, low, high)
+    outside = int(((age_pred < low) | (age_pred > high)).sum())
     _diagonal(axes, 0, top)
-    axes.plot(answers.age, drawn, ".", color=BLUE, alpha=0.25, markersize=4, markeredgewidth=0)
+    axes.plot(age, drawn, ".", color=BLUE, alpha=0.25, markersize=4, markeredgewidth=0)
     ages = np.array([part.mean_age for part in bands])
     means = np.clip(ages + [part.age_bias for part in bands], low, high)
     axes.plot(ages, means, "o-", color=ORANGE, markersize=4, label="mean of an age band")
@@ -98,7 +99,7 @@ def _captioned(caption: str, label: str) -> str:
 
 
 def cumulative_score_plot(runs: Runs) -> Plot:
-    """Draws the CS@k curve."""
+    """Draws the CS@k curve; call it only if an age is known."""
     _, axes = new_plot()
     for label, colour, findings in _coloured(runs):
         score = findings.headline["age_cs5"].value
@@ -129,9 +130,9 @@ def slice_plots(runs: Runs, kind: str) -> list[Plot]:
 
 
 def _slice_axes(runs: Runs, kind: str, pick: Callable[[Slice], Estimate]) -> Axes:
-    _, axes = new_plot(5.2 if kind == "age" else 3.9, 3.2)
-    present = {part.name for findings in runs.values() for part in findings.slices[kind]}
-    names = [name for name in PARTS[kind] if name in present]
+    present = [part.name for findings in runs.values() for part in findings.slices[kind]]
+    names = [name for name in dict.fromkeys([*PARTS[kind], *present]) if name in present]
+    _, axes = new_plot(5.2 if kind == "age" else max(3.9, 0.6 * len(names)), 3.2)
     for place, (label, colour, findings) in enumerate(_coloured(runs)):
         parts = findings.slices[kind]
         x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in parts]
@@ -139,7 +140,7 @@ def _slice_axes(runs: Runs, kind: str, pick: Callable[[Slice], Estimate]) -> Axe
         # Not `errorbar`: a percentile interval of few resamples need not hold the figure itself.
         axes.vlines(x, [one.low for one in found], [one.high for one in found], color=colour)
         axes.plot(x, [one.value for one in found], "o", color=colour, markersize=5, label=label or None)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, parse_math=False)  # a table's groups may be called anything
     axes.set_xlim(-0.6, len(names) - 0.4)
     return axes
 
@@ -165,7 +166,7 @@ def roc_plot(runs: Runs) -> Plot:
 
 
 def confusion_plot(findings: Findings, label: str = "") -> Plot:
-    """Draws how often each true gender got each answer."""
+    """Draws how often each true gender got each answer; call it only if a gender is known."""
     _, axes = new_plot(*_SQUARE)
     shares = findings.confusion / np.maximum(findings.confusion.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -181,7 +182,10 @@ def confusion_plot(findings: Findings, label: str = "") -> Plot:
 
 
 def reliability_plot(runs: Runs) -> Plot:
-    """Draws the share of female faces against the mean `p_female` of each bin, above the bins' counts."""
+    """Draws the share of female faces against the mean `p_female` of each bin, above the bins' counts.
+
+    Call it only with runs that know a gender.
+    """
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
     for place, (label, colour, findings) in enumerate(_coloured(runs)):

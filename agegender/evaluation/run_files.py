@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS, MISSING
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.curves import Curves, read_curves
 from agegender.evaluation.measures import Floats, Integers
-
-_NUMBERS = ("age", "age_pred", "gender", "p_female", "group")
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,20 @@ class Answers:
 
     Attributes:
         paths: Where each picture was when it was tested.
-        age: `[n]`, years.
+        names: What the index calls each: its path from the data's folder.
+        age: `[n]`, years; NaN where it is not known.
         age_pred: `[n]`, years.
         age_std: `[n]`, the stated standard deviation, years; NaN where none is stated.
-        gender: `[n]`, 0 = male, 1 = female.
+        gender: `[n]`, 0 = male, 1 = female; `MISSING` (-1) where it is not known.
         p_female: `[n]`, from 0 to 1.
-        group: `[n]`, places in `GROUPS`.
+        group: `[n]`, places in `groups`; likewise.
         clusters: `[n]`, the photograph that each picture shows, numbered from 0.
         clustered: Whether that is known; else every file is taken as a photograph of its own.
+        groups: The groups' names.
     """
 
     paths: list[str]
+    names: list[str]
     age: Floats
     age_pred: Floats
     age_std: Floats
@@ -46,11 +48,17 @@ class Answers:
     group: Integers
     clusters: Integers
     clustered: bool
+    groups: tuple[str, ...] = GROUPS
 
     @property
-    def names(self) -> list[str]:
-        """The pictures' file names."""
-        return [os.path.basename(path) for path in self.paths]
+    def aged(self) -> NDArray[np.bool_]:
+        """Which of the ages are known `[n]`."""
+        return ~np.isnan(self.age)
+
+    @property
+    def gendered(self) -> NDArray[np.bool_]:
+        """Which of the genders are known `[n]`."""
+        return np.asarray(self.gender != MISSING)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         AgeGenderError: A file is missing or damaged.
     """
-    results, answers = _read_results(folder / "metrics.json"), read_answers(folder)
+    results = _read_results(folder / "metrics.json")
+    answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
     if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
         answers = replace(answers, clustered=False)
     return Run(folder, results, answers, read_curves(folder))
@@ -133,8 +142,13 @@ def _read_results(path: Path) -> dict[str, Any]:
 _AGAIN = "measure the run again with python train.py fit=false weights=<its folder>"
 
 
-def read_answers(folder: Path) -> Answers:
+def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> Answers:
     """Reads `predictions.csv`, and from `index.csv` which pictures are copies of one photograph.
+
+    Args:
+        folder: Of the run.
+        data: The pictures' folder, as the run's paths begin.
+        groups: The groups' names.
 
     Raises:
         AgeGenderError: `predictions.csv` is missing or damaged; names the line.
@@ -144,18 +158,18 @@ def read_answers(folder: Path) -> Answers:
     rows: list[tuple[str, list[float]]] = []
     for line, row in enumerate(_rows(path), start=2):
         try:
-            rows.append((row["path"], _read_row(row)))
+            rows.append((row["path"], _read_row(row, len(groups))))
         except (KeyError, ValueError) as problem:
             reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
             raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_AGAIN}") from None
     require(bool(rows), f"{path} holds no answers; {_AGAIN}")
-    rows.sort(key=lambda row: (os.path.basename(row[0]), row[0]))
-    paths = [row[0] for row in rows]
-    names = [os.path.basename(path) for path in paths]
-    age, age_pred, gender, p_female, group, age_std = np.array([row[1] for row in rows], dtype=np.float64).T
-    groups = _duplicate_groups(folder / "index.csv")
+    known = _duplicate_groups(folder / "index.csv")
+    named = sorted((_name(path, data, known), path, numbers) for path, numbers in rows)
+    names, paths = [row[0] for row in named], [row[1] for row in named]
+    age, age_pred, gender, p_female, group, age_std = np.array([row[2] for row in named], dtype=np.float64).T
     return Answers(
         paths=paths,
+        names=names,
         age=age,
         age_pred=age_pred,
         age_std=age_std,
@@ -163,9 +177,16 @@ def read_answers(folder: Path) -> Answers:
         p_female=p_female,
         group=group.astype(np.int64),
         # A file that the index doesn't know stands for itself; no group is called like it.
-        clusters=number_clusters([groups.get(name, f"/{name}") for name in names]),
-        clustered=bool(groups),
+        clusters=number_clusters([known.get(name, f"{path}/") for name, path in zip(names, paths, strict=True)]),
+        clustered=bool(known),
+        groups=groups,
     )
+
+
+def _name(path: str, data: str, known: Mapping[str, str]) -> str:
+    """Returns what the index calls a file: its path from the data's folder, or as the table gave it; else its name."""
+    inside = path.removeprefix(os.path.join(data, ""))
+    return inside if inside in known else os.path.basename(path)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -179,23 +200,26 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
 
 
-def _read_row(row: Mapping[str, str | None]) -> list[float]:
+def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:
     if None in row.values():
         raise ValueError("fewer columns than the header")
-    age, age_pred, gender, p_female, group = numbers = [float(row[name] or "") for name in _NUMBERS]
+    # a label that is not known is an empty cell
+    age = float(row["age"] or "nan")
+    age_pred, p_female = (float(row[name] or "") for name in ("age_pred", "p_female"))
+    gender, group = (float(row[name] or MISSING) for name in ("gender", "group"))
     for name, value, fits in (
-        ("age", age, 0 <= age <= 1000),
+        ("age", age, not row["age"] or 0 <= age <= 1000),
         ("age_pred", age_pred, np.isfinite(age_pred)),
-        ("gender", gender, gender in (0, 1)),
+        ("gender", gender, not row["gender"] or gender in (0, 1)),
         ("p_female", p_female, 0 <= p_female <= 1),
-        ("group", group, group in range(len(GROUPS))),
+        ("group", group, not row["group"] or group in range(groups)),
     ):
         if not fits:
             raise ValueError(f"{name} can't be {value:g}")
     std = float(row.get("age_std") or "nan")
     if std < 0 or std == np.inf:
         raise ValueError(f"age_std can't be {std:g}")
-    return [*numbers, std]
+    return [age, age_pred, gender, p_female, group, std]
 
 
 def _duplicate_groups(path: Path) -> dict[str, str]:

@@ -20,6 +20,8 @@ HELD = 0.8  # share of the true ages that an interval is to hold
 class Calibration:
     """Turns a network's stated certainty into one that held on the validation faces (see `training/calibrating.py`).
 
+    All but the temperature are empty if no validation face had an age.
+
     Attributes:
         temperature: Divides the gender's logit (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
         ages: `[knots]`, answers in years, rising, at which `std` is known; between them it is interpolated.
@@ -41,6 +43,11 @@ class Calibration:
         end = NormalDist().inv_cdf((1 + HELD) / 2) * spread
         return cls(1.0, [0.0], [spread], [-end] * (OLDEST + 1), [end] * (OLDEST + 1))
 
+    @property
+    def of_ages(self) -> bool:
+        """Whether it says anything about ages."""
+        return bool(self.ages)
+
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Calibration:
         """Builds one from a checkpoint's plain values.
@@ -50,7 +57,8 @@ class Calibration:
         """
         try:
             made = cls(**saved)
-            fits = len(made.ages) == len(made.std) > 0 and len(made.low) == len(made.high) == OLDEST + 1
+            ends = OLDEST + 1 if made.of_ages else 0
+            fits = len(made.ages) == len(made.std) and len(made.low) == len(made.high) == ends
             fits = fits and all(isinstance(value, float) for values in vars(made).values() for value in _list(values))
         except TypeError:
             fits = False

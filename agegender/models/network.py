@@ -137,7 +137,7 @@ class AgeGenderNet(nn.Module):
 
         It is calibrated on the validation faces; before, it is what the coding states, or NaN.
         """
-        if self.calibration is not None:
+        if self.calibration is not None and self.calibration.of_ages:
             return self.calibration.error(self.years(outputs), self.stated(outputs))
         spread = self.coding.spread(outputs.age)
         return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
@@ -147,7 +147,7 @@ class AgeGenderNet(nn.Module):
 
         It is calibrated on the validation faces; before, both are NaN.
         """
-        if self.calibration is None:
+        if self.calibration is None or not self.calibration.of_ages:
             unknown = torch.full_like(outputs.age[:, 0], math.nan)
             return unknown, unknown
         return self.calibration.interval(self.years(outputs), self.stated(outputs))

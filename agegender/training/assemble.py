@@ -40,6 +40,7 @@ def build_module(
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
     optim = {key: settings["optim"][key] for key in ("optimizer", "schedule", "trunk_factor")}
     module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"], settings["tta"])
+    module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
         assert isinstance(module.network.trunk, TorchvisionTrunk)
         module.network.trunk.load_pretrained(pretrained)

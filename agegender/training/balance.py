@@ -28,9 +28,16 @@ class Balance(nn.Module):
         self.age, self.gender = age, gender
         self.log_variance = nn.Parameter(torch.zeros(2)) if learned else None
 
-    def forward(self, age_loss: Tensor, gender_loss: Tensor) -> Tensor:
-        """Returns the loss, a scalar like its parts."""
+    def forward(self, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None = None) -> Tensor:
+        """Returns the loss, a scalar like its parts.
+
+        Args:
+            age_loss: The age's part.
+            gender_loss: Gender's part.
+            known: `[3]`, see `known_losses`: a part that no label was there for says nothing about its variance.
+        """
         if self.log_variance is None:
             return self.age * age_loss + self.gender * gender_loss
         parts = torch.stack((self.age * age_loss, self.gender * gender_loss))
-        return (parts * torch.exp(-self.log_variance) + self.log_variance / 2).sum()
+        half = self.log_variance / 2 if known is None else self.log_variance / 2 * (known[1:] > 0)
+        return (parts * torch.exp(-self.log_variance) + half).sum()

@@ -24,8 +24,8 @@ def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats
         answers: `[n]`, predicted ages in years.
         stated: `[n]`, the network's own spread of each, in years; ones where it states none.
         logits: `[n]`, of gender.
-        age: `[n]`, true ages in years.
-        gender: `[n]`, 0 or 1.
+        age: `[n]`, true ages in years; NaN where it is not known.
+        gender: `[n]`, 0 or 1; likewise. Of what no face has a label, nothing is said.
 
     Returns:
         None where an answer is not a number: that network has diverged.
@@ -33,11 +33,17 @@ def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats
     stated = np.maximum(stated, _NARROWEST)
     if not all(np.isfinite(values).all() for values in (answers, stated, logits)):
         return None
-    errors = (age - answers) / stated
+    known = np.isfinite(gender)
+    divisor = temperature(logits[known], gender[known]) if known.any() else 1.0
+    known = np.isfinite(age)
+    if not known.any():
+        return Calibration(divisor, [], [], [], [])
+    answers, age = answers[known], age[known]
+    errors = (age - answers) / stated[known]
     knots, factors = _spread(answers, errors)
     low, high = _quantiles(errors, age)
     return Calibration(
-        temperature=temperature(logits, gender),
+        temperature=divisor,
         ages=knots.tolist(),
         std=factors.tolist(),
         low=low.tolist(),

@@ -200,6 +200,6 @@ class PredictionsCsv(Callback):
             columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
                 path = self.index.folder / self.index.names[row]
-                truth = self.index.age[row], self.index.gender[row], self.index.group[row]
+                truth = self.index.cells(row)
                 known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
                 writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from hydra.utils import get_object
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.synthetic import generate_faces
@@ -56,6 +56,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key, hint in _TOP_LEVEL.items():
         check_value(key, config[key], hint)
     check_call("loss", config["loss"], Balance)
+    Balance(**config["loss"])  # refuses weights that mean nothing
     measured = (*NAMES, *CLASS_NAMES) if config["age"].get("name") == "classes" else NAMES
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
@@ -77,7 +78,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         check_call("optim.schedule", schedule, warmup_cosine, given=("step", "steps"))
         fits = all(0 <= share <= 1 for share in schedule.values())
         require(fits, f"optim.schedule={schedule} must hold shares between 0 and 1")
-    check_value("optim.trunk_factor", config["optim"].get("trunk_factor"), float)
+    check_value("optim.trunk_factor", config["optim"].get("trunk_factor"), NonNegativeFloat)
     _check_built("optim.optimizer", config["optim"]["optimizer"], given=("params",))
     _check_built("trainer", config["trainer"], given=("callbacks", "logger"))
     _check_together(config)
@@ -98,6 +99,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
         fit or bool(config["weights"]),
         "fit=false measures a model that was trained: say which with weights=<run folder or checkpoint>",
     )
+    all_tests = config["data"].get("split") == "test"
+    require(
+        not (fit and all_tests),
+        "data.split=test leaves no picture to train on: judge a model with fit=false weights=..., or leave it out",
+    )
+    require(config["test"] or not all_tests, "data.split=test and test=false leave nothing to do: leave out test=false")
     require(
         not (config["resume"] and config["weights"]),
         "resume= continues a run with its own weights: leave out weights=, or resume=",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
+from torchmetrics.utilities import dim_zero_cat
 
 LOSSES = ("loss", "age_loss", "gender_loss")
 NAMES = (*LOSSES, "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
@@ -43,6 +45,15 @@ class CumulativeScore(Metric):
         return self.within / self.total
 
 
+class Auroc(BinaryAUROC):
+    """The area under the ROC curve; NaN for faces of one gender, of which torchmetrics says 0."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics' own has the curve's type
+        """Returns the area, from 0 to 1."""
+        target = dim_zero_cat(self.target)
+        return super().compute() if target.min() < target.max() else torch.full((), math.nan, device=target.device)
+
+
 class MeanLosses(Metric):
     """The mean of each of `LOSSES` over faces. One that is not a number stays so (torchmetrics' own mean drops it)."""
 
@@ -55,15 +66,25 @@ class MeanLosses(Metric):
         """Starts at nothing."""
         super().__init__()
         self.add_state("total", default=torch.zeros(len(LOSSES)), dist_reduce_fx="sum")
-        self.add_state("faces", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("faces", default=torch.zeros(len(LOSSES), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, losses: Tensor, faces: list[int]) -> None:
-        """Adds steps' losses `[steps, len(LOSSES)]`, each the mean over so many faces."""
-        self.total += losses.new_tensor(faces) @ losses
-        self.faces += sum(faces)
+    def update(self, losses: Tensor, faces: list[int], known: Tensor | None = None) -> None:
+        """Adds steps' losses `[steps, len(LOSSES)]`, each the mean over so many faces.
+
+        Args:
+            losses: `[steps, len(LOSSES)]`.
+            faces: Of each step.
+            known: `[steps, len(LOSSES)]`, of each loss of each step, where labels are missing.
+        """
+        if known is None:
+            self.total += losses.new_tensor(faces) @ losses
+            self.faces += sum(faces)
+        else:
+            self.total += (known * losses).sum(0)
+            self.faces += known.sum(0)
 
     def compute(self) -> Tensor:
-        """Returns the means `[len(LOSSES)]`."""
+        """Returns the means `[len(LOSSES)]`; of no face at all, NaN."""
         return self.total / self.faces
 
 
@@ -73,11 +94,12 @@ class Step(NamedTuple):
     Attributes:
         losses: `[3]`, those of `LOSSES`: the sum and its parts, means over the batch.
         age_pred: `[batch]`, years.
-        age: `[batch]`, years.
+        age: `[batch]`, years; NaN where it is not known.
         p_female: `[batch]`.
-        gender: `[batch]`, 0 or 1.
+        gender: `[batch]`, 0 or 1; NaN likewise.
         age_class_pred: `[batch]`, the age's class as answered; None if the age coding has no classes.
         age_class: `[batch]`, the true one; likewise.
+        known: int64 `[3]`, over how many faces each of `losses` is the mean; None if no label can be missing.
     """
 
     losses: Tensor
@@ -87,6 +109,7 @@ class Step(NamedTuple):
     gender: Tensor
     age_class_pred: Tensor | None = None
     age_class: Tensor | None = None
+    known: Tensor | None = None
 
 
 class StageMetrics(nn.Module):
@@ -111,13 +134,14 @@ class StageMetrics(nn.Module):
             {
                 # checking the values would wait for the device
                 "gender_acc": BinaryAccuracy(validate_args=False),
-                "gender_auroc": BinaryAUROC(validate_args=False),
+                "gender_auroc": Auroc(validate_args=False),
             },
             prefix=f"{stage}/",
         )
         self.age_class = None
         if classes:
-            self.age_class = MulticlassAccuracy(classes, average="micro", validate_args=False)
+            accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+            self.age_class = MetricCollection({"age_class_acc": accuracy}, prefix=f"{stage}/")
         self._set_aside: list[Step] = []
 
     def update(self, step: Step) -> None:
@@ -127,16 +151,17 @@ class StageMetrics(nn.Module):
             self._count()
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns the epoch's figures by name and starts anew."""
+        """Returns the epoch's figures by name and starts anew; NaN for what no label was known for."""
         self._count()
         losses: Tensor = self.losses.compute()
         figures = {f"{self.stage}/{name}": loss for name, loss in zip(LOSSES, losses.unbind(), strict=True)}
-        figures |= self.age.compute() | self.gender.compute()
-        if self.age_class is not None:
-            figures[f"{self.stage}/age_class_acc"] = self.age_class.compute()
-            self.age_class.reset()
-        for metric in (self.losses, self.age, self.gender):
-            metric.reset()
+        self.losses.reset()
+        for metrics in (self.age, self.gender, self.age_class):
+            if metrics is not None:
+                counted = any(metric.update_called for metric in metrics.values(copy_state=False))
+                none = dict.fromkeys(map(str, metrics.keys()), losses.new_tensor(math.nan))
+                figures |= metrics.compute() if counted else none
+                metrics.reset()
         return figures
 
     def _count(self) -> None:
@@ -148,9 +173,16 @@ class StageMetrics(nn.Module):
         def column(name: str) -> Tensor:
             return torch.cat([getattr(step, name) for step in steps])
 
-        faces = [len(step.age) for step in steps]
-        self.losses.update(torch.stack([step.losses for step in steps]), faces)
-        self.age.update(column("age_pred"), column("age"))
-        self.gender.update(column("p_female"), column("gender").int())
-        if self.age_class is not None:
-            self.age_class.update(column("age_class_pred"), column("age_class"))
+        counts = [step.known for step in steps if step.known is not None]
+        known = torch.stack(counts) if counts else None
+        self.losses.update(torch.stack([step.losses for step in steps]), [len(step.age) for step in steps], known)
+        for metrics, answer, truth, label in (
+            (self.age, "age_pred", "age", "age"),
+            (self.gender, "p_female", "gender", "gender"),
+            (self.age_class, "age_class_pred", "age_class", "age"),
+        ):
+            if metrics is not None:
+                chosen = slice(None) if known is None else ~column(label).isnan()
+                preds, target = column(answer)[chosen], column(truth)[chosen]
+                if len(target):
+                    metrics.update(preds, target.int() if truth == "gender" else target)

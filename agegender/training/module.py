@@ -21,6 +21,7 @@ from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
 from agegender.training.build import build_optimizer
 from agegender.training.calibrating import fit_calibration
+from agegender.training.known import known_losses
 from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import parameter_groups
 
@@ -61,6 +62,7 @@ class AgeGenderModule(pl.LightningModule):
         self.optim, self.seed, self.tta = optim, seed, tta
         self._validated: list[Tensor] = []  # [5, batch] each: what the calibration is fitted to
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
+        self.masks = False  # whether some of the faces lack a label; known from the index, before the first step
         classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
             StageMetrics(stage, classes) for stage in ("train", "val", "test")
@@ -80,16 +82,18 @@ class AgeGenderModule(pl.LightningModule):
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
         outputs = network.flip_averaged(images) if flip else network(images)
-        age_loss = network.coding.loss(outputs.age, batch["age"])
-        gender_loss = network.gender_loss(outputs, batch["gender"])
-        loss = self.balance(age_loss, gender_loss)
+        if self.masks:
+            age_loss, gender_loss, known = known_losses(network, outputs, batch)
+        else:
+            age_loss = network.coding.loss(outputs.age, batch["age"])
+            gender_loss, known = network.gender_loss(outputs, batch["gender"]), None
+        loss = self.balance(age_loss, gender_loss, known)
         with torch.no_grad():
             losses = torch.stack((loss, age_loss, gender_loss))
-            classes: tuple[Tensor, ...] = ()
-            if network.coding.classes:
-                classes = (outputs.age.argmax(1), network.coding.label(batch["age"]))
             years, p_female = network.years(outputs), network.p_female(outputs)
-            step = Step(losses, years, batch["age"], p_female, batch["gender"], *classes)
+            step = Step(losses, years, batch["age"], p_female, batch["gender"], known=known)
+            if network.coding.classes:
+                step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
         self._metrics(stage).update(step)
         return loss, outputs, step
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from agegender.errors import require
-
 
 def parameter_groups(
     network: nn.Module,
@@ -25,12 +23,8 @@ def parameter_groups(
         network: Has a `trunk`; what is not of it belongs to the heads.
         others: Further weights, such as those of the loss; they never decay.
         optimizer: Its settings; `lr` and `weight_decay` count here.
-        trunk_factor: The trunk's learning rate, as a share of `lr`: small for one that was trained before.
-
-    Raises:
-        AgeGenderError: A negative factor.
+        trunk_factor: The trunk's learning rate, as a share of `lr`, from 0: small for one that was trained before.
     """
-    require(trunk_factor >= 0, f"optim.trunk_factor={trunk_factor} must be at least 0")
     decays = bool(optimizer.get("weight_decay"))
     trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_factor != 1 else set()  # type: ignore[union-attr]
     groups: dict[str, list[nn.Parameter]] = {}

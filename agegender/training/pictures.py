@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from agegender.data.dataset import Batch, FaceDataset
+from agegender.data.names import MISSING
 from agegender.errors import require
 from agegender.training.callbacks import Answers
 
@@ -48,11 +49,11 @@ class Pictures(Callback):
             return
         dataset: FaceDataset = trainer.datamodule.split("val")  # type: ignore[attr-defined]
         age, gender = dataset.index.age[answers["row"]], dataset.index.gender[answers["row"]]
-        pictures = {
-            "val/faces": face_grid(dataset, answers, self.faces),
-            "val/age_true_vs_predicted": age_scatter(age, answers["age_pred"]),
-            "val/gender_confusion": confusion_matrix(gender, answers["p_female"] > 0.5),
-        }
+        pictures = {"val/faces": face_grid(dataset, answers, self.faces)}
+        if (known := age != MISSING).any():
+            pictures["val/age_true_vs_predicted"] = age_scatter(age[known], answers["age_pred"][known])
+        if (known := gender != MISSING).any():
+            pictures["val/gender_confusion"] = confusion_matrix(gender[known], answers["p_female"][known] > 0.5)
         for writer in writers:
             for name, picture in pictures.items():
                 writer.add_image(name, np.asarray(picture), trainer.global_step, dataformats="HWC")
@@ -83,7 +84,8 @@ def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int
         face = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
         left, top = place % columns * cell, place // columns * (cell + caption)
         sheet.paste(face.resize((side, side)).convert("RGB"), (left + 2, top + 2))
-        truth = f"{index.age[row]} {LETTERS[index.gender[row]]}"
+        age, gender = index.age[row], index.gender[row]
+        truth = f"{'?' if age == MISSING else age} {'?' if gender == MISSING else LETTERS[gender]}"
         answer = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] > 0.5)]}"
         middle = (left + cell // 2, top + cell + caption // 2)
         draw.text(middle, f"{truth} -> {answer}", INK, _font(14), anchor="mm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from typing import Any
 
@@ -44,10 +45,12 @@ class _Lines(Callback):
 def _figures(trainer: pl.Trainer) -> str:
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = [f"train loss {values['train/loss']:.3f}"] if "train/loss" in values else []
-    if "val/age_mae" in values:
-        parts.append(f"validation age MAE {values['val/age_mae']:.2f} years")
-        parts.append(f"gender accuracy {100 * values['val/gender_acc']:.1f} %")
-    return ", ".join(parts)
+    validated = []  # what no validation face has a label for is not a number
+    if math.isfinite(values.get("val/age_mae", math.nan)):
+        validated.append(f"age MAE {values['val/age_mae']:.2f} years")
+    if math.isfinite(values.get("val/gender_acc", math.nan)):
+        validated.append(f"gender accuracy {100 * values['val/gender_acc']:.1f} %")
+    return ", ".join([*parts, *([f"validation {validated[0]}", *validated[1:]] if validated else [])])
 
 
 def Progress(leave: bool = True, refresh_rate: int = 1) -> Callback:  # noqa: N802 - stands for a class in a config

@@ -19,6 +19,8 @@ from rich.table import Table
 
 import agegender
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.names import GROUPS
+from agegender.data.split import SPLITS
 from agegender.data.synthetic import DRAWN
 from agegender.files import write_whole
 from agegender.training.module import AgeGenderModule
@@ -41,7 +43,7 @@ def write_results(
     path: Path,
     settings: dict[str, Any],
     figures: dict[str, float],
-    score: float,
+    monitor: str,
     best_epoch: int | None,
     data: AgeGenderDataModule,
     module: AgeGenderModule,
@@ -50,21 +52,23 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes every final figure and what it takes to trust it, as one flat JSON object; returns it.
 
+    `monitor` is the figure that chose, or of an evaluation without validation (`data.split=test`) the test's own.
     `best_epoch` counts from 1 and is None for an evaluation. `val/...` and `test/...` are those of the best checkpoint.
     `baseline/...` is what answering the training median age and the training majority's gender would score on the same
-    test pictures.
+    test pictures; without training pictures, those of the test pictures, than which no single answer scores better.
     """
     sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
     results = {
         # AUROC of a handful of pictures of one gender is not a number, and JSON has none for that
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         **_baseline(data),
-        "best_score": score,
-        "monitor": settings["monitor"],
+        "best_score": figures[monitor] if math.isfinite(figures[monitor]) else None,
+        "monitor": monitor,
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
         "data": DRAWN if data.generate is not None else str(data.index.folder),
+        **_table(data),
         **_split(data, module),
         **sizes,
         "images/quarantined": len(data.index.quarantine),
@@ -87,21 +91,36 @@ def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]
     """Says how the pictures were split, and under which split the weights were made that the run began with, if any."""
     settings = data.split_settings
     return {
-        "split": f"file {settings['split_file']}" if settings["split_file"] else settings["split"],
+        "split": data.index.given or settings["split"],
         "split_fingerprint": data.index.fingerprint,
         "duplicates": settings["duplicates"],
         **({"weights_split_fingerprint": module.weights_split} if module.weights_split else {}),
     }
 
 
-def _baseline(data: AgeGenderDataModule) -> dict[str, float]:
-    train, test = data.split("train"), data.split("test")
-    median = float(np.median(data.index.age[train.rows]))
-    majority = round(float(data.index.gender[train.rows].mean()))
-    return {
-        "baseline/age_mae": float(np.abs(data.index.age[test.rows] - median).mean()),
-        "baseline/gender_acc": float((data.index.gender[test.rows] == majority).mean()),
-    }
+def _table(data: AgeGenderDataModule) -> dict[str, Any]:
+    """Says what a table holds that file names can't: groups of its own names, and faces that lack a label."""
+    said: dict[str, Any] = {"table": str(data.table)} if data.table else {}
+    if data.index.groups != GROUPS:
+        said["groups"] = list(data.index.groups)
+    if not data.index.complete:
+        for name in SPLITS:
+            said |= {f"images/{name}/with_age": len(data.split(name).known("age"))}
+            said |= {f"images/{name}/with_gender": len(data.split(name).known("gender"))}
+    return said
+
+
+def _baseline(data: AgeGenderDataModule) -> dict[str, Any]:
+    test = data.split("test")
+    train = data.split("train") if len(data.split("train")) else test
+    baseline: dict[str, Any] = {} if train is not test else {"baseline/from": "the test images themselves"}
+    if len(train.known("age")) and len(test.known("age")):
+        median = float(np.median(train.known("age")))
+        baseline["baseline/age_mae"] = float(np.abs(test.known("age") - median).mean())
+    if len(train.known("gender")) and len(test.known("gender")):
+        majority = round(float(train.known("gender").mean()))
+        baseline["baseline/gender_acc"] = float((test.known("gender") == majority).mean())
+    return baseline
 
 
 def _hardware(trainer: pl.Trainer) -> str:
@@ -150,11 +169,12 @@ def _plain(value: Any) -> bool | int | float | str:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Prints the final table, and where to look next."""
-    table = Table(
-        "", "validation", "test", "always the same answer (test)", title=f"split {results['split_fingerprint']}"
-    )
+    same = "the best single answer (test)" if "baseline/from" in results else "always the same answer (test)"
+    titles = {"val": "validation", "test": "test", "baseline": same}
+    stages = [stage for stage in titles if stage != "val" or any(name.startswith("val/") for name in results)]
+    table = Table("", *(titles[stage] for stage in stages), title=f"split {results['split_fingerprint']}")
     for name, (label, form) in _ROWS.items():
-        cells = [results.get(f"{stage}/{name}") for stage in ("val", "test", "baseline")]
+        cells = [results.get(f"{stage}/{name}") for stage in stages]
         if any(value is not None for value in cells):
             table.add_row(label, *("" if value is None else form.format(value) for value in cells))
     console = Console()

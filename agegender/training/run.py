@@ -6,10 +6,10 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,7 @@ from agegender.allocation import keep_freed_memory
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
+from agegender.data.split import Side
 from agegender.errors import AgeGenderError, require
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
@@ -40,7 +41,8 @@ def run(config: DictConfig) -> float:
         config: The composed `conf/train.yaml`.
 
     Returns:
-        The best validation score (`config.monitor`): what a sweep minimises.
+        The best validation score (`config.monitor`): what a sweep minimises. Of `data.split=test`, which has no
+        validation, the test's.
 
     Raises:
         AgeGenderError: Anything that the user can mend.
@@ -58,6 +60,7 @@ def run(config: DictConfig) -> float:
     data = assemble.build_data(settings, weights)
     data.prepare_data()
     data.setup()
+    monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
@@ -71,26 +74,48 @@ def run(config: DictConfig) -> float:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     timing = watch.figures()  # now: evaluating a checkpoint puts every callback back to where it was then
     best = _best(trainer) if settings["fit"] else None
-    loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
-    figures = dict(_evaluate(trainer.validate, module, data, best))
-    trainer.loggers = loggers
-    score = float(trainer.callback_metrics[settings["monitor"]])
-    for name in (settings["monitor"], "val/loss"):
-        value = float(trainer.callback_metrics[name])
-        require(
-            math.isfinite(value),
-            f"the training diverged: {name} is {value}; lower optim.lr or set trainer.gradient_clip_val=1",
-        )
+    figures: dict[str, float] = {}
+    if monitor.startswith("val/"):
+        loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
+        figures |= _evaluate(trainer.validate, module, data, best)
+        trainer.loggers = loggers
+        _check_finite(figures, watched)
     if settings["test"]:
         figures |= _evaluate(trainer.test, module, data, best)
+    _check_finite(figures, watched)
     best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
     path = folder / "metrics.json"
-    results = write_results(path, settings, figures, score, best_epoch, data, module, trainer, timing)
+    results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_hyperparameters(trainer, settings, results)
     print_results(results, folder)
     if settings["test"] and settings["report"]:
         _report(folder)
-    return score
+    return figures[monitor]
+
+
+def _figures_to_watch(settings: dict[str, Any], data: AgeGenderDataModule) -> tuple[str, list[str]]:
+    """Returns the figure that is the run's score, and those that are numbers unless the network has diverged.
+
+    Raises:
+        AgeGenderError: A training's figure would be none: no validation face has the label that it is counted from.
+    """
+    stage: Side = "test" if settings["data"].get("split") == "test" else "val"
+    figure = settings["monitor"].removeprefix("val/")
+    label: Literal["age", "gender"] = "gender" if figure.startswith("gender") else "age"
+    seen = set(data.split(stage).known(label).tolist())
+    measured = figure == "loss" or len(seen) > (figure == "gender_auroc")
+    lacking, other = {"age": ("an age", "gender_acc mode=max"), "gender": ("a gender", "age_mae mode=min")}[label]
+    lacking = "all validation faces are of one gender" if seen else f"no validation face has {lacking}"
+    require(measured or not settings["fit"], f"monitor=val/{figure}, but {lacking}: set monitor=val/{other}")
+    return f"{stage}/{figure}", [f"{stage}/loss", *([f"{stage}/{figure}"] if measured else [])]
+
+
+def _check_finite(figures: dict[str, float], names: Sequence[str]) -> None:
+    for name in names:
+        require(
+            math.isfinite(figures[name]),
+            f"the training diverged: {name} is {figures[name]}; lower optim.lr or set trainer.gradient_clip_val=1",
+        )
 
 
 def _report(folder: Path) -> None:

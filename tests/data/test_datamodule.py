@@ -149,6 +149,7 @@ def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
         "val_fraction": 0.1,
         "age_range": [0, 120],
         "split_file": None,
+        "table": None,
         "limit": None,
         "pictures": "photographs",
     }
@@ -256,7 +257,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
         ({"val_fraction": 0.0}, r"data\.val_fraction=0\.0 must lie between"),
         ({"val_fraction": -0.1}, r"data\.val_fraction=-0\.1 must lie between"),
         ({"val_fraction": float("nan")}, r"data\.val_fraction=nan must lie between"),
-        ({"dir": None}, r"data\.dir is not set"),
+        ({"dir": None}, r"neither data\.dir nor data\.table is set"),
         ({"generate": {"count": 0}, "dir": None}, "Can't draw 0 faces"),
         ({"limit": 2}, r"data\.limit=2 is too small"),
         ({"limit": -1}, r"data\.limit=-1 is too small"),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from agegender.data import decode
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.dataset import FaceDataset, step_seed
-from agegender.data.index import FaceIndex, build_index, parse_name
+from agegender.data.index import FaceIndex, build_index
 from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.names import parse_name
 from agegender.data.on_device import FacesOnDevice, place
 
 # Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agegender.data import synthetic
-from agegender.data.index import FaceIndex, Label, QuarantinedNameError, build_index, holds_faces, parse_name
+from agegender.data.index import FaceIndex, build_index
+from agegender.data.names import Label, QuarantinedNameError, holds_faces, parse_name
 from agegender.data.synthetic import generate_faces
 from agegender.errors import AgeGenderError
 

@@ -165,7 +165,7 @@ def test_a_protocol_that_leaks_is_reported_with_the_number_of_test_images(caplog
     with caplog.at_level(logging.WARNING, logger="agegender"):
         assign_splits(_digests(), _groups(labels), 0, 0.2, 0.1, published)
     assert [record.getMessage() for record in caplog.records] == [
-        "data.split_file: 2 test images have a copy in its training part; its figures are flattered"
+        "the given split: 2 test images have a copy in its training part; its figures are flattered"
     ]
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="agegender"):

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome
+from made_tables import half_labelled, rows_of, write_table
 from PIL import Image
 
-from agegender.data.index import GROUPS
+from agegender.data.names import GROUPS
 from agegender.data.synthetic import IGNORED, QUARANTINED, duplicates
 from agegender.evaluation.data_figures import GENDERS
 from agegender.evaluation.explore import explore
@@ -305,6 +306,49 @@ def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others
     names = [name for name, _ in pages[0][0]]
     ages = [int(name.split("_")[0]) for name in names]
     assert len(set(names)) == 10 and ages == sorted(ages)
+
+
+def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
+    explore_here: Run, faces: Path, tmp_path: Path
+) -> None:
+    rows = half_labelled(faces)
+    for number, row in enumerate(rows):
+        row |= {"group": ("north", "$ou_th$", "")[number % 3], "split": ("train", "val", "test", "")[number % 4]}
+    first = rows[2]["path"]  # a copy of it is under no age and the other gender
+    shutil.copy(faces / str(first), tmp_path / "copy.jpg")
+    other = {"male": "f", "female": "m"}[str(rows[2]["gender"])]
+    rows.append({"path": tmp_path / "copy.jpg", "age": "", "gender": other, "group": "north", "split": ""})
+    write_table(tmp_path / "labels.csv", rows)
+    outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
+    assert outcome.code == 0, outcome.err
+    assert "table: labels.csv" in outcome.out and "not known of 61 images" in outcome.out
+    found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
+    assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
+    assert found["faces"]["group"] == {"$ou_th$": 40, "north": 41} and list(found["by_group"]) == found["groups"]
+    assert sum(found["faces"]["age_band"].values()) == 60
+    ages = [int(str(row["age"])) for row in rows if row["age"] != ""]
+    assert found["faces"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
+    assert found["copies"]["all"]["disagree_on_gender"] == 1 and found["copies"]["all"]["disagree_on_age"] == 0
+    assert "It is as the table labels.csv says." in page.sections["Split"].text
+    captions = [caption for row in faces_of(page.sections["Sample"]) for _, caption in row]
+    assert any(caption.startswith("? ") for caption in captions) and not any("-1" in caption for caption in captions)
+    assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
+
+
+@pytest.mark.parametrize("lacking", ["age", "gender", "group"])
+def test_a_table_without_a_column_is_explored_without_it(
+    explore_here: Run, faces: Path, tmp_path: Path, lacking: str
+) -> None:
+    rows = [{name: cell for name, cell in row.items() if name != lacking} for row in rows_of(faces)]
+    write_table(tmp_path / "labels.csv", rows)
+    settings = ("data=table", "data.table=labels.csv", f"data.dir={faces}", "data.split=test", "out=page")
+    outcome = explore_here(*settings)
+    assert outcome.code == 0, outcome.err
+    page = read_page(tmp_path / "page")
+    assert ("Age by group" in page.sections) == (lacking == "gender")
+    assert ("No image has an age." in page.sections["Ages"].text) == (lacking == "age")
+    assert ("group_counts" in page.sections["Genders and groups"].plots) == (lacking != "group")
+    assert "every image is a test image" in page.sections["Split"].text
 
 
 def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:

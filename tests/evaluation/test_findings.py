@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,48 @@ def test_the_whole_is_the_mean_of_its_parts(tmp_path: Path) -> None:
     for parts in findings.slices.values():
         assert sum(part.images * part.age_mae.value for part in parts) / 4 == pytest.approx(4.25)
         assert sum(part.images * part.gender_acc.value for part in parts) / 4 == pytest.approx(0.5)
+
+
+PARTLY_LABELLED = (
+    Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
+    Made("b.jpg", age="", age_pred=1, gender=0, p_female=0.6, group=""),
+    Made("c.jpg", age=70, age_pred=60, gender="", p_female=0.2, group=2),
+    Made("d.jpg", age=75, age_pred=75, gender=0, p_female=0.1, group=2),
+)
+
+
+def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *PARTLY_LABELLED)
+    assert (findings.images, findings.ages, findings.genders) == (4, 3, 3)
+    values = {name: estimate.value for name, estimate in findings.headline.items()}
+    # errors 5, 10, 0; a is right, b wrong, d right; a above both men; gaps of the bins 0.1, 0.6, 0.1
+    assert values == pytest.approx(
+        {"age_mae": 5, "age_cs5": 2 / 3, "gender_acc": 2 / 3, "gender_auroc": 1, "gender_ece": 0.8 / 3}
+    )
+    assert findings.confusion.tolist() == [[1, 1], [0, 1]]
+    assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
+        "age": ["0-2", "70+"],
+        "gender": ["male", "female"],
+        "group": ["White", "Asian"],
+    }
+    old, men = findings.slices["age"][1], findings.slices["gender"][0]
+    assert (old.images, old.ages, old.genders, old.age_mae.value, old.gender_acc.value) == (2, 2, 1, 5, 1)
+    assert (men.images, men.ages, men.genders, men.age_mae.value, men.age_bias) == (2, 1, 2, 0, 0)
+    assert findings.cases.largest_age_errors.tolist() == [2, 0] and findings.cases.wrong_genders.tolist() == [1]
+
+
+@pytest.mark.parametrize(("lacking", "left"), [("age", "gender"), ("gender", "age")])
+def test_without_any_label_of_a_kind_its_figures_are_no_numbers_and_the_others_stay(
+    tmp_path: Path, lacking: str, left: str
+) -> None:
+    _, whole = found(tmp_path / "whole", *FEW_FACES)
+    none: dict[str, Any] = {lacking: ""}
+    _, findings = found(tmp_path, *(replace(made, **none) for made in FEW_FACES))
+    for name in HEADLINE:
+        value, before = findings.headline[name].value, whole.headline[name].value
+        assert np.isnan(value) if name.startswith(lacking) else value == before and name.startswith(left)
+    assert not findings.slices[lacking] and findings.slices[left]
+    json.dumps(plain(findings), allow_nan=False)
 
 
 def test_copies_of_a_photograph_are_one_draw(tmp_path: Path) -> None:

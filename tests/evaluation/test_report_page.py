@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,44 @@ def test_runs_that_can_not_be_compared_are_called_so_at_the_top(tmp_path: Path) 
     assert "can't be compared" in page.sections[0].text and "no difference is given" in page.sections[0].text
     assert "B minus A" not in section(page, "Figures").tables[0].header
     assert headline_lines(report)[0] == "age MAE, years: A 4.00 (4.00 to 4.00), B 4.00 (4.00 to 4.00)"
+
+
+def test_labels_that_are_missing_are_counted_and_said(tmp_path: Path) -> None:
+    made = [replace(one, age="" if i % 3 else one.age, gender="" if i % 4 else 1) for i, one in enumerate(answers())]
+    made = [replace(one, group=i % 2) for i, one in enumerate(made)]
+    run = make_run(tmp_path / "run", made, {"groups": ["n $ n", "south"], "table": "labels.csv"})
+    page = page_of(run)
+    assert dict(page.facts)["test images"] == "24, of 12 photographs; 8 with an age, 6 with a gender"
+    assert dict(page.facts)["table"] == "labels.csv"
+    by_group = rows_of(section(page, "By group").tables[0])
+    columns = ("images 1", "with an age 1", "with a gender 1")
+    counts = {name: [row[column] for column in columns] for name, row in by_group.items()}
+    assert counts == {"n $ n": ["12", "4", "6"], "south": ["12", "4", "0"]}
+    assert by_group["south"]["gender accuracy, % 1"] == "n/a"
+    cards = [card.lines[0] for row in section(page, "Random faces").faces for card in row]
+    assert cards and all(line.startswith("true ") for line in cards)
+    assert not any("nan" in line for line in cards)
+
+
+@pytest.mark.parametrize("lacking", ["age", "gender", "group"])
+def test_a_run_that_knows_nothing_of_a_kind_has_a_page_that_says_so(tmp_path: Path, lacking: str) -> None:
+    none: dict[str, Any] = {lacking: ""}
+    made = [replace(one, **none, age_std="4.0") for one in answers()]
+    page = page_of(make_run(tmp_path / "run", made))
+    titles = [section.title for section in page.sections]
+    assert f"By {'age band' if lacking == 'age' else lacking}" not in titles
+    said = "This run was tested on images without any"
+    if lacking != "group":
+        title = {"age": "Ages", "gender": "Gender"}[lacking]
+        assert section(page, title).text == f"{said} {lacking}." and not section(page, title).plots
+    assert (section(page, "Calibration of the age spread").text == f"{said} age.") == (lacking == "age")
+    two = page_of(make_run(tmp_path / "a", made), make_run(tmp_path / "b", answers()))
+    assert f"Run A was tested on images without any {lacking}." in " ".join(part.text for part in two.sections) or (
+        lacking == "group"
+    )
+
+
+def test_without_training_images_the_baseline_is_called_what_it_is(tmp_path: Path) -> None:
+    known = {"baseline/age_mae": 10.0, "baseline/from": "the test images themselves"}
+    (table,) = section(page_of(make_run(tmp_path / "run", answers(), known)), "Figures").tables
+    assert table.header[-1] == "the best single answer"

@@ -62,6 +62,33 @@ def test_a_name_with_bytes_that_are_no_text_is_read_as_it_is(tmp_path: Path) -> 
     assert read_answers(make_run(tmp_path / "run", [Made(name), Made("日本, a.jpg")])).names == ["日本, a.jpg", name]
 
 
+def test_an_empty_cell_is_a_label_that_is_not_known(tmp_path: Path) -> None:
+    made = [Made("a.jpg", age="", gender=1), Made("b.jpg", gender=""), Made("c.jpg", group="")]
+    answers = read_answers(make_run(tmp_path / "run", made))
+    assert answers.aged.tolist() == [False, True, True] and answers.gendered.tolist() == [True, False, True]
+    assert np.isnan(answers.age[0]) and answers.gender[1] == answers.group[2] == -1
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    copies = [Made("x/1.jpg", photograph="x/1.jpg"), Made("y/1.jpg", photograph="x/1.jpg")]
+    made = [*copies, Made("1.jpg"), Made("/z/1.jpg")]
+    run = make_run(tmp_path / "run", made, {"data": "some/where"}, pictures="some/where")
+    text = (run / "predictions.csv").read_text(encoding="utf-8")
+    (run / "predictions.csv").write_text(text.replace("some/where//z", "/z"), encoding="utf-8")  # an absolute path
+    answers = read_run(run).answers
+    assert answers.names == ["/z/1.jpg", "1.jpg", "x/1.jpg", "y/1.jpg"]
+    assert answers.clusters.tolist() == [0, 1, 2, 2]
+
+
+def test_groups_are_utkfaces_unless_the_run_says_others(tmp_path: Path) -> None:
+    ours, theirs = Made("a.jpg", group=4), Made("a.jpg", group=1)
+    assert read_run(make_run(tmp_path / "a", [ours])).answers.groups[4] == "Others"
+    other = {"groups": ["north", "south"]}
+    assert read_run(make_run(tmp_path / "b", [theirs], other)).answers.groups == ("north", "south")
+    with pytest.raises(AgeGenderError, match="group can't be 4"):
+        read_run(make_run(tmp_path / "c", [ours], other))
+
+
 def test_a_real_run_is_read_whole(trained_run: Path) -> None:
     run = read_run(trained_run)
     assert len(run.answers.age) == metrics_of(trained_run)["images/test"] and run.answers.clustered

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agegender.models.calibration import HELD
+from agegender.models.calibration import HELD, Calibration
 from agegender.training.calibrating import fit_calibration, temperature
 
 
@@ -59,6 +61,27 @@ def test_a_network_that_has_diverged_gets_none() -> None:
     answers, stated, logits, age, gender = drawn(50, 0)
     answers[3] = np.nan
     assert fit_calibration(answers, stated, logits, age, gender) is None
+
+
+def test_labels_that_are_not_known_change_nothing() -> None:
+    answers, stated, logits, age, gender = drawn(500, 0)
+    age[300:400] = gender[400:] = np.nan
+    found, ages, genders = fit_calibration(answers, stated, logits, age, gender), ~np.isnan(age), ~np.isnan(gender)
+    assert found is not None
+    of_ages = fit_calibration(answers[ages], stated[ages], logits[ages], age[ages], np.zeros(400))
+    assert of_ages is not None and replace(of_ages, temperature=found.temperature) == found
+    assert found.temperature == temperature(logits[genders], gender[genders])
+
+
+def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
+    answers, stated, logits, age, gender = drawn(50, 0)
+    none = np.full(50, np.nan)
+    without_genders = fit_calibration(answers, stated, logits, age, none)
+    assert without_genders is not None and without_genders.temperature == 1.0 and without_genders.of_ages
+    without_ages = fit_calibration(answers, stated, logits, none, gender)
+    assert without_ages is not None and not without_ages.of_ages
+    assert without_ages.temperature == temperature(logits, gender)
+    assert Calibration.read(asdict(without_ages)) == without_ages
 
 
 @settings(max_examples=60, deadline=None)

@@ -76,6 +76,14 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
 
 
+@pytest.mark.parametrize("gender", [0.0, 1.0])
+def test_faces_of_one_gender_have_no_auroc(gender: float) -> None:
+    metrics = StageMetrics("val")
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, torch.full((4,), gender)))
+    figures = metrics.compute()
+    assert figures["val/gender_auroc"].isnan() and figures["val/gender_acc"].isfinite()
+
+
 @pytest.mark.parametrize(("error", "within"), [(4.999, 1), (5.0, 1), (5.001, 0), (-5.0, 1), (-5.001, 0)])
 def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> None:
     score = CumulativeScore(5.0)
@@ -91,6 +99,53 @@ def test_an_epoch_forgets_the_one_before() -> None:
     assert metrics.compute()["val/age_mae"].item() == pytest.approx(17 / 4)
     metrics.update(Step(LOSSES, AGE, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["val/age_cs5"].item() == 1
+
+
+# Missing labels
+
+
+def known(faces: int, ages: int, genders: int) -> torch.Tensor:
+    return torch.tensor([faces, ages, genders])
+
+
+def test_what_is_not_known_counts_nowhere() -> None:
+    age, gender = AGE.clone(), GENDER.clone()
+    age[3], gender[2] = torch.nan, torch.nan
+    metrics = StageMetrics("val", classes=3)
+    said, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
+    metrics.update(Step(LOSSES, YEARS, age, P_FEMALE, gender, said, true, known(4, 3, 3)))
+    last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], said[3:], true[3:]
+    metrics.update(Step(LOSSES + 4, *last, known(1, 0, 1)))
+    figures = {name: value.item() for name, value in metrics.compute().items()}
+    assert figures == pytest.approx(
+        {
+            "val/loss": (4 * 3 + 7) / 5,
+            "val/age_loss": 2.0,  # of the second step's ages none is known
+            "val/gender_loss": (3 * 1 + 5) / 4,
+            "val/age_mae": 7 / 3,
+            "val/age_mse": (4 + 0 + 25) / 3,
+            "val/age_cs5": 1.0,
+            "val/gender_acc": 1.0,
+            "val/gender_auroc": 1.0,
+            "val/age_class_acc": 2 / 3,
+        }
+    )
+
+
+@pytest.mark.parametrize("label", ["age", "gender"])
+def test_what_no_label_was_known_for_is_no_number(label: str) -> None:
+    none, metrics = torch.full((4,), torch.nan), StageMetrics("test", classes=3)
+    faces = {"age": AGE, "gender": GENDER} | {label: none}
+    counts = known(4, 4 * (label == "gender"), 4 * (label == "age"))
+    classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
+    step = Step(LOSSES, YEARS, faces["age"], P_FEMALE, faces["gender"], *classes, counts)
+    metrics.update(step)
+    figures = metrics.compute()
+    assert {name for name, value in figures.items() if value.isnan()} == {
+        name for name in figures if name.startswith(f"test/{label}")
+    }
+    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, known(4, 4, 4)))
+    assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
 @settings(deadline=None, max_examples=50)

@@ -108,6 +108,82 @@ def test_the_weights_are_1_and_1_unless_given() -> None:
     assert (balance.age, balance.gender, balance.log_variance) == (1.0, 1.0, None)
 
 
+CODINGS = ("mae", "mse", "huber", "classes", "dldl", "coral")
+
+
+def of(batch: Batch, rows: list[int]) -> Batch:
+    """Some of the faces; a label of theirs that is missing becomes a zero."""
+    age, gender = (batch[name][rows].nan_to_num() for name in ("age", "gender"))
+    return Batch(image=batch["image"][rows], age=age, gender=gender, row=batch["row"][rows])
+
+
+def masked(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
+    pl.seed_everything(0, verbose=False)
+    module = module_of(network, **options)
+    module.masks = True
+    return module
+
+
+def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    module.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {name: weight.grad.clone() for name, weight in module.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
+    coding: str, gender_output: str
+) -> None:
+    module = masked({"age": {"name": coding}, "gender_output": gender_output})
+    batch = some_faces()
+    batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
+    aged, gendered = [0, 2, 3, 4, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 9, 10, 11]
+    found, whole = measured_losses(module, batch), module_of({"age": {"name": coding}, "gender_output": gender_output})
+    whole.load_state_dict(module.state_dict())
+    assert found["train/age_loss"] == pytest.approx(measured_losses(whole, of(batch, aged))["train/age_loss"])
+    gender_loss = measured_losses(whole, of(batch, gendered))["train/gender_loss"]
+    assert found["train/gender_loss"] == pytest.approx(gender_loss)
+    assert found["train/loss"] == pytest.approx(found["train/age_loss"] + gender_loss) == found["returned"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
+    module, batch = masked({"age": {"name": coding}}), some_faces()
+    with_masks = gradients_of(module, module.training_step(batch, 0))
+    figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
+    module.masks = False
+    without = gradients_of(module, module.training_step(batch, 0))
+    assert figures == {name: value.item() for name, value in module.train_metrics.compute().items()}
+    assert all(torch.equal(with_masks[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("label", ["age", "gender"])
+def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(coding: str, label: str) -> None:
+    module, batch = masked({"age": {"name": coding}}), some_faces()
+    batch[label].fill_(torch.nan)  # type: ignore[literal-required]
+    losses = module.training_step(batch, 0)
+    gradients = gradients_of(module, losses)
+    heads = {name: {n: g for n, g in gradients.items() if f"{name}_head" in n} for name in ("age", "gender")}
+    assert heads["age"] and heads["gender"]  # both have a gradient, of which one is zero
+    assert all((gradient == 0).all() for gradient in heads.pop(label).values())
+    (other,) = heads.values()
+    assert any((gradient != 0).any() for gradient in other.values())
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    figures = module.train_metrics.compute()
+    assert {name.split("/")[1] for name, value in figures.items() if value.isnan()} == {
+        name for name in (name.split("/")[1] for name in figures) if name.startswith(label)
+    }
+
+
+def test_a_learnt_balance_does_not_move_for_a_part_that_nothing_is_known_of() -> None:
+    module, batch = masked(loss={"learned": True}), some_faces()
+    batch["gender"].fill_(torch.nan)
+    gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
+    assert gradient[0] != 0 and gradient[1] == 0
+
+
 def test_forward_answers_years_and_a_probability() -> None:
     module = module_of().eval()
     module.network.age_head = Always([1.0, -9.0])  # type: ignore[assignment]

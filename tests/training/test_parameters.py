@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 from agegender.training.parameters import parameter_groups
 
@@ -63,8 +62,3 @@ def test_only_the_trunk_takes_the_trunks_rate() -> None:
 def test_without_decay_and_factor_there_is_one_group() -> None:
     (group,) = parameter_groups(residual_net(), [], ADAM)
     assert set(group) == {"params"}  # without a name: the curve of the learning rate has but one
-
-
-def test_a_negative_factor_is_refused() -> None:
-    with pytest.raises(AgeGenderError, match=r"optim.trunk_factor=-1"):
-        parameter_groups(residual_net(), [], ADAM, -1)

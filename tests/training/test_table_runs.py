@@ -1,0 +1,217 @@
+"""Whole runs of train.py on tables: trained on, with labels missing, and to judge a model by."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, Outcome, metrics_of
+from made_tables import half_labelled, rows_of, write_table
+
+Run = Callable[..., Outcome]
+SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.generate")))
+
+
+@pytest.fixture
+def run_table(run_here: Run, faces: Path, tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs train.py on a table of these rows, whose pictures are the drawn faces."""
+
+    def run(rows: list[dict[str, object]], *settings: str) -> Outcome:
+        write_table(tmp_path / "labels.csv", rows)
+        table = ("data=table", "data.table=labels.csv", f"data.dir={faces}")
+        return run_here("train.py", *SMALL, *table, "hydra.run.dir=run", *settings)
+
+    return run
+
+
+def without(label: str, faces: Path) -> list[dict[str, object]]:
+    """Returns the rows of a table that lacks a column."""
+    return [{name: cell for name, cell in row.items() if name != label} for row in rows_of(faces)]
+
+
+def answers_of(run: Path) -> list[dict[str, str]]:
+    with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def with_one_gender(faces: Path) -> list[dict[str, object]]:
+    return [row | {"gender": "female"} for row in rows_of(faces)]
+
+
+def is_one_error_line(outcome: Outcome) -> bool:
+    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+
+
+def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
+    run_here: Run, run_table: Run, faces: Path, tmp_path: Path
+) -> None:
+    assert run_table(rows_of(faces)).code == 0
+    assert run_here("train.py", *SMALL, f"data.dir={faces}", "hydra.run.dir=folder").code == 0
+    by_table, by_name = metrics_of(tmp_path / "run"), metrics_of(tmp_path / "folder")
+    assert by_table.pop("table") == "labels.csv"
+    others = {"seconds_per_epoch", "images_per_second", "train_seconds", "overrides"}
+    assert {key: by_table[key] for key in by_table if key not in others} == {
+        key: by_name[key] for key in by_name if key not in others
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("report=true",),
+        ("age=classes", "loss.learned=true", "callbacks=ema"),
+        ("age=dldl", "trainer=mixed", "trainer.accelerator=cpu", "data.on_device=true"),
+        ("model.gender_output=sigmoid", "data.batch_size=1", "data.limit=90"),
+    ],
+    ids=" ".join,
+)
+def test_a_half_labelled_table_trains_to_finite_figures_of_what_is_known(
+    run_table: Run, faces: Path, tmp_path: Path, change: tuple[str, ...]
+) -> None:
+    outcome = run_table(half_labelled(faces), *change)
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    figures = {name: value for name, value in results.items() if name.startswith(("val/", "test/", "baseline/"))}
+    assert len(figures) >= 18 and all(math.isfinite(value) for value in figures.values())
+    assert "60 images have no age and 20 no gender" in outcome.out
+    answers = answers_of(tmp_path / "run")
+    aged = [row for row in answers if row["age"]]
+    gendered = [row for row in answers if row["gender"]]
+    assert 0 < len(aged) == results["images/test/with_age"] < len(answers) == results["images/test"]
+    assert 0 < len(gendered) == results["images/test/with_gender"] < len(answers)
+    errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in aged]
+    assert sum(errors) / len(errors) == pytest.approx(results["test/age_mae"], abs=1e-3)
+    right = [(float(row["p_female"]) > 0.5) == (row["gender"] == "1") for row in gendered]
+    assert sum(right) / len(right) == pytest.approx(results["test/gender_acc"])
+    assert ("report=true" in change) == (tmp_path / "run/report/report.html").is_file()
+
+
+def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_predict_gives(
+    run_here: Run, run_table: Run, faces: Path, tmp_path: Path, trained_run: Path
+) -> None:
+    rows = half_labelled(faces)
+    for number, row in enumerate(rows):
+        row["group"] = ("b $ b", "a", "")[number % 3]
+    judged = run_table(rows, "fit=false", f"weights={trained_run}", "data.split=test", "report=true")
+    assert judged.code == 0, judged.err
+    assert "the best single answer (test)" in " ".join(judged.out.split()) and "validation" not in judged.out
+    assert "no page was made" not in judged.out
+    results = metrics_of(tmp_path / "run")
+    assert not any(name.startswith("val/") for name in results) and results["images/test"] == 120
+    assert results["monitor"] == "test/age_mae" and results["best_score"] == results["test/age_mae"]
+    assert results["split"] == "test" and results["groups"] == ["a", "b $ b"]
+    ages = sorted(int(str(row["age"])) for row in rows if row["age"] != "")
+    median = (ages[29] + ages[30]) / 2
+    assert results["baseline/age_mae"] == pytest.approx(sum(abs(age - median) for age in ages) / 60)
+    assert results["baseline/from"] == "the test images themselves"
+
+    predicted = run_here("predict.py", f"img={faces}", f"weights={trained_run}", "out=answers.json")
+    assert predicted.code == 0, predicted.err
+    expected: dict[str, Any] = {row["path"]: row for row in json.loads((tmp_path / "answers.json").read_text())}
+    answers = answers_of(tmp_path / "run")
+    assert {row["path"] for row in answers} == set(expected) and len(answers) == 120
+    for answer in answers:
+        for name, digits in (("age", 0.006), ("age_std", 0.006), ("age_low", 0), ("age_high", 0), ("p_female", 6e-5)):
+            mine = answer["age_pred" if name == "age" else name]
+            assert float(mine) == pytest.approx(expected[answer["path"]][name], abs=digits), name
+
+    report = json.loads((tmp_path / "run/report/report.json").read_text())["runs"][0]
+    assert (report["images"], report["ages"], report["genders"]) == (120, 60, 100)
+    assert report["headline"]["age_mae"]["value"] == pytest.approx(results["test/age_mae"], abs=1e-3)
+    assert [part["name"] for part in report["slices"]["group"]] == ["a", "b $ b"]
+
+
+def test_a_folder_of_utkface_names_is_judged_whole_too(
+    run_here: Run, faces: Path, tmp_path: Path, trained_run: Path
+) -> None:
+    judged = ("fit=false", f"weights={trained_run}", "data.split=test", f"data.dir={faces}", "data.limit=1")
+    assert run_here("train.py", *SMALL, *judged, "hydra.run.dir=run").code == 0
+    assert metrics_of(tmp_path / "run")["images/test"] == 1 and len(answers_of(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize(
+    ("lacking", "known", "monitor"),
+    [("age", "gender", ("monitor=val/gender_acc", "mode=max")), ("gender", "age", ("monitor=val/age_mae", "mode=min"))],
+)
+def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_number_for_it(
+    run_table: Run, faces: Path, tmp_path: Path, lacking: str, known: str, monitor: tuple[str, str]
+) -> None:
+    outcome = run_table(without(lacking, faces), *monitor, "report=true")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    for stage in ("val", "test"):
+        of_lacking = {results[name] for name in results if name.startswith(f"{stage}/{lacking}")}
+        of_known = [results[name] for name in results if name.startswith(f"{stage}/{known}")]
+        assert of_lacking == {None} and all(math.isfinite(value) for value in of_known)
+        assert results[f"{stage}/loss"] == pytest.approx(results[f"{stage}/{known}_loss"])
+    assert not any(name.startswith(f"baseline/{lacking}") for name in results)
+    assert "nan" not in outcome.out and "no page was made" not in outcome.out
+    page = (tmp_path / "run/report/report.html").read_text(encoding="utf-8")
+    assert f"This run was tested on images without any {lacking}." in page
+    stated = {row["age_std"] for row in answers_of(tmp_path / "run")}
+    assert (stated == {""}) == (lacking == "age")  # no spread was learnt without an age
+
+
+def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
+    assert run_table(with_one_gender(faces)).code == 0
+    assert metrics_of(tmp_path / "run")["test/gender_auroc"] is None
+    outcome = run_table(with_one_gender(faces), "monitor=val/gender_auroc", "mode=max")
+    line = "monitor=val/gender_auroc, but all validation faces are of one gender: set monitor=val/age_mae mode=min"
+    assert is_one_error_line(outcome) and line in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("lacking", "monitor", "line"),
+    [
+        ("age", (), "monitor=val/age_mae, but no validation face has an age: set monitor=val/gender_acc mode=max"),
+        (
+            "gender",
+            ("monitor=val/gender_loss",),
+            "monitor=val/gender_loss, but no validation face has a gender: set monitor=val/age_mae mode=min",
+        ),
+    ],
+)
+def test_a_training_that_nothing_could_choose_an_epoch_of_is_refused(
+    run_table: Run, faces: Path, lacking: str, monitor: tuple[str, ...], line: str
+) -> None:
+    outcome = run_table(without(lacking, faces), *monitor)
+    assert is_one_error_line(outcome) and line in outcome.err
+
+
+@pytest.mark.parametrize("split", ["test", "content"])
+def test_a_model_is_judged_by_genders_alone_without_another_word(
+    run_table: Run, faces: Path, tmp_path: Path, trained_run: Path, split: str
+) -> None:
+    outcome = run_table(without("age", faces), "fit=false", f"weights={trained_run}", f"data.split={split}")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["best_score"] is None and results["test/age_mae"] is None
+    assert 0 <= results["test/gender_acc"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (("data.split=test",), "data.split=test leaves no picture to train on: judge a model with fit=false weights="),
+        (("data.split=test", "fit=false", "weights=x", "test=false"), "data.split=test and test=false leave nothing"),
+        (("data.table=null",), "neither data.dir nor data.table is set: "),
+        (("data.table=nowhere.csv",), "data.table=nowhere.csv: there is no such file"),
+        (("data.table=labels.tsv",), "data.table=labels.tsv must end in .csv or .parquet"),
+    ],
+)
+def test_what_a_table_is_not_for_is_refused_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
+    outcome = run_here("train.py", *SMALL, "data=table", "data.dir=null", *settings)
+    assert is_one_error_line(outcome) and line in outcome.err
+
+
+def test_a_half_labelled_training_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
+    assert run_table(half_labelled(faces)).code == 0
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    results: dict[str, Any] = metrics_of(tmp_path / "run")
+    assert results["epochs"] == 3 and math.isfinite(results["test/loss"])
