@@ -308,7 +308,7 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("augment.scale=[0,1]", "augment.scale=[0, 1] must be two factors above zero"),
         ("seed=-1", "seed=-1 has the wrong type"),
         ("monitor=val/age_maee", "monitor=val/age_maee is not known; did you mean val/age_mae?"),
-        ("loss.age=-1", "loss.age=-1.0 and loss.gender=1.0 must be at least 0"),
+        ("loss.age=-1", "loss.age=-1 and loss.gender=1.0 must be at least 0"),
         ("optim.trunk_factor=-1", "optim.trunk_factor=-1 has the wrong type"),
         ("callbacks.pictures.faces=0", "callbacks.pictures.faces=0 must be at least 1"),
         ("fit=false", "say which with weights="),
