@@ -24,6 +24,7 @@ class Made:
     p_female: float = 0.1
     group: int | str = 0
     age_std: str = ""
+    interval: tuple[float, float] | None = None
     photograph: str = ""
 
 
@@ -40,10 +41,10 @@ def make_run(
     folder.mkdir(parents=True)
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        columns = ["path", "age", "age_pred", "age_std", "gender", "p_female", "group"]
-        writer.writerow([name for name in columns if age_std or name != "age_std"])
+        stated = ["age_std", "age_low", "age_high"] if age_std else []
+        writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
         for made in answers:
-            spread = [made.age_std] if age_std else []
+            spread = [made.age_std, *(made.interval or ("", ""))] if age_std else []
             answer = (made.age, made.age_pred, *spread, made.gender, made.p_female, made.group)
             writer.writerow([f"{pictures}/{made.name}", *answer])
     if index:

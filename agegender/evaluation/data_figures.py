@@ -112,6 +112,7 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
             "reasons": dict(Counter(index.quarantine.values()).most_common()),
         },
         "copies": {name: summarise_copies(part) for name, part in (("exact", exact), ("near", near), ("all", copies))},
+        "label_noise": label_noise(index, copies),
         "light": {name: _describe_measure(index, name, measured[name], extremes) for name in measured},
         "split": {
             **settings,
@@ -199,6 +200,31 @@ def summarise_copies(copies: Sequence[Copies]) -> dict[str, Any]:
             "median": float(np.median(years)) if years else None,
             "max": max(years, default=None),
         },
+    }
+
+
+def label_noise(index: FaceIndex, copies: Sequence[Copies]) -> dict[str, float | None]:
+    """Returns what the best answers score on the copies: one age and one gender for all files of a photograph.
+
+    No model can do better there, so this is the floor that the labels' own noise sets, as far as copies tell.
+
+    Returns:
+        `age_mae` in years, of the median of a photograph's ages; `gender_acc`, of its more frequent gender. None if no
+        photograph has two labels.
+    """
+    errors: list[float] = []
+    right = told = 0
+    for one in copies:
+        rows = list(one.rows)
+        ages, genders = (column[rows] for column in (index.age, index.gender))
+        ages, genders = ages[ages != MISSING], genders[genders != MISSING]
+        if len(ages) > 1:
+            errors += np.abs(ages - np.median(ages)).tolist()
+        if len(genders) > 1:
+            right, told = right + max(int(genders.sum()), int((1 - genders).sum())), told + len(genders)
+    return {
+        "age_mae": round(float(np.mean(errors)), 4) if errors else None,
+        "gender_acc": round(right / told, 4) if told else None,
     }
 
 

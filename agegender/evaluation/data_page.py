@@ -135,6 +135,12 @@ def _copies(found: DataSummary, album: Album) -> Section:
         f"{len(shown)} of {len(found.copies):,} groups are shown, those that disagree first: on gender, then on age, "
         "each by the years between their ages. index.csv lists all groups."
     )
+    noise = found.figures["label_noise"]
+    if noise["age_mae"] is not None and noise["gender_acc"] is not None:
+        text += (
+            f" The best single answer for each photograph is {noise['age_mae']:.2f} years off on average, and right on "
+            f"{100 * noise['gender_acc']:.1f} % of the genders: the labels' own noise, which no model gets below."
+        )
     columns = ("groups", "files", "disagree_on_age", "disagree_on_gender", "disagree_on_group")
     table = Table(
         ("copies", *(column.replace("_", " ") for column in columns), "mean years apart", "median", "most"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Slice:
     Attributes:
         ages: How many of the images have an age: what the age's figures are counted from.
         genders: How many have a gender, likewise.
+        coverage: The share of true ages in the stated 80 % intervals; NaN where none is stated.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Slice:
     age_bias: float
     age_cs5: float
     gender_acc: Estimate
+    coverage: Estimate
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Findings:
         confusion: `[2, 2]`, true gender by answer.
         reliability: Of `p_female`.
         spread: Of the ages; None if the run states none.
-        coverage: The share of true ages in the central 80 % intervals, with its interval; None likewise.
+        coverage: The share of true ages in the stated 80 % intervals, with its own interval; None likewise.
         cases: The images whose faces are shown.
         samples: `[resamples, k]`, the headline figures of each resample.
     """
@@ -125,7 +128,7 @@ def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings
         clusters=int(answers.clusters.max()) + 1,
         headline=dict(zip(HEADLINE, headline, strict=True)),
         slices={
-            kind: [_slice(answers, name, part, next(of_parts), next(of_parts)) for name, part in named.items()]
+            kind: [_slice(answers, name, part, *islice(of_parts, 3)) for name, part in named.items()]
             for kind, named in parts.items()
         },
         cumulative_score=cumulative_score(errors, YEARS),
@@ -133,7 +136,7 @@ def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings
         confusion=confusion(gender, says_female(p_female)),
         reliability=reliability(p_female, gender),
         spread=spread(errors, answers.age_std[aged]),
-        coverage=coverage if np.isfinite(answers.age_std[aged]).any() else None,
+        coverage=coverage if np.isfinite(coverage.value) else None,
         cases=_cases(answers, faces, seed),
         samples=samples[:, : len(HEADLINE)],
     )
@@ -148,15 +151,14 @@ def _errors(answers: Answers) -> Floats:
 
 
 def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
-    """Returns the headline figures, the coverage, and the age MAE and gender accuracy of each part; and all samples."""
+    """Returns the headline, the coverage, and age MAE, gender accuracy and coverage of each part; and all samples."""
     errors, aged, gendered = _errors(answers), answers.aged, answers.gendered
-    stated = np.isfinite(answers.age_std) & aged
     right = (says_female(answers.p_female) == answers.gender).astype(np.float64)
-    inside = covered(errors, np.where(stated, answers.age_std, 0.0), _COVERAGE)
+    inside, stated = _held(answers)
     # Everything that is a mean over some images is counted in one product of matrices; see `weighted_means`.
     columns = [(errors, aged), ((errors <= 5).astype(np.float64), aged), (right, gendered), (inside, stated)]
     for part in (part for named in parts.values() for part in named.values()):
-        columns += [(errors, part & aged), (right, part & gendered)]
+        columns += [(errors, part & aged), (right, part & gendered), (inside, part & stated)]
     values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
 
     def statistics(weights: Floats) -> Floats:
@@ -167,6 +169,18 @@ def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tup
 
     samples = resample(statistics, answers.clusters, resamples, seed)
     return estimates(statistics(np.ones((1, len(errors))))[0], samples), samples
+
+
+def _held(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
+    """Tells (1 or 0) whose true age lies in the stated 80 % interval, and for whom that can be told.
+
+    Runs that were tested before there were intervals state a spread only: theirs are those of a normal distribution.
+    """
+    stated = np.isfinite(answers.age_low)
+    inside = (answers.age_low <= answers.age) & (answers.age <= answers.age_high)
+    spread_only = np.isfinite(answers.age_std) & ~stated
+    normal = covered(_errors(answers), np.where(spread_only, answers.age_std, 0.0), _COVERAGE)
+    return np.where(stated, inside, normal), (stated | spread_only) & answers.aged
 
 
 def _parts(answers: Answers) -> _Parts:
@@ -180,7 +194,8 @@ def _parts(answers: Answers) -> _Parts:
     }
 
 
-def _slice(answers: Answers, name: str, part: NDArray[np.bool_], mae: Estimate, accuracy: Estimate) -> Slice:
+def _slice(answers: Answers, name: str, part: NDArray[np.bool_], *found: Estimate) -> Slice:
+    mae, accuracy, coverage = found
     aged = part & answers.aged
     age, errors = answers.age[aged], (answers.age_pred - answers.age)[aged]
     return Slice(
@@ -193,6 +208,7 @@ def _slice(answers: Answers, name: str, part: NDArray[np.bool_], mae: Estimate, 
         age_bias=_mean(errors),
         age_cs5=_mean(np.abs(errors) <= 5),
         gender_acc=accuracy,
+        coverage=coverage,
     )
 
 

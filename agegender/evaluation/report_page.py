@@ -223,11 +223,17 @@ def _spread(report: Report) -> Section:
             lines.append(f"{run_name(label)} {reason}.")
             continue
         share, interval = _with_interval(coverage, _PERCENT)
-        lines.append(f"{run_name(label)}: the central 80 % intervals hold {share} % of the true ages ({interval}).")
+        lines.append(f"{run_name(label)}: the 80 % intervals hold {share} % of the true ages ({interval}).")
         if spread.images < findings.ages:
             lines.append(f"Only {spread.images:,} of {findings.ages:,} images count: the others have no spread.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
-        tables.append(Table(("promised", "inside"), rows, f"Coverage of central intervals {label}".strip()))
+        tables.append(
+            Table(
+                ("promised", "inside"),
+                rows,
+                f"Intervals of a normal distribution with the stated spread {label}".strip(),
+            )
+        )
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)
         cells = [(f"{std:.2f}", f"{rmse:.2f}", f"{images:,}") for images, std, rmse in bins]
         if len(cells) > 1:
@@ -235,6 +241,8 @@ def _spread(report: Report) -> Section:
             tables.append(Table(header, cells, f"Error by stated spread {label}".strip()))
         else:
             lines.append("The spread is the same for every image: {} years, where the RMSE is {}.".format(*cells[0]))
+        parts = [(part.name, *_with_interval(part.coverage, _PERCENT)) for part in findings.slices["age"] if part.ages]
+        tables.append(Table((KINDS["age"], "inside, %", "95 % interval"), parts, f"The 80 % intervals {label}".strip()))
     plots = [draw.coverage_plot(report.findings)] if tables else []
     if any(findings.spread and len(findings.spread.bin_std) > 1 for findings in report.findings.values()):
         plots.append(draw.spread_plot(report.findings))

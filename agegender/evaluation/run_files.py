@@ -30,6 +30,8 @@ class Answers:
         age: `[n]`, years; NaN where it is not known.
         age_pred: `[n]`, years.
         age_std: `[n]`, the stated standard deviation, years; NaN where none is stated.
+        age_low: `[n]`, where the stated 80 % interval begins, years; NaN likewise.
+        age_high: `[n]`, where it ends.
         gender: `[n]`, 0 = male, 1 = female; `MISSING` (-1) where it is not known.
         p_female: `[n]`, from 0 to 1.
         group: `[n]`, places in `groups`; likewise.
@@ -43,6 +45,8 @@ class Answers:
     age: Floats
     age_pred: Floats
     age_std: Floats
+    age_low: Floats
+    age_high: Floats
     gender: Integers
     p_female: Floats
     group: Integers
@@ -166,13 +170,16 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
     known = _duplicate_groups(folder / "index.csv")
     named = sorted((_name(path, data, known), path, numbers) for path, numbers in rows)
     names, paths = [row[0] for row in named], [row[1] for row in named]
-    age, age_pred, gender, p_female, group, age_std = np.array([row[2] for row in named], dtype=np.float64).T
+    columns = np.array([row[2] for row in named], dtype=np.float64).T
+    age, age_pred, gender, p_female, group, age_std, age_low, age_high = columns
     return Answers(
         paths=paths,
         names=names,
         age=age,
         age_pred=age_pred,
         age_std=age_std,
+        age_low=age_low,
+        age_high=age_high,
         gender=gender.astype(np.int64),
         p_female=p_female,
         group=group.astype(np.int64),
@@ -216,10 +223,12 @@ def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:
     ):
         if not fits:
             raise ValueError(f"{name} can't be {value:g}")
-    std = float(row.get("age_std") or "nan")
+    std, low, high = (float(row.get(name) or "nan") for name in ("age_std", "age_low", "age_high"))
     if std < 0 or std == np.inf:
         raise ValueError(f"age_std can't be {std:g}")
-    return [age, age_pred, gender, p_female, group, std]
+    if low > high or np.isnan(low) != np.isnan(high):
+        raise ValueError(f"an interval can't be from {low:g} to {high:g}")
+    return [age, age_pred, gender, p_female, group, std, low, high]
 
 
 def _duplicate_groups(path: Path) -> dict[str, str]:

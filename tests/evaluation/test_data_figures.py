@@ -21,6 +21,7 @@ from agegender.evaluation.data_figures import (
     describe,
     find_copies,
     find_extremes,
+    label_noise,
     measure_faces,
     measure_light,
     summarise,
@@ -97,6 +98,15 @@ def test_duplicate_groups_are_summarised_by_what_they_disagree_on() -> None:
         "years_apart": {"mean": 4.0, "median": 3.0, "max": 9},
     }
     assert summarise_copies([])["years_apart"] == {"mean": None, "median": None, "max": None}
+
+
+def test_the_labels_noise_is_the_error_of_the_best_answer_for_each_photograph() -> None:
+    # ages 10, 12, 20 (median 12: errors 2, 0, 8) and 30, 40 (35: 5, 5); genders 0, 0, 1 and 1, 1
+    labels = [(10, 0, 0), (12, 0, 0), (20, 1, 0), (30, 1, 0), (40, 1, 0), (99, 0, 0)]
+    index = index_of(labels, [0, 0, 0, 3, 3, 5], "abcdef")
+    assert label_noise(index, find_copies(index)) == {"age_mae": 4.0, "gender_acc": 0.8}
+    missing = index_of([(-1, 0, 0), (12, -1, 0)], [0, 0], "ab")
+    assert label_noise(missing, find_copies(missing)) == {"age_mae": None, "gender_acc": None}
 
 
 def copies_apart(on_gender: list[int], on_age: list[int]) -> list[Copies]:

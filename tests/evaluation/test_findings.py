@@ -151,6 +151,20 @@ def test_the_coverage_counts_images_with_a_stated_spread_only(tmp_path: Path) ->
     assert without.coverage is None and without.spread is None
 
 
+def test_stated_intervals_are_counted_as_they_are_overall_and_in_each_part(tmp_path: Path) -> None:
+    made = [
+        Made("a.jpg", age=30, age_std="1", interval=(30, 40)),  # at its end is inside
+        Made("b.jpg", age=30, age_std="99", interval=(31, 40)),  # whatever the spread says
+        Made("c.jpg", age=75, age_std="1", interval=(50, 75)),
+        Made("d.jpg", age=75, age_pred=75, age_std="1"),  # a spread alone: of a normal distribution
+        Made("e.jpg", age=5),
+    ]
+    _, findings = found(tmp_path, *made)
+    assert findings.coverage is not None and findings.coverage.value == 0.75
+    parts = {part.name: part.coverage.value for part in findings.slices["age"]}
+    assert parts == pytest.approx({"3-9": float("nan"), "30-39": 0.5, "70+": 1.0}, nan_ok=True)
+
+
 def test_a_run_better_by_a_year_everywhere_differs_by_a_year_for_sure(tmp_path: Path) -> None:
     first = [Made(f"{i}.jpg", age_pred=31 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
     second = [Made(f"{i}.jpg", age_pred=30 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]

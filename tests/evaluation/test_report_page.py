@@ -112,10 +112,11 @@ def test_the_spread_is_told_as_a_number_or_as_missing(tmp_path: Path) -> None:
     assert not without.tables and not without.plots
     stated = [Made(f"{i}.jpg", age_pred=30 + i, age_std="2") for i in range(4)] + [Made("x.jpg")]
     told = section(page_of(make_run(tmp_path / "with", stated)), title)
-    assert "the central 80 % intervals hold 75.0 % of the true ages" in told.text  # 0, 1 and 2, not 3: 2.56
+    assert "the 80 % intervals hold 75.0 % of the true ages" in told.text  # 0, 1 and 2, not 3: 2.56
     assert "Only 4 of 5 images count" in told.text
     assert "The spread is the same for every image: 2.00 years, where the RMSE is 1.87." in told.text
-    (coverage,) = told.tables
+    coverage, of_bands = told.tables
+    assert of_bands.rows == [("30-39", "75.0", "24.4 to 100.0")]
     assert coverage.rows[0] == ("10 %", "25.0 %") and coverage.rows[8] == ("90 %", "100.0 %")
     assert [plot.name for plot in told.plots] == ["age_coverage"]
     varied = [Made(f"{i}.jpg", age_pred=30 + i, age_std=f"{i + 1}") for i in range(2)]
@@ -187,7 +188,7 @@ def test_what_one_run_lacks_is_shown_of_the_other(tmp_path: Path) -> None:
         *("gender_roc", "gender_confusion_a", "gender_confusion_b")
     ]
     spread = section(page, "Calibration of the age spread")
-    assert spread.text.startswith("Run A states no spread of its ages. Run B: the central 80 % intervals hold 100.0 %")
+    assert spread.text.startswith("Run A states no spread of its ages. Run B: the 80 % intervals hold 100.0 %")
     assert [plot.name for plot in spread.plots] == ["age_coverage"]
 
 
