@@ -26,8 +26,8 @@ class Calibration:
         temperature: Divides the gender's logit (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
         ages: `[knots]`, answers in years, rising, at which `std` is known; between them it is interpolated.
         std: `[knots]`, factor of the stated spread; of one year, where a coding states none.
-        low: `[OLDEST + 1]`, for faces of each true age: what a tenth of their errors (true minus predicted age, in
-            stated spreads) lie below.
+        low: `[OLDEST + 1]`, for faces of each true age: what a tenth of their errors lie below. An error is true minus
+            predicted age, over the root of the stated spread: that was nearer to alike for all than over the spread.
         high: `[OLDEST + 1]`, likewise: what a tenth lie above.
     """
 
@@ -91,9 +91,9 @@ class Calibration:
         ages. So the interval holds the true age as often for the old as for the young, not only on average.
         """
         ages = torch.arange(OLDEST + 1, dtype=years.dtype, device=years.device)
-        errors = (ages - years.unsqueeze(1)) / stated.unsqueeze(1)
+        errors = (ages - years.unsqueeze(1)) / stated.sqrt().unsqueeze(1)
         low, high = years.new_tensor(list(self.low)), years.new_tensor(list(self.high))
-        outside = torch.maximum(low - errors, errors - high)  # how far, in spreads; at most 0 inside
+        outside = torch.maximum(low - errors, errors - high)  # how far; at most 0 inside
         # an answer that no age fits gets the nearest one
         fits = outside <= outside.amin(1, keepdim=True).clamp(min=0)
         return ages[fits.int().argmax(1)], ages[OLDEST - fits.flip(1).int().argmax(1)]

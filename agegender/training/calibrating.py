@@ -15,6 +15,7 @@ KNOTS = 9  # answers at which the spread is looked at
 SHARE = 0.08  # of the faces, that an age's neighbourhood holds
 LEAST = 50  # faces of a neighbourhood, if there are so many
 REACH = 3.0  # years either way, that it has at the least
+BLUR = 0.5, 0.06  # years, and their share of the age: the standard deviation that the quantiles are smoothed with
 
 
 def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats, gender: Floats) -> Calibration | None:
@@ -38,10 +39,9 @@ def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats
     known = np.isfinite(age)
     if not known.any():
         return Calibration(divisor, [], [], [], [])
-    answers, age = answers[known], age[known]
-    errors = (age - answers) / stated[known]
-    knots, factors = _spread(answers, errors)
-    low, high = _quantiles(errors, age)
+    answers, stated, age = answers[known], stated[known], age[known]
+    knots, factors = _spread(answers, (age - answers) / stated)
+    low, high = _quantiles((age - answers) / np.sqrt(stated), age)
     return Calibration(
         temperature=divisor,
         ages=knots.tolist(),
@@ -92,14 +92,20 @@ def _spread(answers: Floats, errors: Floats) -> tuple[Floats, Floats]:
 
 
 def _quantiles(errors: Floats, age: Floats) -> tuple[Floats, Floats]:
-    """Returns the lower and the upper quantile of the errors around each age from 0 to `OLDEST`."""
-    weights = _near(np.arange(OLDEST + 1.0), age)
+    """Returns the lower and the upper quantile of the errors around each age from 0 to `OLDEST`, smoothed.
+
+    Where they jump from age to age, the ages that fit an answer have gaps, and the interval over them holds too many.
+    """
+    ages = np.arange(OLDEST + 1.0)
+    weights = _near(ages, age)
     order = np.argsort(errors)
     weights, ranked = weights[:, order], errors[order]
     below = (np.cumsum(weights, 1) - weights / 2) / weights.sum(1, keepdims=True)
     ends = [(1 - HELD) / 2, (1 + HELD) / 2]
     found = np.array([np.interp(ends, row, ranked) for row in below])
-    return found[:, 0], found[:, 1]
+    blur = np.exp(-(((ages[:, None] - ages) / (BLUR[0] + BLUR[1] * ages[:, None])) ** 2) / 2)
+    low, high = (blur / blur.sum(1, keepdims=True) @ found).T
+    return low, high
 
 
 def _near(centres: Floats, values: Floats) -> Floats:

@@ -26,7 +26,7 @@ def test_the_error_is_interpolated_between_knots_and_constant_beyond() -> None:
 
 
 def test_an_interval_holds_the_ages_whose_faces_are_answered_so() -> None:
-    low, high = PLAIN.interval(torch.tensor([30.0, 30.4, 0.5, 119.9]), torch.tensor([5.0, 5.0, 3.0, 3.0]))
+    low, high = PLAIN.interval(torch.tensor([30.0, 30.4, 0.5, 119.9]), torch.tensor([25.0, 25.0, 9.0, 9.0]))
     assert low.tolist() == [25, 26, 0, 117] and high.tolist() == [35, 35, 3, 120]
 
 

@@ -354,3 +354,23 @@ def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
     assert process.returncode == 0, text
     assert "val/age_mae" in text and "val/gender_acc" in text
     assert "epoch 1/1: train loss" not in text  # the bar instead of the lines of a log
+
+
+def test_flips_are_averaged_in_the_test_as_in_predicting_and_not_while_training(
+    run_here: Run, tmp_path: Path, trained_run: Path
+) -> None:
+    measured = run_here("train.py", *TINY, "fit=false", f"weights={trained_run}", "tta=flip", "hydra.run.dir=flipped")
+    assert measured.code == 0, measured.err
+    rows = rows_of(tmp_path / "flipped" / "predictions.csv")
+    assert [row["age_pred"] for row in rows] != [row["age_pred"] for row in rows_of(trained_run / "predictions.csv")]
+    pictures = [row["path"] for row in rows[:5]]
+    assert run_here("predict.py", *pictures, f"weights={trained_run}", "tta=flip", "out=faces.csv").code == 0
+    for told, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
+        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
+        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
+    trained = run_here("train.py", *TINY, "tta=flip", "hydra.run.dir=trained")
+    assert trained.code == 0, trained.err
+    # the very same training: validation chose by unflipped answers
+    assert metrics_of(tmp_path / "trained")["best_epoch"] == metrics_of(trained_run)["best_epoch"]
+    first, second = (load_checkpoint(run / "checkpoints" / "best.ckpt") for run in (trained_run, tmp_path / "trained"))
+    assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())
