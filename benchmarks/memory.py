@@ -82,7 +82,7 @@ def main() -> None:
     quarter, all_of_them = f"data.limit={images // 4}", f"data.limit={images}"
     peaks: dict[tuple[str, ...], float] = {}
     for run in (
-        (all_of_them, "trainer.max_epochs=1", "+trainer.limit_train_batches=1"),  # may decode the pictures
+        (all_of_them, "trainer.max_epochs=1", "++trainer.limit_train_batches=1"),  # may decode the pictures
         (all_of_them, few),
         (all_of_them, many),
         (quarter, few),

@@ -54,6 +54,8 @@ def run(config: DictConfig) -> float:
         _check_hardware(settings["trainer"])
     _quieten()
     keep_freed_memory()
+    if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
+        torch.set_float32_matmul_precision("high")  # TF32 for what mixed precision leaves in float32
     weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
