@@ -12,21 +12,19 @@ from agegender.errors import AgeGenderError
 from agegender.models.calibration import Calibration
 
 SHIPPED = Path(__file__).parent / "weights" / "small.ckpt"  # see `python -m agegender.weights`
-DEFAULT = "default"
+LOGS = "logs"  # where runs are
 
 
 def find_checkpoint(given: str | Path) -> Path:
     """Resolves what a user gives as weights.
 
     Args:
-        given: `default` for those that come with the package, a checkpoint, a run's folder (its best checkpoint is
-            taken, else its last), or a folder of runs (the newest best checkpoint).
+        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), or a folder of runs (the
+            newest best checkpoint).
 
     Raises:
         AgeGenderError: There is none.
     """
-    if given == DEFAULT:
-        return SHIPPED
     path = Path(given)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
@@ -36,6 +34,10 @@ def find_checkpoint(given: str | Path) -> Path:
         if runs:
             return runs[-1]
         raise AgeGenderError(f"{path} holds no checkpoints/best.ckpt; give a run's folder or a checkpoint")
+    if str(given) == LOGS and not path.exists():
+        raise AgeGenderError(
+            f"no trained model below {path.resolve()}; train one (python train.py) or give weights=..."
+        )
     if not path.is_file():
         raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint")
     return path

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import agegender
-from agegender.checkpoint import SHIPPED, find_checkpoint, load_checkpoint
+from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 
@@ -84,11 +84,6 @@ def test_of_a_folder_of_runs_the_newest_best_checkpoint_is_taken(tmp_path: Path)
         os.utime(best, (1e9 - age, 1e9 - age))
     (tmp_path / "c/2/checkpoints/last.ckpt").touch()
     assert find_checkpoint(tmp_path) == tmp_path / "b/sweep_1/0/checkpoints/best.ckpt"
-
-
-def test_the_default_is_what_the_package_brings() -> None:
-    assert find_checkpoint("default") == SHIPPED
-    assert SHIPPED.stat().st_size <= 8e6
 
 
 @pytest.mark.parametrize("given_", ["nowhere", "nowhere/best.ckpt", "."])

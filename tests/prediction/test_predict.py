@@ -17,8 +17,6 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, run_script
 
-from agegender.checkpoint import SHIPPED
-
 Run = Callable[..., Outcome]
 
 NAMES = (
@@ -214,7 +212,7 @@ def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
     assert rows_of(tmp_path / "run.json") == rows_of(tmp_path / "alone.json")
 
 
-def test_a_folder_of_runs_stands_for_its_newest_best_checkpoint(
+def test_the_default_weights_are_the_newest_best_checkpoint_below_logs(
     run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     ages = {"zebra/2030-01-01": 300, "apple/sweep_2026/0": 100, "mid/2029-01-01": 200}
@@ -225,18 +223,17 @@ def test_a_folder_of_runs_stands_for_its_newest_best_checkpoint(
         for name in ("best.ckpt", "last.ckpt"):
             shutil.copy(trained_run / "checkpoints" / name, folder / name)
             os.utime(folder / name, (now - age - (50 if name == "best.ckpt" else -900),) * 2)
-    outcome = run_here("predict.py", str(pictures[0]), "weights=logs")
+    outcome = run_here("predict.py", str(pictures[0]))
     assert outcome.code == 0, outcome.err
     assert "weights: logs/apple/sweep_2026/0/checkpoints/best.ckpt\n" in outcome.err
 
 
-def test_without_a_choice_the_weights_that_come_with_the_package_answer(
-    run_here: Run, pictures: list[Path], trained_run: Path, tmp_path: Path
+def test_where_nothing_was_trained_one_line_says_what_to_do(
+    run_here: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(trained_run, tmp_path / "logs" / "newer")  # a run of the user's own takes nobody by surprise
     outcome = run_here("predict.py", str(pictures[0]))
-    assert outcome.code == 0, outcome.err
-    assert f"weights: {SHIPPED}\n" in outcome.err
+    assert outcome.code == 1 and is_one_error_line(outcome)
+    assert str(tmp_path / "logs") in outcome.err and "weights=" in outcome.err
 
 
 class Stranger:
