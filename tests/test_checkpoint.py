@@ -54,6 +54,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
         "val_fraction": 0.1,
         "age_range": [0, 120],
         "split_file": None,
+        "table": None,
         "limit": None,
         "pictures": "drawn",
     }

@@ -140,39 +140,60 @@ class Huber(_Regression):
         return functional.smooth_l1_loss(self._answer(raw), self._target(age), beta=self.delta / self.scale)
 
 
+Answer = Literal["expectation", "median"]
+
+
 class _Distribution(_Coding):
-    """One output per age or class of ages: a probability distribution, whose expectation is the answer."""
+    """One output per age or class of ages: a probability distribution, whose expectation or median is the answer.
+
+    The median has the least expected absolute error, the expectation the least squared one.
+    """
 
     within = 0.0  # variance inside one class, years squared
+    width = 1  # years per output
+    answer: Answer = "expectation"
 
     def centres(self, like: Tensor) -> Tensor:
         """Returns the age in years `[outputs]` that each output stands for."""
         return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
 
     def decode(self, raw: Tensor) -> Tensor:
-        """Maps logits `[batch, outputs]` to the expected age `[batch]` in years."""
+        """Maps logits `[batch, outputs]` to the answered age `[batch]` in years."""
+        return self._expectation(raw) if self.answer == "expectation" else self._median(raw)
+
+    def _expectation(self, raw: Tensor) -> Tensor:
         # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
         return (raw.softmax(1) * self.centres(raw)).sum(1)
 
+    def _median(self, raw: Tensor) -> Tensor:
+        """Returns where half of the distribution is reached, each output's share being spread evenly over its years."""
+        shares = raw.softmax(1)
+        reached = shares.cumsum(1)
+        place = (reached < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        share = shares.gather(1, place)
+        within = ((0.5 - reached.gather(1, place) + share) / share).clamp(0, 1) - 0.5
+        return self.centres(raw)[place[:, 0]] + (self.width * within)[:, 0]
+
     def spread(self, raw: Tensor) -> Tensor:
         """Returns the distribution's standard deviation `[batch]` in years."""
-        distance = self.centres(raw) - self.decode(raw).unsqueeze(1)
+        distance = self.centres(raw) - self._expectation(raw).unsqueeze(1)
         return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
 
 
 class Classes(_Distribution):
     """Classes of `width` years each, learnt by cross-entropy (in nats, so about ln(classes) at the start).
 
-    The answer in years is the expectation over the classes' centres: Rothe et al., "DEX: Deep EXpectation of apparent
-    age from a single image", ICCV Workshops 2015.
+    The answer in years is by default the expectation over the classes' centres: Rothe et al., "DEX: Deep EXpectation of
+    apparent age from a single image", ICCV Workshops 2015.
     """
 
-    def __init__(self, width: int = 5, top: int = 100):
+    def __init__(self, width: int = 5, top: int = 100, answer: Answer = "expectation"):
         """Makes the classes `0..width-1`, `width..2*width-1`, ..., and a last one from `top` up.
 
         Args:
             width: Years per class.
             top: Where the last class begins; a multiple of `width`. Its centre is that of a class of `width` years.
+            answer: `expectation` or `median`, see `_Distribution`.
 
         Raises:
             AgeGenderError: The width or the top doesn't fit.
@@ -180,7 +201,7 @@ class Classes(_Distribution):
         require(width >= 1, f"age.width={width} must be at least 1 year")
         fits = top >= width and top % width == 0
         require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class begins there")
-        self.width = width
+        self.width, self.answer = width, answer
         self.outputs = self.classes = top // width + 1
         self.within = (width**2 - 1) / 12  # of whole years, each as likely
 
@@ -205,13 +226,14 @@ class LabelDistribution(_Distribution):
     as the answer, and its absolute error as a second part of the loss).
     """
 
-    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0):
+    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0, answer: Answer = "expectation"):
         """Sets the target.
 
         Args:
             sigma: Standard deviation of the target in years.
             top: The highest age; there is an output for each from 0.
             expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
+            answer: `expectation` or `median`, see `_Distribution`.
 
         Raises:
             AgeGenderError: A value out of range.
@@ -219,7 +241,7 @@ class LabelDistribution(_Distribution):
         require(sigma > 0, f"age.sigma={sigma} must be above zero")
         require(top >= 1, f"age.top={top} must be at least 1 year")
         require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
-        self.sigma, self.outputs, self.expectation = sigma, top + 1, expectation
+        self.sigma, self.outputs, self.expectation, self.answer = sigma, top + 1, expectation, answer
 
     def target(self, age: Tensor) -> Tensor:
         """Returns the distribution `[batch, outputs]` wanted for ages `[batch]` in years."""
@@ -229,7 +251,7 @@ class LabelDistribution(_Distribution):
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Returns the divergence from the target in nats, plus the weighted absolute error of the expectation."""
         loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="batchmean")
-        return loss + self.expectation * functional.l1_loss(self.decode(raw), age) if self.expectation else loss
+        return loss + self.expectation * functional.l1_loss(self._expectation(raw), age) if self.expectation else loss
 
 
 class Coral(_Coding):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -270,3 +271,27 @@ def test_only_classes_have_labels() -> None:
     assert [name for name in AGE_CODINGS if AGE_CODINGS[name]().classes] == ["classes"]
     with pytest.raises(NotImplementedError, match="MeanAbsoluteError has no age classes"):
         MeanAbsoluteError().label(torch.tensor([3.0]))
+
+
+def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
+    shares = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.0, 0.0, 0.0, 1.0], [0.5, 0.0, 0.0, 0.5]])
+    coding = LabelDistribution(top=3, answer="median")
+    # 0.2 below 0.5, and 0.3 of the next 0.5 after it: at 0.5 + 0.6; a single age is its own median
+    assert coding.decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 0.5])
+    assert LabelDistribution(top=3).decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 1.5])
+    wide = Classes(width=5, top=15, answer="median")  # classes around 2, 7, 12 and 17
+    assert wide.decode(shares.log()).tolist() == pytest.approx([-0.5 + 5 * 1.6, 17.0, 4.5])
+    assert torch.equal(wide.spread(shares.log()), Classes(width=5, top=15).spread(shares.log()))
+
+
+@pytest.mark.parametrize("make", [LabelDistribution, Classes])
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 30))
+def test_no_age_has_a_lower_expected_absolute_error_than_the_median(
+    make: type[LabelDistribution | Classes], seed: int, scale: float
+) -> None:
+    coding = make(top=60, answer="median")
+    raw = torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (1, coding.outputs)))
+    centres, shares = coding.centres(raw), raw.softmax(1)[0]
+    costs = (shares * (centres[:, None] - centres).abs().T).sum(1)  # of answering each centre
+    half = coding.width / 2  # the median lies within the best output's years
+    assert (coding.decode(raw) - centres[costs.argmin()]).abs().item() <= half + 1e-6

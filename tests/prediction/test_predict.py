@@ -128,11 +128,14 @@ def test_csv_json_and_a_runs_own_predictions_agree(
     from_json = rows_of(tmp_path / "faces.json")
     assert len(from_csv) == len(from_json) == len(expected) >= 20
     for ours, same, theirs in zip(from_csv, from_json, expected, strict=True):
-        assert list(ours) == list(same) == ["path", "age", "age_std", "p_female", "gender", "error"]
+        stated = ["age_std", "age_low", "age_high"]
+        assert list(ours) == list(same) == ["path", "age", *stated, "p_female", "gender", "error"]
         assert ours["path"] == same["path"] == theirs["path"]
         assert float(ours["age"]) == pytest.approx(same["age"], abs=0.0101)  # batches of another size round otherwise
         assert same["age"] == pytest.approx(float(theirs["age_pred"]), abs=0.0056)
         assert same["age_std"] == pytest.approx(float(theirs["age_std"]), abs=0.0056)
+        assert same["age_low"] == pytest.approx(float(theirs["age_low"]), abs=1)  # whole years: a rounding is one
+        assert same["age_high"] == pytest.approx(float(theirs["age_high"]), abs=1)
         assert same["p_female"] == pytest.approx(float(theirs["p_female"]), abs=0.000056)
         assert ours["gender"] == same["gender"] == ("female" if float(theirs["p_female"]) > 0.5 else "male")
         assert ours["error"] == "" and same["error"] is None
