@@ -62,7 +62,8 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     # Each channel of each picture is a group of its own: a kernel per picture in a single convolution.
     planes = functional.pad(images.reshape(1, -1, height, width), (radius,) * 4, mode="replicate")
     planes = functional.conv2d(planes, kernels, groups=count * channels)
-    return functional.conv2d(planes, kernels.transpose(2, 3), groups=count * channels).view(images.shape)
+    blurred = functional.conv2d(planes, kernels.transpose(2, 3), groups=count * channels).view(images.shape)
+    return blurred.clamp_(0, 1)  # a kernel's weights may add up to a last digit more than 1
 
 
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -347,6 +347,11 @@ def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
     channels=st.sampled_from([1, 3]),
     size=st.integers(8, 40),
     count=st.integers(1, 5),
+)
+@example(  # white stays white, to the last digit
+    **{"color": 1.0, "gray": 0.0, "blur": 1.0, "blur_sigma": (0.015625, 0.0234375), "compress": 0.0},
+    **{"compress_quality": (1, 50), "erase": 0.0, "erase_area": (0.5, 1.0)},
+    **{"seed": 362, "channels": 3, "size": 9, "count": 2},
 )
 @settings(max_examples=100, deadline=None)
 def test_any_losses_give_floats_from_zero_to_one_of_the_same_shape(
