@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
     """Tells glibc's malloc to give no memory back to the system while this process lives.
 
     A step on a CPU frees and takes again buffers of many megabytes. By default, glibc gets each of them from the kernel
-    anew, which clears every page: a third of the time of the larger networks here (docs/performance.md). The price is
-    memory: what the process held once, it holds to its end, and its peak is 5 to 25 % higher.
+    anew, which clears every page; docs/performance.md has what that costs. The price is memory: what the process held
+    once, it holds to its end.
 
     Returns:
         Whether it could be said; other allocators (musl, macOS, Windows, jemalloc in front of glibc) are left as they

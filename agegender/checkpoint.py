@@ -11,8 +11,7 @@ import torch
 from agegender.errors import AgeGenderError
 from agegender.models.calibration import Calibration
 
-SHIPPED = Path(__file__).parent / "weights" / "small.ckpt"  # see `python -m agegender.weights`
-LOGS = "logs"  # where runs are
+LOGS = "logs"  # where runs are: its newest is what predicting takes without a choice
 
 
 def find_checkpoint(given: str | Path) -> Path:
@@ -34,12 +33,11 @@ def find_checkpoint(given: str | Path) -> Path:
         if runs:
             return runs[-1]
         raise AgeGenderError(f"{path} holds no checkpoints/best.ckpt; give a run's folder or a checkpoint")
-    if str(given) == LOGS and not path.exists():
-        raise AgeGenderError(
-            f"no trained model below {path.resolve()}; train one (python train.py) or give weights=..."
-        )
     if not path.is_file():
-        raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint")
+        where = path.resolve()
+        raise AgeGenderError(
+            f"no model at {where}; train one (python train.py) or give weights=<run folder or checkpoint>"
+        )
     return path
 
 

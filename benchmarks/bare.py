@@ -13,6 +13,7 @@ from torch import Tensor
 
 from agegender.data.decode import read_image, to_pixels
 from agegender.models.network import AgeGenderNet
+from agegender.training.assemble import describe_network
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -26,9 +27,8 @@ def settings_of(*overrides: str) -> dict[str, Any]:
 
 def network_of(*overrides: str) -> dict[str, Any]:
     """Returns the arguments of the network that `train.py` would build with these overrides."""
-    config = settings_of(*overrides)
-    size, channels = config["data"]["image_size"], 1 if config["data"]["grayscale"] else 3
-    return {"image_size": size, "in_channels": channels, "age": config["age"], **config["model"]}
+    settings = settings_of(*overrides)
+    return describe_network(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
 def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:

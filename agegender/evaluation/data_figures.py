@@ -216,8 +216,7 @@ def label_noise(index: FaceIndex, copies: Sequence[Copies]) -> dict[str, float |
     right = told = 0
     for one in copies:
         rows = list(one.rows)
-        ages, genders = (column[rows] for column in (index.age, index.gender))
-        ages, genders = ages[ages != MISSING], genders[genders != MISSING]
+        ages, genders = known(index.age[rows]), known(index.gender[rows])
         if len(ages) > 1:
             errors += np.abs(ages - np.median(ages)).tolist()
         if len(genders) > 1:

@@ -227,13 +227,7 @@ def _spread(report: Report) -> Section:
         if spread.images < findings.ages:
             lines.append(f"Only {spread.images:,} of {findings.ages:,} images count: the others have no spread.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
-        tables.append(
-            Table(
-                ("promised", "inside"),
-                rows,
-                f"Intervals of a normal distribution with the stated spread {label}".strip(),
-            )
-        )
+        tables.append(Table(("promised", "inside"), rows, f"Of a normal distribution with that spread {label}".strip()))
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)
         cells = [(f"{std:.2f}", f"{rmse:.2f}", f"{images:,}") for images, std, rmse in bins]
         if len(cells) > 1:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agegender.errors import require
-from agegender.models.age import AGE_CODINGS, AgeCoding
+from agegender.models.age import AGE_CODINGS
+from agegender.models.age_coding import AgeCoding
 from agegender.models.calibration import Calibration
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import WeightInit, dense_layers, initialise

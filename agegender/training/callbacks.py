@@ -159,7 +159,7 @@ class Answers:
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, outputs: Any) -> None:
-        """Adds one step's answers, each `[batch]`: row; age_pred, age_std, age_low and age_high in years; p_female."""
+        """Adds one step's answers, each `[batch]`: row, age_pred in years, p_female; in a test also their spread."""
         self._batches.append(outputs)
 
     def take(self) -> dict[str, np.ndarray[Any, Any]]:

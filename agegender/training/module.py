@@ -31,7 +31,7 @@ class AgeGenderModule(pl.LightningModule):
 
     The loss is `loss.gender * BCE + loss.age * age loss` (see `Balance`). The age losses of one number are counted in
     units of about one standard deviation of the ages, and CORAL's per year, so that with weights of 1 both parts start
-    at about the same size; those of `classes` and `dldl` start near 3 (see `models/age.py`).
+    at about the same size; those of `classes` and `dldl` start near 3 (see `models/age_distribution.py`).
     """
 
     def __init__(
@@ -97,19 +97,6 @@ class AgeGenderModule(pl.LightningModule):
         self._metrics(stage).update(step)
         return loss, outputs, step
 
-    def _answers(self, batch: Batch, stage: str) -> dict[str, Tensor]:
-        """Measures one batch; returns the answers per face, each `[batch]` (see `callbacks.Answers`)."""
-        network = self.network
-        _, outputs, step = self._step(batch, stage)
-        if stage == "val" and self._calibrates():
-            logit = network.gender_logit(outputs)
-            self._validated.append(
-                torch.stack((step.age_pred, network.stated(outputs), logit, batch["age"], batch["gender"]))
-            )
-        low, high = network.age_interval(outputs)
-        stated = {"age_std": network.age_std(outputs), "age_low": low, "age_high": high}
-        return {"row": batch["row"], "age_pred": step.age_pred, **stated, "p_female": step.p_female}
-
     def _calibrates(self) -> bool:
         """Tells whether this validation is to teach the network how sure it may be.
 
@@ -132,12 +119,19 @@ class AgeGenderModule(pl.LightningModule):
         return self._step(batch, "train")[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the answers per face; see `_answers`."""
-        return self._answers(batch, "val")
+        """Returns the answers per face, each `[batch]` (see `callbacks.Answers`)."""
+        _, outputs, step = self._step(batch, "val")
+        if self._calibrates():
+            sure = self.network.stated(outputs), self.network.gender_logit(outputs)
+            self._validated.append(torch.stack((step.age_pred, *sure, batch["age"], batch["gender"])))
+        return {"row": batch["row"], "age_pred": step.age_pred, "p_female": step.p_female}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the answers per face; see `_answers`."""
-        return self._answers(batch, "test")
+        """Returns the answers per face, each `[batch]`, and how sure they are."""
+        _, outputs, step = self._step(batch, "test")
+        low, high = self.network.age_interval(outputs)
+        spread = {"age_std": self.network.age_std(outputs), "age_low": low, "age_high": high}
+        return {"row": batch["row"], "age_pred": step.age_pred, **spread, "p_female": step.p_female}
 
     def on_train_epoch_end(self) -> None:
         """Logs the training figures; in the epoch of a mid-epoch resume they cover its rest only."""

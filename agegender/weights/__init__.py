@@ -1,1 +1,1 @@
-"""The weights that come with the package: `small.ckpt`, and in `small.json` what they scored and how they were made."""
+"""A run's weights in a form to be passed on: see `python -m agegender.weights`."""

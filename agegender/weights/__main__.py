@@ -1,4 +1,4 @@
-"""Makes a run's best checkpoint small enough to ship: `python -m agegender.weights run=logs/small/<date_time>`."""
+"""Packs a run's best weights to be passed on: `python -m agegender.weights run=logs/small/<time> out=small.ckpt`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from agegender.checkpoint import SHIPPED, find_checkpoint, load_checkpoint
+from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.cli import one_line_errors
 from agegender.errors import require
 from agegender.files import write_whole
@@ -19,7 +19,7 @@ _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicat
 _ALSO = ("best_epoch", "epochs", "parameters", "seed", "overrides", "hardware", "precision", "train_seconds")
 
 
-def pack(run: Path, out: Path = SHIPPED) -> Path:
+def pack(run: Path, out: Path) -> Path:
     """Writes a run's best weights in half precision, and its figures beside them.
 
     What is kept in half precision are the convolutions' and dense layers' weights. Norms and biases are few, and their
@@ -54,11 +54,13 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     """Packs the run that the command line names."""
-    given = sys.argv[1:]
+    given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
     with one_line_errors():
-        fits = len(given) == 1 and given[0].startswith("run=")
-        require(fits, "which run? python -m agegender.weights run=logs/small/<date_time>")
-        out = pack(Path(given[0].removeprefix("run=")))
+        fits = set(given) == {"run", "out"} and all(given.values())
+        require(
+            fits, "say which run and where to: python -m agegender.weights run=logs/small/<date_time> out=small.ckpt"
+        )
+        out = pack(Path(given["run"]), Path(given["out"]))
         print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from agegender.errors import AgeGenderError
-from agegender.models.age import (
-    AGE_CODINGS,
-    AgeCoding,
-    Classes,
-    Coral,
-    Huber,
-    LabelDistribution,
-    MeanAbsoluteError,
-    MeanSquaredError,
-)
+from agegender.models.age import AGE_CODINGS
+from agegender.models.age_coding import AgeCoding
+from agegender.models.age_distribution import Classes, Coral, LabelDistribution
+from agegender.models.age_number import Huber, MeanAbsoluteError, MeanSquaredError
 from agegender.models.layers import initialise
 
 REGRESSIONS = ("huber", "mae", "mse")

@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, STORED, TINY
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -221,26 +221,15 @@ def test_no_pictures_give_no_answers(predictor: Predictor) -> None:
 
 # The same picture, however it is stored
 
-UPRIGHT_TO_STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
 
 @pytest.mark.parametrize("form", ["png", "tiff", "webp"])
-@pytest.mark.parametrize("orientation", UPRIGHT_TO_STORED)
+@pytest.mark.parametrize("orientation", STORED)
 def test_a_picture_that_a_camera_stored_turned_is_answered_upright(
     colour_predictor: Predictor, photo: Image.Image, orientation: int, form: str
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    method = UPRIGHT_TO_STORED[orientation]
+    method = STORED[orientation]
     turned = photo if method is None else photo.transpose(method)
     options = {"lossless": True} if form == "webp" else {}
     got = answer(colour_predictor, stored(turned, form, exif=exif, **options))

@@ -1,0 +1,181 @@
+"""Ages as a distribution over years: classes, a label distribution, and the ordinal regression CORAL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agegender.errors import require
+from agegender.models.age_coding import Coding
+
+Answer = Literal["expectation", "median"]
+
+
+class _Distribution(Coding):
+    """One output per age or class of ages: a probability distribution, whose expectation or median is the answer.
+
+    The median has the least expected absolute error, the expectation the least squared one.
+    """
+
+    within = 0.0  # variance inside one class, years squared
+    width = 1  # years per output
+    answer: Answer = "expectation"
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Returns the age in years `[outputs]` that each output stands for."""
+        return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Maps logits `[batch, outputs]` to the answered age `[batch]` in years."""
+        return self._expectation(raw) if self.answer == "expectation" else self._median(raw)
+
+    def _expectation(self, raw: Tensor) -> Tensor:
+        # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
+        return (raw.softmax(1) * self.centres(raw)).sum(1)
+
+    def _median(self, raw: Tensor) -> Tensor:
+        """Returns where half of the distribution is reached, each output's share being spread evenly over its years."""
+        shares = raw.softmax(1)
+        reached = shares.cumsum(1)
+        place = (reached < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        share = shares.gather(1, place)
+        within = ((0.5 - reached.gather(1, place) + share) / share).clamp(0, 1) - 0.5
+        return self.centres(raw)[place[:, 0]] + (self.width * within)[:, 0]
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Returns the distribution's standard deviation `[batch]` in years."""
+        distance = self.centres(raw) - self._expectation(raw).unsqueeze(1)
+        return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
+
+
+class Classes(_Distribution):
+    """Classes of `width` years each, learnt by cross-entropy (in nats, so about ln(classes) at the start).
+
+    The answer in years is by default the expectation over the classes' centres: Rothe et al., "DEX: Deep EXpectation of
+    apparent age from a single image", ICCV Workshops 2015.
+    """
+
+    def __init__(self, width: int = 5, top: int = 100, answer: Answer = "expectation"):
+        """Makes the classes `0..width-1`, `width..2*width-1`, ..., and a last one from `top` up.
+
+        Args:
+            width: Years per class.
+            top: Where the last class begins; a multiple of `width`. Its centre is that of a class of `width` years.
+            answer: `expectation` or `median`, see `_Distribution`.
+
+        Raises:
+            AgeGenderError: The width or the top doesn't fit.
+        """
+        require(width >= 1, f"age.width={width} must be at least 1 year")
+        fits = top >= width and top % width == 0
+        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class begins there")
+        self.width, self.answer = width, answer
+        self.outputs = self.classes = top // width + 1
+        self.within = (width**2 - 1) / 12  # of whole years, each as likely
+
+    def label(self, age: Tensor) -> Tensor:
+        """Returns the class `[batch]`, int64, of ages `[batch]` in years."""
+        return (age / self.width).floor().long().clamp(0, self.outputs - 1)
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Returns the classes' centres in years: the mean of the whole years in each."""
+        return super().centres(like) * self.width + (self.width - 1) / 2
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the cross-entropy with the true class, in nats."""
+        return functional.cross_entropy(raw, self.label(age))
+
+
+class LabelDistribution(_Distribution):
+    """One output per year, learnt as a normal distribution around the true age.
+
+    Gao et al., "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017 (the Kullback-Leibler divergence,
+    in nats); Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", IJCAI 2018 (the expectation
+    as the answer, and its absolute error as a second part of the loss).
+    """
+
+    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0, answer: Answer = "expectation"):
+        """Sets the target.
+
+        Args:
+            sigma: Standard deviation of the target in years.
+            top: The highest age; there is an output for each from 0.
+            expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
+            answer: `expectation` or `median`, see `_Distribution`.
+
+        Raises:
+            AgeGenderError: A value out of range.
+        """
+        require(sigma > 0, f"age.sigma={sigma} must be above zero")
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
+        self.sigma, self.outputs, self.expectation, self.answer = sigma, top + 1, expectation, answer
+
+    def target(self, age: Tensor) -> Tensor:
+        """Returns the distribution `[batch, outputs]` wanted for ages `[batch]` in years."""
+        known = age.clamp(0, self.outputs - 1).unsqueeze(1)
+        return (-((self.centres(age) - known) / self.sigma).square() / 2).softmax(1)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the divergence from the target in nats, plus the weighted absolute error of the expectation."""
+        loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="batchmean")
+        return loss + self.expectation * functional.l1_loss(self._expectation(raw), age) if self.expectation else loss
+
+
+class Coral(Coding):
+    """One output per year k: whether the age is above k, all with the same weights and a bias each.
+
+    Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
+    estimation", Pattern Recognition Letters 2020. The loss is the mean over the years, not their sum as in the paper,
+    so that it starts near 0.6, about where gender's does.
+    """
+
+    def __init__(self, top: int = 120):
+        """Asks for every k from 0 to `top - 1` whether the age is above it.
+
+        Raises:
+            AgeGenderError: The top is below 1 year.
+        """
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        self.outputs = top
+
+    def layer(self, inputs: int) -> nn.Module:
+        """Returns the layer with shared weights: that is what keeps the answers' ranks consistent."""
+        return _SharedWeights(inputs, self.outputs)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Returns the mean binary cross-entropy over batch and years."""
+        above = (age.unsqueeze(1) > torch.arange(self.outputs, device=age.device)).to(raw.dtype)
+        return functional.binary_cross_entropy_with_logits(raw, above)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Maps logits `[batch, outputs]` to ages `[batch]`: the number of years that are more likely passed than not.
+
+        That is a whole number, the median of the distribution.
+        """
+        return (raw > 0).sum(1).to(raw.dtype)
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Returns the standard deviation `[batch]` in years of the distribution whose tail the outputs are."""
+        # Rank consistency holds for a trained network; until then a later year may seem likelier than an earlier one.
+        above = raw.sigmoid().cummin(1).values
+        year = torch.arange(self.outputs, dtype=raw.dtype, device=raw.device)
+        mean = above.sum(1)  # E[y] is the sum of P(y > k), E[y^2] that of (2k + 1) P(y > k)
+        return ((above * (2 * year + 1)).sum(1) - mean.square()).clamp(min=0).sqrt()
+
+
+class _SharedWeights(nn.Module):
+    """A dense layer whose outputs differ by their biases only."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weights = nn.Linear(inputs, 1, bias=False)
+        # From +1 to -1: a new network finds low ages passed and high ones not, in the right order from the start.
+        self.biases = nn.Parameter(torch.linspace(1, -1, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        answers: Tensor = self.weights(features) + self.biases
+        return answers
