@@ -16,6 +16,7 @@ from agegender.prediction.predictor import Predictor
 from agegender.weights.__main__ import pack
 
 Run = Callable[..., Outcome]
+COMMAND = "agegender/weights/__main__.py"
 
 
 def test_packed_weights_answer_as_the_run_did(trained_run: Path, faces: Path, tmp_path: Path) -> None:
@@ -63,3 +64,21 @@ def test_a_run_without_figures_is_not_packed(trained_run: Path, tmp_path: Path) 
     with pytest.raises(AgeGenderError, match="not tested"):
         pack(tmp_path, tmp_path / "packed.ckpt")
     assert not (tmp_path / "packed.ckpt").exists()
+
+
+def test_the_command_packs_and_says_how_large(trained_run: Path, run_here: Run, tmp_path: Path) -> None:
+    done = run_here(COMMAND, f"run={trained_run}", "out=packed.ckpt")
+    size = (tmp_path / "packed.ckpt").stat().st_size / 1e6
+    assert (done.code, done.out.strip()) == (0, f"packed.ckpt: {size:.2f} MB")
+    assert (tmp_path / "packed.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("run=logs",), ("run=", "out=a.ckpt"), ("run=logs", "out=a.ckpt", "size=8"), ("logs", "a.ckpt")],
+    ids=["nothing", "no place", "no run", "one too many", "no names"],
+)
+def test_a_command_that_says_too_little_or_too_much_gets_its_usage(arguments: tuple[str, ...], run_here: Run) -> None:
+    done = run_here(COMMAND, *arguments)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "python -m agegender.weights run=logs/small/<date_time> out=small.ckpt" in done.err
