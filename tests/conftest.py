@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from agegender.data.synthetic import generate_faces
+from agegender.progress import available_cores
 
 ROOT = Path(__file__).parent.parent
 # Small enough for a second per run, large enough for every split to hold some faces.
@@ -57,6 +58,18 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+def pytest_configure() -> None:
+    """Gives each of several test processes one thread, as they share the cores."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Says how many processes run the tests: four at most, for their memory; benchmarks want the machine alone."""
+    return 0 if config.option.markexpr == "benchmark" else min(4, available_cores())
 
 
 @pytest.fixture(scope="session", autouse=True)
