@@ -11,20 +11,21 @@ import torch
 from agegender.errors import AgeGenderError
 from agegender.models.calibration import Calibration
 
-LOGS = "logs"  # where runs are: its newest is what predicting takes without a choice
+DEFAULT = "default"  # the weights that come with the package; `./default` is a file or folder of that name
+SHIPPED = Path(__file__).parent / "weights" / "small.ckpt"  # see `python -m agegender.weights`
 
 
 def find_checkpoint(given: str | Path) -> Path:
     """Resolves what a user gives as weights.
 
     Args:
-        given: A checkpoint, a run's folder (its best checkpoint is taken, else its last), or a folder of runs (the
-            newest best checkpoint).
+        given: `default` for the weights that come with the package, a checkpoint, a run's folder (its best checkpoint
+            is taken, else its last), or a folder of runs (the newest best checkpoint).
 
     Raises:
         AgeGenderError: There is none.
     """
-    path = Path(given)
+    path = SHIPPED if given == DEFAULT else Path(given)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():
@@ -36,7 +37,7 @@ def find_checkpoint(given: str | Path) -> Path:
     if not path.is_file():
         where = path.resolve()
         raise AgeGenderError(
-            f"no model at {where}; train one (python train.py) or give weights=<run folder or checkpoint>"
+            f"no model at {where}; give weights=<run folder or checkpoint>, or weights=default for the ones shipped"
         )
     return path
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.checkpoint import LOGS, find_checkpoint, load_checkpoint, read_calibration
+from agegender.checkpoint import DEFAULT, find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.decode import ImageSource, UnreadableImageError, read_image, to_pixels
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
@@ -60,11 +60,12 @@ class Predictor:
     31.4
     """
 
-    def __init__(self, weights: str | Path = LOGS, device: str = "auto", tta: Literal["none", "flip"] = "none"):
+    def __init__(self, weights: str | Path = DEFAULT, device: str = "auto", tta: Literal["none", "flip"] = "none"):
         """Loads the checkpoint.
 
         Args:
-            weights: A checkpoint or a run's folder, or a folder of runs for the newest one's.
+            weights: `default` for those that come with the package, a checkpoint, a run's folder, or a folder of runs
+                for the newest one's.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
             tta: `flip` to answer with the mean over a picture and its mirror image, in twice the time.
 

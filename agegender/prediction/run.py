@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from agegender.allocation import keep_freed_memory
-from agegender.checkpoint import LOGS
+from agegender.checkpoint import DEFAULT
 from agegender.errors import AgeGenderError
 from agegender.prediction.inputs import list_images
 from agegender.prediction.outputs import check_output, print_table, write_file
@@ -17,7 +17,7 @@ from agegender.progress import track
 
 def predict(
     img: str | list[str] | None,
-    weights: str = LOGS,
+    weights: str = DEFAULT,
     out: str | None = None,
     batch_size: int = 64,
     device: str = "auto",

@@ -1,1 +1,3 @@
-"""A run's weights in a form to be passed on: see `python -m agegender.weights`."""
+"""The weights that come with the package: `small.ckpt`, and in `small.json` what they scored and how they were made."""
+
+LICENCE = "trained on UTKFace: for non-commercial research only"  # of all weights that learnt from its pictures

@@ -12,11 +12,13 @@ import torch
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.cli import one_line_errors
 from agegender.errors import require
+from agegender.evaluation.report_bands import read_bands
 from agegender.files import write_whole
+from agegender.weights import LICENCE
 
 # What a stranger must know to judge the figures; of the rest, folders and machines are nobody's business.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
-_ALSO = ("best_epoch", "epochs", "parameters", "seed", "overrides", "hardware", "precision", "train_seconds")
+_ALSO = ("best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
 def pack(run: Path, out: Path) -> Path:
@@ -26,26 +28,37 @@ def pack(run: Path, out: Path) -> Path:
     sums are better kept whole.
 
     Args:
-        run: The folder of a run that was tested.
+        run: The folder of a run that was tested; if it has a report, the figures by age band come along.
         out: Where to; its figures go to the same name ending in .json.
 
     Raises:
-        AgeGenderError: The run has no best checkpoint or no figures.
+        AgeGenderError: The run has no best checkpoint or no figures, or its report is damaged.
     """
     checkpoint = load_checkpoint(find_checkpoint(run))
     figures_file = run / "metrics.json"
     require(figures_file.is_file(), f"run={run} has no metrics.json: weights are shipped with what they scored")
     figures = json.loads(figures_file.read_text(encoding="utf-8"))
     require("test/age_mae" in figures, f"run={run} was not tested: weights are shipped with what they scored")
+    bands = read_bands(run)
     network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
     with write_whole(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
-    told: dict[str, Any] = {"command": f"python train.py {figures['overrides']}".strip()}
+    told: dict[str, Any] = {
+        "command": " ".join(["python train.py", *_telling(figures["overrides"].split())]),
+        "licence": LICENCE,
+    }
     told |= {name: value for name, value in figures.items() if name.startswith(_KEPT) or name in _ALSO}
+    if bands is not None:
+        told["bands"] = bands
     with write_whole(out.with_suffix(".json"), "w", encoding="utf-8") as file:
         json.dump(told, file, indent=2)
         file.write("\n")
     return out
+
+
+def _telling(overrides: list[str]) -> list[str]:
+    """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
+    return [given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume")]
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,8 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, run_script
 
+from agegender.checkpoint import SHIPPED
+
 Run = Callable[..., Outcome]
 
 NAMES = (
@@ -215,7 +217,7 @@ def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
     assert rows_of(tmp_path / "run.json") == rows_of(tmp_path / "alone.json")
 
 
-def test_the_default_weights_are_the_newest_best_checkpoint_below_logs(
+def test_weights_of_logs_are_the_newest_best_checkpoint_below_it(
     run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     ages = {"zebra/2030-01-01": 300, "apple/sweep_2026/0": 100, "mid/2029-01-01": 200}
@@ -226,7 +228,7 @@ def test_the_default_weights_are_the_newest_best_checkpoint_below_logs(
         for name in ("best.ckpt", "last.ckpt"):
             shutil.copy(trained_run / "checkpoints" / name, folder / name)
             os.utime(folder / name, (now - age - (50 if name == "best.ckpt" else -900),) * 2)
-    outcome = run_here("predict.py", str(pictures[0]))
+    outcome = run_here("predict.py", str(pictures[0]), "weights=logs")
     assert outcome.code == 0, outcome.err
     assert "weights: logs/apple/sweep_2026/0/checkpoints/best.ckpt\n" in outcome.err
 
@@ -234,9 +236,21 @@ def test_the_default_weights_are_the_newest_best_checkpoint_below_logs(
 def test_where_nothing_was_trained_one_line_says_what_to_do(
     run_here: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
-    outcome = run_here("predict.py", str(pictures[0]))
+    outcome = run_here("predict.py", str(pictures[0]), "weights=logs")
     assert outcome.code == 1 and is_one_error_line(outcome)
-    assert str(tmp_path / "logs") in outcome.err and "weights=" in outcome.err
+    assert str(tmp_path / "logs") in outcome.err and "weights=default" in outcome.err
+
+
+def test_without_a_choice_the_weights_that_come_along_answer(
+    run_here: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    images = list(map(str, pictures))
+    outcome = run_here("predict.py", *images, "out=unsaid.json")
+    assert outcome.code == 0, outcome.err
+    assert f"weights: {SHIPPED}\n" in outcome.err and "drawn faces" not in outcome.err
+    assert run_here("predict.py", *images, "weights=default", "out=said.json").code == 0
+    assert rows_of(tmp_path / "unsaid.json") == rows_of(tmp_path / "said.json")
+    assert all(row["age_std"] > 0 and row["age_low"] <= row["age_high"] for row in rows_of(tmp_path / "said.json"))
 
 
 class Stranger:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
 
-from agegender.checkpoint import load_checkpoint
+from agegender.checkpoint import SHIPPED, load_checkpoint
 from agegender.errors import AgeGenderError
+from agegender.evaluation.report import write_report
+from agegender.evaluation.report_bands import read_bands
 from agegender.prediction.predictor import Predictor
 from agegender.weights.__main__ import pack
 
@@ -45,6 +49,43 @@ def test_packed_weights_describe_themselves_and_tell_of_no_folder(trained_run: P
     assert str(trained_run) not in json.dumps({**told, "command": ""})
 
 
+def test_figures_by_age_band_come_along_from_the_runs_report(trained_run: Path, tmp_path: Path) -> None:
+    plain = json.loads(pack(trained_run, tmp_path / "plain.ckpt").with_suffix(".json").read_text())
+    assert "bands" not in plain  # this run has no report
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    write_report([run], resamples=20, faces=0)
+    packed = json.loads(pack(run, tmp_path / "packed.ckpt").with_suffix(".json").read_text())
+    bands = packed.pop("bands")
+    assert packed == plain and bands == read_bands(run)
+    slices = json.loads((run / "report" / "report.json").read_text())["runs"][0]["slices"]["age"]
+    assert [band["ages"] for band in bands] == [part["name"] for part in slices]
+    assert sum(band["images"] for band in bands) == metrics_of(run)["images/test"]
+    for band, part in zip(bands, slices, strict=True):
+        assert set(band) == {"ages", "images", "age_mae", "gender_acc", "coverage"}
+        for name in ("age_mae", "gender_acc", "coverage"):
+            assert band[name] == pytest.approx(part[name]["value"], abs=1e-4)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"runs": []}', '{"runs": [{"slices": {"age": [1]}}]}'])
+def test_a_damaged_report_is_named_and_nothing_is_packed(content: str, trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / "report").mkdir()
+    (run / "report" / "report.json").write_text(content)
+    with pytest.raises(AgeGenderError, match=r"report\.json can't be read as a report"):
+        pack(run, tmp_path / "packed.ckpt")
+    assert not (tmp_path / "packed.ckpt").exists()
+
+
+def test_a_report_from_before_there_were_intervals_has_bands_without_coverage(tmp_path: Path) -> None:
+    part = {"name": "0-2", "images": 3, "age_mae": {"value": 1.23456}, "gender_acc": {"value": None}}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(json.dumps({"runs": [{"slices": {"age": [part]}}]}))
+    expected = {"ages": "0-2", "images": 3, "age_mae": 1.2346, "gender_acc": None, "coverage": None}
+    assert read_bands(tmp_path) == [expected]
+
+
 def test_packed_weights_are_measured_again_by_the_same_command(
     trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
@@ -53,6 +94,35 @@ def test_packed_weights_are_measured_again_by_the_same_command(
     assert again.code == 0, again.err
     measured, figures = metrics_of(tmp_path / "again"), metrics_of(trained_run)
     assert measured["test/age_mae"] == pytest.approx(figures["test/age_mae"], abs=0.05)
+
+
+def test_the_weights_that_come_along_are_what_they_say() -> None:
+    assert SHIPPED.stat().st_size <= 8_000_000
+    held, told = load_checkpoint(SHIPPED), json.loads(SHIPPED.with_suffix(".json").read_text())
+    shipped = Predictor(device="cpu")
+    assert shipped.weights == SHIPPED and not shipped.trained_on_drawings
+    assert sum(weight.numel() for weight in shipped.network.parameters()) == told["parameters"] <= 3_000_000
+    assert shipped.network.calibration is not None
+    assert held["agegender"]["split"]["fingerprint"] == told["split_fingerprint"]
+    assert told["duplicates"] == "near" and "experiment=small" in told["command"]
+    assert {"test/age_mae", "test/age_cs5", "test/gender_acc", "best_epoch", "hardware", "licence"} <= set(told)
+
+
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no folder of real faces")
+def test_the_weights_that_come_along_score_what_they_say(run_here: Run, tmp_path: Path) -> None:
+    again = run_here(
+        "train.py",
+        "fit=false",
+        "weights=default",
+        f"data.dir={Path(os.environ['UTKFACE_DIR']).resolve()}",
+        "report=false",
+        "hydra.run.dir=again",
+    )
+    assert again.code == 0, again.err
+    measured, told = metrics_of(tmp_path / "again"), json.loads(SHIPPED.with_suffix(".json").read_text())
+    assert measured["split_fingerprint"] == told["split_fingerprint"]
+    assert measured["test/age_mae"] == pytest.approx(told["test/age_mae"], abs=0.05)
+    assert measured["test/gender_acc"] == pytest.approx(told["test/gender_acc"], abs=0.005)
 
 
 def test_a_run_without_figures_is_not_packed(trained_run: Path, tmp_path: Path) -> None:
