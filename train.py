@@ -20,4 +20,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    launch(main, "train", Path(__file__).parent / "conf")
+    launch(main, "train", Path(__file__).parent / "conf", resumes_runs=True)

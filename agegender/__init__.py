@@ -3,16 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agegender.prediction.predictor import Prediction, Predictor
+    from agegender.prediction.answers import Prediction
+    from agegender.prediction.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "Predictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for, and PyTorch with it: `train.py --help` answers without."""
-    if name in __all__:
-        from agegender.prediction import predictor
+    """Imports what is asked for only then: `train.py --help` answers without."""
+    if name == "Predictor":
+        from agegender.prediction.predictor import Predictor
 
-        return getattr(predictor, name)
+        return Predictor
+    if name == "Prediction":
+        from agegender.prediction.answers import Prediction
+
+        return Prediction
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.models.calibration import Calibration
 
 DEFAULT = "default"  # the weights that come with the package; `./default` is a file or folder of that name
@@ -23,7 +23,7 @@ def find_checkpoint(given: str | Path) -> Path:
             is taken, else its last), or a folder of runs (the newest best checkpoint).
 
     Raises:
-        AgeGenderError: There is none.
+        AgeGenderError: There is none, or it is an exported model.
     """
     path = SHIPPED if given == DEFAULT else Path(given)
     if path.is_dir():
@@ -39,6 +39,9 @@ def find_checkpoint(given: str | Path) -> Path:
         raise AgeGenderError(
             f"no model at {where}; give weights=<run folder or checkpoint>, or weights=default for the ones shipped"
         )
+    require(
+        path.suffix != ".onnx", f"{path} is an exported model, no checkpoint; predict.py takes it with backend=onnx"
+    )
     return path
 
 

@@ -16,6 +16,7 @@ from agegender.errors import AgeGenderError, InterruptedRunError
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # a command line that can't be understood
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+EXIT_PIPE = 141  # and for a pipe whose other end was closed, as `| head` does
 
 
 def nearest(wrong: str, valid: Iterable[str]) -> str:
@@ -27,13 +28,14 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     return f"there are {', '.join(names)}" if names else "nothing can be set there"
 
 
-def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
+def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: bool = False) -> None:
     """Runs a Hydra entry point so that a user's mistake ends in one line and a non-zero exit code.
 
     Args:
         main: The function that `hydra.main` made.
         config_name: Its primary config.
         conf: Its config folder.
+        resumes_runs: Its `resume=` names a run, see `resume_arguments`.
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing and exiting itself
@@ -42,7 +44,8 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path) -> None:
 
     try:
         with one_line_errors():
-            sys.argv[1:] = resume_arguments(sys.argv[1:])
+            if resumes_runs:
+                sys.argv[1:] = resume_arguments(sys.argv[1:])
             main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:

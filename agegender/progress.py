@@ -21,8 +21,13 @@ def available_cores() -> int:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on standard error if that is a terminal, and gives a function that says how much is done."""
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on standard error if that is a terminal, and gives a function that says how much is done.
+
+    Args:
+        description: What is being done.
+        total: How much there is to do; None if nobody knows.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -30,7 +35,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
         yield lambda done: bar.update(task, completed=done)
 
 
-def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+def track(items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
     """Yields the items under a progress bar."""
     with progress_bar(description, total) as show:
         for done, item in enumerate(items, 1):

@@ -27,6 +27,7 @@ from agegender.data.decode import read_image, to_pixels
 from agegender.data.synthetic import generate_faces
 from agegender.models.network import AgeGenderNet
 from agegender.prediction.predictor import LARGEST_PART, Predictor
+from agegender.prediction.torch_network import TorchNetwork
 from agegender.progress import available_cores
 from benchmarks.bare import decode, network_of
 from benchmarks.faces import parser
@@ -84,7 +85,7 @@ def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Pai
     keep_freed_memory()  # as predict.py and the bare loops do
     with tempfile.TemporaryDirectory() as where:
         weights = untrained(Path(where, "untrained.ckpt"))
-        predictor = Predictor(weights, "cpu")
+        predictor = Predictor(weights, "cpu", detect="never")
         # Spawned, not forked: a fork would take this process's threads for its own.
         with multiprocessing.get_context("spawn").Pool(cores, _open, (weights,)) as pool:
             return in_turn(
@@ -101,7 +102,7 @@ _bare: dict[str, AgeGenderNet] = {}  # in a process of the pool: its network
 def _open(weights: Path) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
-    _bare["network"] = Predictor(weights, "cpu").network
+    _bare["network"] = TorchNetwork(weights, "cpu").network
 
 
 def _decode_and_answer(paths: Sequence[Path]) -> int:

@@ -83,7 +83,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
     """Gives the loggers back that Hydra silences for the rest of the process, as if it ran one command only."""
+    level = logging.root.level
     yield
+    logging.root.setLevel(level)
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("agegender") and isinstance(logger, logging.Logger):
             logger.disabled = False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +50,8 @@ def read_image(source: ImageSource) -> Image.Image:
             warnings.simplefilter("ignore")
             if isinstance(source, Image.Image):
                 return _to_rgb(ImageOps.exif_transpose(source))
+            if isinstance(source, str | Path):
+                refuse_what_is_no_file(os.stat(source).st_mode)
             with Image.open(source) as image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
@@ -54,8 +59,6 @@ def read_image(source: ImageSource) -> Image.Image:
         raise
     except FileNotFoundError:
         raise UnreadableImageError("no such file") from None
-    except IsADirectoryError:
-        raise UnreadableImageError("a folder, not a picture") from None
     except PermissionError:
         raise UnreadableImageError("no permission to read it") from None
     except Image.DecompressionBombError:
@@ -64,8 +67,22 @@ def read_image(source: ImageSource) -> Image.Image:
         raise UnreadableImageError("not a picture that can be read") from None
     # A damaged file can raise almost anything from a decoder (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise UnreadableImageError("a link that leads round in a circle") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"damaged: {reason[:120]}") from error
+
+
+def refuse_what_is_no_file(mode: int) -> None:
+    """Refuses, by what `os.stat` says, a named pipe, whose opening may wait for ever, and what else holds no picture.
+
+    Raises:
+        UnreadableImageError: It is none.
+    """
+    if stat.S_ISDIR(mode):
+        raise UnreadableImageError("a folder, not a picture")
+    if not stat.S_ISREG(mode):
+        raise UnreadableImageError("a pipe or a device, not a file")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -111,7 +111,10 @@ def _read(path: Path) -> _Reading:
     blank = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     try:
         status = path.stat()
+        decode.refuse_what_is_no_file(status.st_mode)
         content = path.read_bytes()
+    except decode.UnreadableImageError as error:
+        return _Reading(0, 0, "", blank, f"can't be read: {error}")
     except OSError as error:
         return _Reading(0, 0, "", blank, f"can't be read: {error.strerror}")
     digest = hashlib.sha256(content).hexdigest()

@@ -161,10 +161,20 @@ class Coral(Coding):
     def spread(self, raw: Tensor) -> Tensor:
         """Returns the standard deviation `[batch]` in years of the distribution whose tail the outputs are."""
         # Rank consistency holds for a trained network; until then a later year may seem likelier than an earlier one.
-        above = raw.sigmoid().cummin(1).values
-        year = torch.arange(self.outputs, dtype=raw.dtype, device=raw.device)
-        mean = above.sum(1)  # E[y] is the sum of P(y > k), E[y^2] that of (2k + 1) P(y > k)
-        return ((above * (2 * year + 1)).sum(1) - mean.square()).clamp(min=0).sqrt()
+        above = _least_so_far(raw.sigmoid())
+        shares = functional.pad(above, (1, 0), value=1.0) - functional.pad(above, (0, 1))  # P(y > k - 1) - P(y > k)
+        year = torch.arange(self.outputs + 1, dtype=raw.dtype, device=raw.device)
+        mean = above.sum(1, keepdim=True)  # E[y] is the sum of P(y > k)
+        return (shares * (year - mean).square()).sum(1).sqrt()
+
+
+def _least_so_far(shares: Tensor) -> Tensor:
+    """Returns the least of each row's values up to each place, of values up to 1: ONNX has no `cummin`."""
+    reach = 1
+    while reach < shares.shape[1]:
+        shares = torch.minimum(shares, functional.pad(shares[:, :-reach], (reach, 0), value=1.0))
+        reach *= 2
+    return shares
 
 
 class _SharedWeights(nn.Module):

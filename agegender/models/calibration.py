@@ -78,7 +78,8 @@ class Calibration:
         knots, factors = years.new_tensor(list(self.ages)), years.new_tensor(list(self.std))
         if len(knots) == 1:
             return stated * factors
-        after = torch.searchsorted(knots, years.contiguous()).clamp(1, len(knots) - 1)
+        # the first knot not below the answer: ONNX has no `searchsorted`
+        after = (knots < years.unsqueeze(1)).sum(1).clamp(1, len(knots) - 1)
         width = knots[after] - knots[after - 1]
         share = ((years - knots[after - 1]) / width).clamp(0, 1)
         return stated * torch.lerp(factors[after - 1], factors[after], share)

@@ -1,12 +1,14 @@
-"""Where answers go: a table for people, CSV or JSON for programs."""
+"""Where answers go: a table for people; CSV, JSON, JSON lines or Parquet for programs; JSON lines down a pipe."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,88 +16,150 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agegender.errors import AgeGenderError
+from agegender.cli import EXIT_PIPE
+from agegender.errors import AgeGenderError, require
 from agegender.files import write_whole
-from agegender.prediction.predictor import Prediction
+from agegender.prediction.answers import COLUMNS, Prediction, as_row
 
-COLUMNS = tuple(field.name for field in fields(Prediction))
-DIGITS = {"age": 2, "age_std": 2, "age_low": None, "age_high": None, "p_female": 4}
-
-
-def as_row(prediction: Prediction) -> dict[str, Any]:
-    """Returns an answer's columns, rounded to what they are worth."""
-    row = asdict(prediction)
-    return row | {name: round(row[name], digits) for name, digits in DIGITS.items() if row[name] is not None}
+PIPE = "-"
+Row = dict[str, Any]
 
 
-def check_output(out: Path) -> None:
+def check_output(out: str) -> None:
     """Refuses an output file that could not be written, before any work is done.
 
     Raises:
-        AgeGenderError: Its name ends in neither .csv nor .json, or its folder doesn't exist.
+        AgeGenderError: Its name has none of the endings, its folder doesn't exist, or a package is missing.
     """
-    if out.suffix.lower() not in (".csv", ".json"):
-        raise AgeGenderError(f"out={out} must end in .csv or .json")
-    if not out.parent.is_dir():
-        raise AgeGenderError(f"out={out}: the folder {out.parent} does not exist; make it first")
+    if out == PIPE:
+        return
+    path = Path(out)
+    require(path.suffix.lower() in _FORMS, f"out={out} must end in {', '.join(_FORMS)}, or be {PIPE} for a pipe")
+    if not path.parent.is_dir():
+        raise AgeGenderError(f"out={out}: the folder {path.parent} does not exist; make it first")
+    require(not path.is_dir(), f"out={out} is a folder; name a file")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow()
 
 
-def write_file(out: Path, predictions: Iterable[Prediction]) -> tuple[int, int]:
-    """Writes answers as CSV (header and a row each) or JSON (a list of objects), by the name's ending.
-
-    Returns:
-        How many pictures there were, and how many of them failed.
+def write_rows(out: Path, rows: Iterable[Row]) -> None:
+    """Writes answers whole, in the form that the name's ending says.
 
     Raises:
         AgeGenderError: The file can't be written.
     """
-    count = failed = 0
     try:
-        text = {"mode": "w", "newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-        form = _csv if out.suffix.lower() == ".csv" else _json
-        with write_whole(out, **text) as file, form(file) as write:
-            for prediction in predictions:
-                write(as_row(prediction))
-                count, failed = count + 1, failed + (prediction.error is not None)
+        _FORMS[out.suffix.lower()](out, rows)
     except OSError as error:
-        raise AgeGenderError(f"can't write out={out} ({error.strerror})") from None
-    return count, failed
+        raise AgeGenderError(f"can't write out={out} ({error.strerror or error})") from None
 
 
 @contextmanager
-def _csv(file: IO[str]) -> Iterator[Any]:
-    writer = csv.DictWriter(file, COLUMNS)
-    writer.writeheader()
-    yield writer.writerow
+def _text(out: Path) -> Iterator[IO[str]]:
+    # a file name may hold bytes that are no text: they come out as they were
+    with write_whole(out, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        yield file
 
 
-@contextmanager
-def _json(file: IO[str]) -> Iterator[Any]:
-    separators = iter(["[\n  "])
-
-    def write(row: dict[str, Any]) -> None:
-        file.write(next(separators, ",\n  ") + json.dumps(row))
-
-    yield write
-    file.write(next(separators, "\n") + "]\n" if file.tell() else "[]\n")
+def _csv(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def print_table(predictions: Iterable[Prediction]) -> tuple[int, int]:
-    """Prints answers for people; returns how many pictures there were, and how many of them failed."""
-    table = Table("picture", "age", "gender", "p(female)")
-    table.columns[0].overflow = "fold"
-    rows = list(predictions)
-    for row in rows:
-        if row.error is not None:
-            table.add_row(_shown(row.path), Text(row.error, "red"))
+def _json(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        before = "[\n  "
+        for row in rows:
+            file.write(before + json.dumps(row))
+            before = ",\n  "
+        file.write("\n]\n" if before.startswith(",") else "[]\n")
+
+
+def _json_lines(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _parquet(out: Path, rows: Iterable[Row]) -> None:
+    pa, pq = _pyarrow()
+    texts = ("path", "gender", "error")
+    types = {name: pa.string() if name in texts else pa.int32() if name == "face" else pa.float64() for name in COLUMNS}
+    schema, rest = pa.schema(types), iter(rows)
+    with write_whole(out) as file, pq.ParquetWriter(file, schema) as writer:
+        while part := list(islice(rest, 10_000)):
+            named = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in part]
+            writer.write_table(pa.Table.from_pylist(named, schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise AgeGenderError('out=... .parquet needs pyarrow: pip install "agegender[parquet]"') from None
+    return pyarrow, parquet
+
+
+_FORMS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
+    ".csv": _csv,
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}
+
+
+def print_lines(predictions: Iterable[Prediction]) -> None:
+    """Writes answers to standard output as JSON lines, each as soon as it is there.
+
+    Raises:
+        SystemExit: Nobody reads them any more, as after `| head`.
+        AgeGenderError: They can't be written, for a full disk for instance.
+    """
+    for prediction in predictions:
+        with _while_read():
+            print(json.dumps(as_row(prediction)), flush=True)
+
+
+def print_table(predictions: Iterable[Prediction]) -> None:
+    """Prints answers for people.
+
+    Raises:
+        SystemExit: Nobody reads them any more.
+        AgeGenderError: They can't be written.
+    """
+    table = Table("picture", "face", "age", "80 % lie in", "gender", "p(female)")
+    for column in table.columns:
+        column.overflow = "fold"  # to the last letter; and not every encoding has the dots that stand for the rest
+    for row in predictions:
+        if row.age is None:
+            table.add_row(_shown(row.path), "", _shown(row.error or "", "red"))
         else:
-            spread = "" if row.age_std is None else f" ± {row.age_std:.0f}"
-            table.add_row(_shown(row.path), f"{row.age:.0f}{spread}", row.gender, f"{row.p_female:.2f}")
-    Console().print(table)
-    return len(rows), sum(row.error is not None for row in rows)
+            within = "" if row.age_low is None else f"{row.age_low:.0f} - {row.age_high:.0f}"
+            table.add_row(_shown(row.path), str(row.face), f"{row.age:.0f}", within, row.gender, f"{row.p_female:.2f}")
+    with _while_read():
+        Console(file=sys.stdout).print(table)
+        sys.stdout.flush()
 
 
-def _shown(path: str) -> Text:
-    """A name to the letter, never as Rich's markup; what no terminal should be sent (control codes, bytes) escaped."""
-    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
-    return Text("".join(letters))
+@contextmanager
+def _while_read() -> Iterator[None]:
+    """Ends the process without a word when the other end of the pipe is closed; what else fails is one line."""
+    try:
+        yield
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        if isinstance(error, BrokenPipeError):
+            sys.exit(EXIT_PIPE)
+        raise AgeGenderError(f"can't write to standard output ({error.strerror or error})") from None
+
+
+def _shown(text: str, style: str = "") -> Text:
+    """Text to the letter, never as Rich's markup.
+
+    What no terminal should be sent (control codes, bytes), or can't be in its encoding, is escaped.
+    """
+    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return Text("".join(letters).encode(encoding, "backslashreplace").decode(encoding), style)

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agegender.allocation import keep_freed_memory
-from agegender.checkpoint import DEFAULT
-from agegender.errors import AgeGenderError
-from agegender.prediction.inputs import list_images
-from agegender.prediction.outputs import check_output, print_table, write_file
-from agegender.prediction.predictor import Predictor
+from agegender.errors import AgeGenderError, require
+from agegender.prediction.annotate import Album
+from agegender.prediction.answers import Prediction
+from agegender.prediction.inputs import Live, list_images, open_images
+from agegender.prediction.outputs import PIPE, check_output, print_lines, print_table, write_rows
+from agegender.prediction.predictor import Answered, Backend, Detect, Predictor
+from agegender.prediction.progress_file import ProgressFile
+from agegender.prediction.sources import Picture
 from agegender.progress import track
 
 
 def predict(
     img: str | list[str] | None,
-    weights: str = DEFAULT,
+    weights: str = "default",
+    detect: Detect = "auto",
     out: str | None = None,
+    annotate: str | None = None,
+    resume: bool = False,
+    every: float = 1.0,
     batch_size: int = 64,
     device: str = "auto",
     tta: Literal["none", "flip"] = "none",
+    backend: Backend = "torch",
 ) -> bool:
-    """Answers for pictures, on the terminal or into a file.
+    """Answers for pictures, on the terminal, down a pipe or into a file.
 
     Args:
-        img: File, folder or glob, or a list of them.
+        img: File, folder, glob, address, video, `webcam`, or `-` for names on standard input; or a list of them.
         weights: See `Predictor`.
-        out: A file ending in .csv or .json, instead of the table.
+        detect: See `Predictor`.
+        out: A file ending in .csv, .json, .jsonl or .parquet, or `-` for JSON lines on standard output, instead of the
+            table.
+        annotate: A folder for the pictures with boxes and answers drawn on them.
+        resume: Go on from what a stopped run left beside `out`: pictures that it had answered are not answered again,
+            and their answers stay, also those of pictures that `img` doesn't name any more. A finished `out` is
+            refused.
+        every: Seconds from one frame of a video to the next.
         batch_size: Pictures per pass through the network.
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
+        backend: See `Predictor`.
 
     Returns:
         Whether every picture got its answer.
@@ -40,21 +60,83 @@ def predict(
         AgeGenderError: Anything that concerns all pictures; what concerns one is in its row.
     """
     if not img:
-        raise AgeGenderError("which picture? python predict.py img=face.jpg (or a folder, or a glob)")
-    if batch_size < 1:
-        raise AgeGenderError(f"batch_size={batch_size} must be at least 1")
+        raise AgeGenderError("which picture? python predict.py img=face.jpg (or a folder, a glob, a video, ...)")
+    require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
+    require(every > 0, f"every={every} must be above 0 seconds")
+    into_file = out is not None and out != PIPE
+    require(into_file or not resume, "resume=true goes on from what is beside out: name the file, out=answers.csv")
     if out is not None:
-        check_output(Path(out))
-    images = list_images([img] if isinstance(img, str) else img)
+        check_output(out)
+    names = list_images([img] if isinstance(img, str) else img)
     keep_freed_memory()  # a photograph of 12 megapixels takes 100 MB, each anew: a third of its time
-    predictor = Predictor(weights, device, tta)
+    predictor = Predictor(weights, device, tta, detect, backend)
     print(f"weights: {predictor.weights}", file=sys.stderr)
-    if predictor.trained_on_drawings:
+    if predictor.network.trained_on_drawings:
         print("warning: trained on drawn faces: the answers say nothing about real people", file=sys.stderr)
-    answers = track(predictor.predict(images, batch_size), "predicting", len(images))
-    count, failed = write_file(Path(out), answers) if out is not None else print_table(answers)
-    if out is not None:
-        print(f"{count} pictures in {out}", file=sys.stderr)
-    if failed:
-        print(f"{failed} of {count} pictures have no answer; the error column says why", file=sys.stderr)
-    return not failed
+    album = Album(Path(annotate)) if annotate else None
+    progress = None
+    if out is not None and into_file:
+        origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
+        settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "every": every}
+        if annotate:
+            settings["annotate"] = annotate  # pictures that are done are not drawn any more
+        progress = ProgressFile(Path(out), origin | settings, resume)
+    done = progress.done if progress else Counter[str]()
+    if done:
+        print(f"{done.total()} pictures are done already", file=sys.stderr)
+    pictures = _left(open_images(names, every), done)
+    count = None if any(isinstance(name, Live) for name in names) else max(0, len(names) - done.total())
+    tally = _Tally()
+    answers = tally.count(predictor.answer(pictures, batch_size, keep_pictures=album is not None), album)
+    with progress or nullcontext():
+        if progress and out is not None:
+            for answered in track(answers, "predicting", count):
+                progress.add(answered)
+            tally.failed = sum(row["error"] is not None for row in progress.rows())
+            tally.pictures += done.total()
+            write_rows(Path(out), progress.rows())
+        elif out == PIPE:
+            print_lines(_each(answers))
+        else:
+            print_table(_each(track(answers, "predicting", count)))
+    if into_file:
+        print(f"{tally.pictures} pictures in {out}", file=sys.stderr)
+    if tally.failed:
+        print(f"{tally.failed} of {tally.pictures} pictures have no answer; the error says why", file=sys.stderr)
+    return not tally.failed
+
+
+class _Tally:
+    """Counts pictures, and those without an answer."""
+
+    def __init__(self) -> None:
+        self.pictures = self.failed = 0
+
+    def count(self, answers: Iterator[Answered], album: Album | None) -> Iterator[Answered]:
+        for answered in answers:
+            self.pictures += 1
+            self.failed += any(prediction.error is not None for prediction in answered.predictions)
+            if album:
+                album.add(answered)
+            yield answered
+
+
+def _digest(weights: Path) -> str:
+    """Tells weights apart that were written under the same name."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _left(pictures: Iterable[Picture], done: Counter[str]) -> Iterator[Picture]:
+    """Yields what is not done; a picture that was named twice is done when it was answered twice."""
+    skip = Counter(done)
+    for picture in pictures:
+        if skip[picture.path]:
+            skip[picture.path] -= 1
+        else:
+            yield picture
+
+
+def _each(answers: Iterator[Answered]) -> Iterator[Prediction]:
+    for answered in answers:
+        yield from answered.predictions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -175,12 +176,25 @@ def test_a_truncated_picture_is_unreadable(form: str, kept: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("missing.jpg", "no such file"), (".", "a folder, not a picture"), ("empty.jpg", "not a picture")],
+    [
+        ("missing.jpg", "no such file"),
+        (".", "a folder, not a picture"),
+        ("empty.jpg", "not a picture that can be read"),
+        ("pipe.jpg", "a pipe or a device, not a file"),  # nobody writes into it: to open it would take for ever
+        ("to the pipe.jpg", "a pipe or a device, not a file"),
+        ("loop.jpg", "a link that leads round in a circle"),
+        ("loop.jpg/x.jpg", "a link that leads round in a circle"),
+        ("nowhere.jpg", "no such file"),
+    ],
 )
 def test_a_path_that_is_no_picture_says_why(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(UnreadableImageError, match=reason):
-        read_image(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for link, to in (("to the pipe.jpg", "pipe.jpg"), ("loop.jpg", "loop.jpg"), ("nowhere.jpg", "nowhere")):
+        (tmp_path / link).symlink_to(to)
+    for path in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(UnreadableImageError, match=f"^{reason}$"):
+            read_image(path)
 
 
 def test_a_picture_without_pixels_is_unreadable() -> None:

@@ -134,6 +134,13 @@ def test_a_file_that_vanishes_before_it_is_read_has_a_reason(folder: Path) -> No
     assert scanned.unreadable == {"gone.jpg": "can't be read: No such file or directory"} and len(scanned.names) == 8
 
 
+def test_a_pipe_that_nobody_writes_into_has_a_reason_and_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    scanned = _scan(folder)
+    assert scanned.unreadable == {"pipe.jpg": "can't be read: a pipe or a device, not a file"}
+    assert len(scanned.names) == 8
+
+
 def test_a_file_that_may_not_be_read_has_a_reason(folder: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")

@@ -346,7 +346,7 @@ def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_pat
     assert len(index.names) == 120 and index.quarantine == {
         str(tmp_path / "notes.txt"): "not a picture that can be read",
         str(tmp_path / "gone.jpg"): "can't be read: No such file or directory",
-        str(tmp_path / "sub"): "can't be read: Is a directory",
+        str(tmp_path / "sub"): "can't be read: a folder, not a picture",
     }
     with pytest.raises(AgeGenderError, match=r"data\.strict=true and 3 of the rows of .*labels\.csv can't be taken"):
         indexed(faces, tmp_path, rows, cache_dir, strict=True)

@@ -152,6 +152,11 @@ def test_a_relu_output_is_the_linear_one_above_age_zero_and_stays_there_below(na
     assert torch.autograd.grad(loss, below)[0].item() == 0
 
 
+def test_corals_spread_is_exact_for_the_old_too() -> None:
+    raw = 4 * (90.0 - torch.arange(120)).unsqueeze(0) + 1
+    assert Coral().spread(raw).item() == pytest.approx(Coral().spread(raw.double()).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", [*REGRESSIONS, "coral"])
 def test_the_default_unit_keeps_age_and_gender_level_for_a_model_that_knows_nothing(name: str) -> None:
     ages = torch.tensor([10.0, 20.0, 26.0, 26.0, 30.0, 35.0, 45.0, 60.0, 75.0])  # roughly UTKFace's spread

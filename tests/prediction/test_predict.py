@@ -18,6 +18,7 @@ import torch
 from conftest import ROOT, Outcome, run_script
 
 from agegender.checkpoint import SHIPPED
+from agegender.prediction.answers import COLUMNS
 
 Run = Callable[..., Outcome]
 
@@ -72,7 +73,7 @@ def test_file_names_of_every_kind_are_answered_under_their_own_name(
     """In a process of its own, without any `img=`, as a shell's globbing gives them."""
     for name in NAMES:
         shutil.copy(pictures[0], tmp_path / name)
-    outcome = run_script("predict.py", *NAMES, weights, "out=faces.json", cwd=tmp_path)
+    outcome = run_script("predict.py", "detect=never", *NAMES, weights, "out=faces.json", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row["path"] for row in rows] == list(NAMES)
@@ -95,8 +96,8 @@ def test_files_lists_and_globs_give_the_same_answers(
     (tmp_path / "sub").mkdir()
     for name, picture in zip(("a.jpg", "b.jpg", "sub/c.jpg"), pictures, strict=False):
         shutil.copy(picture, tmp_path / name)
-    expected = run_here("predict.py", *map(str, pictures[:3]), weights, "out=expected.json")
-    outcome = run_here("predict.py", *arguments, weights, "out=faces.json")
+    expected = run_here("predict.py", "detect=never", *map(str, pictures[:3]), weights, "out=expected.json")
+    outcome = run_here("predict.py", "detect=never", *arguments, weights, "out=faces.json")
     assert (expected.code, outcome.code) == (0, 0), outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row.pop("path") for row in rows] == ["a.jpg", "b.jpg", "sub/c.jpg"]
@@ -112,7 +113,7 @@ def test_a_folder_is_answered_with_its_sub_folders_and_without_what_is_no_pictur
     for name in ("b.jpg", "sub/a.jpg"):
         shutil.copy(pictures[0], tmp_path / "album" / name)
     (tmp_path / "album" / "notes.txt").write_text("hello")
-    outcome = run_here("predict.py", "img=album", weights, "out=faces.json")
+    outcome = run_here("predict.py", "detect=never", "img=album", weights, "out=faces.json")
     assert outcome.code == 0, outcome.err
     assert [row["path"] for row in rows_of(tmp_path / "faces.json")] == ["album/b.jpg", "album/sub/a.jpg"]
 
@@ -123,15 +124,14 @@ def test_csv_json_and_a_runs_own_predictions_agree(
     with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     paths = [row["path"] for row in expected]
-    assert run_here("predict.py", *paths, weights, "out=faces.json").code == 0
-    assert run_here("predict.py", *paths, weights, "out=faces.csv", "batch_size=5").code == 0
+    assert run_here("predict.py", "detect=never", *paths, weights, "out=faces.json").code == 0
+    assert run_here("predict.py", "detect=never", *paths, weights, "out=faces.csv", "batch_size=5").code == 0
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         from_csv = list(csv.DictReader(file))
     from_json = rows_of(tmp_path / "faces.json")
     assert len(from_csv) == len(from_json) == len(expected) >= 20
     for ours, same, theirs in zip(from_csv, from_json, expected, strict=True):
-        stated = ["age_std", "age_low", "age_high"]
-        assert list(ours) == list(same) == ["path", "age", *stated, "p_female", "gender", "error"]
+        assert list(ours) == list(same) == list(COLUMNS)
         assert ours["path"] == same["path"] == theirs["path"]
         assert float(ours["age"]) == pytest.approx(same["age"], abs=0.0101)  # batches of another size round otherwise
         assert same["age"] == pytest.approx(float(theirs["age_pred"]), abs=0.0056)
@@ -147,7 +147,7 @@ def test_without_out_a_table_answers_on_standard_output(
     run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     shutil.copy(pictures[0], tmp_path / "face.jpg")
-    outcome = run_here("predict.py", "img=face.jpg", weights)
+    outcome = run_here("predict.py", "detect=never", "img=face.jpg", weights)
     assert outcome.code == 0
     assert "face.jpg" in outcome.out and "weights:" not in outcome.out
 
@@ -165,7 +165,7 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
     shutil.copy(pictures[1], tmp_path / "fine.jpg")
     names = ["good.jpg", "empty.jpg", "text.jpg", "truncated.jpg", "missing.jpg", "photo[9].jpg", "fine.jpg"]
     for form in ("faces.json", "faces.csv"):
-        outcome = run_here("predict.py", *names, weights, f"out={form}")
+        outcome = run_here("predict.py", "detect=never", *names, weights, f"out={form}")
         assert outcome.code == 1
         assert "5 of 7 pictures have no answer" in outcome.err and "Traceback" not in outcome.err
     rows = rows_of(tmp_path / "faces.json")
@@ -178,7 +178,7 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
             assert answers == [None] * 3 and row["error"]
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         assert [row["error"] or None for row in csv.DictReader(file)] == [row["error"] for row in rows]
-    outcome = run_here("predict.py", *names, weights)
+    outcome = run_here("predict.py", "detect=never", *names, weights)
     assert outcome.code == 1
     assert all(name in outcome.out for name in names) and "no such file" in outcome.out
 
@@ -187,7 +187,7 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
 def test_where_no_picture_is_found_one_line_says_so(asked: str, run_here: Run, weights: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    outcome = run_here("predict.py", asked, weights)
+    outcome = run_here("predict.py", "detect=never", asked, weights)
     assert outcome.code == 1
     if asked == "img=null":  # a name like any other
         assert "no such file" in outcome.out
@@ -212,8 +212,10 @@ def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
     alone.parent.mkdir()
     shutil.copy(trained_run / "checkpoints" / "best.ckpt", alone)
     images = list(map(str, pictures))
-    assert run_here("predict.py", *images, weights, "out=run.json").code == 0
-    assert run_here("predict.py", *images, "weights=elsewhere/my model.ckpt", "out=alone.json").code == 0
+    assert run_here("predict.py", "detect=never", *images, weights, "out=run.json").code == 0
+    assert (
+        run_here("predict.py", "detect=never", *images, "weights=elsewhere/my model.ckpt", "out=alone.json").code == 0
+    )
     assert rows_of(tmp_path / "run.json") == rows_of(tmp_path / "alone.json")
 
 
@@ -228,7 +230,7 @@ def test_weights_of_logs_are_the_newest_best_checkpoint_below_it(
         for name in ("best.ckpt", "last.ckpt"):
             shutil.copy(trained_run / "checkpoints" / name, folder / name)
             os.utime(folder / name, (now - age - (50 if name == "best.ckpt" else -900),) * 2)
-    outcome = run_here("predict.py", str(pictures[0]), "weights=logs")
+    outcome = run_here("predict.py", "detect=never", str(pictures[0]), "weights=logs")
     assert outcome.code == 0, outcome.err
     assert "weights: logs/apple/sweep_2026/0/checkpoints/best.ckpt\n" in outcome.err
 
@@ -236,7 +238,7 @@ def test_weights_of_logs_are_the_newest_best_checkpoint_below_it(
 def test_where_nothing_was_trained_one_line_says_what_to_do(
     run_here: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
-    outcome = run_here("predict.py", str(pictures[0]), "weights=logs")
+    outcome = run_here("predict.py", "detect=never", str(pictures[0]), "weights=logs")
     assert outcome.code == 1 and is_one_error_line(outcome)
     assert str(tmp_path / "logs") in outcome.err and "weights=default" in outcome.err
 
@@ -245,10 +247,10 @@ def test_without_a_choice_the_weights_that_come_along_answer(
     run_here: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
     images = list(map(str, pictures))
-    outcome = run_here("predict.py", *images, "out=unsaid.json")
+    outcome = run_here("predict.py", "detect=never", *images, "out=unsaid.json")
     assert outcome.code == 0, outcome.err
     assert f"weights: {SHIPPED}\n" in outcome.err and "drawn faces" not in outcome.err
-    assert run_here("predict.py", *images, "weights=default", "out=said.json").code == 0
+    assert run_here("predict.py", "detect=never", *images, "weights=default", "out=said.json").code == 0
     assert rows_of(tmp_path / "unsaid.json") == rows_of(tmp_path / "said.json")
     assert all(row["age_std"] > 0 and row["age_low"] <= row["age_high"] for row in rows_of(tmp_path / "said.json"))
 
@@ -274,7 +276,7 @@ def test_weights_that_are_no_checkpoint_are_one_line(
         torch.save(Stranger(), path)
     elif kind == "folder":
         path.mkdir()
-    outcome = run_here("predict.py", str(pictures[0]), "weights=bad.ckpt")
+    outcome = run_here("predict.py", "detect=never", str(pictures[0]), "weights=bad.ckpt")
     assert outcome.code == 1 and is_one_error_line(outcome), outcome
     assert "bad.ckpt" in outcome.err
 
@@ -297,7 +299,7 @@ def test_weights_that_are_no_checkpoint_are_one_line(
         ("img=[1]", 1, "has the wrong type"),
         ("+extra=1", 1, "extra is not known"),
         ("device=nowhere", 1, "device=nowhere can't be used here"),
-        ("out=faces.txt", 1, "must end in .csv or .json"),
+        ("out=faces.txt", 1, "must end in .csv, .json, .jsonl, .parquet, or be - for a pipe"),
         ("out=missing/faces.csv", 1, "the folder missing does not exist"),
         ("img=[unclosed", 2, "error: "),
     ],
@@ -306,7 +308,7 @@ def test_a_setting_that_can_not_be_meant_is_one_line(
     argument: str, code: int, said: str, run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     image = () if argument.startswith("img=") else (f"img={pictures[0]}",)
-    outcome = run_here("predict.py", *image, weights, argument)
+    outcome = run_here("predict.py", "detect=never", *image, weights, argument)
     assert (outcome.code, is_one_error_line(outcome)) == (code, True), outcome
     assert said in outcome.err
     assert list(tmp_path.iterdir()) == []
@@ -314,14 +316,14 @@ def test_a_setting_that_can_not_be_meant_is_one_line(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_asking_for_a_gpu_where_there_is_none_is_one_line(run_here: Run, pictures: list[Path], weights: str) -> None:
-    outcome = run_here("predict.py", str(pictures[0]), weights, "device=cuda")
+    outcome = run_here("predict.py", "detect=never", str(pictures[0]), weights, "device=cuda")
     assert outcome.code == 1 and is_one_error_line(outcome), outcome
     assert "device=cuda can't be used here" in outcome.err and "device=cpu" in outcome.err
 
 
 @pytest.mark.parametrize("argument", ["out=faces.txt", "out=missing/faces.csv", "batch_size=0"])
 def test_settings_are_refused_before_any_picture_or_model_is_looked_for(argument: str, run_here: Run) -> None:
-    outcome = run_here("predict.py", "img=nowhere/*.jpg", "weights=nowhere.ckpt", argument)
+    outcome = run_here("predict.py", "detect=never", "img=nowhere/*.jpg", "weights=nowhere.ckpt", argument)
     assert argument.split("=")[0] in outcome.err and "nowhere" not in outcome.err
 
 
@@ -335,16 +337,16 @@ def test_predicting_leaves_no_file_behind_but_the_one_that_out_names(
     shutil.copy(pictures[0], tmp_path / "face.jpg")
     before = everything_below(tmp_path) | everything_below(trained_run)
     arguments = {"answered": "img=face.jpg", "failed": "img=missing.jpg", "refused": "bach_size=3"}[end]
-    assert (run_here("predict.py", arguments, weights).code == 0) == (end == "answered")
+    assert (run_here("predict.py", "detect=never", arguments, weights).code == 0) == (end == "answered")
     assert everything_below(tmp_path) | everything_below(trained_run) == before
-    run_here("predict.py", arguments, weights, "out=faces.csv")
+    run_here("predict.py", "detect=never", arguments, weights, "out=faces.csv")
     after = set(everything_below(tmp_path)) | set(everything_below(trained_run))
     assert after - set(before) == (set() if end == "refused" else {tmp_path / "faces.csv"})
 
 
 def test_an_older_output_survives_a_run_that_can_not_start(run_here: Run, pictures: list[Path], tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("old")
-    assert run_here("predict.py", str(pictures[0]), "weights=missing.ckpt", "out=faces.csv").code == 1
+    assert run_here("predict.py", "detect=never", str(pictures[0]), "weights=missing.ckpt", "out=faces.csv").code == 1
     assert (tmp_path / "faces.csv").read_text() == "old"
 
 
@@ -381,7 +383,9 @@ def test_a_typing_mistake_is_answered_without_waiting_for_torch(tmp_path: Path) 
 
 
 def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces: Path) -> None:
-    outcome = run_here("predict.py", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}")
+    outcome = run_here(
+        "predict.py", "detect=never", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}"
+    )
     assert outcome.code == 0
     assert "trained on drawn faces: the answers say nothing about real people" in outcome.err
 
@@ -393,6 +397,6 @@ def test_a_folder_of_runs_means_its_newest_best_checkpoint(
         shutil.copytree(trained_run, tmp_path / "logs" / "mine" / name)
         when = time.time() - age
         os.utime(tmp_path / "logs" / "mine" / name / "checkpoints" / "best.ckpt", (when, when))
-    outcome = run_here("predict.py", f"img={next(iter(sorted(faces.iterdir())))}", "weights=logs/mine")
+    outcome = run_here("predict.py", "detect=never", f"img={next(iter(sorted(faces.iterdir())))}", "weights=logs/mine")
     assert outcome.code == 0
     assert str(Path("mine") / "new" / "checkpoints" / "best.ckpt") in outcome.err

@@ -30,7 +30,10 @@ import agegender
 from agegender.checkpoint import load_checkpoint
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
-from agegender.prediction.predictor import Prediction, Predictor
+from agegender.prediction.answers import Prediction
+from agegender.prediction.predictor import LARGEST_PART, Predictor
+from agegender.prediction.sources import PAUSE, Picture
+from agegender.prediction.torch_network import TorchNetwork
 from agegender.training.module import AgeGenderModule
 
 YEARS = 1e-4
@@ -39,7 +42,7 @@ PROBABILITY = 1e-6
 
 @pytest.fixture(scope="module")
 def predictor(trained_run: Path) -> Predictor:
-    return Predictor(trained_run, device="cpu")
+    return Predictor(trained_run, device="cpu", detect="never")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def colour_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path, weights_only=True)
-    return Predictor(path, device="cpu")
+    return Predictor(path, device="cpu", detect="never")
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +187,56 @@ def test_an_endless_stream_is_answered_while_it_runs_and_only_two_batches_are_he
         assert pulled - answered <= 4
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
+    whole: bool, trained_run: Path, paths: list[Path]
+) -> None:
+    predictor = Predictor(trained_run, device="cpu", detect="never")
+    predictor.network.takes_whole_batches = whole
+    answered: list[str] = []
+
+    def one_by_one() -> Iterator[Path]:
+        for number, path in enumerate(paths[:4]):
+            assert len(answered) == number
+            yield path
+
+    for prediction in predictor.predict(one_by_one(), batch_size=1):
+        answered.append(prediction.path)
+    assert answered == [str(path) for path in paths[:4]]
+
+    def with_pauses() -> Iterator[Path | Picture]:
+        for end in (2, 5, 5, 6):
+            yield from paths[len(answered) : end]
+            yield PAUSE
+            assert answered == [str(path) for path in paths[:end]]
+        yield paths[6]
+
+    answered.clear()
+    for prediction in predictor.predict(with_pauses(), batch_size=3):
+        answered.append(prediction.path)
+    assert answered == [str(path) for path in paths[:7]]
+
+
+def test_of_pictures_that_are_in_memory_already_only_a_few_wait(predictor: Predictor, photo: Image.Image) -> None:
+    pulled = 0
+
+    def video() -> Iterator[Picture]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield Picture(f"#t={pulled}", lambda: photo, decoded=True)
+
+    for answered, prediction in enumerate(islice(predictor.predict(video(), batch_size=64), 40)):
+        assert prediction.path == f"#t={answered + 1}" and prediction.age is not None
+        assert pulled - answered <= 2 * LARGEST_PART
+
+
 def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
     trained_run: Path, predictor: Predictor, paths: list[Path], tmp_path: Path
 ) -> None:
     mixed = [*paths[:5], tmp_path / "missing.jpg", *paths[5:]]
-    whole = Predictor(trained_run, device="cpu")
-    whole._whole_batches = True
+    whole = Predictor(trained_run, device="cpu", detect="never")
+    whole.network.takes_whole_batches = True
     for batch_size in (1, 7, 64):
         one, other = (list(each.predict(mixed, batch_size)) for each in (predictor, whole))
         assert [each.path for each in one] == [each.path for each in other] == [str(path) for path in mixed]
@@ -402,7 +449,8 @@ def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(trained_run: P
 
 
 def test_the_network_is_used_as_in_evaluation_without_dropout(predictor: Predictor, paths: list[Path]) -> None:
-    assert not any(module.training for module in predictor.network.modules())
+    assert isinstance(predictor.network, TorchNetwork)
+    assert not any(module.training for module in predictor.network.network.modules())
     assert list(predictor.predict(paths[:3])) == list(predictor.predict(paths[:3]))
 
 
@@ -413,11 +461,11 @@ def test_a_device_that_can_not_be_used_is_refused_with_the_way_out(trained_run: 
 
 
 def test_with_flips_a_picture_and_its_mirror_image_get_one_answer(trained_run: Path, photo: Image.Image) -> None:
-    flipping = Predictor(trained_run, device="cpu", tta="flip")
+    flipping = Predictor(trained_run, device="cpu", tta="flip", detect="never")
     straight, mirrored = flipping.predict([photo, ImageOps.mirror(photo)])
     assert straight.age == pytest.approx(mirrored.age, abs=YEARS)
     assert straight.p_female == pytest.approx(mirrored.p_female, abs=PROBABILITY)
-    assert straight.age != next(Predictor(trained_run, device="cpu").predict([photo])).age
+    assert straight.age != next(Predictor(trained_run, device="cpu", detect="never").predict([photo])).age
 
 
 def test_an_interval_is_of_whole_years_around_an_answer_with_a_spread(predictor: Predictor, paths: list[Path]) -> None:
@@ -428,10 +476,8 @@ def test_an_interval_is_of_whole_years_around_an_answer_with_a_spread(predictor:
     assert len({found.age_low for found in predictor.predict(paths)}) > 1
 
 
-def test_the_package_gives_the_predictor_without_importing_torch_before_it_is_asked_for() -> None:
-    told = (
-        "import sys, agegender; assert 'torch' not in sys.modules; agegender.Predictor; assert 'torch' in sys.modules"
-    )
+def test_the_package_gives_the_predictor_without_importing_torch_before_a_network_is_loaded() -> None:
+    told = "import sys, agegender; agegender.Predictor; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", told], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         agegender.Predicter  # noqa: B018

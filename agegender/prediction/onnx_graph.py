@@ -1,0 +1,138 @@
+"""A network as an ONNX graph: pixels in, and everything after them inside, the calibration too."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+import agegender
+from agegender.errors import AgeGenderError, require
+from agegender.models.network import AgeGenderNet
+from agegender.prediction.onnx_network import FORMAT, INPUT, OUTPUTS
+from agegender.prediction.torch_network import TorchNetwork
+from agegender.weights import LICENCE
+
+Precision = Literal["float32", "float16", "int8"]
+OPSET = 18  # what PyTorch's exporter writes without a conversion afterwards
+_LARGEST = 2**31 - 1  # bytes that one protobuf file may have
+
+
+class _Answering(nn.Module):
+    """All that `TorchNetwork` does with a batch, as one module."""
+
+    def __init__(self, network: AgeGenderNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Maps uint8 `[batch, channels, size, size]` to `OUTPUTS`, each float32 `[batch]`."""
+        network = self.network
+        outputs = network(pixels)
+        low, high = network.age_interval(outputs)
+        return network.years(outputs), network.age_std(outputs), low, high, network.p_female(outputs)
+
+
+def build_graph(source: TorchNetwork) -> onnx.ModelProto:
+    """Returns a network as a graph in float32 that describes itself.
+
+    Its input is `pixels`, uint8 `[batch, channels, size, size]` in RGB or grey; its outputs are those of
+    `onnx_network.OUTPUTS`, each float32 `[batch]`, NaN where the network states nothing.
+
+    Raises:
+        AgeGenderError: It has an operation that ONNX hasn't, or is too large for one file.
+    """
+    network = source.network
+    size = sum(value.nbytes for value in network.state_dict().values())
+    require(size < _LARGEST, f"{source.weights} has {size / 1e9:.1f} GB; an ONNX file can have 2.1 GB")
+    # two pictures: PyTorch takes a batch of one for a constant
+    example = torch.zeros(2, network.in_channels, network.image_size, network.image_size, dtype=torch.uint8)
+    try:
+        with torch.no_grad():
+            program: Any = torch.onnx.export(
+                _Answering(network).eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise AgeGenderError(
+            f"PyTorch can't export {source.weights} ({reason}); a later release of torch or onnxscript may"
+        ) from None
+    model: onnx.ModelProto = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]  # where in this machine's folders each operation was called from
+        part.ClearField("doc_string")
+    helper.set_model_props(model, metadata(source))
+    return model
+
+
+def metadata(source: TorchNetwork) -> dict[str, str]:
+    """Returns what a file says of itself; what is no text is JSON.
+
+    `mean` and `std` are for readers: the graph applies them itself, to pixels in [0, 1].
+    """
+    network = source.network
+    told = {
+        "agegender_format": FORMAT,
+        "agegender_version": agegender.__version__,
+        "image_size": network.image_size,
+        "channels": network.in_channels,
+        "mean": _decimals(network.mean),
+        "std": _decimals(network.std),
+        "gender_labels": source.labels,
+        "age_unit": "years",
+        "split_fingerprint": source.split.get("fingerprint", "unknown"),
+        "trained_on_drawings": source.trained_on_drawings,
+        **({} if source.trained_on_drawings else {"licence": LICENCE}),
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+
+
+def _decimals(values: Tensor) -> list[float]:
+    return [float(f"{value:.7g}") for value in values.flatten().tolist()]
+
+
+def narrowed(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    """Returns a copy whose weights take two bytes (`float16`) or one (`int8`) in the file instead of four.
+
+    They are those of convolutions and dense layers but the first: it is small, and what it rounds goes through all
+    others. ONNX Runtime makes them float32 again once, when it loads the file, so that sums are in float32 as before.
+    int8 has a scale for each first index, which is an output.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    taken = {name for node in layers[1:] for name in node.input}
+    widening: list[onnx.NodeProto] = []
+    for stored in list(graph.initializer):
+        name, values = stored.name, numpy_helper.to_array(stored)
+        if name not in taken or values.dtype != np.float32 or values.ndim < 2:
+            continue
+        if precision == "float16":
+            stored.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.narrow"))
+            widening.append(helper.make_node("Cast", [f"{name}.narrow"], [name], to=onnx.TensorProto.FLOAT))
+        else:
+            largest = np.abs(values).max(tuple(range(1, values.ndim)), keepdims=True)
+            scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+            stored.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.narrow"))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            # not DequantizeLinear, which ONNX Runtime would do again for every batch
+            widening.append(helper.make_node("Cast", [f"{name}.narrow"], [f"{name}.whole"], to=onnx.TensorProto.FLOAT))
+            widening.append(helper.make_node("Mul", [f"{name}.whole", f"{name}.scale"], [name]))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*widening, *rest])
+    return copy

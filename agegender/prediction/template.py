@@ -1,0 +1,66 @@
+"""Measures where UTKFace's crops have the eyes, nose and mouth: `python -m agegender.prediction.template data/UTKFace`.
+
+What it prints stands in `agegender/prediction/alignment.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agegender.cli import one_line_errors
+from agegender.data.decode import UnreadableImageError, read_image
+from agegender.errors import require
+from agegender.parallel import map_threads
+from agegender.prediction.alignment import TEMPLATE, TOLERANCE, Points
+from agegender.prediction.faces import FaceFinder
+from agegender.prediction.inputs import list_images
+
+
+def landmarks_of(paths: Sequence[str]) -> Points:
+    """Finds the landmarks of the largest face in each picture that has one.
+
+    Returns:
+        `[faces, 5, 2]`, as shares of the pictures' sides.
+    """
+    finder = FaceFinder()
+
+    def work(path: str) -> Points | None:
+        try:
+            picture = read_image(path)
+        except UnreadableImageError:
+            return None
+        faces = finder.find(picture)
+        return faces[0].landmarks / picture.size if faces else None
+
+    found = [points for points in map_threads(work, paths, "finding faces") if points is not None]
+    return np.array(found).reshape(-1, 5, 2)
+
+
+def main() -> None:
+    """Prints the template, and how far faces lie from it."""
+    given = sys.argv[1:]
+    with one_line_errors():
+        fits = 1 <= len(given) <= 2 and (len(given) == 1 or given[1].isdecimal())
+        require(fits, "python -m agegender.prediction.template <folder of crops> [how many, evenly spread]")
+        paths = list_images(given[:1])
+        if len(given) == 2 and 0 < int(given[1]) < len(paths):
+            paths = [paths[row] for row in np.linspace(0, len(paths) - 1, int(given[1])).round().astype(int)]
+        landmarks = landmarks_of(paths)
+        require(len(landmarks) > 0, f"no face found in {Path(given[0])}")
+        template = np.median(landmarks, 0)
+        distance = np.sqrt(((landmarks - TEMPLATE) ** 2).sum(2).mean(1))
+        print(f"a face in {len(landmarks):,} of {len(paths):,} pictures")
+        print("median places:", ", ".join(f"({x:.4f}, {y:.4f})" for x, y in template))
+        quantiles = ", ".join(
+            f"{100 * share:g} % within {np.quantile(distance, share):.4f}" for share in (0.5, 0.9, 0.99)
+        )
+        within = f"{100 * (distance <= TOLERANCE).mean():.2f} % within {TOLERANCE}"
+        print(f"distance from the template in use: {quantiles}; {within}")
+
+
+if __name__ == "__main__":
+    main()

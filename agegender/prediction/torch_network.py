@@ -1,0 +1,78 @@
+"""A checkpoint's network as the predictor wants it: pixels in, years and probabilities out, through PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.errors import AgeGenderError
+from agegender.models.network import AgeGenderNet
+
+Tta = Literal["none", "flip"]
+
+
+class TorchNetwork:
+    """See `network.Network`.
+
+    Attributes:
+        network: The network itself.
+        split: How the pictures that it learnt from were told apart from those that it was tested on; empty if unknown.
+    """
+
+    def __init__(self, weights: str | Path, device: str = "auto", tta: Tta = "none"):
+        """Loads a checkpoint; see `Predictor`."""
+        self.weights, self.tta = find_checkpoint(weights), tta
+        checkpoint = load_checkpoint(self.weights)
+        self.device = _device(device)
+        network = AgeGenderNet(**checkpoint["agegender"]["network"])
+        network.calibration = read_calibration(checkpoint)
+        network.load_state_dict(checkpoint["network"])
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
+        self.trained_on_drawings = self.split.get("pictures") == "drawn"
+        self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
+        self.image_size, self.grayscale = network.image_size, network.in_channels == 1
+        self.takes_whole_batches = self.device.type != "cpu"
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Answers for `[batch, size, size, channels]`; see `network.Network`."""
+        network = self.network
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
+            outputs = network.flip_averaged(images) if self.tta == "flip" else network(images)
+            spread = network.age_std(outputs), *network.age_interval(outputs)
+            columns = network.years(outputs), *spread, network.p_female(outputs)
+            return torch.stack(columns, 1).cpu().numpy().astype(np.float64)
+
+    @contextmanager
+    def shared_by_workers(self) -> Iterator[None]:
+        """Keeps what the workers set from being the default of threads still to come."""
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def start_worker(self) -> None:
+        """Makes a thread do its own arithmetic: the cores are busy with the other workers'."""
+        torch.set_num_threads(1)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else apple)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # there and back: `meta` takes data and never returns it
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: hpu and such without their package
+        reason = str(error).split("\n")[0][:120]
+        raise AgeGenderError(f"device={name} can't be used here ({reason}); use device=auto or device=cpu") from None
+    return device

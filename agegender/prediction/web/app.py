@@ -1,0 +1,174 @@
+"""The page and the HTTP API as a Starlette application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, get_args
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agegender import __version__
+from agegender.cli import nearest
+from agegender.errors import AgeGenderError
+from agegender.prediction.answers import NO_FACE, as_row
+from agegender.prediction.predictor import Detect, Predictor
+from agegender.prediction.sources import Picture
+from agegender.prediction.web.facts import meaning, read_figures
+from agegender.prediction.web.guard import Guard
+from agegender.prediction.web.line import Answer, Line
+from agegender.prediction.web.linger import Linger
+from agegender.prediction.web.refused import RefusedError
+from agegender.prediction.web.samples import GROUP, NAMES, draw_sample
+from agegender.prediction.web.uploads import Limits, Upload, Uploads
+
+log = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def create_app(
+    predictor: Predictor, limits: Limits, at_once: int = 2, waiting: int = 64, hosts: frozenset[str] | None = None
+) -> Linger:
+    """Builds the application.
+
+    Args:
+        predictor: Answers; how it looks for faces is what a request gets that doesn't say.
+        limits: Of an upload.
+        at_once: How many pictures are worked on at the same time.
+        waiting: How many may wait beside them.
+        hosts: The names under which it may be called; None for any.
+    """
+    web = _Web(predictor, limits, at_once, waiting)
+    routes = [
+        Route("/", _file(_PAGE / "index.html")),
+        *(Route(f"/{path.name}", _file(path)) for path in sorted(_PAGE.iterdir()) if path.suffix in _TYPES),
+        Route("/samples/{name}", _sample),
+        Route("/api/info", web.info),
+        Route("/api/predict", web.predict, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=web.running,
+        exception_handlers={RefusedError: _refused, HTTPException: _http_error, Exception: _fault},
+    )
+    return Linger(Guard(app, hosts))  # around all of it, Starlette's own answer to a fault too
+
+
+class _Web:
+    """What the requests share."""
+
+    def __init__(self, predictor: Predictor, limits: Limits, at_once: int, waiting: int):
+        self._uploads = Uploads(limits)
+        self._detect = predictor.detect
+        predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
+        for detect in get_args(Detect):
+            with suppress(AgeGenderError):  # without the packages that find faces, those ways are not there
+                predictors.setdefault(detect, predictor.detecting(detect))
+        self._ways: Mapping[Detect, Predictor] = predictors
+        self._line = Line(predictors, at_once, waiting)
+        network = predictor.network
+        self._info: dict[str, Any] = {
+            "version": __version__,
+            "weights": predictor.weights.name,
+            "trained_on_drawings": network.trained_on_drawings,
+            "detect": predictor.detect,
+            "max_upload_mb": limits.size / 1e6,
+            "max_megapixels": limits.pixels / 1e6,
+            "meaning": meaning(network.trained_on_drawings),
+            "figures": read_figures(predictor.weights),
+            "samples": [_about(name, predictor) for name in NAMES if name != GROUP or predictor.detect != "never"],
+        }
+
+    @asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        work = asyncio.create_task(self._line.work())
+        yield
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+    async def info(self, _: Request) -> Response:
+        return JSONResponse(self._info)
+
+    async def predict(self, request: Request) -> Response:
+        detect = self._asked(request)
+        try:
+            async with self._uploads.receive(request) as upload:
+                answer = await self._while_connected(request, upload, detect)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody sees
+        except asyncio.CancelledError:
+            raise RefusedError(503, "the server is stopping", {"Connection": "close"}) from None
+        if upload.refused:
+            raise upload.refused
+        error = answer.predictions[0].error
+        if error is not None and error != NO_FACE:
+            raise RefusedError(422, error)
+        rows = [as_row(prediction) for prediction in answer.predictions if error is None]
+        faces = [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
+        return JSONResponse({"width": answer.width, "height": answer.height, "faces": faces, "error": error})
+
+    def _asked(self, request: Request) -> Detect:
+        asked = request.query_params.get("detect", self._detect)
+        for way in self._ways:
+            if way == asked:
+                return way
+        raise RefusedError(400, f"detect={asked[:40]} is not known; {nearest(asked[:40], self._ways)}")
+
+    async def _while_connected(self, request: Request, upload: Upload, detect: Detect) -> Answer:
+        """Waits for an answer; if the client goes away before, its place in the line is free."""
+        answer = asyncio.ensure_future(self._line.answer(Picture("upload", upload.read), detect))
+        gone = asyncio.ensure_future(request.receive())  # after the body there is nothing but the end
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ClientDisconnect
+            return answer.result()
+        finally:
+            answer.cancel()
+            gone.cancel()
+
+
+def _about(name: str, predictor: Predictor) -> dict[str, str]:
+    """Says how a sample is to be sent: weights of drawn faces know them as they are drawn."""
+    drawn = predictor.network.trained_on_drawings and name != GROUP
+    return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
+
+
+def _file(path: Path) -> Any:
+    content, kind = path.read_bytes(), _TYPES[path.suffix]
+
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return answer
+
+
+def _sample(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in NAMES:
+        raise HTTPException(404)
+    return Response(draw_sample(name), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return JSONResponse({"error": str(error)}, error.status, error.headers)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the server made a mistake; its log says which"}, 500)

@@ -1,0 +1,57 @@
+"""What is known of the weights that answer: what their figures mean, and how good they are, by age band."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from agegender.errors import AgeGenderError
+from agegender.evaluation.report_bands import read_bands
+
+_FIGURES = {"age_mae": "test/age_mae", "gender_acc": "test/gender_acc", "images": "images/test"}
+_MEANING = (
+    "An age is an estimate of how old a face looks. Its interval is made to hold the true age of 80 % of the test "
+    "faces, and so misses one in five; at some ages it misses more.",
+    "The gender is the binary label of the training data (UTKFace), which others gave from appearance; the probability "
+    "is that of this label. It says nothing about anyone's identity.",
+    "The weights and their answers are for non-commercial research only. They are not fit to decide anything about a "
+    "person.",
+)
+_DRAWN = "These weights were trained on drawn faces: their answers say nothing about real people."
+
+
+def meaning(trained_on_drawings: bool) -> list[str]:
+    """Returns what the answers mean and what they don't, a few sentences a line."""
+    return [*([_DRAWN] if trained_on_drawings else []), *_MEANING]
+
+
+def read_figures(weights: Path) -> dict[str, Any] | None:
+    """Reads how good weights are: from the .json that was packed beside them, or from the run that they belong to.
+
+    Returns:
+        `age_mae` in years, `gender_acc` from 0 to 1, `images` (how many faces were tested) and `bands` (see
+        `evaluation.report_bands`), each None if it is not known; None if nothing is.
+    """
+    run = weights.parent.parent if weights.parent.name == "checkpoints" and weights.name == "best.ckpt" else None
+    try:
+        told = _read(weights.with_suffix(".json")) or (_read(run / "metrics.json") if run else {})
+        bands = told.get("bands") or (read_bands(run) if run else None)
+    except AgeGenderError:
+        bands = None  # a damaged report: the page says what it still can
+    figures = {name: told.get(key) for name, key in _FIGURES.items()}
+    finite = {name: value if _is_number(value) else None for name, value in figures.items()}
+    return {**finite, "bands": bands} if bands or finite["age_mae"] is not None else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

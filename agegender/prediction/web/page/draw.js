@@ -1,0 +1,105 @@
+// Draws a picture, and on it boxes and answers: legible at any size, no label outside, none over another.
+
+const INK = "#ffffff";
+const PAPER = "#143c8c";
+const LINE = 1.25; // from one line to the next, in letters
+const SMALLEST = 360; // pixels of the shorter side that a label needs to be read; smaller pictures are enlarged
+const LOW = 200; // a picture that is shown lower than this gets a margin for the labels: they would hide its faces
+
+/** Says an answer in words, such as `34 (27-43)` and `female 97 %`. */
+export function inWords(face) {
+  const within = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
+  return [`${Math.round(face.age)}${within}`, `${face.gender} ${percent(face)}`];
+}
+
+/** Returns how probable the answered gender is. */
+export function percent(face) {
+  const share = face.gender === "female" ? face.p_female : 1 - face.p_female;
+  return `${Math.round(100 * share)} %`;
+}
+
+/**
+ * Draws.
+ *
+ * @param canvas Where.
+ * @param image What the browser decoded, upright.
+ * @param answer The server's, whose boxes are in the upright picture's pixels.
+ * @param room Width and height that the page has, in its pixels.
+ */
+export function draw(canvas, image, answer, room) {
+  const fits = Math.min(room.width / answer.width, room.height / answer.height);
+  const scale = Math.min(fits, Math.max(1, SMALLEST / Math.min(answer.width, answer.height)));
+  const width = Math.max(1, Math.round(answer.width * scale));
+  const height = Math.max(1, Math.round(answer.height * scale));
+  const letters = Math.min(18, Math.max(12, Math.min(width, height) / 26));
+  const high = height + (height < LOW && answer.faces.length ? Math.ceil(heightOf(2, letters)) : 0);
+  const dense = window.devicePixelRatio || 1;
+  canvas.width = Math.max(1, Math.round(width * dense));
+  canvas.height = Math.max(1, Math.round(high * dense));
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${high}px`;
+  const pen = canvas.getContext("2d");
+  pen.scale(dense, dense);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(image, 0, 0, width, height);
+
+  const taken = [];
+  pen.font = `600 ${letters}px system-ui, sans-serif`;
+  pen.textBaseline = "top";
+  pen.lineWidth = Math.max(2, letters / 6);
+  pen.strokeStyle = PAPER;
+  const boxes = answer.faces.map((face) => placeOf(face, scale, width));
+  boxes.forEach((box, i) => {
+    if (answer.faces[i].left !== null) frame(pen, box);
+  });
+  answer.faces.forEach((face, i) => {
+    const lines = inWords(face);
+    if (answer.faces.length > 1) lines[0] = `${face.face}: ${lines[0]}`;
+    taken.push(label(pen, lines, letters, boxes[i], { width, height: high }, taken));
+  });
+}
+
+function placeOf(face, scale, width) {
+  if (face.left === null) return { left: 0, top: 0, right: width, bottom: 0 };
+  return { left: face.left * scale, top: face.top * scale, right: face.right * scale, bottom: face.bottom * scale };
+}
+
+function frame(pen, box) {
+  const sides = [box.left, box.top, box.right - box.left, box.bottom - box.top];
+  pen.save();
+  pen.strokeStyle = INK; // a rim that shows where the picture is as dark as the box
+  pen.lineWidth += 2;
+  pen.strokeRect(...sides);
+  pen.restore();
+  pen.strokeRect(...sides);
+}
+
+function heightOf(lines, letters) {
+  return lines * LINE * letters + letters / 2;
+}
+
+/** Writes below the box, above it, beside it or inside: the first place that covers no other label. */
+function label(pen, lines, letters, box, size, taken) {
+  const pad = letters / 3;
+  const width = Math.max(...lines.map((text) => pen.measureText(text).width)) + 2 * pad;
+  const height = heightOf(lines.length, letters);
+  const spots = [
+    [box.left, box.bottom], [box.left, box.top - height], [box.right, box.top], [box.left - width, box.top],
+    ...Array.from({ length: 8 }, (_, row) => [box.left, box.top + row * height]),
+  ];
+  const places = spots.map(([x, y]) => {
+    const left = Math.max(0, Math.min(x, size.width - width));
+    const top = Math.max(0, Math.min(y, size.height - height));
+    return { left, top, right: left + width, bottom: top + height };
+  });
+  const place = places.find((one) => !taken.some((other) => meet(one, other))) ?? places[0];
+  pen.fillStyle = PAPER;
+  pen.fillRect(place.left, place.top, width, height);
+  pen.fillStyle = INK;
+  lines.forEach((text, i) => pen.fillText(text, place.left + pad, place.top + pad + i * LINE * letters));
+  return place;
+}
+
+function meet(one, other) {
+  return one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
+}

@@ -1,0 +1,68 @@
+// What the server says of itself: limits, what the figures mean, how good they are by age, and the samples.
+
+/**
+ * Fills in the page.
+ *
+ * @param the Finds an element by its id.
+ * @param info The server's answer.
+ * @param trySample Is given a sample and its name when it is clicked.
+ */
+export function showInfo(the, info, trySample) {
+  the("limits").textContent = `Up to ${info.max_upload_mb} MB and ${info.max_megapixels} megapixels.`;
+  the("meaning").replaceChildren(...info.meaning.map((text) => element("p", text)));
+  the("about").textContent = `agegender ${info.version}, weights ${info.weights}`;
+  the("curl").textContent = `curl --data-binary @photo.jpg ${new URL("api/predict", location.href)}`;
+  showFigures(the, info.figures);
+  the("samples").replaceChildren(...info.samples.map((sample, i) => sampleButton(sample, i + 1, trySample)));
+  the("tries").hidden = info.samples.length === 0;
+}
+
+function showFigures(the, figures) {
+  if (!figures) {
+    the("figures").textContent = "How well these weights do was not measured, or is not known here.";
+    return;
+  }
+  const parts = [];
+  if (figures.age_mae !== null) parts.push(`the age is off by ${years(figures.age_mae)} years on average`);
+  if (figures.gender_acc !== null) parts.push(`the gender agrees with the label for ${share(figures.gender_acc)}`);
+  const faces = figures.images === null ? "the test faces" : `${figures.images.toLocaleString("en")} test faces`;
+  if (parts.length) the("figures").textContent = `Measured on ${faces}: ${parts.join(", and ")}.`;
+  if (!figures.bands) {
+    the("figures").append(" How this differs by age was not measured.");
+    return;
+  }
+  const rows = figures.bands.map((band) => {
+    const row = document.createElement("tr");
+    const cells = [band.ages.replace("-", "–"), band.images, years(band.age_mae), share(band.gender_acc), share(band.coverage)];
+    for (const text of cells) row.insertCell().textContent = text;
+    return row;
+  });
+  the("bands").querySelector("tbody").replaceChildren(...rows);
+  the("bands").hidden = false;
+}
+
+function years(value) {
+  return value === null ? "–" : value.toFixed(1);
+}
+
+function share(value) {
+  return value === null ? "–" : `${(100 * value).toFixed(0)} %`;
+}
+
+function sampleButton(sample, number, trySample) {
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  const name = `drawn sample ${number}`;
+  image.src = sample.address;
+  image.alt = name;
+  button.type = "button";
+  button.append(image);
+  button.addEventListener("click", () => trySample(sample, name));
+  return button;
+}
+
+function element(kind, text) {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  return made;
+}

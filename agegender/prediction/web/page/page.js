@@ -1,0 +1,155 @@
+// Takes a picture from wherever it comes, asks the server, and shows the answer.
+
+import { startCamera } from "./camera.js";
+import { draw, inWords, percent } from "./draw.js";
+import { showInfo } from "./info.js";
+
+const the = (id) => document.getElementById(id);
+let info = null; // what the server says of itself
+let shown = null; // the picture and the answer on the page
+let asking = null; // ends the question that is still open
+
+function say(text, busy = false) {
+  the("status").textContent = text;
+  document.body.classList.toggle("busy", busy);
+  the("answer").setAttribute("aria-busy", String(busy));
+}
+
+function fail(text) {
+  say("");
+  the("error").textContent = text;
+}
+
+function clear() {
+  if (shown) URL.revokeObjectURL(shown.address);
+  shown = null;
+  the("answer").hidden = true;
+}
+
+async function ask(file, detect, signal) {
+  const address = detect ? `api/predict?detect=${detect}` : "api/predict";
+  const headers = { "Content-Type": file.type || "application/octet-stream" };
+  const answer = await fetch(address, { method: "POST", body: file, headers, signal });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(told.error || `the server answers ${answer.status} ${answer.statusText}`);
+  return told;
+}
+
+/** Lets the browser decode a picture; null if it can't, or doesn't turn it upright as the server does (some WebP). */
+async function decode(address, { width, height }) {
+  const image = new Image();
+  image.src = address;
+  try {
+    await image.decode();
+    return image.naturalWidth === width && image.naturalHeight === height ? image : null;
+  } catch {
+    return null;
+  }
+}
+
+async function handle(file, name, detect = null) {
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  the("error").textContent = "";
+  if (info && file.size > 1e6 * info.max_upload_mb) {
+    clear();
+    fail(`${name}: too large: the limit is ${info.max_upload_mb} MB`);
+    return;
+  }
+  say(`Looking at ${name} …`, true);
+  try {
+    const answer = await ask(file, detect, mine.signal);
+    const address = URL.createObjectURL(file);
+    const image = await decode(address, answer);
+    if (mine !== asking) {
+      URL.revokeObjectURL(address);
+      return;
+    }
+    clear();
+    shown = { image, answer, address };
+    show(name);
+  } catch (error) {
+    if (mine !== asking) return; // a later picture took its place
+    clear();
+    fail(`${name}: ${error instanceof TypeError ? "the server can't be reached" : error.message}`);
+  }
+}
+
+function show(name) {
+  const { image, answer } = shown;
+  const words = answer.faces.map((face) => inWords(face).join(", "));
+  the("name").textContent = name;
+  the("answer").hidden = false;
+  the("undrawn").hidden = image !== null;
+  the("frame").hidden = image === null;
+  the("picture").setAttribute("aria-label", `${name}: ${words.join("; ") || "no face found"}`);
+  const rows = answer.faces.map(rowOf);
+  the("faces").tBodies[0].replaceChildren(...rows);
+  the("faces").hidden = rows.length === 0;
+  paint();
+  if (answer.error) fail(`${name}: ${answer.error}`);
+  else say(`${rows.length === 1 ? "One face" : `${rows.length} faces`}: ${words.join("; ")}`);
+}
+
+function rowOf(face) {
+  const row = document.createElement("tr");
+  const within = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
+  const score = face.score === null ? "–" : face.score.toFixed(2);
+  for (const text of [face.face, face.age.toFixed(1), within, face.gender, percent(face), score]) {
+    row.insertCell().textContent = text;
+  }
+  row.cells[3].className = "word";
+  return row;
+}
+
+function paint() {
+  if (!shown?.image) return;
+  const room = { width: the("frame").clientWidth, height: Math.max(320, 0.8 * window.innerHeight) };
+  draw(the("picture"), shown.image, shown.answer, room);
+}
+
+function take(files, source) {
+  const file = [...files].find((one) => one.type.startsWith("image/")) ?? files[0];
+  if (file) handle(file, file.name || source);
+  return Boolean(file);
+}
+
+function listen() {
+  the("file").addEventListener("change", () => {
+    take(the("file").files, "picture");
+    the("file").value = ""; // so that the same one can be chosen again
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    the("drop").classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) the("drop").classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    the("drop").classList.remove("over");
+    if (!take(event.dataTransfer?.files ?? [], "dropped picture")) fail("what was dropped is no file");
+  });
+  document.addEventListener("paste", (event) => {
+    if (!take(event.clipboardData?.files ?? [], "pasted picture")) fail("the clipboard holds no picture");
+  });
+  new ResizeObserver(paint).observe(the("frame"));
+  startCamera(the, (file) => handle(file, "camera picture"), fail);
+}
+
+async function trySample(sample, name) {
+  try {
+    handle(await (await fetch(sample.address)).blob(), name, sample.detect);
+  } catch {
+    fail("the server can't be reached");
+  }
+}
+
+listen();
+try {
+  info = await (await fetch("api/info")).json();
+  showInfo(the, info, trySample);
+} catch {
+  fail("the server can't be reached");
+}

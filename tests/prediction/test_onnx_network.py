@@ -1,0 +1,147 @@
+"""An exported file is answered with as the checkpoint is, without PyTorch; what is no such file is refused clearly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, Outcome
+from made_networks import save_network
+from onnx import helper
+
+from agegender.errors import AgeGenderError
+from agegender.prediction.answers import as_row
+from agegender.prediction.onnx_check import check_faces, require_same
+from agegender.prediction.onnx_graph import build_graph
+from agegender.prediction.onnx_network import OnnxNetwork
+from agegender.prediction.predictor import Predictor
+from agegender.prediction.torch_network import TorchNetwork
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds tiny.ckpt and, exported from it, tiny.onnx. Read only."""
+    folder = tmp_path_factory.mktemp("networks")
+    source = TorchNetwork(save_network(folder / "tiny.ckpt", in_channels=1, pictures="drawn"), "cpu")
+    onnx.save(build_graph(source), folder / "tiny.onnx")
+    return folder
+
+
+def is_one_error_line(outcome: Outcome) -> bool:
+    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+
+
+# Answers
+
+
+def test_predict_answers_as_with_pytorch_and_never_imports_it(folder: Path, faces: Path, tmp_path: Path) -> None:
+    pictures = sorted(faces.glob("*.jpg"))[:20]
+    names = [str(path) for path in [*pictures, "missing.jpg"]]
+    settings = ["backend=onnx", f"weights={folder / 'tiny.onnx'}", "detect=never", "out=answers.json"]
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = {[str(ROOT / "predict.py"), *names, *settings]!r}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print(end.code)
+print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["1", "[]"], done.stderr  # 1: one picture is missing
+    assert "trained on drawn faces" in done.stderr
+    rows = json.loads((tmp_path / "answers.json").read_text())
+    expected = [as_row(each) for each in Predictor(folder / "tiny.ckpt", "cpu", detect="never").predict(names)]
+    assert len(rows) == 21 and len({row["age"] for row in rows}) > 15
+    for ours, theirs in zip(rows, expected, strict=True):
+        for name, value in theirs.items():
+            close = isinstance(value, float) and name in ("age", "age_std", "p_female")
+            assert ours[name] == (pytest.approx(value, abs=0.011 if name != "p_female" else 2e-4) if close else value)
+
+
+def test_it_is_the_network_that_was_exported(folder: Path) -> None:
+    ours, theirs = OnnxNetwork(folder / "tiny.onnx"), TorchNetwork(folder / "tiny.ckpt", "cpu")
+    for name in ("image_size", "grayscale", "labels", "trained_on_drawings", "takes_whole_batches"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.grayscale and ours.trained_on_drawings
+    assert ours.weights == folder / "tiny.onnx"
+
+
+def test_several_threads_may_call_it_at_once(folder: Path) -> None:
+    network, pixels = OnnxNetwork(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
+    alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
+    with network.shared_by_workers(), ThreadPoolExecutor(4, initializer=network.start_worker) as pool:
+        together = list(pool.map(lambda start: network(pixels[start % 64 : start % 64 + 8]), range(0, 640, 8)))
+    for number, answers in enumerate(together):
+        assert np.array_equal(answers, alone[number % 8], equal_nan=True)
+
+
+def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> None:
+    network, pixels = OnnxNetwork(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
+    require_same(network(pixels[::2]), network(pixels)[::2], "these")
+
+
+# A user's mistakes
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("default", "python -m agegender.prediction.export weights=default out=model.onnx"),
+        ("missing.onnx", "no model at"),
+        ("run", "run is a folder; backend=onnx takes a file: python -m agegender.prediction.export weights=run "),
+        ("tiny.ckpt", "tiny.ckpt is no ONNX model"),
+        ("half.onnx", "half.onnx is no ONNX model"),
+        ("text.onnx", "weights=<run folder or checkpoint>"),
+        ("empty.onnx", "empty.onnx is no ONNX model"),
+        ("other.onnx", "none of ours: it doesn't describe itself"),
+        ("later.onnx", "later.onnx has format 2, this version of agegender reads 1"),
+    ],
+)
+def test_weights_that_are_no_export_are_refused_in_one_line(
+    weights: str, told: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    shutil.copy(folder / "tiny.ckpt", "tiny.ckpt")
+    Path("half.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:2000])
+    Path("text.onnx").write_text("hello")
+    Path("empty.onnx").touch()
+    model = onnx.load(folder / "tiny.onnx")
+    helper.set_model_props(model, {each.key: each.value for each in model.metadata_props} | {"agegender_format": "2"})
+    onnx.save(model, "later.onnx")
+    helper.set_model_props(model, {})
+    onnx.save(model, "other.onnx")
+    outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
+    assert is_one_error_line(outcome) and told in outcome.err, outcome.err
+
+
+def test_an_export_given_to_pytorch_is_refused_with_the_backend_that_takes_it(
+    folder: Path, run_here: Run, tmp_path: Path
+) -> None:
+    outcome = run_here("predict.py", "img=face.jpg", f"weights={folder / 'tiny.onnx'}", "detect=never")
+    assert is_one_error_line(outcome) and "backend=onnx" in outcome.err
+
+
+def test_a_missing_onnx_runtime_is_told_with_its_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(AgeGenderError, match=r'missing \(onnxruntime\): pip install "agegender\[onnx\]"'):
+        OnnxNetwork(folder / "tiny.onnx")
+
+
+@pytest.mark.parametrize("settings", [("cuda", "none"), ("cpu", "flip")])
+def test_what_the_backend_cant_do_is_refused(folder: Path, settings: tuple[str, str]) -> None:
+    device, tta = settings
+    with pytest.raises(AgeGenderError, match="backend=onnx"):
+        Predictor(folder / "tiny.onnx", device, tta, detect="never", backend="onnx")  # type: ignore[arg-type]

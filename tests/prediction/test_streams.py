@@ -1,0 +1,137 @@
+"""predict.py between other programs: names in on a pipe, JSON lines out, in memory that doesn't grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Outcome
+from PIL import Image
+
+Run = Callable[..., Outcome]
+SCRIPT = f"'{sys.executable}' '{ROOT / 'predict.py'}'"
+
+
+@pytest.fixture
+def pictures(faces: Path, tmp_path: Path) -> list[str]:
+    names = ["a b.jpg", "日本.jpg", os.fsdecode(b"\xff.jpg"), "${x}.jpg"]
+    for name, path in zip(names, sorted(faces.glob("*.jpg")), strict=False):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    return names
+
+
+def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-o", "pipefail", "-c", line]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
+    pictures: list[str], trained_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names").write_bytes(b"".join(os.fsencode(name) + b"\r\n\n" for name in pictures) + b"missing.jpg")
+    done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never out=- < names | cat", tmp_path)
+    assert done.returncode == 1  # one has no answer
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows] == [*pictures, "missing.jpg"]
+    assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
+    said = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in said[:2]] == ["weights", "warning"]
+    assert said[2:] == ["1 of 5 pictures have no answer; the error says why"]
+
+
+def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
+    pictures: list[str], trained_run: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={trained_run}", "detect=never", "out=-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as run:  # type: ignore[call-overload]
+        for name in pictures:  # neither of the two goes on without the other
+            run.stdin.write(os.fsencode(name) + b"\n")
+            run.stdin.flush()
+            assert json.loads(run.stdout.readline())["path"] == name
+        rest, _ = run.communicate(timeout=60)
+    assert (run.returncode, rest) == (0, b"")
+
+
+@pytest.mark.parametrize("out", ["out=-", "out=faces.csv", ""])
+def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
+    done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
+    assert done.stderr.splitlines()[2:] == [
+        "error: img=- found no name on standard input: give it some, each on a line of its own"
+    ]
+
+
+@pytest.mark.parametrize("out", ["out=-", ""])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
+    out: str, faces: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    head = "head -1" if out else "true"  # a table is written whole
+    line = f"{SCRIPT} img='{faces}' weights='{trained_run}' detect=never batch_size=2 {out} | {head}"
+    done = shell(line, tmp_path)
+    assert done.returncode == 141 if out else done.returncode in (1, 141)  # newer releases of Rich end it themselves
+    assert len(done.stdout.splitlines()) == (1 if out else 0)
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["weights", "warning"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("out", ["out=-", ""])
+def test_where_there_is_no_room_for_the_answers_one_line_says_so(
+    out: str, pictures: list[str], trained_run: Path, tmp_path: Path
+) -> None:
+    line = f"{SCRIPT} img='{pictures[0]}' weights='{trained_run}' detect=never {out} > /dev/full"
+    done = shell(line, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[2:] == ["error: can't write to standard output (No space left on device)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("a b.jpg",), 0),
+        (("a b.jpg", "missing.jpg"), 1),
+        (("missing.jpg",), 1),
+        (("a b.jpg", "weights=nowhere.ckpt"), 1),
+        (("a b.jpg", "weigths=x"), 2),
+        (("a b.jpg", "every=soon"), 1),
+        (("a b.jpg", "resume=perhaps"), 1),
+        (("a b.jpg", "detect=perhaps"), 1),
+        ((), 1),
+    ],
+)
+def test_the_exit_code_is_0_only_if_every_picture_has_its_answer(
+    arguments: tuple[str, ...], code: int, pictures: list[str], trained_run: Path, run_here: Run
+) -> None:
+    outcome = run_here("predict.py", "detect=never", f"weights={trained_run}", "out=-", *arguments)
+    assert pictures and outcome.code == code and "Traceback" not in outcome.err
+    assert outcome.out.count("\n") == outcome.out.count('"path"')
+
+
+def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
+    """Returns the largest memory, in bytes, of a run over so many pictures."""
+    (folder / "names").write_text("".join(f"{number}.jpg\n" for number in range(count)))
+    command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={run}", "detect=never", "out=-"]
+    with (folder / "names").open() as names, (folder / "answers").open("w") as answers:
+        process = subprocess.Popen(
+            [*command, f"batch_size={batch_size}"], cwd=folder, stdin=names, stdout=answers, stderr=answers
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0 and (folder / "answers").read_text().count('"error": null') == count
+    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_memory_grows_neither_with_the_pictures_nor_by_those_of_a_batch(
+    faces: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    with Image.open(min(faces.glob("*.jpg"))) as picture:
+        picture.convert("RGB").resize((1000, 800)).save(tmp_path / "0.jpg")
+    for number in range(1, 300):
+        (tmp_path / f"{number}.jpg").symlink_to("0.jpg")
+    few, many = peak(tmp_path, trained_run, 40, 4), peak(tmp_path, trained_run, 300, 64)
+    assert many - few < 60e6, (few, many)  # 128 decoded pictures, those of two batches, would take 300 MB
