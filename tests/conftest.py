@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from PIL import Image
@@ -60,6 +61,10 @@ class Outcome:
     err: str
 
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # a time limit per example fails by chance
+hypothesis.settings.load_profile("any machine")
+
+
 def pytest_configure() -> None:
     """Gives each of several test processes one thread, as they share the cores."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -86,6 +91,8 @@ def _own_logging() -> Iterator[None]:
     level = logging.root.level
     yield
     logging.root.setLevel(level)
+    for handler in [each for each in logging.root.handlers if type(each) is logging.StreamHandler]:
+        logging.root.removeHandler(handler)  # it writes to the standard output of a test that is over
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("agegender") and isinstance(logger, logging.Logger):
             logger.disabled = False

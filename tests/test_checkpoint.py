@@ -110,7 +110,7 @@ def test_code_inside_a_file_is_not_run(tmp_path: Path, protocol: int, wrapped: b
     assert str(trap) in str(refused.value) and "\n" not in str(refused.value)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path, tmp_path: Path, share: float) -> None:
     whole = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
@@ -120,7 +120,7 @@ def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path,
     assert "\n" not in str(refused.value)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200))
 def test_any_other_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "any.ckpt").write_bytes(content)

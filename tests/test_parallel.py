@@ -132,6 +132,7 @@ def test_a_killed_process_ends_the_work_with_one_line(work: ModuleType) -> None:
         list(map_processes(partial(work.die, os.getpid()), MANY, "working"))
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_is_killed(work: ModuleType, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -108,7 +108,7 @@ def test_evaluation_goes_through_every_face_once_in_the_indexs_order(dataset: Fa
 
 
 @given(size=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_epochs_order_holds_every_item_once_and_is_a_function_of_seed_and_epoch(
     size: int, seed: int, epoch: int
 ) -> None:
@@ -134,7 +134,7 @@ def test_orders_differ_by_epoch_and_by_seed() -> None:
     here=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
     there=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_step_and_purpose_has_a_seed_of_its_own(
     here: tuple[int, int, int, str], there: tuple[int, int, int, str]
 ) -> None:

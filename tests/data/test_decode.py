@@ -226,7 +226,7 @@ def test_a_large_but_honest_picture_is_read_without_a_warning(monkeypatch: pytes
     start=st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]),
     body=st.binary(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_raise_anything_but_unreadable(start: bytes, body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
@@ -241,7 +241,7 @@ def test_no_bytes_raise_anything_but_unreadable(start: bytes, body: bytes) -> No
     form=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damaged_picture_raises_anything_but_unreadable(form: str, changes: list[tuple[float, int]]) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6

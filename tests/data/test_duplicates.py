@@ -160,7 +160,7 @@ def test_no_files_and_a_single_file_are_no_special_case(mode: Mode, count: int) 
 
 
 @given(order=st.permutations(range(10)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_partition_does_not_depend_on_the_order_of_files(order: list[int]) -> None:
     thumbnails = np.stack([*(_turned(angle) for angle in range(0, 144, 18)), _picture(_noise(8)), _turned(0)])
     digests = ["same", *_different(8), "same"]
@@ -173,7 +173,7 @@ def test_the_partition_does_not_depend_on_the_order_of_files(order: list[int]) -
 
 
 @given(angles=st.lists(st.floats(0, 90), min_size=2, max_size=7))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_files_are_joined_if_and_only_if_links_above_the_threshold_lead_from_one_to_the_other(
     angles: list[float],
 ) -> None:

@@ -22,7 +22,7 @@ def _pictures(count: int = 3, channels: int = 3, size: int = 24) -> Tensor:
     height=st.integers(1, 20),
     width=st.integers(1, 20),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_warp_is_that_of_pytorchs_own_grid(theta: list[float], channels: int, height: int, width: int) -> None:
     pictures, maps = torch.rand(2, channels, height, width), torch.tensor(theta).view(2, 2, 3)
     grid = functional.affine_grid(maps, [2, channels, height, width], align_corners=False)

@@ -128,7 +128,7 @@ def test_both_ends_of_the_age_range_are_taken(age: int, taken: bool) -> None:
     stamp=st.text("0123456789", min_size=1, max_size=20),
     suffix=st.sampled_from(SUFFIXES),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_valid_name_is_read_back(age: int, gender: int, group: int, stamp: str, suffix: str) -> None:
     assert parse_name(f"{age}_{gender}_{group}_{stamp}{suffix}") == Label(age, gender, group)
 
@@ -137,7 +137,7 @@ def test_any_valid_name_is_read_back(age: int, gender: int, group: int, stamp: s
 @example("30_1_0_2017\n.jpg")
 @example("30_1_0_\udcff.jpg")
 @example("٣٠_1_0_20170116172819213.jpg")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_raises_anything_but_a_quarantine(text: str) -> None:
     try:
         label = parse_name(text)
@@ -151,7 +151,7 @@ def test_no_text_raises_anything_but_a_quarantine(text: str) -> None:
     place=st.integers(0, 3),
     digit=st.characters(categories=["Nd", "No", "Nl"]).filter(lambda character: not character.isascii()),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_digits_of_other_scripts_are_refused(place: int, digit: str) -> None:
     fields = ["3", "1", "2", STAMP]
     fields[place] = digit

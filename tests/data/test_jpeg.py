@@ -70,7 +70,7 @@ def test_each_picture_has_a_quality_of_its_own(portraits: list[Image.Image]) -> 
     quality=st.integers(1, 100),
     level=st.sampled_from([None, 0.0, 0.3, 1.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_size_and_quality_give_pictures_of_that_size_in_range(
     count: int, channels: int, height: int, width: int, quality: int, level: float | None
 ) -> None:

@@ -49,14 +49,14 @@ def _split(digests: list[str], groups: NDArray[np.int64], seed: int = 0, **optio
 
 
 @given(labels=GROUPS, seed=SEEDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_group_never_straddles(labels: list[int], seed: int) -> None:
     sides = _split(_digests(), _groups(labels), seed)
     assert len({*zip(labels, sides, strict=True)}) == len(set(labels))
 
 
 @given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_files_moves_no_picture(labels: list[int], seed: int, order: list[int]) -> None:
     digests = _digests()
     before = dict(zip(digests, _split(digests, _groups(labels), seed), strict=True))
@@ -66,7 +66,7 @@ def test_the_order_of_files_moves_no_picture(labels: list[int], seed: int, order
 
 
 @given(labels=GROUPS, seed=SEEDS, added=st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_unrelated_pictures_move_no_other(labels: list[int], seed: int, added: int) -> None:
     digests = _digests(COUNT + added)
     before = _split(digests[:COUNT], _groups(labels), seed)
@@ -119,7 +119,7 @@ def test_a_single_photograph_cannot_be_split() -> None:
 
 
 @given(sides=SIDES, order=st.permutations(range(COUNT)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_fingerprint_depends_on_pictures_and_sides_not_on_their_order(sides: list[str], order: list[int]) -> None:
     digests = _digests()
     shuffled = fingerprint([digests[i] for i in order], np.array([sides[i] for i in order]))
@@ -127,7 +127,7 @@ def test_a_fingerprint_depends_on_pictures_and_sides_not_on_their_order(sides: l
 
 
 @given(sides=SIDES, place=st.integers(0, COUNT - 1), other=st.sampled_from([*SPLITS, "unused"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_fingerprint_changes_with_any_picture_and_any_side(sides: list[str], place: int, other: str) -> None:
     digests = _digests()
     whole = fingerprint(digests, np.array(sides))
@@ -139,7 +139,7 @@ def test_a_fingerprint_changes_with_any_picture_and_any_side(sides: list[str], p
 
 
 @given(labels=GROUPS, published=st.lists(st.sampled_from(["train", "train", "test", "unused"]), min_size=COUNT))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_validation_is_carved_out_of_a_protocols_training_part_only(labels: list[int], published: list[str]) -> None:
     published = published[:COUNT]
     logging.getLogger("agegender").setLevel(logging.ERROR)
@@ -225,7 +225,7 @@ def test_a_split_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
 
 
 @given(sides=SIDES, limits=st.tuples(st.integers(3, COUNT), st.integers(3, COUNT)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_limit_is_exact_spread_over_the_splits_and_nested(sides: list[str], limits: tuple[int, int]) -> None:
     if not set(SPLITS) <= set(sides):
         reject()
@@ -245,7 +245,7 @@ def test_a_limit_is_exact_spread_over_the_splits_and_nested(sides: list[str], li
 
 
 @given(limit=st.integers(3, COUNT), order=st.permutations(range(COUNT)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_limit_keeps_the_same_pictures_in_whatever_order_they_come(limit: int, order: list[int]) -> None:
     digests = _digests()
     split = assign_splits(digests, np.arange(COUNT), 0, 0.3, 0.3)
@@ -276,7 +276,7 @@ def _rows(sides: NDArray[np.str_], limit: int | None = None) -> dict[str, list[i
 
 
 @given(seed=SEEDS, fraction=st.floats(0.05, 0.95), count=st.integers(2, 60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_random_rule_tests_on_its_share_and_validates_on_the_same_pictures(
     seed: int, fraction: float, count: int
 ) -> None:
@@ -295,7 +295,7 @@ def test_the_random_rule_parts_copies() -> None:
 
 
 @given(seed=SEEDS, order=st.permutations(range(20)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_random_rule_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
     digests = _digests(20)
     sides = dict(zip(digests, random_sides(digests, seed, 0.3).tolist(), strict=True))
@@ -308,7 +308,7 @@ def test_another_seed_is_another_random_split() -> None:
 
 
 @given(limit=st.integers(3, 60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
     sides = random_sides(_digests(60), 0, 0.2)
     rows = _rows(sides, limit)

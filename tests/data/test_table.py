@@ -243,7 +243,7 @@ CELLS = st.text(max_size=12) | st.sampled_from(
 @given(rows=st.lists(st.lists(CELLS, min_size=0, max_size=5), max_size=5), broken=st.text(max_size=30))
 @example(rows=[["a", "30", "1", "\ud800", "x"]], broken="")
 @example(rows=[["a\0b", "30", "1", "", ""]], broken='"')
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_read_or_quarantined_and_never_anything_else(
     rows: list[list[str]], broken: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -326,7 +326,7 @@ def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_
 
 
 @given(paths=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["/", "..", "a" * 300, "\udcff"]), max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
     paths: list[str], faces: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

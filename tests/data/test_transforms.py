@@ -131,7 +131,7 @@ def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
     channels=st.sampled_from([1, 3]),
     level=st.sampled_from([None, 0, 255]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_settings_give_floats_from_zero_to_one_of_the_same_shape(
     flip: float,
     rotate: float,
@@ -353,7 +353,7 @@ def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
     **{"compress_quality": (1, 50), "erase": 0.0, "erase_area": (0.5, 1.0)},
     **{"seed": 362, "channels": 3, "size": 9, "count": 2},
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_losses_give_floats_from_zero_to_one_of_the_same_shape(
     seed: int, channels: int, size: int, count: int, **strengths: Any
 ) -> None:

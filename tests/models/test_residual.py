@@ -44,7 +44,7 @@ def test_the_shipped_network_keeps_its_budget_of_weights_and_multiplications() -
     assert counted.get_total_flops() / 2 <= 175e6  # a multiplication and an addition are two
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     image_size=st.integers(1, 50),
     stem=st.integers(1, 4),

@@ -82,7 +82,7 @@ def test_a_face_is_cut_out_of_a_picture_as_it_was_pasted_in(face: Image.Image, t
     assert difference(Image.fromarray(pixels), face, margin=4) < 3  # of 255, where another turn differs by 50 and more
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     points=st.lists(st.tuples(st.floats(-200, 200), st.floats(-200, 200)), min_size=5, max_size=5, unique=True),

@@ -83,7 +83,7 @@ def boxes(draw_from: st.DrawFn, size: tuple[int, int], most: int) -> list[Box]:
 # Labels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), size=st.sampled_from(SIZES))
 def test_labels_stay_in_the_picture_and_cover_no_other_wherever_six_faces_are(
     data: st.DataObject, size: tuple[int, int], drawn: Drawn
@@ -96,7 +96,7 @@ def test_labels_stay_in_the_picture_and_cover_no_other_wherever_six_faces_are(
         assert not any(covers(label, other) for other in drawn.labels[:number])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_dozen_faces_in_a_photograph_have_a_label_each_that_can_be_read(data: st.DataObject, drawn: Drawn) -> None:
     given_boxes = data.draw(boxes((1600, 1200), 12))
@@ -185,7 +185,7 @@ def add(album: Album, path: str, age: float = 30.0, picture: Image.Image | None 
     album.add(Answered(path, [face(age=age)], picture))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example(paths=[*HOSTILE, *MORE, *ADDRESSES])
 @given(paths=st.lists(PATHS, max_size=6, unique=True))
 def test_whatever_pictures_are_called_each_gets_a_file_of_its_own_inside_the_folder(paths: list[str]) -> None:

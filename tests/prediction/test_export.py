@@ -84,6 +84,7 @@ def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: 
 # The same answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -163,7 +163,7 @@ def test_a_picture_without_a_face_gets_no_number(side: int, detect: Any, trained
     assert {answer.face, answer.age, answer.p_female, answer.gender} == {None}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     left=st.integers(-60, 500),
     top=st.integers(-60, 300),

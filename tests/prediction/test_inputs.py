@@ -81,7 +81,7 @@ def make(folder: Path, names: list[str]) -> None:
             assume(False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(names=list(TRAPS))
 @example(names=["\\${"])
 @example(names=["'\\"])
@@ -93,7 +93,7 @@ def test_whatever_a_file_is_called_its_name_reaches_the_code_as_it_is(names: lis
         assert list_images(composed(*given_names)["img"]) == names
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @example(names=list(TRAPS))
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_names_left_by_the_shells_own_globbing_need_no_img_before_them(names: list[str]) -> None:
@@ -104,7 +104,7 @@ def test_names_left_by_the_shells_own_globbing_need_no_img_before_them(names: li
         assert list_images(composed(*names, "batch_size=3")["img"]) == names
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(name=NAMES.filter(lambda name: "," not in name and name[0] not in "['\""))
 def test_a_name_that_does_not_exist_reaches_the_code_as_it_is_for_the_error_message(name: str) -> None:
     assume(not Path(name).exists())
@@ -289,7 +289,7 @@ def given_lines(content: bytes) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")  # whatever the terminal's encoding is
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(names=list(TRAPS), end=b"\r\n")
 @given(names=st.lists(NAMES, min_size=1, max_size=5), end=st.sampled_from((b"\n", b"\r\n", b"\n\n", b"\n \n")))
 def test_names_on_standard_input_are_taken_as_they_are_a_line_each(names: list[str], end: bytes) -> None:

@@ -79,7 +79,7 @@ def test_csv_has_a_header_and_a_row_each_and_json_a_list_of_objects(tmp_path: Pa
     assert parquet.read_table(tmp_path / "faces.parquet").to_pylist() == rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(predictions=st.lists(ANSWERED | FAILED, max_size=5))
 def test_every_form_says_the_same_whatever_the_names_and_errors_are(predictions: list[Prediction]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -67,6 +67,7 @@ def everything_below(folder: Path) -> dict[Path, float]:
 # Answers
 
 
+@pytest.mark.slow
 def test_file_names_of_every_kind_are_answered_under_their_own_name(
     pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:

@@ -426,7 +426,7 @@ def damaged_pictures(draw: st.DrawFn) -> bytes:
     return bytes(content[: draw(st.integers(0, len(content)))])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.binary(max_size=200) | damaged_pictures())
 def test_no_bytes_make_the_predictor_raise_or_change_its_other_answers(predictor: Predictor, content: bytes) -> None:
     before, damaged, after = predictor.predict([SAMPLES[1], content, SAMPLES[1]])

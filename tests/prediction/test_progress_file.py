@@ -123,7 +123,7 @@ def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tm
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example(length=0)
 @example(length=-1)
 @example(length=5)
@@ -328,7 +328,7 @@ def reopened(folder: str, resume: bool = True) -> ProgressFile:
     return ProgressFile(Path(folder, "faces.csv"), ORIGIN, resume)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: b'{"agegender": ' + more))
 def test_no_content_makes_it_raise_anything_but_a_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -345,7 +345,7 @@ def test_no_content_makes_it_raise_anything_but_a_line(content: bytes) -> None:
 PATHS = st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(paths=st.lists(PATHS, max_size=4), more=st.lists(PATHS, max_size=2))
 def test_every_name_comes_back_as_it_was_and_as_often(paths: list[str], more: list[str]) -> None:
     def add(progress: ProgressFile, names: list[str]) -> None:

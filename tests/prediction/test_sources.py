@@ -181,7 +181,7 @@ LIKELY = st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.tuples(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_no_array_makes_the_predictor_raise(data: st.DataObject, predictor: Predictor, finder: Predictor) -> None:
     dtype = data.draw(st.just(np.dtype(np.uint8)) | DTYPES)
@@ -195,7 +195,7 @@ def test_no_array_makes_the_predictor_raise(data: st.DataObject, predictor: Pred
     assert len(finder(array)) >= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_tensor_makes_the_predictor_raise(data: st.DataObject, predictor: Predictor) -> None:
     dtypes = [torch.uint8, torch.int16, torch.bool, torch.float16, torch.float32, torch.bfloat16, torch.complex64]
@@ -360,7 +360,7 @@ def test_what_is_no_address_is_one_row_with_a_reason(address: str, predictor: Pr
     assert reason(predictor, address).startswith("can't be fetched")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rest=st.text(max_size=12))
 def test_no_address_makes_the_predictor_raise(rest: str, predictor: Predictor, site: str) -> None:
     (found,) = predictor(f"{site}/{rest}")

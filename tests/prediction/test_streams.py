@@ -126,6 +126,7 @@ def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
     return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@pytest.mark.slow
 def test_memory_grows_neither_with_the_pictures_nor_by_those_of_a_batch(
     faces: Path, trained_run: Path, tmp_path: Path
 ) -> None:

@@ -139,7 +139,7 @@ def test_where_a_file_does_not_tell_its_times_they_follow_from_its_rate(
     assert [picture.path[-4:] for picture in frames(str(clip), 0.5)] == ["0.00", "0.50", "1.00", "1.50", "2.00"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(every=st.floats(0.001, 5))
 def test_no_frame_comes_before_its_time_or_twice(every: float, clip: Path) -> None:
     times = [float(picture.path.rsplit("=")[-1]) for picture in frames(str(clip), every)]
@@ -198,7 +198,7 @@ def test_a_name_that_is_no_utf8_is_one_row_where_opencv_itself_would_crash(clip:
         assert len(list(frames(str(tmp_path / name), 1))) == 3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(damage=st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=300)), max_size=5))
 def test_a_damaged_video_gives_the_frames_that_are_there_or_a_reason(
     damage: list[tuple[int, bytes]], clip: Path, tmp_path_factory: pytest.TempPathFactory

@@ -100,6 +100,7 @@ def head(length: int, extra: str = "") -> bytes:
     return f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{extra}\r\n".encode()
 
 
+@pytest.mark.slow
 def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
     server: Started, trained_run: Path, faces: Path
 ) -> None:

@@ -84,7 +84,7 @@ def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
     assert Calibration.read(asdict(without_ages)) == without_ages
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=st.integers(1, 40), seed=st.integers(0, 1000), same=st.booleans())
 def test_however_few_faces_there_are_the_calibration_is_finite(count: int, seed: int, same: bool) -> None:
     answers, stated, logits, age, gender = drawn(count, seed)

@@ -60,6 +60,7 @@ def test_a_cpu_compiles_nothing_unless_told_to(wish: Any) -> None:
     assert not compiled(fit(wish))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, about itself
 def test_compiled_weights_are_those_of_a_plain_training_under_the_same_names() -> None:

@@ -148,7 +148,7 @@ def test_what_no_label_was_known_for_is_no_number(label: str) -> None:
     assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data(), count=st.integers(2, 60))
 def test_chunks_of_any_size_give_the_figures_of_the_whole(data: st.DataObject, count: int) -> None:
     floats = st.lists(st.floats(0, 120, width=32), min_size=count, max_size=count)

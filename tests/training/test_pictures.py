@@ -55,7 +55,7 @@ def marks(sheet: Image.Image) -> NDArray[np.int64]:
     return places
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(true=st.integers(0, 116), predicted=st.floats(0, 150))
 def test_a_point_lies_at_its_true_and_predicted_age(true: int, predicted: float) -> None:
     origin, unit = (marks(age_scatter(np.array([x]), np.array([x]))).mean(0) for x in (0, 100))

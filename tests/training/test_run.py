@@ -225,6 +225,7 @@ def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_he
     assert all(math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows)  # at least that of 20 years
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gray_mae", "age_classes", "wide_heads", "rgb200_mse", "he_mse"])
 def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, tmp_path: Path, name: str) -> None:
     drawn = ("data=synthetic", "data.generate.count=60", "data.generate.size=64", "trainer.log_every_n_steps=1")
@@ -327,6 +328,7 @@ def test_the_final_table_and_the_folder_are_printed(run_here: Run, tmp_path: Pat
     assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar
 
 
+@pytest.mark.slow
 def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "experiment=quickstart", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
@@ -338,6 +340,7 @@ def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., O
     assert "say nothing about real people" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     asked = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", "hydra.run.dir=run"]
