@@ -14,5 +14,20 @@ def require(fits: bool, otherwise: str) -> None:
         raise AgeGenderError(otherwise)
 
 
+def missing_package(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
+    """Returns the error for an optional package that isn't installed.
+
+    Args:
+        need: What needs it: "the page", "backend=onnx", ...
+        error: What its import raised.
+        extra: The extra of `pyproject.toml` that brings it.
+        instead: What works without it.
+    """
+    return AgeGenderError(
+        f'{need} needs a package that is missing ({error.name}): pip install "agegender[{extra}]", or in a clone '
+        f'pip install -e ".[{extra}]"{instead and "; " + instead}'
+    )
+
+
 class InterruptedRunError(AgeGenderError):
     """Training was stopped from the keyboard, after `last.ckpt` was written."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from agegender.data.names import GROUPS, MISSING, Label, Listing
 from agegender.data.split import SPLITS, UNUSED
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, missing_package, require
 
 COLUMNS = {name: name for name in ("path", "age", "gender", "group", "split")} | {"file": "path"}  # header -> meaning
 GENDERS = {"0": 0, "male": 0, "m": 0, "1": 1, "female": 1, "f": 1}
@@ -210,10 +210,8 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         import pyarrow  # as slow to import as it is large: only who needs it waits
         from pyarrow import parquet
-    except ImportError:
-        raise AgeGenderError(
-            f'data.table={table} needs pyarrow to be read: pip install -e ".[parquet]", or give the table as CSV'
-        ) from None
+    except ImportError as error:
+        raise missing_package(f"data.table={table}", error, "parquet", "or give the table as CSV") from None
     try:
         with parquet.ParquetFile(table) as file:
             names: list[str] = file.schema_arrow.names

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
@@ -148,5 +148,5 @@ def _is_of_another(path: Path, comment: bytes) -> bool:
     try:
         with Image.open(path) as image:
             return image.info.get("comment") != comment
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, Image.DecompressionBombError):
         return True

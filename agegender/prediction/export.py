@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from agegender.cli import one_line_errors
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
 
 USAGE = """python -m agegender.prediction.export out=model.onnx [name=value ...]
@@ -49,10 +49,7 @@ def export(
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise AgeGenderError(
-            f'exporting needs a package that is missing ({error.name}): pip install "agegender[onnx]", or in a clone '
-            'pip install -e ".[onnx]"'
-        ) from None
+        raise missing_package("exporting", error, "onnx") from None
     from agegender.prediction.onnx_check import answers_of, check_faces, milliseconds, require_near, require_same
     from agegender.prediction.onnx_graph import build_graph, narrowed
     from agegender.prediction.onnx_network import OnnxNetwork

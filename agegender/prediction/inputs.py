@@ -8,7 +8,6 @@ import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +15,7 @@ from agegender.cli import quoted
 from agegender.errors import AgeGenderError
 from agegender.prediction.sources import ADDRESS, PAUSE, Picture, named
 from agegender.prediction.video import SUFFIXES as VIDEOS
-from agegender.prediction.video import frames
+from agegender.prediction.video import WEBCAM, frames
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds".split()  # noqa: SIM905
@@ -32,7 +31,7 @@ class Live(StrEnum):
     """What gives its pictures little by little; the name of a file, were it the same, is a plain `str`."""
 
     STANDARD_INPUT = "-"
-    WEBCAM = "webcam"
+    WEBCAM = WEBCAM
 
 
 def image_arguments(arguments: Sequence[str]) -> list[str]:
@@ -137,7 +136,7 @@ def open_images(names: Sequence[str], every: float) -> Iterator[Picture]:
                 yield frame
                 yield PAUSE
         elif os.path.splitext(name)[1].lower() in VIDEOS:
-            yield from (replace(frame, decoded=True) for frame in frames(name, every))
+            yield from frames(name, every)
         else:
             yield named(name)
     if nothing:

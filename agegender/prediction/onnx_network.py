@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, missing_package, require
 
 FORMAT = 1  # of the graph's input, outputs and metadata; goes up when an older reader would misread them
 INPUT = "pixels"
@@ -62,10 +62,7 @@ def _open(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise AgeGenderError(
-            f'backend=onnx needs a package that is missing ({error.name}): pip install "agegender[onnx]", or in a '
-            'clone pip install -e ".[onnx]"'
-        ) from None
+        raise missing_package("backend=onnx", error, "onnx") from None
     if path.is_dir():
         raise AgeGenderError(f"{path} is a folder; backend=onnx takes a file: {EXPORT.format(path)}")
     require(path.is_file(), f"no model at {path.resolve()}; export one: {EXPORT.format(_A_CHECKPOINT)}")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agegender.cli import EXIT_PIPE
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
 from agegender.prediction.answers import COLUMNS, Prediction, as_row
 
@@ -97,8 +97,8 @@ def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise AgeGenderError('out=... .parquet needs pyarrow: pip install "agegender[parquet]"') from None
+    except ImportError as error:
+        raise missing_package("out=... .parquet", error, "parquet") from None
     return pyarrow, parquet
 
 

@@ -22,7 +22,7 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.alignment import cut, is_crop
 from agegender.prediction.answers import NO_FACE, Prediction
 from agegender.prediction.faces import Face, FaceFinder
-from agegender.prediction.network import Network
+from agegender.prediction.network import Network, Tta
 from agegender.prediction.sources import PAUSE, Picture, PictureSource, named
 from agegender.progress import available_cores
 
@@ -72,7 +72,7 @@ class Predictor:
         self,
         weights: str | Path = "default",
         device: str = "auto",
-        tta: Literal["none", "flip"] = "none",
+        tta: Tta = "none",
         detect: Detect = "auto",
         backend: Backend = "torch",
     ):

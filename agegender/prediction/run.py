@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agegender.allocation import keep_freed_memory
 from agegender.errors import AgeGenderError, require
 from agegender.prediction.annotate import Album
 from agegender.prediction.answers import Prediction
 from agegender.prediction.inputs import Live, list_images, open_images
-from agegender.prediction.outputs import PIPE, check_output, print_lines, print_table, write_rows
+from agegender.prediction.network import Tta
+from agegender.prediction.outputs import PIPE, Row, check_output, print_lines, print_table, write_rows
 from agegender.prediction.predictor import Answered, Backend, Detect, Predictor
 from agegender.prediction.progress_file import ProgressFile
 from agegender.prediction.sources import Picture
@@ -32,7 +33,7 @@ def predict(
     every: float = 1.0,
     batch_size: int = 64,
     device: str = "auto",
-    tta: Literal["none", "flip"] = "none",
+    tta: Tta = "none",
     backend: Backend = "torch",
 ) -> bool:
     """Answers for pictures, on the terminal, down a pipe or into a file.
@@ -92,9 +93,8 @@ def predict(
         if progress and out is not None:
             for answered in track(answers, "predicting", count):
                 progress.add(answered)
-            tally.failed = sum(row["error"] is not None for row in progress.rows())
             tally.pictures += done.total()
-            write_rows(Path(out), progress.rows())
+            write_rows(Path(out), tally.count_rows(progress.rows()))
         elif out == PIPE:
             print_lines(_each(answers))
         else:
@@ -119,6 +119,13 @@ class _Tally:
             if album:
                 album.add(answered)
             yield answered
+
+    def count_rows(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Counts the failed anew, with those of an earlier run; a picture that failed has one row."""
+        self.failed = 0
+        for row in rows:
+            self.failed += row["error"] is not None
+            yield row
 
 
 def _digest(weights: Path) -> str:

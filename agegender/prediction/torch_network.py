@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
-
-Tta = Literal["none", "flip"]
+from agegender.prediction.network import Tta
 
 
 class TorchNetwork:

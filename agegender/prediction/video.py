@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from agegender.data.decode import ImageSource, UnreadableImageError
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, missing_package
 from agegender.prediction.sources import ADDRESS, Picture
 
 SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
@@ -33,10 +33,8 @@ def frames(name: str, every: float) -> Iterator[Picture]:
     """
     try:
         import cv2
-    except ImportError:
-        raise AgeGenderError(
-            f'img={name} needs OpenCV: pip install "agegender[faces]", or from a clone pip install -e ".[faces]"'
-        ) from None
+    except ImportError as error:
+        raise missing_package(f"img={name}", error, "faces") from None
     _silence(cv2)
     if name != WEBCAM and (reason := _unusable(name)):
         yield Picture(name, lambda: _refuse(reason))
@@ -109,7 +107,7 @@ def _live(video: Any, every: float) -> Iterator[Picture]:
 
 def _frame(name: str, pixels: Any) -> Picture:
     picture = Image.fromarray(pixels[:, :, ::-1].copy())  # OpenCV's order of colours
-    return Picture(name, lambda: picture)
+    return Picture(name, lambda: picture, decoded=True)
 
 
 def _refuse(reason: str) -> ImageSource:

@@ -294,7 +294,7 @@ def test_a_damaged_parquet_file_is_an_error_in_one_line(tmp_path: Path) -> None:
 def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "labels.parquet").touch()
-    with pytest.raises(AgeGenderError, match=r'pip install -e "\.\[parquet\]", or give the table as CSV'):
+    with pytest.raises(AgeGenderError, match=r'pip install -e "\.\[parquet\]"; or give the table as CSV'):
         read_table(tmp_path / "labels.parquet", tmp_path)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from agegender.errors import AgeGenderError
 from agegender.prediction.alignment import cut
 from agegender.prediction.answers import NO_FACE
-from agegender.prediction.faces import SURE, FaceFinder, _Place
+from agegender.prediction.faces import SURE, FaceFinder, _Halved, _Place
 from agegender.prediction.predictor import Predictor
 from benchmarks.pasted import FAR, NEAR, WAYS, check, paste
 
@@ -112,7 +112,7 @@ def test_crockery_is_no_face(finder: FaceFinder) -> None:
 
 
 def test_hair_is_no_face_though_one_is_near(finder: FaceFinder, photograph: Image.Image) -> None:
-    pixels = np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1])
+    pixels = _Halved(np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1]), finder._cv2)
     hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
     assert finder._closer(pixels, hair) is None  # upside down, it looks like a face for 0.88
     assert finder._closer(pixels, face) is not None

@@ -363,10 +363,6 @@ def test_a_list_in_a_file_is_read_without_a_pause(tmp_path: Path, monkeypatch: p
         assert [picture.path for picture in open_images(list_images(["-"]), 1)] == ["a.jpg", "b.jpg"]
 
 
-def test_frames_are_known_to_hold_their_pixels_and_files_are_not(tmp_path: Path) -> None:
-    assert [picture.decoded for picture in open_images(["a.jpg", str(tmp_path / "missing.mp4")], 1)] == [False, True]
-
-
 def test_a_file_with_a_name_that_means_something_else_is_reached_through_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.cli import launch, one_line_errors, quoted
-from agegender.errors import AgeGenderError
+from agegender.errors import missing_package
 
 _CONF = Path(__file__).parent  # inside the package, so that it works wherever that is installed
 
@@ -37,10 +37,7 @@ def main(config: DictConfig) -> None:
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "python_multipart", "h11"):
                 raise
-            raise AgeGenderError(
-                f'the page needs a package that is missing ({error.name}): pip install "agegender[web]", or in a clone '
-                'pip install -e ".[web]"'
-            ) from None
+            raise missing_package("the page", error, "web") from None
         settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         check_call("", settings, serve)
         serve(**settings)
