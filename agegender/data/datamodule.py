@@ -237,15 +237,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return FaceLoader(faces, sampler=sampler, **self._loader_options())
 
     def _part(self) -> Part:
-        """Returns which part of each batch this process reads.
-
-        Raises:
-            AgeGenderError: The batches can't be shared equally.
-        """
-        part = Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
-        fits = self.batch_size % part.of == 0
-        require(fits, f"data.batch_size={self.batch_size} can't be shared by {part.of} devices: set a multiple of that")
-        return part
+        """Returns which part of each batch this process reads (`check_launch` saw that they can be shared equally)."""
+        return Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

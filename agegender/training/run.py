@@ -61,7 +61,7 @@ def run(config: DictConfig) -> float:
             _check_hardware(settings["trainer"])
             _quieten()
             trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
-            check_launch(trainer, multirun=hydra.mode is RunMode.MULTIRUN)
+            check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
         with ending_together(trainer):
             join(trainer)
             return _train_and_test(config, settings, folder, trainer, watch)
@@ -184,6 +184,11 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
             f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
             "the driver (nvidia-smi) and that this PyTorch was built for it"
         )
+    require(
+        trainer.get("strategy") != "fsdp" or (accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()),
+        f"trainer=fsdp with trainer.accelerator={accelerator}: FSDP shares the weights out among NVIDIA GPUs; use "
+        "trainer=ddp",
+    )
 
 
 def _quieten() -> None:
@@ -195,6 +200,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
     # Every process counts the faces of all (StageMetrics): there is nothing left to take the mean of.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    # Of kernels of one channel: both say the same.
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
 
 

@@ -41,16 +41,17 @@ def first() -> bool:
     return launch is None or launch.rank == 0
 
 
-def check_launch(trainer: pl.Trainer, multirun: bool) -> None:
+def check_launch(trainer: pl.Trainer, multirun: bool, batch_size: int) -> None:
     """Refuses a Trainer that doesn't fit how this process was started.
 
     Args:
         trainer: Built from the settings.
         multirun: Whether Hydra runs this as one of several jobs.
+        batch_size: Faces per step, of all devices.
 
     Raises:
         AgeGenderError: A multirun on several devices, processes that would train side by side without knowing of each
-            other, or more machines than anything was started on.
+            other, more machines than anything was started on, or batches that can't be shared equally.
     """
     launch = launched()
     devices = f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes}"
@@ -71,6 +72,11 @@ def check_launch(trainer: pl.Trainer, multirun: bool) -> None:
         launch is not None or trainer.num_nodes == 1,
         f"trainer.num_nodes={trainer.num_nodes}, but this process was started alone: start one on each machine, with "
         "torchrun or srun (docs/launching.md)",
+    )
+    require(
+        batch_size % trainer.world_size == 0,
+        f"data.batch_size={batch_size} is what all {trainer.world_size} devices share at a step: set a multiple of "
+        f"{trainer.world_size}",
     )
 
 
