@@ -30,11 +30,6 @@ class Launch(NamedTuple):
     local_rank: int
     per_node: int | None
 
-    @property
-    def tells(self) -> bool:
-        """Whether it is the one that says what all of them find out at the start."""
-        return self.rank == 0
-
 
 def launched(environment: Mapping[str, str] | None = None, arguments: Sequence[str] | None = None) -> Launch | None:
     """Returns how this process was started; None if it stands alone, or starts the others itself.

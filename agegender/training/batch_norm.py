@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
-from agegender.training.together import several
+from agegender.training.together import added_up, several
 
 
 class SharedBatchNorm(LayerSync):
@@ -29,26 +30,38 @@ class SharedBatchNorm(LayerSync):
         return model
 
 
+class _AddedUp(torch.autograd.Function):
+    """The sum over all processes: each one's part moves the loss of all, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return added_up(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return added_up(gradients[0].contiguous())
+
+
 class _Shared(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `[batch, channels, ...]`; as PyTorch's where nothing is trained."""
         if not (self.training and several()):
             return super().forward(input)
-        self._check_input_dim(input)
         others = [dimension for dimension in range(input.ndim) if dimension != 1]
         values = input.float()
         count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
-        total = all_reduce(torch.cat((values.sum(others), count)))  # type: ignore[no-untyped-call]
+        total: Tensor = _AddedUp.apply(torch.cat((values.sum(others), count)))
         count = total[-1].detach()
         shape = [1, -1, *[1] * (input.ndim - 2)]
         centred = values - (total[:-1] / count).view(shape)
-        variance = all_reduce(centred.square().sum(others)) / count  # type: ignore[no-untyped-call]
+        variance: Tensor = _AddedUp.apply(centred.square().sum(others)) / count
         with torch.no_grad():
             self._remember(total[:-1] / count, variance * count / (count - 1).clamp(min=1))
         normed = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normed = normed * self.weight.view(shape) + self.bias.view(shape)
-        return normed.to(input.dtype)
+        answer: Tensor = normed.to(input.dtype)
+        return answer
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:

@@ -116,8 +116,9 @@ class Step(NamedTuple):
     def of_nobody(self) -> Step:
         """Returns the step without its faces: they count elsewhere."""
         columns = ("age_pred", "age", "p_female", "gender", "age_class_pred", "age_class")
-        none = {name: None if getattr(self, name) is None else getattr(self, name)[:0] for name in columns}
-        return self._replace(**none, known=None if self.known is None else torch.zeros_like(self.known))
+        none: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        known = None if self.known is None else torch.zeros_like(self.known)
+        return self._replace(known=known, **{name: column[:0] for name, column in none.items()})
 
 
 class StageMetrics(nn.Module):
@@ -136,7 +137,7 @@ class StageMetrics(nn.Module):
         """Names every metric `stage/...`; with `classes`, there is the accuracy of the age's class too."""
         super().__init__()
         self.stage = stage
-        alone = {"sync_on_compute": False}
+        alone: dict[str, Any] = {"sync_on_compute": False}
         self.losses = MeanLosses(**alone)
         self.age = MetricCollection(
             {

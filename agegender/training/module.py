@@ -90,8 +90,11 @@ class AgeGenderModule(pl.LightningModule):
             age_loss = network.coding.loss(outputs.age, batch["age"])
             gender_loss, known = network.gender_loss(outputs, batch["gender"]), None
         loss = self.balance(age_loss, gender_loss, known)
-        share = batch.get("share")
-        own = loss if share is None else self._part_of_loss(share, age_loss, gender_loss, known)
+        share, own = batch.get("share"), loss
+        if share is not None:
+            own = self._part_of_loss(share, age_loss, gender_loss, known)
+            if known is not None:  # the parts' own losses say nothing of the whole's: each is over its own labels
+                loss = added_up(own.detach()) / self.trainer.world_size
         with torch.no_grad():
             losses = torch.stack((loss, age_loss, gender_loss))
             years, p_female = network.years(outputs), network.p_female(outputs)
@@ -106,12 +109,13 @@ class AgeGenderModule(pl.LightningModule):
 
         DDP takes the mean of the gradients, whether one process had more faces or more known labels than another.
         """
-        if known is None:
-            return self.balance(share * age_loss, share * gender_loss)
-        known = known * (share > 0)
-        everywhere = added_up(known)
-        ages, genders = (known * self.trainer.world_size / everywhere.clamp(min=1))[1:]
-        return self.balance(ages * age_loss, genders * gender_loss, everywhere)
+        ages: float | Tensor = share
+        genders: float | Tensor = share
+        if known is not None:
+            own, known = known * (share > 0), added_up(known * (share > 0))
+            ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
+        loss: Tensor = self.balance(ages * age_loss, genders * gender_loss, known)
+        return loss
 
     def _calibrates(self) -> bool:
         """Tells whether this validation is to teach the network how sure it may be.

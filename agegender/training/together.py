@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -27,7 +28,9 @@ from agegender.launched import Launch, launched
 
 _ENDING = 20.0  # seconds that the processes which Lightning started get to end by themselves
 _FIRST = 0.5  # seconds that the first process is given to tell an error that all have
-_LOST = re.compile(r"closed by peer|reset by peer|broken pipe|socket timeout|timed out|failed to connect|recvValue", re.I)
+_LOST = re.compile(
+    r"closed by peer|reset by peer|broken pipe|socket timeout|timed out|failed to connect|recvValue", re.I
+)
 
 
 def several() -> bool:
@@ -136,14 +139,14 @@ def added_up(values: Tensor) -> Tensor:
 class Vote:
     """Asks all processes a question at every step, on the CPU: a GPU would have to be waited for."""
 
-    _group: dist.ProcessGroup | None = None
+    _group: Any = None  # all of them by default
 
     def anyone(self, says: bool) -> bool:
         """Returns whether one of the processes says yes; all must ask."""
         if not several():
             return says
-        if self._group is None:
-            self._group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        if self._group is None and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")
         vote = torch.tensor([int(says)])
         dist.all_reduce(vote, dist.ReduceOp.MAX, group=self._group)
         return bool(vote)
@@ -189,8 +192,8 @@ def _is_first_to_tell(launch: Launch | None) -> bool:
         time.sleep(_FIRST)
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=3))
-        return store.add("agegender/told", 1) == 1
+        store: Any = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=3))  # type: ignore[attr-defined]
+        return bool(store.add("agegender/told", 1) == 1)
     except (dist.DistError, RuntimeError):  # it lived in the first process, which is gone, and has told
         return False
 
