@@ -20,6 +20,7 @@ from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
 from agegender.training.continuing import load_weights
 from agegender.training.module import AgeGenderModule
 from agegender.training.profiling import build_profiler
+from agegender.training.together import first
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     given: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "enable_progress_bar": bar}
     if isinstance(settings["trainer"].get("profiler"), str):
-        given["profiler"] = build_profiler(settings["trainer"]["profiler"], folder / "profiler")
+        profiler = settings["trainer"]["profiler"]  # of several processes the first is looked at
+        given["profiler"] = build_profiler(profiler, folder / "profiler") if first() else None
     given["use_distributed_sampler"] = False  # the loaders share the batches out themselves, none twice
     trainer: pl.Trainer = build(settings["trainer"], **given, **_for_this_process(settings["trainer"]))
     return trainer

@@ -24,6 +24,8 @@ from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
 from agegender.training.together import Vote, added_up, gathered
 
+_RELAYED = 1.0  # seconds in which a second Ctrl-C is the first, which torchrun passes on to those who had it already
+
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which a run that was moved or copied may be resumed with.
@@ -52,6 +54,7 @@ class StopOnCtrlC(Callback):
     def __init__(self, last_checkpoint: Path):
         """Says where the checkpoint goes."""
         self.last_checkpoint, self._asked, self._previous = last_checkpoint, False, signal.SIG_DFL
+        self._asked_at: float | None = None  # this process itself
         self._vote = Vote()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -63,8 +66,11 @@ class StopOnCtrlC(Callback):
             self._previous = signal.signal(signal.SIGINT, self._ask)  # type: ignore[assignment]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked, self._asked_at = True, now
+        elif now - self._asked_at > _RELAYED:
+            signal.default_int_handler(number, frame)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

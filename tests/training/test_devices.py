@@ -197,38 +197,71 @@ def alive(pid: int) -> bool:
         return False
 
 
-def long_training(tmp_path: Path, *settings: str) -> tuple[subprocess.Popen[Any], int, Path]:
-    """Starts a training by two processes; returns when its first epoch is over, with the second process's number."""
+def long_training(
+    tmp_path: Path, *settings: str, by: tuple[str, ...] = ()
+) -> tuple[subprocess.Popen[Any], list[int], Path]:
+    """Starts a training by two processes; returns when its first epoch is over, with the numbers of those started."""
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as file:
-        command = [sys.executable, str(ROOT / "train.py"), *SAME, *TWO, "hydra.run.dir=run", *settings]
+        command = [sys.executable, *by, str(ROOT / "train.py"), *SAME, *TWO, "hydra.run.dir=run", *settings]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     wait_for("epoch 1/", log, process)
-    (second,) = [pid for pid in children_of(process.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return process, second, log
+    started = [pid for pid in children_of(process.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return process, started, log
+
+
+RANDOM = ("augment=light", "model.dropout=0.3", "trainer.max_epochs=400", "callbacks.early_stopping=null")
+
+
+def assert_gone(pids: list[int], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert pids and not any(map(alive, pids))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["all", "the first"])
-def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path, to: str) -> None:
-    random = ("augment=light", "model.dropout=0.3", "trainer.max_epochs=400", "callbacks.early_stopping=null")
-    process, second, log = long_training(tmp_path, *random)
-    (os.killpg if to == "all" else os.kill)(process.pid, signal.SIGINT)
+def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
+    process, both, log = long_training(tmp_path, *RANDOM, by=torchrun)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does; torchrun then sends it on
+    assert process.wait(120) != 0
+    assert log.read_text().count("interrupted in epoch ") == 1
+    assert len(both) == 2
+    assert_gone(both)
+
+
+@pytest.mark.slow
+def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(120) == 130, log.read_text()
+    assert log.read_text().count("interrupted in epoch ") == 1
+    assert_gone(started)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
+    assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
+    again = run_script("train.py", "resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert_same_figures(tmp_path / "one", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM)
+    os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 130, log.read_text()
     said = log.read_text()
     assert said.count("interrupted in epoch ") == 1 and "Traceback" not in said
-    until = time.monotonic() + 10
-    while alive(second) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not alive(second)
-    if to == "the first":
-        return
+    assert_gone(started)
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     last = 3 + stopped // 12
-    whole = run_script(
-        "train.py", *SAME, *TWO, *random, f"trainer.max_epochs={last}", "hydra.run.dir=whole", cwd=tmp_path
-    )
-    again = run_script("train.py", "resume=run", f"trainer.max_epochs={last}", cwd=tmp_path)
+    end = f"trainer.max_epochs={last}"
+    whole = run_script("train.py", *SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
+    again = run_script("train.py", "resume=run", end, cwd=tmp_path)
     assert whole.code == again.code == 0, whole.err + again.err
     ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
     assert ends[0]["global_step"] == ends[1]["global_step"] > stopped
@@ -238,7 +271,7 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others_with_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
-    process, second, log = long_training(tmp_path, "trainer.max_epochs=2000", "callbacks.early_stopping=null")
+    process, (second,), log = long_training(tmp_path, *RANDOM)
     os.kill(second, signal.SIGKILL)
     assert process.wait(60) == 1, log.read_text()
     said = log.read_text()
