@@ -29,7 +29,8 @@ class DealtSampler(Sampler[int]):
     """Items in their order; of several processes each takes its part of every batch, and has as many batches.
 
     Processes that train together must take the same number of steps. One for which a last, small batch leaves nothing
-    reads one of its faces all the same; `FaceLoader` says that it doesn't count.
+    reads one of its faces all the same; `FaceLoader` says that it doesn't count. (Batch norm counts it: of the running
+    statistics, such an epoch's last step is then a little off.)
     """
 
     def __init__(self, size: int, batch_size: int = 1, part: Part = Part()):  # noqa: B008 - a constant

@@ -53,12 +53,12 @@ def end_of(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def assert_same_figures(first: Path, second: Path, tolerance: float = 1e-4) -> None:
+def assert_same_figures(first: Path, second: Path) -> None:
     """Holds two runs' figures, answers and weights against each other; sums of another order differ a little."""
     ours, theirs = metrics_of(first), metrics_of(second)
     names = [name for name in ours if name.startswith(("val/", "test/", "images/", "baseline/")) and ours[name]]
     assert len(names) > 12
-    assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, rel=tolerance)
+    assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, rel=1e-4)
     assert ours["best_epoch"] == theirs["best_epoch"]
     answers, others = (rows_of(run / "predictions.csv") for run in (first, second))
     assert len(answers) == ours["images/test"]
@@ -92,7 +92,11 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
 @pytest.mark.parametrize(
     "change",
     [
-        ("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]", "model.feature_dropout=0"),
+        # With two faces in the last batch: of a face that is there twice, batch norm counts both.
+        (
+            *("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]"),
+            *("model.feature_dropout=0", "data.limit=96"),
+        ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
     ],
@@ -113,8 +117,7 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
     assert alone.code == 0, alone.err
     both = run_script("train.py", *kept, *change, *TWO, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
-    # Batch norm divides by the spread of a few faces, and so makes more of a rounding.
-    assert_same_figures(tmp_path / "one", tmp_path / "two", tolerance=1e-3 if "model=residual" in change else 1e-4)
+    assert_same_figures(tmp_path / "one", tmp_path / "two")
 
 
 def slurm(rank: int, port: int) -> dict[str, str]:
@@ -150,7 +153,8 @@ def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
     assert both.code == 0, both.err
     (run,) = (tmp_path / "logs/two").iterdir()
     assert_same_figures(tmp_path / "one", run)
-    assert both.out.count("everything is in ") == both.out.count("drawing 120 cartoon faces") == 1
+    assert both.out.count("everything is in ") == both.out.count("epoch 1/2: ") == 1
+    assert both.out.count("drawing 120 cartoon faces") <= 1  # the other one may have come first, and is silent
     assert not (tmp_path / ".hydra").exists() and (run / ".hydra/overrides.yaml").is_file()
 
 
