@@ -79,8 +79,6 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
     assert all(isinstance(logger, Logger) for logger in loggers)
     if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
-        if settings["trainer"].get("strategy") == "fsdp":
-            settings["trainer"]["strategy"] = "ddp"
     trainer = build(settings["trainer"], callbacks=built, logger=loggers)
     assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
     optimizer = build(settings["optim"]["optimizer"], params=module.network.parameters())
@@ -265,9 +263,7 @@ def test_a_target_that_does_not_exist_is_one_line(settings_of: Callable[..., dic
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize(
-    "choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda", "trainer=fsdp"]
-)
+@pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
 def test_a_gpu_that_is_not_there_is_one_clear_line(
     run_here: Callable[..., Outcome], tmp_path: Path, choice: str
 ) -> None:

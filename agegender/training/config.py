@@ -137,13 +137,13 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         "trainer.devices=1",
     )
     require(
-        not any(kind in strategy for kind in ("spawn", "fork", "notebook", "deepspeed")),
-        f"trainer.strategy={strategy} starts processes in a way that a run's folder and errors don't survive; use ddp "
-        "or fsdp",
+        not any(kind in strategy for kind in ("spawn", "fork", "notebook", "deepspeed")) and strategy != "fsdp",
+        f"trainer.strategy={strategy} is none that a run's folder and figures are right with; use trainer=ddp or "
+        "trainer=fsdp",
     )
     averages = (config.get("callbacks") or {}).get("averaging")
     require(
-        not ("fsdp" in strategy.lower() and averages),
+        not ("FullySharded" in strategy and averages),
         "callbacks=ema needs all weights in each process, and trainer=fsdp has them in parts: use trainer=ddp, or "
         "callbacks=default",
     )

@@ -31,6 +31,7 @@ from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
+from agegender.training.sharding import FullySharded
 from agegender.training.together import barrier, check_launch, ending_together, first, in_turn, join, told_once
 
 log = logging.getLogger(__name__)
@@ -94,19 +95,25 @@ def _train_and_test(
 
     if settings["fit"]:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+
+    def whole() -> AgeGenderModule:
+        """Returns a module that a checkpoint can be loaded into: FSDP leaves one in pieces."""
+        sharded = isinstance(trainer.strategy, FullySharded)
+        return assemble.build_module(settings, data, weights) if sharded else module
+
     timing = watch.figures()  # now: evaluating a checkpoint puts every callback back to where it was then
     best = _best(trainer) if settings["fit"] else None
     figures: dict[str, float] = {}
     if monitor.startswith("val/"):
         loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
-        figures |= _evaluate(trainer.validate, module, data, best)
+        figures |= _evaluate(trainer.validate, whole(), data, best)
         trainer.loggers = loggers
         _check_finite(figures, watched)
     if settings["test"]:
-        figures |= _evaluate(trainer.test, module, data, best)
+        figures |= _evaluate(trainer.test, whole(), data, best)
     _check_finite(figures, watched)
     if first():
-        _tell(settings, folder, trainer, data, module, figures, monitor, best, timing)
+        _tell(settings, folder, trainer, data, whole(), figures, monitor, best, timing)
     return figures[monitor]
 
 
@@ -184,11 +191,6 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
             f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
             "the driver (nvidia-smi) and that this PyTorch was built for it"
         )
-    require(
-        trainer.get("strategy") != "fsdp" or (accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()),
-        f"trainer=fsdp with trainer.accelerator={accelerator}: FSDP shares the weights out among NVIDIA GPUs; use "
-        "trainer=ddp",
-    )
 
 
 def _quieten() -> None:
