@@ -32,7 +32,7 @@ from agegender.training.continuing import check_resumable
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
 from agegender.training.sharding import FullySharded
-from agegender.training.together import barrier, check_launch, ending_together, first, in_turn, join, told_once
+from agegender.training.together import check_launch, ending_together, first, in_turn, join, told_once, wait_for_others
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _train_and_test(
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume)
-        barrier()  # the others have read the run's settings too
+        wait_for_others()  # they read the run's settings too
     if first():
         if resume:
             _keep_settings(config, folder / ".hydra")

@@ -32,6 +32,10 @@ class FullySharded(FSDPStrategy):
         if self.root_device.type != "cpu":
             wrapped: nn.Module = super()._setup_model(model)
             return wrapped
-        options = {name: value for name, value in self.kwargs.items() if name != "device_id"}
-        policy = {"mixed_precision": self.mixed_precision_config, "sharding_strategy": self.sharding_strategy}
-        return FullyShardedDataParallel(model, device_id=self.root_device, **policy, **options)
+        return FullyShardedDataParallel(
+            model,
+            device_id=self.root_device,
+            mixed_precision=self.mixed_precision_config,
+            sharding_strategy=self.sharding_strategy,
+            **self.kwargs,
+        )

@@ -113,9 +113,10 @@ def in_turn(cache_dir: Path) -> Iterator[None]:
         yield
 
 
-def barrier() -> None:
-    """Waits for the others, if there are any."""
-    if several():
+def wait_for_others() -> None:
+    """Waits for the others before the training, where all were started at once; Lightning's own come later."""
+    launch = launched()
+    if launch is not None and launch.by != "Lightning":
         dist.barrier()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,14 @@ def test_the_parts_of_all_processes_are_the_batches_of_one_whatever_was_seen_bef
         batch = order[step * whole : (step + 1) * whole]
         own = [items[step * each : (step + 1) * each] for items in dealt]
         counted = [part.of_batch(len(batch)) for part in parts]
-        assert [item for items, part in zip(own, counted, strict=True) for item in items if part.start < part.stop] == batch
-        assert all(len(items) == 1 and items[0] in batch for items, part in zip(own, counted, strict=True) if part.start == part.stop)
+        assert [
+            item for items, part in zip(own, counted, strict=True) for item in items if part.start < part.stop
+        ] == batch
+        assert all(
+            len(items) == 1 and items[0] in batch
+            for items, part in zip(own, counted, strict=True)
+            if part.start == part.stop
+        )
 
 
 def test_orders_differ_by_epoch_and_by_seed() -> None:

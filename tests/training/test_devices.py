@@ -304,7 +304,10 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
     [
         (("data.batch_size=15",), "data.batch_size=15 is what all 2 devices share at a step: set a multiple of 2"),
         (("trainer.num_nodes=2",), "this process was started alone: start one on each machine"),
-        (("trainer.strategy=ddp_spawn",), "trainer.strategy=ddp_spawn is none that a run's folder and figures are right"),
+        (
+            ("trainer.strategy=ddp_spawn",),
+            "trainer.strategy=ddp_spawn is none that a run's folder and figures are right",
+        ),
         (("trainer.strategy=fsdp",), "use trainer=ddp or trainer=fsdp"),
         (("+trainer.overfit_batches=2",), "trainer.overfit_batches is for one device"),
         (("trainer=fsdp", "callbacks=ema"), "callbacks=ema needs all weights in each process"),
