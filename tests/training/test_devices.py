@@ -32,6 +32,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def run_two(*settings: str, cwd: Path) -> Outcome:
+    """Runs train.py with time enough for processes that wait for each other on cores that others use too."""
+    return run_script("train.py", *settings, cwd=cwd, timeout=900)
+
+
 def free_port() -> int:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
@@ -46,7 +51,7 @@ def start(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> sub
 
 def end_of(process: subprocess.Popen[str]) -> Outcome:
     try:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=900)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -78,7 +83,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
     alone = run_here("train.py", *SAME, "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     # No folder is named: the second process must not make one of its own.
-    both = run_script("train.py", *SAME, *TWO, "name=two", cwd=tmp_path)
+    both = run_two(*SAME, *TWO, "name=two", cwd=tmp_path)
     assert both.code == 0, both.err
     (run,) = (tmp_path / "logs/two").iterdir()
     assert metrics_of(run)["images/train"] % 6 == metrics_of(run)["images/val"] % 6 == 1
@@ -116,7 +121,7 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
     kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
     alone = run_here("train.py", *kept, *([] if "trainer=fsdp" in change else change), "hydra.run.dir=one")
     assert alone.code == 0, alone.err
-    both = run_script("train.py", *kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
+    both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
     assert_same_figures(tmp_path / "one", tmp_path / "two")
 
@@ -182,7 +187,7 @@ def test_an_error_that_all_processes_have_is_told_once(tmp_path: Path, odd_faces
     assert len([line for line in outcome.err.splitlines() if line.startswith("error: ")]) == 1
 
 
-def wait_for(text: str, log: Path, process: subprocess.Popen[Any], seconds: float = 200) -> str:
+def wait_for(text: str, log: Path, process: subprocess.Popen[Any], seconds: float = 600) -> str:
     until = time.monotonic() + seconds
     while text not in (seen := log.read_text(encoding="utf-8")):
         assert process.poll() is None and time.monotonic() < until, seen
@@ -218,7 +223,7 @@ def long_training(
 RANDOM = ("augment=light", "model.dropout=0.3", "trainer.max_epochs=400", "callbacks.early_stopping=null")
 
 
-def assert_gone(pids: list[int], seconds: float = 10) -> None:
+def assert_gone(pids: list[int], seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while any(map(alive, pids)) and time.monotonic() < until:
         time.sleep(0.1)
@@ -230,7 +235,7 @@ def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
     process, both, log = long_training(tmp_path, *RANDOM, by=torchrun)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does; torchrun then sends it on
-    assert process.wait(120) != 0
+    assert process.wait(300) != 0
     assert log.read_text().count("interrupted in epoch ") == 1
     assert len(both) == 2
     assert_gone(both)
@@ -240,7 +245,7 @@ def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
 def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(120) == 130, log.read_text()
+    assert process.wait(300) == 130, log.read_text()
     assert log.read_text().count("interrupted in epoch ") == 1
     assert_gone(started)
 
@@ -249,7 +254,7 @@ def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) ->
 def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
-    again = run_script("train.py", "resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
+    again = run_two("resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
     assert again.code == 0, again.err
     assert_same_figures(tmp_path / "one", tmp_path / "run")
 
@@ -258,15 +263,15 @@ def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) 
 def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(120) == 130, log.read_text()
+    assert process.wait(300) == 130, log.read_text()
     said = log.read_text()
     assert said.count("interrupted in epoch ") == 1 and "Traceback" not in said
     assert_gone(started)
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     last = 3 + stopped // 12
     end = f"trainer.max_epochs={last}"
-    whole = run_script("train.py", *SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
-    again = run_script("train.py", "resume=run", end, cwd=tmp_path)
+    whole = run_two(*SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
+    again = run_two("resume=run", end, cwd=tmp_path)
     assert whole.code == again.code == 0, whole.err + again.err
     ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
     assert ends[0]["global_step"] == ends[1]["global_step"] > stopped
@@ -278,13 +283,13 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
 def test_a_process_that_is_killed_ends_the_others_with_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
     process, (second,), log = long_training(tmp_path, *RANDOM)
     os.kill(second, signal.SIGKILL)
-    assert process.wait(60) == 1, log.read_text()
+    assert process.wait(300) == 1, log.read_text()
     said = log.read_text()
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "gone without a word" in line and re.search(r"train\.py resume=\S*run$", line)
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
-    again = run_script("train.py", "resume=run", f"trainer.max_epochs={saved + 1}", cwd=tmp_path)
+    again = run_two("resume=run", f"trainer.max_epochs={saved + 1}", cwd=tmp_path)
     assert again.code == 0, again.err
     assert metrics_of(tmp_path / "run")["epochs"] == saved + 1
 
