@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agegender.errors import AgeGenderError, InterruptedRunError
+from agegender.launched import LIGHTNINGS, launched, own_arguments
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # a command line that can't be understood
@@ -42,32 +43,37 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    started = launched()
+    tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
-        with one_line_errors():
+        with one_line_errors(tells=tells):
             if resumes_runs:
-                sys.argv[1:] = resume_arguments(sys.argv[1:])
+                sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:]))
             main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE)
+        _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE, tells)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
         groups = [argument.removesuffix("=null") for argument in sys.argv[1:] if argument.endswith("=null")]
         _stop(
-            f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}", EXIT_USAGE
+            f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}",
+            EXIT_USAGE,
+            tells,
         )
 
 
 @contextmanager
-def one_line_errors(reraise: bool = False) -> Iterator[None]:
+def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]:
     """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
 
     A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
 
     Args:
         reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others.
+        tells: Print the line; of several processes that stop for the same reason, one does.
     """
     try:
         yield
@@ -75,12 +81,13 @@ def one_line_errors(reraise: bool = False) -> Iterator[None]:
         if reraise:
             raise
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", EXIT_INTERRUPTED)
-        _stop(f"error: {error}", EXIT_ERROR)
+            _stop(str(error) or "interrupted", EXIT_INTERRUPTED, tells)
+        _stop(f"error: {error}", EXIT_ERROR, tells)
 
 
-def _stop(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+def _stop(line: str, code: int, tells: bool = True) -> None:
+    if tells:
+        print(line, file=sys.stderr)
     sys.exit(code)
 
 
@@ -103,6 +110,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     Raises:
         AgeGenderError: There is no run or checkpoint at that place.
     """
+    if any(argument.startswith(LIGHTNINGS) for argument in arguments):
+        return arguments  # the first process, which Lightning had start this one, has expanded them
     values = [argument.split("=", 1)[1] for argument in arguments if re.match(r"\+*resume=", argument)]
     if not values or values[-1] in ("null", ""):
         return arguments

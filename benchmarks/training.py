@@ -104,7 +104,7 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         data.setup()
         module = assemble.build_module(settings, data)
         turns = TakeTurns(rival(settings, data, copy.deepcopy(module.network).train()), steps, rounds)
-        trainer = assemble.build_trainer(settings, data, Path(folder), [turns])
+        trainer = assemble.build_trainer(settings, Path(folder), [turns])
         trainer.fit(module, data)
     return Paired(f"train.py {' '.join(overrides)}", turns.ours[1:], turns.theirs[1:])
 

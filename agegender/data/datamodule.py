@@ -18,7 +18,7 @@ from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.duplicates import Mode
 from agegender.data.index import FaceIndex, build_index
-from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.loader import DealtSampler, FaceLoader, Part, ResumableLoader, ShuffledSampler
 from agegender.data.names import MISSING
 from agegender.data.on_device import FacesOnDevice, place
 from agegender.data.source import find_folder
@@ -73,7 +73,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 does so on a GPU where they take at most half of the memory that is free.
             image_size: Side of the pixels' square that the network sees.
             grayscale: One channel instead of three.
-            batch_size: Faces per step (per device).
+            batch_size: Faces per step, of all devices together: each takes an equal part.
             num_workers: Loader processes; None chooses: one per core (at most 8) that decode; none with cached pixels,
                 where an indexed read costs less than handing a batch to another process.
             limit: Use only this many faces, a fixed subset spread over the splits.
@@ -205,7 +205,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Returns shuffled, resumable batches; the last may be smaller."""
         faces = self._faces("train")
-        sampler = ShuffledSampler(len(faces), self.seed)
+        sampler = ShuffledSampler(len(faces), self.seed, self.batch_size, self._part())
         self._train_loader = ResumableLoader(faces, sampler=sampler, **self._loader_options())
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
@@ -225,11 +225,20 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation faces in the index's order."""
-        return FaceLoader(self._faces("val"), **self._loader_options())
+        return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Returns the test faces in the index's order."""
-        return FaceLoader(self._faces("test"), **self._loader_options())
+        return self._in_order("test")
+
+    def _in_order(self, name: Side) -> FaceLoader:
+        faces = self._faces(name)
+        sampler = DealtSampler(len(faces), self.batch_size, self._part())
+        return FaceLoader(faces, sampler=sampler, **self._loader_options())
+
+    def _part(self) -> Part:
+        """Returns which part of each batch this process reads (`check_launch` saw that they can be shared equally)."""
+        return Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
@@ -256,9 +265,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
         workers = self.num_workers
         if workers is None:
             cached = isinstance(self.split("train").pixels, CachedPixels)  # a full disk has none, whatever was asked
-            workers = 0 if cached else min(available_cores(), 8)
+            processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
+            workers = 0 if cached else max(1, min(available_cores() // processes, 8))
         return {
-            "batch_size": self.batch_size,
+            "batch_size": self.batch_size // self._part().of,
             "num_workers": workers,
             "pin_memory": self._device().type == "cuda" and not self._placed,
             "persistent_workers": workers > 0,
@@ -269,14 +279,18 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Moves a batch, without waiting for it to arrive; one that is there already is returned as it is."""
         if batch["image"].device == device:
             return batch
-        return {name: values.to(device, non_blocking=True) for name, values in batch.items()}  # type: ignore[return-value, attr-defined]
+        return {  # type: ignore[return-value]
+            name: values.to(device, non_blocking=True) if isinstance(values, torch.Tensor) else values
+            for name, values in batch.items()
+        }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Varies training batches, on the device they were moved to; validation and test stay as they are."""
         if self._augment is None or self.trainer is None or not self.trainer.training:
             return batch
         step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
-        generator = torch.Generator().manual_seed(step_seed(self.seed, self.trainer.current_epoch, step, "augment"))
+        seed = step_seed(self.seed, self.trainer.current_epoch, step, "augment", self.trainer.global_rank)
+        generator = torch.Generator().manual_seed(seed)
         return {**batch, "image": self._augment(batch["image"], generator)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -25,21 +25,24 @@ class Batch(TypedDict):
         age: float32 `[batch]`, years; NaN where it is not known.
         gender: float32 `[batch]`, 0 = male, 1 = female; likewise.
         row: int64 `[batch]`, the face's place in the index.
+        share: Only where several processes share each batch: what this part of it counts in the mean over the parts,
+            1 if all are of one size. Zero for a face that is there for the step's sake, and another's.
     """
 
     image: Tensor
     age: Tensor
     gender: Tensor
     row: Tensor
+    share: NotRequired[float]
 
 
-def step_seed(seed: int, epoch: int, step: int, purpose: str) -> int:
-    """Returns the seed of one training step's random numbers.
+def step_seed(seed: int, epoch: int, step: int, purpose: str, rank: int = 0) -> int:
+    """Returns the seed of one training step's random numbers; of several processes, each has its own `rank`.
 
     Every random choice of training (order, augmentation, dropout) is a function of the run's seed and of where it is,
     not of what was drawn before. So a resumed run continues exactly, wherever it was stopped.
     """
-    hashed = hashlib.sha256(f"{seed}:{epoch}:{step}:{purpose}".encode()).digest()
+    hashed = hashlib.sha256(f"{seed}:{epoch}:{step}:{purpose}{f':{rank}' * (rank > 0)}".encode()).digest()
     return int.from_bytes(hashed[:8], "big") >> 1  # torch takes 63 bits without a sign
 
 

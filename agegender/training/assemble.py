@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.launched import launched
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
+from agegender.training.batch_norm import SharedBatchNorm
 from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
 from agegender.training.continuing import load_weights
 from agegender.training.module import AgeGenderModule
 from agegender.training.profiling import build_profiler
+from agegender.training.together import first
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +72,10 @@ def describe_network(settings: dict[str, Any], image_size: int, channels: int) -
     return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
 
 
-def build_trainer(
-    settings: dict[str, Any], data: AgeGenderDataModule, folder: Path, watching: Sequence[Callback] = ()
-) -> pl.Trainer:
+def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Callback] = ()) -> pl.Trainer:
     """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
     callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
-    callbacks += [*watching, PredictionsCsv(folder / "predictions.csv", data.index)]
+    callbacks += [*watching, PredictionsCsv(folder / "predictions.csv")]
     callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
     loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
     if not loggers:  # it would have nowhere to write to, and Lightning refuses it
@@ -81,6 +83,26 @@ def build_trainer(
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     given: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "enable_progress_bar": bar}
     if isinstance(settings["trainer"].get("profiler"), str):
-        given["profiler"] = build_profiler(settings["trainer"]["profiler"], folder / "profiler")
-    trainer: pl.Trainer = build(settings["trainer"], **given)
+        profiler = settings["trainer"]["profiler"]  # of several processes the first is looked at
+        given["profiler"] = build_profiler(profiler, folder / "profiler") if first() else None
+    given["use_distributed_sampler"] = False  # the loaders share the batches out themselves, none twice
+    trainer: pl.Trainer = build(settings["trainer"], **given, **_for_this_process(settings["trainer"]))
     return trainer
+
+
+def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the Trainer's settings mean here.
+
+    `devices=auto` is as many as torchrun or srun started; on a CPU, Lightning would take it for one. `sync_batchnorm`
+    is PyTorch's where there are GPUs, and `SharedBatchNorm` where there is none.
+    """
+    meant: dict[str, Any] = {}
+    launch = launched()
+    if trainer.get("devices") == "auto" and launch is not None and launch.per_node:
+        meant["devices"] = launch.per_node
+    accelerator = trainer.get("accelerator", "auto")
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
+    if trainer.get("sync_batchnorm") and on_cpu:
+        meant |= {"sync_batchnorm": False, "plugins": [*(trainer.get("plugins") or []), SharedBatchNorm()]}
+    return meant

@@ -22,6 +22,9 @@ from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
 from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
+from agegender.training.together import Vote, added_up, gathered
+
+_RELAYED = 1.0  # seconds in which a second Ctrl-C is the first, which torchrun passes on to those who had it already
 
 
 class Checkpoint(ModelCheckpoint):
@@ -51,6 +54,8 @@ class StopOnCtrlC(Callback):
     def __init__(self, last_checkpoint: Path):
         """Says where the checkpoint goes."""
         self.last_checkpoint, self._asked, self._previous = last_checkpoint, False, signal.SIG_DFL
+        self._asked_at: float | None = None  # this process itself
+        self._vote = Vote()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes over Ctrl-C for the time of the training.
@@ -61,13 +66,17 @@ class StopOnCtrlC(Callback):
             self._previous = signal.signal(signal.SIGINT, self._ask)  # type: ignore[assignment]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked, self._asked_at = True, now
+        elif now - self._asked_at > _RELAYED:
+            signal.default_int_handler(number, frame)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops between two steps; after an epoch's last step, validation comes first."""
+        self._asked = self._vote.anyone(self._asked)  # all processes stop after the same step
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gathered gradients are not saved
         if self._asked and whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
@@ -114,7 +123,7 @@ class Stopwatch(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Counts the batch's images."""
-        self._images += len(batch["row"])
+        self._images += len(batch["row"]) if batch.get("share") != 0 else 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the validation's clock."""
@@ -129,8 +138,9 @@ class Stopwatch(Callback):
         if self._start is None:
             return
         elapsed = time.perf_counter() - self._start
+        images = int(added_up(torch.tensor(self._images, device=pl_module.device)))
         self.epochs.append(elapsed)
-        self.rates.append(self._images / (elapsed - self._validating))
+        self.rates.append(images / (elapsed - self._validating))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what was measured."""
@@ -163,10 +173,13 @@ class Answers:
         self._batches.append(outputs)
 
     def take(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns all answers as arrays, in the order of their rows, and starts anew."""
-        columns = {name: torch.cat([batch[name] for batch in self._batches]).cpu().numpy() for name in self._batches[0]}
+        """Returns all processes' answers as arrays, in the order of their rows, and starts anew."""
+        columns = {
+            name: gathered(torch.cat([batch[name] for batch in self._batches])).cpu().numpy()
+            for name in self._batches[0]
+        }
         self._batches.clear()
-        # A sampler that pads for several devices hands some rows out twice: each counts once.
+        # Where several devices share too small a batch, a row is answered twice (see `DealtSampler`): it counts once.
         rows, first = np.unique(columns["row"], return_index=True)
         return {name: column[first] for name, column in columns.items()} | {"row": rows}
 
@@ -174,9 +187,9 @@ class Answers:
 class PredictionsCsv(Callback):
     """Writes the test's answers, one line per picture."""
 
-    def __init__(self, path: Path, index: FaceIndex):
-        """Says where to, and whose pictures they are."""
-        self.path, self.index, self._answers = path, index, Answers()
+    def __init__(self, path: Path):
+        """Says where to."""
+        self.path, self._answers = path, Answers()
 
     def on_test_batch_end(
         self,
@@ -191,15 +204,18 @@ class PredictionsCsv(Callback):
         self._answers.add(outputs)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the file."""
+        """Writes the file, in the first process."""
         answers = self._answers.take()
+        if not trainer.is_global_zero:
+            return
+        index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
         with write_whole(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             stated = ("age_std", "age_low", "age_high")
             writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
             columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
-                path = self.index.folder / self.index.names[row]
-                truth = self.index.cells(row)
+                path = index.folder / index.names[row]
+                truth = index.cells(row)
                 known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
                 writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])

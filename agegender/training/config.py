@@ -117,16 +117,36 @@ def _check_together(config: Mapping[str, Any]) -> None:
         not fit or trainer.get("limit_val_batches") != 0,
         "trainer.limit_val_batches=0 leaves nothing to choose the best epoch by: allow at least one batch",
     )
-    require(
-        trainer.get("devices", 1) in (1, "1", [0]) and trainer.get("num_nodes", 1) == 1,
-        f"trainer.devices={trainer.get('devices')}: training runs on one device; set trainer.devices=1",
-    )
+    _check_strategy(config)
     if isinstance(trainer.get("profiler"), str):
         check_named("trainer.profiler", trainer["profiler"], PROFILERS)
     _check_precision(config)
     if config["optim"].get("schedule"):
         bounded = trainer.get("max_epochs") not in (None, -1) or trainer.get("max_steps", -1) != -1
         require(bounded, "optim.schedule needs to know where it ends: set trainer.max_epochs")
+
+
+def _check_strategy(config: Mapping[str, Any]) -> None:
+    """Refuses what Lightning would share out wrongly among several devices, or trip over."""
+    trainer = config["trainer"]
+    strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
+    require(devices != 0, "trainer.devices=0 trains on nothing: set a number, a list, or auto")
+    require(
+        not trainer.get("overfit_batches") or devices in (1, "1", [0]),
+        "trainer.overfit_batches is for one device: with several each would train on all of these batches; set "
+        "trainer.devices=1",
+    )
+    require(
+        not any(kind in strategy for kind in ("spawn", "fork", "notebook", "deepspeed")) and strategy != "fsdp",
+        f"trainer.strategy={strategy} is none that a run's folder and figures are right with; use trainer=ddp or "
+        "trainer=fsdp",
+    )
+    averages = (config.get("callbacks") or {}).get("averaging")
+    require(
+        not ("FullySharded" in strategy and averages),
+        "callbacks=ema needs all weights in each process, and trainer=fsdp has them in parts: use trainer=ddp, or "
+        "callbacks=default",
+    )
 
 
 def _check_precision(config: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from agegender.training.results import flatten
 # What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
 _FREE_TO_RESUME = (
     *("trainer.max_", "trainer.min_", "trainer.accelerator", "trainer.devices", "trainer.profiler", "trainer.log_"),
+    *("trainer.strategy", "trainer.num_nodes", "trainer.sync_batchnorm"),
     *("trainer.default_root_dir", "data.dir", "data.cache", "data.on_device", "data.num_workers", "data.strict"),
 )
 # What says nothing about what a network's weights mean.

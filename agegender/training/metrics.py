@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
+
+from agegender.training.together import gathered
 
 LOSSES = ("loss", "age_loss", "gender_loss")
 NAMES = (*LOSSES, "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
@@ -28,9 +30,9 @@ class CumulativeScore(Metric):
     within: Tensor
     total: Tensor
 
-    def __init__(self, years: float = 5.0):
+    def __init__(self, years: float = 5.0, **options: Any):
         """Sets the tolerance, in years; an error of exactly that much counts as within."""
-        super().__init__()
+        super().__init__(**options)
         self.years = years
         self.add_state("within", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
@@ -62,9 +64,9 @@ class MeanLosses(Metric):
     total: Tensor
     faces: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         """Starts at nothing."""
-        super().__init__()
+        super().__init__(**options)
         self.add_state("total", default=torch.zeros(len(LOSSES)), dist_reduce_fx="sum")
         self.add_state("faces", default=torch.zeros(len(LOSSES), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -111,12 +113,22 @@ class Step(NamedTuple):
     age_class: Tensor | None = None
     known: Tensor | None = None
 
+    def of_nobody(self) -> Step:
+        """Returns the step without its faces: they count elsewhere."""
+        columns = ("age_pred", "age", "p_female", "gender", "age_class_pred", "age_class")
+        none: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        known = None if self.known is None else torch.zeros_like(self.known)
+        return self._replace(known=known, **{name: column[:0] for name, column in none.items()})
+
 
 class StageMetrics(nn.Module):
     """The metrics of one stage (train, val or test), accumulated on the device over an epoch.
 
     A step only sets its tensors aside; they are counted many steps at a time. The figures are the same, and a step
     costs microseconds instead of a millisecond, which a small network on a GPU would notice.
+
+    Several processes take the same number of steps (see `DealtSampler`). Each counts the steps of all: every face once,
+    and no process need ask another for its sums, of which it might have none.
     """
 
     STEPS_AT_A_TIME = 256
@@ -125,22 +137,27 @@ class StageMetrics(nn.Module):
         """Names every metric `stage/...`; with `classes`, there is the accuracy of the age's class too."""
         super().__init__()
         self.stage = stage
-        self.losses = MeanLosses()
+        alone: dict[str, Any] = {"sync_on_compute": False}
+        self.losses = MeanLosses(**alone)
         self.age = MetricCollection(
-            {"age_mae": MeanAbsoluteError(), "age_mse": MeanSquaredError(), "age_cs5": CumulativeScore(5.0)},
+            {
+                "age_mae": MeanAbsoluteError(**alone),
+                "age_mse": MeanSquaredError(**alone),
+                "age_cs5": CumulativeScore(5.0, **alone),
+            },
             prefix=f"{stage}/",
         )
         self.gender = MetricCollection(
             {
                 # checking the values would wait for the device
-                "gender_acc": BinaryAccuracy(validate_args=False),
-                "gender_auroc": Auroc(validate_args=False),
+                "gender_acc": BinaryAccuracy(validate_args=False, **alone),
+                "gender_auroc": Auroc(validate_args=False, **alone),
             },
             prefix=f"{stage}/",
         )
         self.age_class = None
         if classes:
-            accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+            accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False, **alone)
             self.age_class = MetricCollection({"age_class_acc": accuracy}, prefix=f"{stage}/")
         self._set_aside: list[Step] = []
 
@@ -171,11 +188,12 @@ class StageMetrics(nn.Module):
         steps, self._set_aside = self._set_aside, []
 
         def column(name: str) -> Tensor:
-            return torch.cat([getattr(step, name) for step in steps])
+            return gathered(torch.cat([getattr(step, name) for step in steps]))
 
         counts = [step.known for step in steps if step.known is not None]
-        known = torch.stack(counts) if counts else None
-        self.losses.update(torch.stack([step.losses for step in steps]), [len(step.age) for step in steps], known)
+        known = gathered(torch.stack(counts)) if counts else None
+        faces = gathered(torch.tensor([len(step.age) for step in steps], device=steps[0].losses.device))
+        self.losses.update(gathered(torch.stack([step.losses for step in steps])), faces.tolist(), known)
         for metrics, answer, truth, label in (
             (self.age, "age_pred", "age", "age"),
             (self.gender, "p_female", "gender", "gender"),

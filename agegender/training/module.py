@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -24,6 +25,7 @@ from agegender.training.calibrating import fit_calibration
 from agegender.training.known import known_losses
 from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import parameter_groups
+from agegender.training.together import added_up, gathered
 
 
 class AgeGenderModule(pl.LightningModule):
@@ -60,7 +62,7 @@ class AgeGenderModule(pl.LightningModule):
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
         self.balance = Balance(**(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
-        self._validated: list[Tensor] = []  # [5, batch] each: what the calibration is fitted to
+        self._validated: list[Tensor] = []  # [batch, 6] each: what the calibration is fitted to, and the face's row
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
         self.masks = False  # whether some of the faces lack a label; known from the index, before the first step
         classes = self.network.coding.classes
@@ -77,7 +79,7 @@ class AgeGenderModule(pl.LightningModule):
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Outputs, Step]:
-        """Measures one batch; returns the loss, the network's outputs, and what was measured."""
+        """Measures one batch; returns the loss to train on, the network's outputs, and what was measured."""
         network = self.network
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
@@ -88,14 +90,32 @@ class AgeGenderModule(pl.LightningModule):
             age_loss = network.coding.loss(outputs.age, batch["age"])
             gender_loss, known = network.gender_loss(outputs, batch["gender"]), None
         loss = self.balance(age_loss, gender_loss, known)
+        share, own = batch.get("share"), loss
+        if share is not None:
+            own = self._part_of_loss(share, age_loss, gender_loss, known)
+            if known is not None:  # the parts' own losses say nothing of the whole's: each is over its own labels
+                loss = added_up(own.detach()) / self.trainer.world_size
         with torch.no_grad():
             losses = torch.stack((loss, age_loss, gender_loss))
             years, p_female = network.years(outputs), network.p_female(outputs)
             step = Step(losses, years, batch["age"], p_female, batch["gender"], known=known)
             if network.coding.classes:
                 step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
-        self._metrics(stage).update(step)
-        return loss, outputs, step
+        self._metrics(stage).update(step if share != 0 else step.of_nobody())
+        return own, outputs, step
+
+    def _part_of_loss(self, share: float, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None) -> Tensor:
+        """Returns this process's loss, such that the mean over processes is the loss of all their faces together.
+
+        DDP takes the mean of the gradients, whether one process had more faces or more known labels than another.
+        """
+        ages: float | Tensor = share
+        genders: float | Tensor = share
+        if known is not None:
+            own, known = known * (share > 0), added_up(known * (share > 0))
+            ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
+        loss: Tensor = self.balance(ages * age_loss, genders * gender_loss, known)
+        return loss
 
     def _calibrates(self) -> bool:
         """Tells whether this validation is to teach the network how sure it may be.
@@ -106,7 +126,7 @@ class AgeGenderModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes this step's dropout a function of seed, epoch and step (see `step_seed`)."""
-        seed = step_seed(self.seed, self.current_epoch, batch_idx, "step")
+        seed = step_seed(self.seed, self.current_epoch, batch_idx, "step", self.global_rank)
         # torch.manual_seed would seed every kind of device there could be, and costs a millisecond
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
@@ -123,7 +143,8 @@ class AgeGenderModule(pl.LightningModule):
         _, outputs, step = self._step(batch, "val")
         if self._calibrates():
             sure = self.network.stated(outputs), self.network.gender_logit(outputs)
-            self._validated.append(torch.stack((step.age_pred, *sure, batch["age"], batch["gender"])))
+            truth = batch["age"], batch["gender"], batch["row"]
+            self._validated.append(torch.stack([column.double() for column in (step.age_pred, *sure, *truth)], 1))
         return {"row": batch["row"], "age_pred": step.age_pred, "p_female": step.p_female}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -141,8 +162,9 @@ class AgeGenderModule(pl.LightningModule):
         """Logs the validation figures, and fits the calibration to the validation faces."""
         self._log_metrics("val")
         if self._calibrates():
-            answers = torch.cat(self._validated, 1).double().cpu().numpy()
-            self.network.calibration = fit_calibration(*answers)
+            answers = gathered(torch.cat(self._validated)).cpu().numpy()
+            _, each = np.unique(answers[:, -1], return_index=True)  # in their order, whichever process had them
+            self.network.calibration = fit_calibration(*answers[each, :-1].T)
         self._validated.clear()
 
     def on_test_epoch_end(self) -> None:

@@ -124,13 +124,14 @@ def _baseline(data: AgeGenderDataModule) -> dict[str, Any]:
 
 
 def _hardware(trainer: pl.Trainer) -> str:
+    several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     device = trainer.strategy.root_device
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) + several
     if device.type != "cpu":
-        return f"{_cpu_name()}, {device.type}"
+        return f"{_cpu_name()}, {device.type}{several}"
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
+    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}{' each' * bool(several)}{several}"
 
 
 def _cpu_name() -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,12 +31,16 @@ from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
+from agegender.training.sharding import FullySharded
+from agegender.training.together import check_launch, ending_together, first, in_turn, join, told_once, wait_for_others
 
 log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float:
     """Trains, validates and tests as the config says, and leaves the results in Hydra's output folder.
+
+    Where several processes train as one, each runs this; the first writes.
 
     Args:
         config: The composed `conf/train.yaml`.
@@ -48,11 +53,24 @@ def run(config: DictConfig) -> float:
         AgeGenderError: Anything that the user can mend.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with _leaving_nothing(folder):
-        check_config(settings)
-        _check_hardware(settings["trainer"])
-    _quieten()
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    watch = Stopwatch()
+    with told_once(folder):
+        with _leaving_nothing(folder):
+            check_config(settings)
+            _check_hardware(settings["trainer"])
+            _quieten()
+            trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
+            check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
+        with ending_together(trainer):
+            join(trainer)
+            return _train_and_test(config, settings, folder, trainer, watch)
+
+
+def _train_and_test(
+    config: DictConfig, settings: dict[str, Any], folder: Path, trainer: pl.Trainer, watch: Stopwatch
+) -> float:
     keep_freed_memory()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
         torch.set_float32_matmul_precision("high")  # TF32 for what mixed precision leaves in float32
@@ -60,31 +78,57 @@ def run(config: DictConfig) -> float:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
     data = assemble.build_data(settings, weights)
-    data.prepare_data()
-    data.setup()
+    data.trainer = trainer
+    with in_turn(data.cache_dir):
+        data.prepare_data()
+        data.setup()
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume)
-        _keep_settings(config, folder / ".hydra")
-    _write_index(data.index, folder)
-    watch = Stopwatch()
-    trainer = assemble.build_trainer(settings, data, folder, [watch, CompileNetwork(settings["compile"])])
+        wait_for_others()  # they read the run's settings too
+    if first():
+        if resume:
+            _keep_settings(config, folder / ".hydra")
+        _write_index(data.index, folder)
 
     if settings["fit"]:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+
+    def whole() -> AgeGenderModule:
+        """Returns a module that a checkpoint can be loaded into: FSDP leaves one in pieces."""
+        sharded = isinstance(trainer.strategy, FullySharded)
+        return assemble.build_module(settings, data, weights) if sharded else module
+
     timing = watch.figures()  # now: evaluating a checkpoint puts every callback back to where it was then
     best = _best(trainer) if settings["fit"] else None
     figures: dict[str, float] = {}
     if monitor.startswith("val/"):
         loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
-        figures |= _evaluate(trainer.validate, module, data, best)
+        figures |= _evaluate(trainer.validate, whole(), data, best)
         trainer.loggers = loggers
         _check_finite(figures, watched)
     if settings["test"]:
-        figures |= _evaluate(trainer.test, module, data, best)
+        figures |= _evaluate(trainer.test, whole(), data, best)
     _check_finite(figures, watched)
+    if first():
+        _tell(settings, folder, trainer, data, whole(), figures, monitor, best, timing)
+    return figures[monitor]
+
+
+def _tell(
+    settings: dict[str, Any],
+    folder: Path,
+    trainer: pl.Trainer,
+    data: AgeGenderDataModule,
+    module: AgeGenderModule,
+    figures: dict[str, float],
+    monitor: str,
+    best: Path | None,
+    timing: dict[str, float],
+) -> None:
+    """Writes and prints what came out."""
     best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
@@ -92,7 +136,6 @@ def run(config: DictConfig) -> float:
     print_results(results, folder)
     if settings["test"] and settings["report"]:
         _report(folder)
-    return figures[monitor]
 
 
 def _figures_to_watch(settings: dict[str, Any], data: AgeGenderDataModule) -> tuple[str, list[str]]:
@@ -136,7 +179,7 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
     try:
         yield
     except AgeGenderError:
-        if {path.name for path in folder.iterdir()} == {".hydra"}:
+        if first() and {path.name for path in folder.iterdir()} == {".hydra"}:
             shutil.rmtree(folder)
         raise
 
@@ -152,11 +195,15 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
 
 def _quieten() -> None:
     """Hides what Lightning says about itself on every run; what it says about this run stays."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.accelerators.cuda").setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    # Every process counts the faces of all (StageMetrics): there is nothing left to take the mean of.
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    # Of kernels of one channel: both say the same.
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
 
 

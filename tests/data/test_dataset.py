@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from agegender.data import decode
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.dataset import FaceDataset, step_seed
 from agegender.data.index import FaceIndex, build_index
-from agegender.data.loader import FaceLoader, ResumableLoader, ShuffledSampler
+from agegender.data.loader import FaceLoader, Part, ResumableLoader, ShuffledSampler
 from agegender.data.names import parse_name
 from agegender.data.on_device import FacesOnDevice, place
 
@@ -118,6 +119,43 @@ def test_an_epochs_order_holds_every_item_once_and_is_a_function_of_seed_and_epo
     other.set_epoch(epoch)
     order = list(one)
     assert sorted(order) == list(range(size)) and list(other) == order and len(one) == size
+
+
+@given(
+    size=st.integers(1, 300),
+    each=st.integers(1, 8),
+    processes=st.integers(1, 5),
+    epoch=st.integers(0, 9),
+    seen=st.integers(0, 40),
+)
+@settings(max_examples=300)
+def test_the_parts_of_all_processes_are_the_batches_of_one_whatever_was_seen_before(
+    size: int, each: int, processes: int, epoch: int, seen: int
+) -> None:
+    whole, start = each * processes, min(seen * each * processes, (size - 1) // (each * processes) * each * processes)
+    parts = [Part(rank, processes) for rank in range(processes)]
+    samplers = [ShuffledSampler(size, 1, whole, part) for part in parts]
+    lengths = {len(sampler) for sampler in samplers}
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+        sampler.start = start
+    dealt = [list(sampler) for sampler in samplers]
+    steps = {math.ceil(len(items) / each) for items in dealt}
+    assert steps == {math.ceil((size - start) / whole)}  # each process takes as many
+    assert {math.ceil(length / each) for length in lengths} == {math.ceil(size / whole)}
+    order = samplers[0].order()[start:].tolist()
+    for step in range(steps.pop()):
+        batch = order[step * whole : (step + 1) * whole]
+        own = [items[step * each : (step + 1) * each] for items in dealt]
+        counted = [part.of_batch(len(batch)) for part in parts]
+        assert [
+            item for items, part in zip(own, counted, strict=True) for item in items if part.start < part.stop
+        ] == batch
+        assert all(
+            len(items) == 1 and items[0] in batch
+            for items, part in zip(own, counted, strict=True)
+            if part.start == part.stop
+        )
 
 
 def test_orders_differ_by_epoch_and_by_seed() -> None:

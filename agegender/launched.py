@@ -1,0 +1,67 @@
+"""Which of several processes is this one, and who started them? Answered without PyTorch, before anything else is."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+LIGHTNINGS = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command of each process that it starts
+
+
+class Launch(NamedTuple):
+    """How this process was started, where a training has several.
+
+    Attributes:
+        by: `torchrun`, `SLURM` (that is srun), or `Lightning`: by the first process, which is itself started by hand.
+        rank: Its number among all, from 0.
+        processes: How many there are on all machines; None if only the Trainer knows (`Lightning`).
+        node: The number of its machine, from 0.
+        local_rank: Its number on its machine, from 0.
+        per_node: How many there are on each machine; None if that is not said.
+    """
+
+    by: Literal["torchrun", "SLURM", "Lightning"]
+    rank: int
+    processes: int | None
+    node: int
+    local_rank: int
+    per_node: int | None
+
+
+def launched(environment: Mapping[str, str] | None = None, arguments: Sequence[str] | None = None) -> Launch | None:
+    """Returns how this process was started; None if it stands alone, or starts the others itself.
+
+    Args:
+        environment: Stands for `os.environ`.
+        arguments: Stands for `sys.argv[1:]`.
+    """
+    told = os.environ if environment is None else environment
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(argument.startswith(LIGHTNINGS) for argument in given):
+        local = int(told.get("LOCAL_RANK", 0))
+        return Launch("Lightning", local, None, 0, local, None)
+    if "TORCHELASTIC_RUN_ID" in told:
+        names = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        rank, processes, node, local, per_node = (int(told[name]) for name in names)
+        return Launch("torchrun", rank, processes, node, local, per_node) if processes > 1 else None
+    # As Lightning decides it: a job of that name is a shell, in which everything is started by hand.
+    if int(told.get("SLURM_NTASKS", 1)) > 1 and told.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        rank, node, local = (int(told.get(name, 0)) for name in ("SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID"))
+        tasks = re.match(r"\d+", told.get("SLURM_NTASKS_PER_NODE", ""))
+        return Launch("SLURM", rank, int(told["SLURM_NTASKS"]), node, local, int(tasks[0]) if tasks else None)
+    return None
+
+
+def own_arguments(arguments: list[str]) -> list[str]:
+    """Returns the arguments for this process: of several, only the first has a run's folder made and recorded.
+
+    torchrun and srun start the same command everywhere, and the time of day, which names the folder, may differ.
+    """
+    launch = launched(arguments=arguments)
+    if launch is None or launch.by == "Lightning" or launch.rank == 0:
+        return arguments
+    kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
+    return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]

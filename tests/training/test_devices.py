@@ -1,0 +1,327 @@
+"""Several processes train, measure and end as one does: with the same figures, one folder and one line per error."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+
+from agegender.checkpoint import load_checkpoint
+
+Run = Callable[..., Outcome]
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+# Nothing random but the start and the order, which all processes share. The last batch of the training, and that of the
+# validation, has one face: it leaves the second process none.
+SAME = (*TINY, "model.dropout=0", "data.batch_size=6", "data.limit=94", "trainer.gradient_clip_val=1")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def run_two(*settings: str, cwd: Path) -> Outcome:
+    """Runs train.py with time enough for processes that wait for each other on cores that others use too."""
+    return run_script("train.py", *settings, cwd=cwd, timeout=900)
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+def start(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a command in a process group of its own, as a terminal does."""
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, start_new_session=True, **piped)
+
+
+def end_of(process: subprocess.Popen[str]) -> Outcome:
+    try:
+        out, err = process.communicate(timeout=900)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Outcome(process.returncode, out, err)
+
+
+def assert_same_figures(first: Path, second: Path) -> None:
+    """Holds two runs' figures, answers and weights against each other; sums of another order differ a little."""
+    ours, theirs = metrics_of(first), metrics_of(second)
+    names = [name for name in ours if name.startswith(("val/", "test/", "images/", "baseline/")) and ours[name]]
+    assert len(names) > 12
+    assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, rel=1e-4)
+    assert ours["best_epoch"] == theirs["best_epoch"]
+    answers, others = (rows_of(run / "predictions.csv") for run in (first, second))
+    assert len(answers) == ours["images/test"]
+    assert [Path(row["path"]).name for row in others] == [Path(row["path"]).name for row in answers]  # once, in order
+    for name in ("age_pred", "p_female"):
+        wanted = [float(row[name]) for row in answers]
+        assert [float(row[name]) for row in others] == pytest.approx(wanted, rel=1e-3, abs=2e-3)
+    one, other = (load_checkpoint(run / "checkpoints/best.ckpt") for run in (first, second))
+    for name, values in one["network"].items():
+        torch.testing.assert_close(other["network"][name], values, rtol=1e-3, atol=1e-4)
+    stated, restated = (run["agegender"]["calibration"] for run in (one, other))
+    for name, values in stated.items():
+        assert restated[name] == pytest.approx(values, rel=1e-2, abs=1e-2)
+
+
+def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_path: Path) -> None:
+    alone = run_here("train.py", *SAME, "hydra.run.dir=one")
+    assert alone.code == 0, alone.err
+    # No folder is named: the second process must not make one of its own.
+    both = run_two(*SAME, *TWO, "name=two", cwd=tmp_path)
+    assert both.code == 0, both.err
+    (run,) = (tmp_path / "logs/two").iterdir()
+    assert metrics_of(run)["images/train"] % 6 == metrics_of(run)["images/val"] % 6 == 1
+    assert_same_figures(tmp_path / "one", run)
+    assert both.err == "" and both.out.count("epoch 1/2: ") == both.out.count("everything is in ") == 1
+    assert "2 processes" in metrics_of(run)["hardware"]
+    assert {path.name for path in run.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        # With two faces in the last batch: of a face that is there twice, batch norm counts both.
+        (
+            *("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]"),
+            *("model.feature_dropout=0", "data.limit=96"),
+        ),
+        ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
+        ("data=table", "data.table=labels.csv", "loss.learned=true"),
+        ("trainer=fsdp", "trainer.strategy.least=1000"),
+    ],
+    ids=["batch norm", "average of the weights", "missing labels", "sharded weights"],
+)
+def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
+    run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]
+) -> None:
+    with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "age", "gender"])
+        for i, face in enumerate(sorted(faces.glob("*.jpg"))):
+            age, gender = face.name.split("_")[:2]
+            writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
+    kept = [setting for setting in SAME if not change[0].startswith("model=") or not setting.startswith("model.")]
+    kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
+    alone = run_here("train.py", *kept, *([] if "trainer=fsdp" in change else change), "hydra.run.dir=one")
+    assert alone.code == 0, alone.err
+    both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
+    assert both.code == 0, both.err
+    assert_same_figures(tmp_path / "one", tmp_path / "two")
+
+
+def slurm(rank: int, port: int) -> dict[str, str]:
+    """What srun tells the second of two tasks on one machine; nothing here speaks to a real one."""
+    told = {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "PROCID": rank, "LOCALID": rank, "NODEID": 0}
+    named = {"JOB_ID": 1234, "JOB_NAME": "faces", "NODELIST": "localhost", "STEP_ID": 0}
+    return {f"SLURM_{name}": str(value) for name, value in {**told, **named}.items()} | {"MASTER_PORT": str(port)}
+
+
+def by_torchrun(*settings: str, cwd: Path) -> Outcome:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
+    return end_of(start(*torchrun, str(ROOT / "train.py"), *settings, cwd=cwd))
+
+
+def by_srun(*settings: str, cwd: Path) -> Outcome:
+    """Starts both tasks as srun does and returns their outputs one after the other."""
+    command, port = (sys.executable, str(ROOT / "train.py"), *settings), free_port()
+    ended = [end_of(task) for task in [start(*command, cwd=cwd, env=slurm(rank, port)) for rank in range(2)]]
+    return Outcome(
+        max(task.code for task in ended), "".join(task.out for task in ended), "".join(task.err for task in ended)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [by_torchrun, by_srun])
+def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
+) -> None:
+    assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
+    # Nothing is drawn, read or decoded yet: one does, and the other waits for it.
+    monkeypatch.setenv("AGEGENDER_CACHE", str(tmp_path / "cache"))
+    both = launch(*SAME, "trainer=ddp", "trainer.accelerator=cpu", "name=two", cwd=tmp_path)
+    assert both.code == 0, both.err
+    (run,) = (tmp_path / "logs/two").iterdir()
+    assert_same_figures(tmp_path / "one", run)
+    assert both.out.count("everything is in ") == both.out.count("epoch 1/2: ") == 1
+    assert both.out.count("drawing 120 cartoon faces") <= 1  # the other one may have come first, and is silent
+    assert not (tmp_path / ".hydra").exists() and (run / ".hydra/overrides.yaml").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [by_torchrun, by_srun])
+def test_processes_that_would_train_side_by_side_are_refused_in_one_line(
+    tmp_path: Path, launch: Callable[..., Outcome]
+) -> None:
+    outcome = launch(*SAME, cwd=tmp_path)
+    assert outcome.code == 1
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert "started 2 processes, but the settings say trainer.devices=1 on trainer.num_nodes=1" in line
+    assert "set trainer=ddp trainer.devices=2 trainer.num_nodes=1" in line
+    assert not (tmp_path / "logs").exists() or not any((tmp_path / "logs").glob("*/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["optim.lr=-1", "data.batch_sise=4", "data.strict=true"])
+def test_an_error_that_all_processes_have_is_told_once(tmp_path: Path, odd_faces: Path, wrong: str) -> None:
+    data = ("data=utkface", f"data.dir={odd_faces}") if wrong == "data.strict=true" else ()
+    kept = [setting for setting in SAME if not data or not setting.startswith(("data=", "data.gen"))]
+    outcome = by_torchrun(*kept, *data, wrong, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert outcome.code != 0
+    assert len([line for line in outcome.err.splitlines() if line.startswith("error: ")]) == 1
+
+
+def wait_for(text: str, log: Path, process: subprocess.Popen[Any], seconds: float = 600) -> str:
+    until = time.monotonic() + seconds
+    while text not in (seen := log.read_text(encoding="utf-8")):
+        assert process.poll() is None and time.monotonic() < until, seen
+        time.sleep(0.05)
+    return seen
+
+
+def children_of(parent: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def long_training(
+    tmp_path: Path, *settings: str, by: tuple[str, ...] = ()
+) -> tuple[subprocess.Popen[Any], list[int], Path]:
+    """Starts a training by two processes; returns when its first epoch is over, with the numbers of those started."""
+    log = tmp_path / "log"
+    with log.open("w", encoding="utf-8") as file:
+        command = [sys.executable, *by, str(ROOT / "train.py"), *SAME, *TWO, "hydra.run.dir=run", *settings]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    wait_for("epoch 1/", log, process)
+    started = [pid for pid in children_of(process.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return process, started, log
+
+
+RANDOM = ("augment=light", "model.dropout=0.3", "trainer.max_epochs=400", "callbacks.early_stopping=null")
+
+
+def assert_gone(pids: list[int], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert pids and not any(map(alive, pids))
+
+
+@pytest.mark.slow
+def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
+    process, both, log = long_training(tmp_path, *RANDOM, by=torchrun)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does; torchrun then sends it on
+    assert process.wait(300) != 0
+    assert log.read_text().count("interrupted in epoch ") == 1
+    assert len(both) == 2
+    assert_gone(both)
+
+
+@pytest.mark.slow
+def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130, log.read_text()
+    assert log.read_text().count("interrupted in epoch ") == 1
+    assert_gone(started)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
+    assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
+    again = run_two("resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert_same_figures(tmp_path / "one", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130, log.read_text()
+    said = log.read_text()
+    assert said.count("interrupted in epoch ") == 1 and "Traceback" not in said
+    assert_gone(started)
+    stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    last = 3 + stopped // 12
+    end = f"trainer.max_epochs={last}"
+    whole = run_two(*SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
+    again = run_two("resume=run", end, cwd=tmp_path)
+    assert whole.code == again.code == 0, whole.err + again.err
+    ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
+    assert ends[0]["global_step"] == ends[1]["global_step"] > stopped
+    assert all(torch.equal(values, ends[1]["state_dict"][name]) for name, values in ends[0]["state_dict"].items())
+    assert metrics_of(tmp_path / "run")["val/age_mae"] == metrics_of(tmp_path / "whole")["val/age_mae"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_others_with_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+    process, (second,), log = long_training(tmp_path, *RANDOM)
+    os.kill(second, signal.SIGKILL)
+    assert process.wait(300) == 1, log.read_text()
+    said = log.read_text()
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "gone without a word" in line and re.search(r"train\.py resume=\S*run$", line)
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
+    again = run_two("resume=run", f"trainer.max_epochs={saved + 1}", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert metrics_of(tmp_path / "run")["epochs"] == saved + 1
+
+
+def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_do(
+    run_here: Run, tmp_path: Path
+) -> None:
+    outcome = run_here("train.py", "-m", *TINY, *TWO, "optim.lr=1e-3,1e-4")
+    assert outcome.code == 1
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: trainer.devices=2 on trainer.num_nodes=1 in a multirun (-m): ")
+    assert "Sweep with trainer.devices=1" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("data.batch_size=15",), "data.batch_size=15 is what all 2 devices share at a step: set a multiple of 2"),
+        (("trainer.num_nodes=2",), "this process was started alone: start one on each machine"),
+        (
+            ("trainer.strategy=ddp_spawn",),
+            "trainer.strategy=ddp_spawn is none that a run's folder and figures are right",
+        ),
+        (("trainer.strategy=fsdp",), "use trainer=ddp or trainer=fsdp"),
+        (("+trainer.overfit_batches=2",), "trainer.overfit_batches is for one device"),
+        (("trainer=fsdp", "callbacks=ema"), "callbacks=ema needs all weights in each process"),
+    ],
+)
+def test_what_several_devices_can_not_share_is_refused_before_any_is_started(
+    run_here: Run, tmp_path: Path, settings: tuple[str, ...], says: str
+) -> None:
+    outcome = run_here("train.py", *TINY, *TWO, *settings)
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: ") and says in outcome.err
+    assert not list(tmp_path.glob("logs/*/*"))
