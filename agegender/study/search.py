@@ -91,21 +91,23 @@ class Search:
                 n_startup_trials=self.options.startup,
                 constant_liar=self.options.at_once > 1,
             )
-            first = len(study.get_trials(deepcopy=False, states=_ENDED))
+            asked: list[int] = []
             try:
-                while left > 0:
-                    batch = [study.ask(space) for _ in range(min(self.options.at_once, left))]
+                while len(asked) < left:
+                    batch = [study.ask(space) for _ in range(min(self.options.at_once, left - len(asked)))]
+                    asked += [trial.number for trial in batch]
                     self._launch(study, batch, fixed, space)
-                    left -= len(batch)
+                self._wait_no_longer(study, asked)
             finally:
                 write_study(study, self.config.monitor, self.folder)
             print_study(study, self.config.monitor, self.folder, fixed)
-            self._check_any(study.get_trials(deepcopy=False, states=_ENDED)[first:])
+            self._check_any([study.get_trials(deepcopy=False)[number] for number in asked])
 
     def _trials_left(self, study: Study, space: Space) -> int:
         """Puts back what was interrupted, and returns how many trials this command adds; says so of an old study."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            put_back(study, trial.number, space)
+            if not self._conclude(study, trial.number):
+                put_back(study, trial.number, space, died=True)
         ended = study.get_trials(deepcopy=False, states=_ENDED)
         done = len([trial for trial in ended if trial.user_attrs.get("error") != INTERRUPTED])
         before: int = study.user_attrs.get("trials", 0)
@@ -128,31 +130,43 @@ class Search:
     def _launch(self, study: Study, batch: list[Trial], fixed: list[str], space: Space) -> None:
         """Runs trials as jobs; what a job left behind tells what became of it, whatever became of the launcher."""
         jobs = [[*fixed, *self._own(trial), *as_overrides(trial.params)] for trial in batch]
-        broken: BaseException | None = None
+        died = "its process died"
         try:
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
-        except KeyboardInterrupt as error:
-            broken = error
-            raise
-        except Exception as error:  # a process of a launcher died, perhaps killed for its memory
-            broken = error
-        finally:
+        except KeyboardInterrupt:
             for trial in batch:
-                self._conclude(study, trial.number, space, broken)
-            write_study(study, self.config.monitor, self.folder, page=False)
+                if not self._conclude(study, trial.number):
+                    put_back(study, trial.number, space, died=False)
+            raise
+        except Exception as error:  # a process of the launcher's died, perhaps killed for its memory
+            died += f": {error}"
+        for trial in batch:
+            # One of several that died says nothing about the others: they may run still, see `_wait_no_longer`.
+            self._conclude(study, trial.number, died if len(batch) == 1 else None)
+        write_study(study, self.config.monitor, self.folder, page=False)
 
     def _own(self, trial: Trial) -> list[str]:
         prunes = (self.config.get("callbacks") or {}).get("pruning") is not None
         return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * prunes)]
 
-    def _conclude(self, study: Study, number: int, space: Space, broken: BaseException | None) -> None:
+    def _wait_no_longer(self, study: Study, asked: list[int]) -> None:
+        """Names the trials that left nothing behind, after a look at what came of them meanwhile."""
+        running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
+        for number in running:
+            if not self._conclude(study, number):
+                print(f"trial {number} has not ended: its process died, or runs still; the next command will see")
+
+    def _conclude(self, study: Study, number: int, otherwise: str | None = None) -> bool:
+        """Tells the study what became of a trial: by the record of its job, or without one, the error `otherwise`.
+
+        Returns:
+            Whether anything is known of it.
+        """
         record = read_record(self.folder / str(number) / RECORD)
-        if record is None and isinstance(broken, KeyboardInterrupt):
-            return put_back(study, number, space)
+        if record is None and otherwise is None:
+            return False
         trial = live_trial(study, number)
-        if record is None:
-            record = {"score": None, "error": "its process died" + (f": {broken}" if broken else "")}
-        score, error = record["score"], record["error"]
+        score, error = (record["score"], record["error"]) if record else (None, otherwise)
         if error is None and not (isinstance(score, float) and math.isfinite(score)):
             error = f"its score is {score}"
         if error is not None:
@@ -162,7 +176,8 @@ class Search:
             study.tell(number, state=TrialState.PRUNED)
         else:
             study.tell(number, score)
-        return self._say(study, number)
+        self._say(study, number)
+        return True
 
     def _say(self, study: Study, number: int) -> None:
         trial = study.get_trials(deepcopy=False)[number]

@@ -31,6 +31,7 @@ _FREE = (
 )
 
 INTERRUPTED = "interrupted"  # the error of a trial that somebody, or something, broke off
+DIED = "died_before"  # the attribute of a trial that repeats one whose process was killed
 
 
 @contextmanager
@@ -125,13 +126,23 @@ def live_trial(study: Study, number: int) -> Trial:
     return Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
-def put_back(study: Study, number: int, space: Space) -> None:
-    """Marks a trial that was interrupted as failed, and has its settings tried again by the next one."""
-    live_trial(study, number).set_user_attr("error", INTERRUPTED)
-    trial = study.tell(number, state=TrialState.FAIL)
+def put_back(study: Study, number: int, space: Space, died: bool) -> None:
+    """Marks a trial that was interrupted as failed, and has its settings tried again by the next one.
+
+    Args:
+        study: The study.
+        number: The trial's.
+        space: What is varied now.
+        died: Nobody interrupted it: the process was killed. When that happens to its repetition too, the trial may be
+            what kills (by its memory, say), and is not repeated again.
+    """
+    trial = study.get_trials(deepcopy=False)[number]
+    again = not (died and trial.user_attrs.get(DIED))
+    live_trial(study, number).set_user_attr("error", INTERRUPTED if again else "its process died, twice")
+    study.tell(number, state=TrialState.FAIL)
     params = {key: value for key, value in trial.params.items() if key in space}
-    if params:
-        study.enqueue_trial(params, user_attrs={"repeats": number})
+    if params and again:
+        study.enqueue_trial(params, user_attrs={"repeats": number, DIED: died})
 
 
 def _below(key: str, parents: Any) -> bool:
