@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -72,9 +73,11 @@ class PruneTrial(Callback):
         trainer.should_stop |= trainer.strategy.reduce_boolean_decision(stop, all=False)
 
     def _hopeless(self, trial: Trial, trainer: pl.Trainer) -> bool:
-        epoch = trainer.current_epoch + 1
+        epoch, figure = trainer.current_epoch + 1, float(trainer.callback_metrics[self.monitor])
+        if not math.isfinite(figure):  # a training that diverged: it is going to fail, and has nothing to compare
+            return False
         try:
-            trial.report(float(trainer.callback_metrics[self.monitor]), epoch)
+            trial.report(figure, epoch)
             if not trial.should_prune():
                 return False
             trial.set_user_attr(PRUNED, epoch)
