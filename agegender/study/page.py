@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -49,8 +50,10 @@ def _course(trials: Sequence[FrozenTrial], monitor: str, lower: bool) -> Plot:
         value = float(trial.value or 0)
         best.append(value if not best else min(best[-1], value) if lower else max(best[-1], value))
     if best:
-        axes.step([trial.number for trial in done], best, where="post", color=ORANGE, label="best so far")
+        numbers = [*(trial.number for trial in done), max(trial.number for trial in trials)]
+        axes.step(numbers, [*best, best[-1]], where="post", color=ORANGE, label="best so far")
     axes.set(xlabel="trial", ylabel=monitor)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return Plot("course", "The score of each trial, and the best so far.", to_png(figure))
 
@@ -62,6 +65,7 @@ def _curves(trials: Sequence[FrozenTrial], monitor: str) -> Plot:
         values = [trial.intermediate_values[epoch] for epoch in epochs]
         axes.plot(epochs, values, color=_COLOURS[trial.state], alpha=0.6, linewidth=1, marker=".", markersize=3)
     axes.set(xlabel="epoch", ylabel=monitor)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return Plot("curves", "Epoch by epoch; pruned trials, in grey, end where they were stopped.", to_png(figure))
 
 

@@ -83,7 +83,7 @@ class SweepTable(Callback):
         """Writes the jobs that have ended so far, ranked, failed ones last, and returns them."""
         folder = Path(config.hydra.sweep.dir)
         records = [read_record(path) for path in folder.rglob(RECORD)]
-        jobs = [record for record in records if record and record.pop("sweep") == self._sweep]
+        jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep]
         sign = -1 if config.mode == "max" else 1
         jobs.sort(key=lambda job: (math.inf if job["score"] is None else sign * job["score"], job["job"]))
         _write(folder / "sweep.json", {"monitor": config.monitor, "jobs": jobs})

@@ -32,6 +32,12 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
         return optuna.load_study(study_name="default", storage=storage).get_trials()
 
 
+def descendants(process: str) -> list[str]:
+    """Returns the processes that a process started, and those that they did."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [*children, *(each for child in children for each in descendants(child))]
+
+
 @contextmanager
 def started(where: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Starts train.py and leaves it running."""
@@ -72,8 +78,7 @@ def test_a_trial_whose_process_is_killed_fails_and_the_study_goes_on(tmp_path: P
     with started(tmp_path, *OPTUNA, *LONG, SUBMITIT, "hydra.sweeper.trials=2") as search:
         wait_for(tmp_path / STUDY / "0/index.csv", search)
         (controller,) = [path for path in (tmp_path / STUDY / ".submitit").iterdir() if path.name.isdigit()]
-        children = Path(f"/proc/{controller.name}/task/{controller.name}/children").read_text().split()
-        for child in children:
+        for child in descendants(controller.name):
             os.kill(int(child), signal.SIGKILL)
         out, err = search.communicate(timeout=550)
     assert search.returncode == 0, err

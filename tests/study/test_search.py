@@ -32,7 +32,7 @@ def trials_of(folder: Path, name: str = "default") -> list[FrozenTrial]:
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A study of five trials, made by train.py in a process of its own. Read only."""
     where = tmp_path_factory.mktemp("studied")
-    return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=5", cwd=where)
+    return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=5", cwd=where, timeout=550)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def read(*arguments: str, **params: str) -> tuple[list[str], Space]:
         ("range(2,9,2)", IntDistribution(2, 8, step=2)),
         ("range(0.1,0.5,0.1)", FloatDistribution(0.1, 0.4, step=0.1)),
         ("1e-3,3e-3", CategoricalDistribution(["0.001", "0.003"])),
-        ("true,null", CategoricalDistribution(["true", "null"])),
+        ("true,null", CategoricalDistribution(["True", "null"])),
         ("[8,16],[16,32]", CategoricalDistribution(["[8,16]", "[16,32]"])),
     ],
 )
