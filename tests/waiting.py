@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 240) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 500) -> None:
     """Returns when the file is there; fails with what the process said if it ended before."""
     end = time.monotonic() + seconds
     while not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna import create_study
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -85,12 +87,7 @@ class Search:
             check_continues(study, settings_of(shared), space, self.where)
             self._check_folder(study)
             left = self._trials_left(study, space)
-            # A sampler that starts anew with the same seed would propose the study's first trials again.
-            study.sampler = TPESampler(
-                seed=self.config.seed + len(study.get_trials(deepcopy=False)),
-                n_startup_trials=self.options.startup,
-                constant_liar=self.options.at_once > 1,
-            )
+            study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
             asked: list[int] = []
             try:
                 while len(asked) < left:
@@ -102,6 +99,13 @@ class Search:
                 write_study(study, self.config.monitor, self.folder)
             print_study(study, self.config.monitor, self.folder, fixed)
             self._check_any([study.get_trials(deepcopy=False)[number] for number in asked])
+
+    def _sampler(self, trials: int) -> TPESampler:
+        # One that starts anew with the same seed would propose the study's first trials again.
+        seed, startup = self.config.seed + trials, self.options.startup
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna 4 on constant_liar; Optuna 5 is sure of it
+            return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.at_once > 1)
 
     def _trials_left(self, study: Study, space: Space) -> int:
         """Puts back what was interrupted, and returns how many trials this command adds; says so of an old study."""

@@ -148,6 +148,7 @@ def test_a_trial_that_ended_while_nobody_watched_counts(study: Path, run_here: C
     assert trials_of(study)[5].value == 12.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [
