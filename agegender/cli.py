@@ -72,13 +72,16 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
     A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
 
     Args:
-        reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others.
+        reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others. Only
+            an interruption becomes a KeyboardInterrupt, which ends them all.
         tells: Print the line; of several processes that stop for the same reason, one does.
     """
     try:
         yield
     except (AgeGenderError, KeyboardInterrupt) as error:
         if reraise:
+            if isinstance(error, InterruptedRunError):  # Hydra would go on with the next job
+                raise KeyboardInterrupt(str(error)) from error
             raise
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
             _stop(str(error) or "interrupted", EXIT_INTERRUPTED, tells)
@@ -115,7 +118,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     values = [argument.split("=", 1)[1] for argument in arguments if re.match(r"\+*resume=", argument)]
     if not values or values[-1] in ("null", ""):
         return arguments
-    if any(argument in ("-m", "--multirun") for argument in arguments):
+    if any(re.fullmatch(r"-m|--multirun|\+*sweep=(?!null$).+", argument) for argument in arguments):
         raise AgeGenderError("resume= continues one run; it can't be part of a multirun (-m)")
     given = Path(values[-1].strip("'\""))
     run = run_folder(given)
@@ -130,6 +133,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
     # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
     outputs = [f"hydra.run.dir={quoted(str(run))}", "hydra.output_subdir=null"]
+    outputs += ["hydra.mode=RUN"] * any(item.startswith("sweep=") for item in kept)  # a sweep's job, not the sweep
     return [*kept, *fresh, f"resume={quoted(str(_checkpoint(given, run)))}", *outputs]
 
 
@@ -187,7 +191,8 @@ def _keys(config_name: str, conf: Path, parent: str) -> list[str]:
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         groups = [argument for argument in sys.argv[1:] if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
         try:
-            config = compose(config_name, [choice for choice in groups if (conf / choice.split("=")[0]).is_dir()])
+            chosen = [choice for choice in groups if (conf / choice.split("=")[0]).is_dir()]
+            config = compose(config_name, chosen, return_hydra_config=parent.startswith("hydra"))
         except HydraException:
             config = compose(config_name)
     node = OmegaConf.select(config, parent) if parent else config

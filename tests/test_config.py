@@ -54,6 +54,7 @@ def test_every_group_of_the_design_has_its_options() -> None:
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
         "experiment=small experiment=pretrained experiment=coral_protocol "
         "model=conv_stack model=residual model=torchvision optim=adam optim=adamw "
+        "sweep=grid sweep=optuna "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed trainer=ddp trainer=fsdp"
     )
     assert set(expected.split()) <= set(OPTIONS)

@@ -49,9 +49,45 @@ def test_a_sweep_that_maximises_lists_the_highest_first(run_here: Callable[..., 
     assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
 
 
-def test_a_job_that_fails_ends_the_sweep_with_an_error(run_here: Callable[..., Outcome]) -> None:
-    outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0", "optim.lr=1e-3")
-    assert outcome.code == 1 and "data.batch_size=0" in outcome.err.splitlines()[-1]
+def test_a_job_that_fails_ends_neither_the_others_nor_the_table(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0,16", "hydra.sweep.dir=sweep")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: 1 of 2 jobs failed; job 0: data.batch_size=0 ")
+    assert len(outcome.err.splitlines()) == 1
+    better, failed = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
+    assert (better["job"], failed["job"]) == (1, 0) and failed["score"] is None
+    assert better["score"] == metrics_of(tmp_path / "sweep/1")["best_score"]
+    assert failed["error"].startswith("data.batch_size=0 ")
+    assert f"{better['score']:.4f}" in outcome.out and "failed" in outcome.out
+
+
+def test_a_sweeps_table_holds_its_own_jobs_only_where_an_older_sweep_lies(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    old = tmp_path / "sweep/7"
+    old.mkdir(parents=True)
+    record = {"sweep": "older", "job": 7, "overrides": [], "score": 1.0, "error": None}
+    (old / "job.json").write_text(json.dumps(record))
+    outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0", "hydra.sweep.dir=sweep")
+    assert "1 of 1 jobs failed" in outcome.err
+    assert [job["job"] for job in json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]] == [0]
+    assert json.loads((old / "job.json").read_text()) == record
+
+
+@pytest.mark.slow
+def test_the_grid_runs_every_combination_and_never_sees_the_test_set(
+    run_here: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = run_here("train.py", "sweep=grid", *TINY, "model.dropout=0.1", "hydra.sweep.dir=sweep")
+    assert outcome.code == 0, outcome.err
+    jobs = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
+    rates = [item for job in jobs for item in job["overrides"] if item.startswith("optim.lr")]
+    assert sorted(rates) == ["optim.lr=0.0003", "optim.lr=0.001", "optim.lr=0.003"]
+    assert all("model.dropout=0.1" in job["overrides"] for job in jobs)
+    assert not list(tmp_path.glob("sweep/*/predictions.csv"))
+    assert not any(key.startswith("test/") for job in jobs for key in metrics_of(tmp_path / f"sweep/{job['job']}"))
 
 
 @pytest.mark.parametrize(("monitor", "given"), [("val/age_mae", "mode=min"), ("val/gender_auroc", "mode=max")])

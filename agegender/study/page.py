@@ -1,0 +1,93 @@
+"""The page of a study: how the search went, what each setting did, and every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import CategoricalDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from agegender.evaluation.page import Page, Plot, Section, Table, write_page
+from agegender.evaluation.plotting import BLUE, GREY, ORANGE, new_plot, to_png
+from agegender.study.report import counted, keys_of, ranked, row_of, said
+
+_COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY}
+_NAMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
+
+
+def write_trials_page(study: Study, monitor: str, path: Path) -> None:
+    """Writes the page; it opens offline."""
+    trials = ranked(study)
+    keys = keys_of(trials)
+    best = next((trial for trial in trials if trial.state is TrialState.COMPLETE), None)
+    facts = [("study", str(path.parent)), ("trials", counted(trials)), ("ranked by", f"{monitor}, on validation faces")]
+    if best:
+        settings = ", ".join(f"{key}={said(value)}" for key, value in best.params.items())
+        facts.append(("best", f"trial {best.number}: {said(best.value)} with {settings}"))
+    measured = [trial for trial in trials if trial.value is not None]
+    header = ["trial", "state", monitor, "epochs", *keys, "error"]
+    sections = [Section("Trials", tables=[Table(header, [row_of(trial, keys) for trial in trials])])]
+    if measured:
+        lower = study.direction is StudyDirection.MINIMIZE
+        plots = [_course(measured, monitor, lower), _curves(measured, monitor)]
+        text = "Each dot is a trial. A setting that matters shows a slope or a valley; one that doesn't, a cloud."
+        effects = [_effect(measured, key, monitor, number) for number, key in enumerate(keys)]
+        sections = [Section("The search", plots=plots), Section("The settings", text, plots=effects), *sections]
+    note = "The best of many trials flatters itself on the faces that chose it: measure it on the test set."
+    write_page(Page(f"Study {study.study_name}", facts, sections, [note]), path)
+
+
+def _course(trials: Sequence[FrozenTrial], monitor: str, lower: bool) -> Plot:
+    figure, axes = new_plot()
+    _dots(axes, [(trial.number, trial) for trial in trials])
+    done = sorted((trial for trial in trials if trial.state is TrialState.COMPLETE), key=lambda trial: trial.number)
+    best: list[float] = []
+    for trial in done:
+        value = float(trial.value or 0)
+        best.append(value if not best else min(best[-1], value) if lower else max(best[-1], value))
+    if best:
+        numbers = [*(trial.number for trial in done), max(trial.number for trial in trials)]
+        axes.step(numbers, [*best, best[-1]], where="post", color=ORANGE, label="best so far")
+    axes.set(xlabel="trial", ylabel=monitor)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    return Plot("course", "The score of each trial, and the best so far.", to_png(figure))
+
+
+def _curves(trials: Sequence[FrozenTrial], monitor: str) -> Plot:
+    figure, axes = new_plot()
+    for trial in trials:
+        epochs = sorted(trial.intermediate_values)
+        values = [trial.intermediate_values[epoch] for epoch in epochs]
+        axes.plot(epochs, values, color=_COLOURS[trial.state], alpha=0.6, linewidth=1, marker=".", markersize=3)
+    axes.set(xlabel="epoch", ylabel=monitor)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return Plot("curves", "Epoch by epoch; pruned trials, in grey, end where they were stopped.", to_png(figure))
+
+
+def _effect(trials: Sequence[FrozenTrial], key: str, monitor: str, number: int) -> Plot:
+    with_it = [trial for trial in trials if key in trial.params]
+    figure, axes = new_plot()
+    distribution = with_it[0].distributions[key] if with_it else None
+    if isinstance(distribution, CategoricalDistribution):
+        choices = [said(choice) for choice in distribution.choices]
+        _dots(axes, [(choices.index(said(trial.params[key])), trial) for trial in with_it])
+        axes.set_xticks(range(len(choices)), choices)
+    else:
+        _dots(axes, [(trial.params[key], trial) for trial in with_it])
+        if getattr(distribution, "log", False):
+            axes.set_xscale("log")
+    axes.set(xlabel=key, ylabel=monitor)
+    return Plot(f"setting_{number}", f"{key} and the score.", to_png(figure))
+
+
+def _dots(axes: Axes, places: Sequence[tuple[float, FrozenTrial]]) -> None:
+    for state, colour in _COLOURS.items():
+        points = [(place, trial.value) for place, trial in places if trial.state is state]
+        if points:
+            across, up = zip(*points, strict=True)
+            axes.scatter(across, up, color=colour, s=22, label=_NAMES[state])

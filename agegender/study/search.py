@@ -1,0 +1,204 @@
+"""The loop of `sweep=optuna`: ask the study for trials, launch them as jobs, tell it what came of them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Protocol
+
+import optuna
+from hydra.core.config_loader import ConfigLoader
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+from optuna import create_study
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import NonNegativeInt, PositiveInt
+
+from agegender.errors import AgeGenderError, require
+from agegender.signatures import check_value
+from agegender.study.pruning import PRUNED
+from agegender.study.report import print_study, write_study
+from agegender.study.space import Space, any_point, as_overrides, read_space
+from agegender.study.storage import (
+    INTERRUPTED,
+    check_continues,
+    live_trial,
+    only_one,
+    open_storage,
+    put_back,
+    settings_of,
+)
+from agegender.training.sweeps import RECORD, read_record
+
+
+class Options(Protocol):
+    """The settings of a search; `conf/hydra/sweeper/study.yaml` explains them."""
+
+    trials: int
+    at_once: int
+    startup: int
+    storage: str | None
+    params: dict[str, str]
+
+
+class Search:
+    """One `python train.py sweep=optuna`: a number of trials added to a study, which is made if there is none."""
+
+    def __init__(self, options: Options, config: DictConfig, launcher: Launcher, loader: ConfigLoader):
+        """Checks the options.
+
+        Args:
+            options: How many trials of what.
+            config: The multirun's.
+            launcher: Runs the trials.
+            loader: Composes their configs.
+
+        Raises:
+            AgeGenderError: Names the option that is wrong.
+        """
+        self.options, self.config, self.launcher, self.loader = options, config, launcher, loader
+        for name in ("trials", "at_once"):
+            check_value(f"hydra.sweeper.{name}", getattr(options, name), PositiveInt)
+        check_value("hydra.sweeper.startup", options.startup, NonNegativeInt)
+        self.folder = Path(self.config.hydra.sweep.dir)
+        self.where = options.storage or str(self.folder / "study.db")
+
+    def run(self, arguments: list[str]) -> None:
+        """Runs the trials.
+
+        Args:
+            arguments: The command line's overrides.
+
+        Raises:
+            AgeGenderError: The study can't go on with these settings, or all of this command's trials failed.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        fixed, space = read_space(self.options.params, arguments, self.loader)
+        shared = self.loader.load_sweep_config(self.config, fixed)
+        # What can't be composed is refused before there is a study.
+        self.loader.load_sweep_config(self.config, [*fixed, *as_overrides(any_point(space))])
+        with only_one(self.folder), open_storage(self.options.storage, self.folder) as storage:
+            direction = StudyDirection.MAXIMIZE if self.config.mode == "max" else StudyDirection.MINIMIZE
+            study = create_study(storage=storage, study_name=self.config.name, direction=direction, load_if_exists=True)
+            check_continues(study, settings_of(shared), space, self.where)
+            self._check_folder(study)
+            left = self._trials_left(study, space)
+            study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
+            asked: list[int] = []
+            try:
+                while len(asked) < left:
+                    batch = [study.ask(space) for _ in range(min(self.options.at_once, left - len(asked)))]
+                    asked += [trial.number for trial in batch]
+                    self._launch(study, batch, fixed, space)
+                self._wait_no_longer(study, asked)
+            finally:
+                write_study(study, self.config.monitor, self.folder)
+            print_study(study, self.config.monitor, self.folder, fixed)
+            self._check_any([study.get_trials(deepcopy=False)[number] for number in asked])
+
+    def _sampler(self, trials: int) -> TPESampler:
+        # One that starts anew with the same seed would propose the study's first trials again.
+        seed, startup = self.config.seed + trials, self.options.startup
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna 4 on constant_liar; Optuna 5 is sure of it
+            return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.at_once > 1)
+
+    def _trials_left(self, study: Study, space: Space) -> int:
+        """Puts back what was interrupted, and returns how many trials this command adds; says so of an old study."""
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self._conclude(study, trial.number):
+                put_back(study, trial.number, space, died=True)
+        ended = study.get_trials(deepcopy=False, states=_ENDED)
+        done = len([trial for trial in ended if trial.user_attrs.get("error") != INTERRUPTED])
+        before: int = study.user_attrs.get("trials", 0)
+        wanted = done + self.options.trials if done >= before else max(before, self.options.trials)
+        study.set_user_attr("trials", wanted)
+        if ended:
+            trials = f"{done} trial{'s' * (done != 1)}"
+            print(f"continuing the study {self.where} with {trials}: {wanted - done} to run", flush=True)
+        return wanted - done
+
+    def _check_folder(self, study: Study) -> None:
+        """Refuses to write over the runs of a study that is gone."""
+        runs = sorted(path.name for path in self.folder.glob("[0-9]*") if (path / ".hydra").is_dir())
+        require(
+            not runs or bool(study.get_trials(deepcopy=False)),
+            f"{self.folder} holds runs ({', '.join(runs[:3])}, ...), but {self.where} knows no trial: move the folder "
+            "away, or start another study with name=...",
+        )
+
+    def _launch(self, study: Study, batch: list[Trial], fixed: list[str], space: Space) -> None:
+        """Runs trials as jobs; what a job left behind tells what became of it, whatever became of the launcher."""
+        jobs = [[*fixed, *self._own(trial), *as_overrides(trial.params)] for trial in batch]
+        died = "its process died"
+        try:
+            self.launcher.launch(jobs, initial_job_idx=batch[0].number)
+        except KeyboardInterrupt:
+            for trial in batch:
+                if not self._conclude(study, trial.number):
+                    put_back(study, trial.number, space, died=False)
+            raise
+        except Exception as error:  # a process of the launcher's died, perhaps killed for its memory
+            died += f": {error}"
+        for trial in batch:
+            # One of several that died says nothing about the others: they may run still, see `_wait_no_longer`.
+            self._conclude(study, trial.number, died if len(batch) == 1 else None)
+        write_study(study, self.config.monitor, self.folder, page=False)
+
+    def _own(self, trial: Trial) -> list[str]:
+        prunes = (self.config.get("callbacks") or {}).get("pruning") is not None
+        return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * prunes)]
+
+    def _wait_no_longer(self, study: Study, asked: list[int]) -> None:
+        """Names the trials that left nothing behind, after a look at what came of them meanwhile."""
+        running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
+        for number in running:
+            if not self._conclude(study, number):
+                print(f"trial {number} has not ended: its process died, or runs still; the next command will see")
+
+    def _conclude(self, study: Study, number: int, otherwise: str | None = None) -> bool:
+        """Tells the study what became of a trial: by the record of its job, or without one, the error `otherwise`.
+
+        Returns:
+            Whether anything is known of it.
+        """
+        record = read_record(self.folder / str(number) / RECORD)
+        if record is None and otherwise is None:
+            return False
+        trial = live_trial(study, number)
+        score, error = (record["score"], record["error"]) if record else (None, otherwise)
+        if error is None and not (isinstance(score, float) and math.isfinite(score)):
+            error = f"its score is {score}"
+        if error is not None:
+            trial.set_user_attr("error", " ".join(error.split()))
+            study.tell(number, state=TrialState.FAIL)
+        elif PRUNED in trial.user_attrs:
+            study.tell(number, state=TrialState.PRUNED)
+        else:
+            study.tell(number, score)
+        self._say(study, number)
+        return True
+
+    def _say(self, study: Study, number: int) -> None:
+        trial = study.get_trials(deepcopy=False)[number]
+        figure = "" if trial.value is None else f"{self.config.monitor} {trial.value:.4f}"
+        if trial.state is TrialState.FAIL:
+            figure = f"failed: {trial.user_attrs['error']}"
+        elif trial.state is TrialState.PRUNED:
+            figure = f"pruned after epoch {trial.user_attrs[PRUNED]} at {figure}"
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best = f" (best {study.best_value:.4f}, trial {study.best_trial.number})" if done else ""
+        print(f"trial {number}: {figure}{best}", flush=True)
+
+    @staticmethod
+    def _check_any(trials: list[FrozenTrial]) -> None:
+        failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+        if failed and len(failed) == len(trials):
+            raise AgeGenderError(f"all {len(failed)} trials failed; the last: {failed[-1].user_attrs.get('error')}")
+
+
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
