@@ -42,8 +42,10 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from agegender.targets import hydra_builds_only_known_classes
+
     try:
-        with one_line_errors():
+        with one_line_errors(), hydra_builds_only_known_classes():
             if resumes_runs:
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
             main()
