@@ -28,7 +28,7 @@ _LOGGING_NODES = ("hydra.job_logging", "hydra.hydra_logging")
 
 
 def check_targets(config: Any, libraries: Sequence[str]) -> None:
-    """Refuses a config whose `_target_`, at any depth, names anything but a class of the libraries, or a function of ours.
+    """Refuses a config whose `_target_`, at any depth, names no class of the libraries and no function of ours.
 
     The name is followed to what it leads to: by way of a library's own imports, `library.module.os.mkdir` leads out.
     A name that leads nowhere passes: whoever builds it says so.

@@ -81,7 +81,7 @@ def test_classes_of_the_libraries_are_built(target: str, arguments: dict[str, An
 
 def test_a_checkpoints_own_settings_build_no_more_than_a_configs(trained_run: Path, tmp_path: Path, harm: Path) -> None:
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["optimizer"] = {"_target_": "agegender.files.os.mkdir", "path": str(harm)}
+    checkpoint["hyper_parameters"]["optim"]["optimizer"] = {"_target_": "agegender.files.os.mkdir", "path": str(harm)}
     torch.save(checkpoint, tmp_path / "trap.ckpt")
     module = AgeGenderModule.load_from_checkpoint(tmp_path / "trap.ckpt", weights_only=True, map_location="cpu")
     with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):

@@ -20,6 +20,8 @@ from agegender.errors import AgeGenderError
 # Part of every cache's key: raise it when the pixels that come out change.
 VERSION = 1
 
+_RUN_PROGRAMS = ("EPS",)  # Pillow hands it to Ghostscript, where that is installed
+
 ImageSource = str | Path | bytes | BinaryIO | Image.Image
 
 
@@ -53,6 +55,7 @@ def read_image(source: ImageSource) -> Image.Image:
             if isinstance(source, str | Path):
                 refuse_what_is_no_file(os.stat(source).st_mode)
             with Image.open(source) as image:
+                _refuse_programs(image.format)
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except UnreadableImageError:
@@ -83,6 +86,11 @@ def refuse_what_is_no_file(mode: int) -> None:
         raise UnreadableImageError("a folder, not a picture")
     if not stat.S_ISREG(mode):
         raise UnreadableImageError("a pipe or a device, not a file")
+
+
+def _refuse_programs(form: str | None) -> None:
+    if form in _RUN_PROGRAMS:
+        raise UnreadableImageError(f"{form} is a program, not a picture; save it as JPEG or PNG")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

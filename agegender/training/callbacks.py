@@ -22,6 +22,7 @@ from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
 from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
+from agegender.formulas import no_formula
 
 
 class Checkpoint(ModelCheckpoint):
@@ -199,7 +200,7 @@ class PredictionsCsv(Callback):
             writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
             columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
-                path = self.index.folder / self.index.names[row]
+                path = no_formula(str(self.index.folder / self.index.names[row]))
                 truth = self.index.cells(row)
                 known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
                 writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])
