@@ -97,11 +97,15 @@ def _tensor(array: np.ndarray[Any, Any]) -> Any:
 # What must come out
 
 
+def check_reason(reason: str) -> None:
+    assert reason and "\n" not in reason and len(reason) < 200
+
+
 def check_name(name: str) -> None:
     try:
         label = parse_name(name)
-    except QuarantinedNameError as reason:
-        assert str(reason) and "\n" not in str(reason)
+    except QuarantinedNameError as refused:
+        check_reason(str(refused))
         return
     assert isinstance(label, Label) and 0 <= label.age <= 120 and label.gender in (0, 1)
     assert 0 <= label.group < len(GROUPS) and name.isascii()
@@ -114,8 +118,8 @@ def check_file(content: bytes) -> None:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)  # so that a size that was changed costs no minute
         try:
             image = read_image(content)
-        except UnreadableImageError as reason:
-            assert str(reason) and "\n" not in str(reason) and len(str(reason)) < 200
+        except UnreadableImageError as refused:
+            check_reason(str(refused))
         else:
             assert image.mode == "RGB" and min(image.size) > 0
             image.getpixel((image.width - 1, image.height - 1))

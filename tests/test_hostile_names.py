@@ -56,6 +56,7 @@ def check_page(page: str) -> None:
     assert "{{7*7}}" in page
 
 
+@pytest.mark.slow
 def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
     run_here: Run, table: Path, tmp_path: Path, trained_run: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
     assert "&lt;img src=x onerror" in page
 
 
+@pytest.mark.slow
 def test_names_that_mean_harm_stay_names_on_the_page_of_the_data(run_here: Run, table: Path, tmp_path: Path) -> None:
     outcome = run_here(
         "agegender/evaluation/explore.py",

@@ -54,10 +54,10 @@ def read_image(source: ImageSource) -> Image.Image:
                 return _to_rgb(ImageOps.exif_transpose(source))
             if isinstance(source, str | Path):
                 refuse_what_is_no_file(os.stat(source).st_mode)
-            with Image.open(source) as image:
-                _refuse_programs(image.format)
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                # opened here, not by Pillow, which leaves it open where its first bytes can't be read
+                with Path(source).open("rb") as file:
+                    return _decoded(file)
+            return _decoded(source)
     except UnreadableImageError:
         raise
     except FileNotFoundError:
@@ -74,6 +74,13 @@ def read_image(source: ImageSource) -> Image.Image:
             raise UnreadableImageError("a link that leads round in a circle") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"damaged: {reason[:120]}") from error
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
+    with Image.open(file) as image:
+        _refuse_programs(image.format)
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def refuse_what_is_no_file(mode: int) -> None:
