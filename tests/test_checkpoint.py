@@ -20,6 +20,7 @@ import agegender
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
+from agegender.training.module import AgeGenderModule
 
 
 class Payload:
@@ -180,6 +181,20 @@ def test_no_command_runs_the_code_in_a_checkpoint(
     outcome = run_here(*ENTRIES[entry])
     assert outcome.code == 1, outcome.err
     assert outcome.err.startswith("error: ") and ".ckpt" in outcome.err and outcome.err.count("\n") == 1
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_checkpoint_can_not_name_what_builds_it(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2026-58659: Lightning imported what `_instantiator` named, whatever `weights_only` said."""
+    (tmp_path / "harmful.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\ndef make(*_): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = "harmful.make"
+    torch.save(checkpoint, tmp_path / "trap.ckpt")
+    with pytest.raises(ValueError, match=r"harmful\.make.*blocked"):
+        AgeGenderModule.load_from_checkpoint(tmp_path / "trap.ckpt", weights_only=True, map_location="cpu")
     assert not (tmp_path / "harm").exists()
 
 
