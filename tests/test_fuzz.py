@@ -33,6 +33,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
 FORMS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "QOI", "DDS", "MPO")
 SLOWEST = 20.0  # seconds that one input may take on a busy machine
 Strategy = st.SearchStrategy[Any]
+Checks = dict[str, tuple[Strategy, Callable[[Any], None]]]
 
 
 # What goes in
@@ -145,7 +146,7 @@ def predictors(trained_run: Path) -> list[Predictor]:
 
 
 @pytest.fixture
-def checks(predictors: list[Predictor]) -> dict[str, tuple[Strategy, Callable[[Any], None]]]:
+def checks(predictors: list[Predictor]) -> Checks:
     """What goes in, and what is asked of what comes out, by kind."""
 
     def answers(source: Any) -> None:
@@ -168,17 +169,17 @@ def fuzz(inputs: Strategy, check: Callable[[Any], None], start: int, examples: i
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("names", 300), ("pictures", 150), ("inputs", 60)])
-def test_nothing_that_comes_in_breaks_it(kind: str, examples: int, checks: dict[str, Any]) -> None:
-    fuzz(*checks[kind], start=0, examples=examples)
+def test_nothing_that_comes_in_breaks_it(kind: str, examples: int, checks: Checks) -> None:
+    fuzz(*checks[kind], 0, examples)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["names", "pictures", "inputs"])
-def test_nothing_new_that_comes_in_breaks_it(kind: str, checks: dict[str, Any]) -> None:
+def test_nothing_new_that_comes_in_breaks_it(kind: str, checks: Checks) -> None:
     first = start = random.SystemRandom().randrange(2**32)
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
-        fuzz(*checks[kind], start, examples=100)
+        fuzz(*checks[kind], start, 100)
         start += 1
     print(f"{kind}: {start - first} rounds of 100, from seed {first}")
 
