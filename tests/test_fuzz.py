@@ -90,7 +90,7 @@ INPUTS: Strategy = FILES | FILES.map(io.BytesIO) | _ANY | _TENSORS | _PILLOW | _
 def _tensor(array: np.ndarray[Any, Any]) -> Any:
     try:
         return torch.from_numpy(np.ascontiguousarray(array))
-    except TypeError:  # of a type or in a byte order that PyTorch lacks
+    except (TypeError, ValueError):  # of a type, or in a byte order, that PyTorch lacks
         return torch.zeros(array.shape)
 
 
