@@ -86,11 +86,9 @@ def _refuse_links(unpacked: Path) -> None:
     """
     for folder, folders, files in os.walk(unpacked):
         for name in (*folders, *files):
-            require(
-                not os.path.islink(os.path.join(folder, name)),
-                f"the downloaded archive of {HANDLE} holds a link, {ascii(name)}, and is refused; set data.dir=... to a "
-                "folder of images instead",
-            )
+            refused = f"the downloaded archive of {HANDLE} holds a link, {name!a}, and is refused"
+            link = os.path.islink(os.path.join(folder, name))
+            require(not link, f"{refused}; set data.dir=... to a folder of images instead")
 
 
 def largest_folder_of_faces(root: Path) -> Path:
