@@ -43,10 +43,12 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from agegender.targets import hydra_builds_only_known_classes
+
     started = launched()
     tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
-        with one_line_errors(tells=tells):
+        with one_line_errors(tells=tells), hydra_builds_only_known_classes():
             if resumes_runs:
                 sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:]))
             main()

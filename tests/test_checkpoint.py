@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pickle
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Outcome, metrics_of
+from conftest import ROOT, TINY, Outcome, metrics_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ import agegender
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
+from agegender.training.module import AgeGenderModule
 
 
 class Payload:
@@ -157,3 +159,82 @@ def test_train_refuses_such_weights_in_one_line_before_it_reads_data(
     assert outcome.code == 1
     assert outcome.err.startswith("error: ") and str(trap) in outcome.err and outcome.err.count("\n") == 1
     assert not (tmp_path / "harm").exists() and not (tmp_path / "untouched").exists()
+
+
+ENTRIES = {
+    "resume": ("train.py", "resume=run"),
+    "predict": ("predict.py", "img=face.jpg", "detect=never", "weights=run"),
+    "page": ("agegender/prediction/web/__main__.py", "port=0", "detect=never", "weights=run"),
+    "export": ("agegender/prediction/export.py", "weights=run", "out=model.onnx"),
+    "onnx": ("predict.py", "img=face.jpg", "detect=never", "backend=onnx", "weights=run/checkpoints/best.ckpt"),
+    "pack": ("agegender/weights/__main__.py", "run=run", "out=small.ckpt"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_command_runs_the_code_in_a_checkpoint(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, entry: str
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    for trap in (tmp_path / "run" / "checkpoints").iterdir():
+        torch.save({"agegender": {}, "state_dict": Payload(tmp_path / "harm")}, trap)
+    outcome = run_here(*ENTRIES[entry])
+    assert outcome.code == 1, outcome.err
+    assert outcome.err.startswith("error: ") and ".ckpt" in outcome.err and outcome.err.count("\n") == 1
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_checkpoint_can_not_name_what_builds_it(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2026-58659: Lightning imported what `_instantiator` named, whatever `weights_only` said."""
+    (tmp_path / "harmful.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\ndef make(*_): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = "harmful.make"
+    torch.save(checkpoint, tmp_path / "trap.ckpt")
+    with pytest.raises(ValueError, match=r"harmful\.make.*blocked"):
+        AgeGenderModule.load_from_checkpoint(tmp_path / "trap.ckpt", weights_only=True, map_location="cpu")
+    assert not (tmp_path / "harm").exists()
+
+
+UNSAFE = (
+    "pickle.load",
+    "pickle.loads",
+    "joblib.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "torch.hub.load",
+    "eval",
+    "exec",
+)
+SAFE_WITH = {"torch.load": "weights_only", "np.load": "allow_pickle"}  # True and False
+SAFE_METHODS = ("load_from_checkpoint", "load_state_dict_from_url", "get_state_dict")
+
+
+def calls() -> list[tuple[str, str, dict[str, str]]]:
+    """Returns where in our own code what is called, with its keyword arguments as they are written."""
+    files = [*(ROOT / "agegender").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
+    return [
+        (
+            f"{file.relative_to(ROOT)}:{node.lineno}",
+            ast.unparse(node.func),
+            {keyword.arg or "**": ast.unparse(keyword.value) for keyword in node.keywords},
+        )
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def test_nothing_in_our_code_reads_a_file_that_could_run_code() -> None:
+    """What the commands' own tests can't show of code that nobody has called yet."""
+    found = calls()
+    assert {"torch.load", "np.load"} <= {name for _, name, _ in found}
+    for where, name, given_ in found:
+        assert name not in UNSAFE, where
+        if name in SAFE_WITH or name.rpartition(".")[2] in SAFE_METHODS:
+            keyword = SAFE_WITH.get(name, "weights_only")
+            assert given_.get(keyword) == str(keyword == "weights_only"), f"{where}: {name} without {keyword}"
+        if "ckpt_path" in given_:  # of Lightning's loops
+            assert given_.get("weights_only", "").startswith("True"), f"{where}: {name} without weights_only"

@@ -20,6 +20,8 @@ from agegender.errors import AgeGenderError
 # Part of every cache's key: raise it when the pixels that come out change.
 VERSION = 1
 
+_RUN_PROGRAMS = ("EPS",)  # Pillow hands it to Ghostscript, where that is installed
+
 ImageSource = str | Path | bytes | BinaryIO | Image.Image
 
 
@@ -52,9 +54,10 @@ def read_image(source: ImageSource) -> Image.Image:
                 return _to_rgb(ImageOps.exif_transpose(source))
             if isinstance(source, str | Path):
                 refuse_what_is_no_file(os.stat(source).st_mode)
-            with Image.open(source) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                # opened here, not by Pillow, which leaves it open where its first bytes can't be read
+                with Path(source).open("rb") as file:
+                    return _decoded(file)
+            return _decoded(source)
     except UnreadableImageError:
         raise
     except FileNotFoundError:
@@ -73,6 +76,13 @@ def read_image(source: ImageSource) -> Image.Image:
         raise UnreadableImageError(f"damaged: {reason[:120]}") from error
 
 
+def _decoded(file: BinaryIO) -> Image.Image:
+    with Image.open(file) as image:
+        _refuse_programs(image.format)
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
 def refuse_what_is_no_file(mode: int) -> None:
     """Refuses, by what `os.stat` says, a named pipe, whose opening may wait for ever, and what else holds no picture.
 
@@ -83,6 +93,11 @@ def refuse_what_is_no_file(mode: int) -> None:
         raise UnreadableImageError("a folder, not a picture")
     if not stat.S_ISREG(mode):
         raise UnreadableImageError("a pipe or a device, not a file")
+
+
+def _refuse_programs(form: str | None) -> None:
+    if form in _RUN_PROGRAMS:
+        raise UnreadableImageError(f"{form} is a program, not a picture; save it as JPEG or PNG")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

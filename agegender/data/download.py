@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from agegender.data.names import holds_faces
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
     log.info("%s does not exist: downloading UTKFace (%s, about 330 MB) into %s", wanted, HANDLE, cache_dir)
     try:
         unpacked = _download(work)
+        _refuse_links(unpacked)
         os.rename(largest_folder_of_faces(unpacked), target)
     except AgeGenderError:
         raise
@@ -76,6 +77,18 @@ def _download(folder: Path) -> Path:
             del os.environ["KAGGLEHUB_CACHE"]
         else:
             os.environ["KAGGLEHUB_CACHE"] = previous
+
+
+def _refuse_links(unpacked: Path) -> None:
+    """Refuses an archive that holds a link: UTKFace's has none, and one could lead to any file of this computer.
+
+    What an archive says of places outside its folder is refused, or unpacked inside it, by Python's own readers.
+    """
+    for folder, folders, files in os.walk(unpacked):
+        for name in (*folders, *files):
+            refused = f"the downloaded archive of {HANDLE} holds a link, {name!a}, and is refused"
+            link = os.path.islink(os.path.join(folder, name))
+            require(not link, f"{refused}; set data.dir=... to a folder of images instead")
 
 
 def largest_folder_of_faces(root: Path) -> Path:

@@ -28,6 +28,7 @@ from agegender.data.split import (
 from agegender.data.table import read_table
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
+from agegender.formulas import no_formula
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class FaceIndex:
             writer = csv.writer(file)
             writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
-                first = self.names[self.duplicates[i]]
-                writer.writerow([name, *self.cells(i), self.split[i], first, self.digests[i]])
+                first = no_formula(self.names[self.duplicates[i]])
+                writer.writerow([no_formula(name), *self.cells(i), self.split[i], first, self.digests[i]])
 
     def write_quarantine(self, path: Path) -> None:
         """Writes the files that were not taken, with the reason for each."""
@@ -94,7 +95,7 @@ class FaceIndex:
         with write_whole(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
-            writer.writerows(sorted(self.quarantine.items()))
+            writer.writerows((no_formula(name), reason) for name, reason in sorted(self.quarantine.items()))
 
 
 def known(labels: NDArray[Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.curves import Curves, read_curves
 from agegender.evaluation.measures import Floats, Integers
+from agegender.formulas import plain_path
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
     rows: list[tuple[str, list[float]]] = []
     for line, row in enumerate(_rows(path), start=2):
         try:
-            rows.append((row["path"], _read_row(row, len(groups))))
+            rows.append((plain_path(row["path"]), _read_row(row, len(groups))))
         except (KeyError, ValueError) as problem:
             reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
             raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_AGAIN}") from None
@@ -238,4 +239,4 @@ def _duplicate_groups(path: Path) -> dict[str, str]:
     rows = _rows(path)
     if not rows or not {"file", "duplicate_group"} <= set(rows[0]):  # written before groups had this name
         return {}
-    return {row["file"]: row["duplicate_group"] for row in rows}
+    return {plain_path(row["file"]): plain_path(row["duplicate_group"]) for row in rows}

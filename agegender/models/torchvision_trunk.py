@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
@@ -75,11 +76,18 @@ class TorchvisionTrunk(nn.Module):
             entry: Their name in torchvision's list for this classifier, such as `IMAGENET1K_V1`.
 
         Raises:
-            AgeGenderError: There are none of that name, or they can't be downloaded.
+            AgeGenderError: There are none of that name, or they can't be downloaded, or are no weights.
         """
         weights = _entry(self.name, entry)
         try:
-            state = weights.get_state_dict(progress=True, check_hash=True)
+            # a file that is there already is not compared with its hash: it must be read as weights only
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except UnpicklingError as error:
+            reason = str(error).split("\n")[0]
+            raise AgeGenderError(
+                f"model.pretrained={entry}: the file in $TORCH_HOME/hub/checkpoints can't be loaded safely as weights "
+                f"({reason}); delete it, and it is downloaded anew"
+            ) from None
         except (URLError, OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise AgeGenderError(

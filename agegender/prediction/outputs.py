@@ -19,6 +19,7 @@ from rich.text import Text
 from agegender.cli import EXIT_PIPE
 from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
+from agegender.formulas import no_formula
 from agegender.prediction.answers import COLUMNS, Prediction, as_row
 
 PIPE = "-"
@@ -65,7 +66,7 @@ def _csv(out: Path, rows: Iterable[Row]) -> None:
     with _text(out) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | {"path": no_formula(row["path"])} for row in rows)
 
 
 def _json(out: Path, rows: Iterable[Row]) -> None:

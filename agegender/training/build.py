@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.optim import Optimizer
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
+from agegender.targets import check_targets
 
 # A config, or a checkpoint's hyperparameters, may come from somebody else: it builds objects of these libraries only.
 ALLOWED = ("agegender.", "lightning.pytorch.", "torch.optim.", "torchmetrics.")
@@ -22,9 +23,9 @@ def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     optimiser's state and so into checkpoints.
 
     Raises:
-        AgeGenderError: `_target_` lies outside the libraries that a config may build from, or refuses its arguments.
+        AgeGenderError: `_target_` lies outside the libraries that a config may build from, or it refuses its arguments.
     """
-    check_target(config)
+    check_node(config)
     try:
         return instantiate(dict(config), *args, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -48,13 +49,23 @@ def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> 
 
 
 def check_target(config: Mapping[str, Any]) -> None:
-    """Refuses a config whose `_target_`, at any depth, lies outside `ALLOWED`."""
-    target = config.get("_target_")
-    if target is not None and not str(target).startswith(ALLOWED):
-        raise AgeGenderError(
-            f"_target_: {target} is refused; a config builds from {', '.join(name[:-1] for name in ALLOWED)} only"
-        )
-    for value in config.values():
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, Mapping):
-                check_target(item)
+    """Refuses a config whose `_target_`, at any depth, is no class of the libraries in `ALLOWED`."""
+    check_targets(config, ALLOWED)
+
+
+def check_node(config: Mapping[str, Any]) -> None:
+    """Refuses a node that must not be built: see `check_target`, and a `${...}` that is left in a text.
+
+    Hydra would read it once more, after the check, and what it stands for may be anything to build.
+    """
+    check_target(config)
+    for text in _texts(config):
+        require("${" not in text, f"{config.get('_target_')}: {text!r} can't be used: `${{` begins an interpolation")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)

@@ -22,6 +22,7 @@ from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
 from agegender.errors import InterruptedRunError
 from agegender.files import write_whole
+from agegender.formulas import no_formula
 from agegender.training.together import Vote, added_up, gathered
 
 _RELAYED = 1.0  # seconds in which a second Ctrl-C is the first, which torchrun passes on to those who had it already
@@ -215,7 +216,7 @@ class PredictionsCsv(Callback):
             writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
             columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
-                path = index.folder / index.names[row]
+                path = no_formula(str(index.folder / index.names[row]))
                 truth = index.cells(row)
                 known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
                 writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])

@@ -17,7 +17,7 @@ from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.models.torchvision_trunk import TorchvisionTrunk
 from agegender.signatures import check_call, check_named, check_value
 from agegender.training.balance import Balance
-from agegender.training.build import check_target
+from agegender.training.build import check_node, check_target
 from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
@@ -168,6 +168,7 @@ def _check_built(where: str, node: Mapping[str, Any], given: tuple[str, ...] = (
     target = node.get("_target_")
     if target is None:
         raise AgeGenderError(f"{where} has no _target_: name the class to build")
+    check_node(node)
     try:
         built = get_object(target)
     except Exception as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import STORED
+from conftest import ROOT, STORED
+from hostile import BOMBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -297,3 +300,43 @@ def test_shrinking_averages_instead_of_skipping_pixels() -> None:
     stripes[:, ::2] = 255
     pixels = to_pixels(Image.fromarray(stripes), 8, grayscale=True)
     assert np.abs(pixels.astype(int) - 128).max() < 8
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_picture_that_is_huge_inside_is_refused(kind: str) -> None:
+    assert len(BOMBS[kind]) < 500_000
+    with pytest.raises(UnreadableImageError):
+        read_image(BOMBS[kind])
+
+
+def test_no_bomb_costs_more_memory_than_a_photograph() -> None:
+    code = """
+import resource
+from hostile import BOMBS
+from agegender.data.decode import UnreadableImageError, read_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for bomb in BOMBS.values():
+    try:
+        read_image(bomb)
+    except UnreadableImageError:
+        continue
+    raise SystemExit("taken")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100  # MB
+
+
+def test_a_picture_that_is_a_program_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    started: list[object] = []
+    for name in ("Popen", "run", "check_call", "check_output", "call"):
+        monkeypatch.setattr(subprocess, name, lambda *command, **_: started.append(command))
+    with pytest.raises(UnreadableImageError, match="EPS is a program, not a picture"):
+        read_image(file.getvalue())
+    assert not started

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import BOMBS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -189,6 +190,14 @@ def test_a_file_that_only_claims_to_be_a_picture_is_quarantined(folder: Path, tm
         f"31_1_0_{STAMP}.jpg": "can't be read: No such file or directory",
         f"32_1_0_{STAMP}.jpg": "a sub-folder; images are read from the folder itself only",
     }
+
+
+def test_pictures_that_are_huge_inside_are_quarantined_and_the_others_taken(folder: Path, tmp_path: Path) -> None:
+    for age, bomb in enumerate(BOMBS.values(), start=20):
+        (folder / f"{age}_1_0_{STAMP}.jpg").write_bytes(bomb)
+    index = build_index(folder, tmp_path / "cache")
+    assert len(index.names) == 120 and len(index.quarantine) == len(BOMBS)
+    assert index.quarantine[f"20_1_0_{STAMP}.jpg"] == "more than 178,956,970 pixels"
 
 
 def test_the_index_lists_every_readable_file_with_its_own_labels(plain_index: FaceIndex, faces: Path) -> None:

@@ -337,6 +337,28 @@ def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
     assert len(index.quarantine) <= len(paths)
 
 
+def test_a_table_may_name_files_anywhere_and_reads_nothing_there_but_pictures(
+    faces: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    folder, outside = tmp_path / "theirs", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (tmp_path / "secret.txt").write_text("password=hunter2")
+    drawn = sorted(faces.iterdir())
+    for name, face in zip(("above.jpg", "absolute.jpg", "linked.jpg"), drawn, strict=False):
+        shutil.copyfile(face, outside / name)
+    (folder / "link.jpg").symlink_to(outside / "linked.jpg")
+    (folder / "secret.jpg").symlink_to(tmp_path / "secret.txt")
+    (folder / "round.jpg").symlink_to(folder / "round.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    taken = ["../outside/above.jpg", str(outside / "absolute.jpg"), "link.jpg"]
+    refused = ["../secret.txt", str(tmp_path / "secret.txt"), "secret.jpg", "round.jpg", "pipe.jpg", "/dev/zero", "/"]
+    rows = [{"path": path, "age": 30, "gender": "f"} for path in [*taken, *refused]]
+    index = indexed(folder, folder, rows, cache_dir, split="test")
+    assert sorted(index.names) == sorted(taken)
+    assert set(index.quarantine) == set(refused) and "hunter2" not in str(index.quarantine)
+
+
 def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "sub").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,6 +108,28 @@ def test_weights_of_another_classifier_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(AgeGenderError, match="the weights of IMAGENET1K_V1 don't fit it"):
         TorchvisionTrunk(3, 64, "mobilenet_v3_small").load_pretrained("IMAGENET1K_V1")
+
+
+class Payload:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_file_that_lies_where_published_weights_would_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published(tmp_path)
+    file = next((tmp_path / "hub" / "checkpoints").iterdir())
+    torch.save({"features": Payload(tmp_path / "harm")}, file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(AgeGenderError, match="can't be loaded safely as weights") as refused:
+        TorchvisionTrunk(3, 64, "mobilenet_v3_small").load_pretrained("IMAGENET1K_V1")
+    assert not (tmp_path / "harm").exists() and "\n" not in str(refused.value)
 
 
 def test_a_run_starts_from_published_weights_and_its_checkpoint_needs_them_no_more(

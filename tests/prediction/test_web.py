@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from conftest import ROOT, STORED, Outcome
+from hostile import BOMBS
 from PIL import Image
 from served import LIMITS, ask, connect, form, served
 
@@ -159,6 +160,12 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(address: str, side:
     picture = encoded(Image.new("1", (side, side)))  # a few kilobytes; the second is beyond Pillow's own limit
     reply = ask(address, body=picture)
     assert reply.status == 413 and "the limit is 2 megapixels" in reply.json["error"]
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> None:
+    reply = ask(address, body=BOMBS[kind])
+    assert reply.status in (413, 422) and list(reply.json) == ["error"]
 
 
 @pytest.mark.parametrize(

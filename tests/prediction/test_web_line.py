@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, cast
@@ -128,3 +129,21 @@ def test_no_bytes_break_the_forms_reader(body: bytes) -> None:
     for start in (b"", b"--edge\r\n", b'--edge\r\nContent-Disposition: form-data; name="file"\r\n'):
         with suppress(RefusedError):
             file_of_form(start + body, b"edge")
+
+
+@pytest.mark.parametrize("attack", ["headers", "long header", "before", "after", "nearly ended", "empty parts"])
+def test_no_form_within_the_size_limit_keeps_the_reader_busy(attack: str) -> None:
+    size = 2_000_000
+    good = form(b"picture")[0]
+    body = {
+        "headers": b"--edge\r\n" + b"a: b\r\n" * (size // 6) + b"\r\n" + good,
+        "long header": b"--edge\r\n" + b"a" * size + b": b\r\n\r\n" + good,
+        "before": b"\r\n" * (size // 2) + good,
+        "after": good + b"\r\n" * (size // 2),
+        "nearly ended": form(b"\r\n--edg" * (size // 7))[0],
+        "empty parts": b"--edge\r\n\r\n\r\n" * (size // 12) + good,
+    }[attack]
+    started = time.process_time()
+    with suppress(RefusedError):
+        file_of_form(body, b"edge")
+    assert time.process_time() - started < 5
