@@ -157,6 +157,7 @@ def _quieten() -> None:
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*IterableDataset.*")  # LitData's shares a split out among its workers
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
 
 
