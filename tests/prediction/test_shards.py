@@ -136,5 +136,5 @@ def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int
 
 
 def test_lists_are_told_apart_by_names_and_order() -> None:
-    lists = (["a", "b"], ["b", "a"], ["ab"], ["a", "b", "c"], [])
+    lists: tuple[list[str], ...] = (["a", "b"], ["b", "a"], ["ab"], ["a", "b", "c"], [])
     assert len({list_digest(names) for names in lists}) == len(lists)
