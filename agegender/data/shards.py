@@ -18,7 +18,6 @@ from agegender.data.dataset import Batch
 from agegender.data.names import MISSING
 
 
-
 def _allow_plain_http() -> None:
     """Lets LitData's downloads speak to a server of one's own without TLS, if that is what the address says.
 
@@ -113,10 +112,13 @@ class StreamLoader(StreamingDataLoader):
 class StreamedPixels:
     """Pixels of single faces, read from a split's shards."""
 
-    def __init__(self, stream: StreamingDataset, start: int):
+    def __init__(self, stream: StreamingDataset, decoder: Decode, start: int):
         """Keeps an unshuffled stream whose first face is the row `start`."""
-        self._stream, self._start = stream, start
+        self._stream, self._decoder, self._start = stream, decoder, start
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns uint8 `[len(indices), size, size, channels]` for faces given by their row."""
-        return np.stack([self._stream[int(row) - self._start]["image"] for row in indices])
+        places = (int(row) - self._start for row in indices)
+        # As slices, which fetch the shard: for a single place, LitData 0.2.76 works out a wrong range of bytes in it.
+        items = [self._stream[place : place + 1][0] for place in places]
+        return np.stack([self._decoder(item)["image"] for item in items])

@@ -46,10 +46,11 @@ class StreamedFaces:
     @cached_property
     def pixels(self) -> StreamedPixels:
         """Reads single faces by their row."""
-        from agegender.data.shards import StreamedPixels
+        from agegender.data.shards import Decode, StreamedPixels
 
+        decoder = Decode(self._data.image_size, self._data.grayscale)
         # In a folder of its own, where no loader puts whole shards and takes them away again while one is read.
-        return StreamedPixels(self._data.stream(self._name, apart=True), self.start)
+        return StreamedPixels(self._data.stream(self._name, apart=True), decoder, self.start)
 
 
 class StreamingDataModule(AgeGenderDataModule):

@@ -62,7 +62,9 @@ def test_a_table_with_its_own_split_groups_and_missing_labels_survives_packing(f
     sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 3 + [""]
     ages = ["", *(str(20 + place) for place in range(11))]
     groups = ["north", "south"] * 6
-    lines = [f"{name},{age},f,{group},{side}" for name, age, group, side in zip(names, ages, groups, sides, strict=True)]
+    lines = [
+        f"{name},{age},f,{group},{side}" for name, age, group, side in zip(names, ages, groups, sides, strict=True)
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,age,gender,group,split", *lines]) + "\n")
     data = {"table": str(tmp_path / "labels.csv"), "dir": str(faces)}
     index = open_pack(str(pack(data, str(tmp_path / "shards"))), tmp_path)

@@ -18,7 +18,13 @@ from agegender.data.streaming import StreamingDataModule
 from agegender.errors import AgeGenderError
 
 Run = Callable[..., Outcome]
-NETWORK = ("model.channels=[8,16]", "model.head_units=[16]", "trainer=cpu", "trainer.log_every_n_steps=1", "report=false")
+NETWORK = (
+    "model.channels=[8,16]",
+    "model.head_units=[16]",
+    "trainer=cpu",
+    "trainer.log_every_n_steps=1",
+    "report=false",
+)
 SMALL = ("data.image_size=32", "data.batch_size=16", *NETWORK)
 
 
@@ -102,7 +108,9 @@ def test_a_model_has_the_same_figures_and_predictions_on_the_folder_and_on_its_s
     names = [name for name in theirs if name.startswith(("test/", "val/", "baseline/", "images/", "split"))]
     assert len(names) > 20
     for name in names:
-        assert ours[name] == (pytest.approx(theirs[name], rel=1e-5) if isinstance(theirs[name], float) else theirs[name])
+        assert ours[name] == (
+            pytest.approx(theirs[name], rel=1e-5) if isinstance(theirs[name], float) else theirs[name]
+        )
     for name in ("predictions.csv", "index.csv", "quarantine.csv"):
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "folder" / name).read_bytes()
 
