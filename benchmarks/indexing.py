@@ -26,7 +26,7 @@ start = time.perf_counter()
 from agegender.data.names import read_names
 listing = read_names(Path(sys.argv[1]))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([len(listing.labels), time.perf_counter() - start, peak * 1024]))
+print(json.dumps([len(listing.labels), time.perf_counter() - start, time.process_time(), peak * 1024]))
 """
 
 
@@ -38,18 +38,20 @@ class Indexed:
         names: How many there were.
         seconds: From the start of the process to the end.
         reading: Of these, for the names alone.
+        cpu: Seconds of work on a core, all in all: `seconds`, were nothing else going on.
         peak: Bytes of memory that the process held at once.
     """
 
     names: int
     seconds: float
     reading: float
+    cpu: float
     peak: int
 
     def __str__(self) -> str:
         """Returns it as a line."""
         held = f"{self.peak / 2**30:.2f} GiB, {self.peak / self.names:,.0f} B a name"
-        return f"{self.names:,} names: {self.seconds:.1f} s (reading {self.reading:.1f} s), {held}"
+        return f"{self.names:,} names: {self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of a core), {held}"
 
 
 def make_names(folder: Path, count: int) -> None:
@@ -69,8 +71,8 @@ def measure(folder: Path) -> Indexed:
     start = time.perf_counter()
     command = [sys.executable, "-c", _READ, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    names, reading, peak = json.loads(done.stdout)
-    return Indexed(names, time.perf_counter() - start, reading, peak)
+    names, reading, cpu, peak = json.loads(done.stdout)
+    return Indexed(names, time.perf_counter() - start, reading, cpu, peak)
 
 
 def main() -> None:
