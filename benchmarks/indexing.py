@@ -51,7 +51,8 @@ class Indexed:
     def __str__(self) -> str:
         """Returns it as a line."""
         held = f"{self.peak / 2**30:.2f} GiB, {self.peak / self.names:,.0f} B a name"
-        return f"{self.names:,} names: {self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of a core), {held}"
+        took = f"{self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of a core)"
+        return f"{self.names:,} names: {took}, {held}"
 
 
 def make_names(folder: Path, count: int) -> None:

@@ -117,6 +117,7 @@ def test_a_model_has_the_same_figures_and_predictions_on_the_folder_and_on_its_s
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")  # LitData's
 def test_a_training_from_a_bucket_is_the_training_from_the_folder_of_shards(
     run_here: Run, shards: Path, tmp_path: Path
 ) -> None:
