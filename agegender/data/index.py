@@ -54,7 +54,7 @@ class FaceIndex:
     """
 
     folder: Path
-    names: list[str]
+    names: Sequence[str]
     age: NDArray[np.int16]
     gender: NDArray[np.int8]
     group: NDArray[np.int8]

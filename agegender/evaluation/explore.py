@@ -74,6 +74,7 @@ def _data_module(data: Mapping[str, Any]) -> AgeGenderDataModule:
     from agegender.data.synthetic import generate_faces
     from agegender.signatures import check_call
 
+    require("source" not in data, "explore looks at a folder of images: give the one that was packed, data.dir=...")
     check_call("data", data, AgeGenderDataModule, given=("augment", "seed"))
     check_call("data.generate", data.get("generate") or {}, generate_faces, given=("folder", "progress"))
     return AgeGenderDataModule(**data)

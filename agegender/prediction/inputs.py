@@ -26,6 +26,8 @@ OPTIONS_WITH_VALUE = frozenset(
     ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # what Hydra shows or repeats
 ) | {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 
+NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
+
 
 class Live(StrEnum):
     """What gives its pictures little by little; the name of a file, were it the same, is a plain `str`."""
@@ -107,6 +109,22 @@ def list_images(given: Sequence[str]) -> list[str]:
     return found
 
 
+def read_whole_list(names: Sequence[str]) -> list[str]:
+    """Returns the names with those on standard input in its place, which are all read first.
+
+    Raises:
+        AgeGenderError: There is none, or there is a camera among them, whose pictures have no end.
+    """
+    whole: list[str] = []
+    for name in names:
+        if name is Live.WEBCAM:
+            raise AgeGenderError("shard= needs a list that has an end: leave out img=webcam, or shard=")
+        whole += [line for line in _with_lines([name]) if line is not None]
+    if not whole:
+        raise AgeGenderError(NO_NAME)
+    return whole
+
+
 def _refuse(error: OSError) -> None:
     """Passes over no folder in silence, as `os.walk` would."""
     raise AgeGenderError(f"the folder {error.filename} can't be listed ({error.strerror})") from None
@@ -139,8 +157,8 @@ def open_images(names: Sequence[str], every: float) -> Iterator[Picture]:
             yield from frames(name, every)
         else:
             yield named(name)
-    if nothing:
-        raise AgeGenderError("img=- found no name on standard input: give it some, each on a line of its own")
+    if nothing and names:  # a shard may be empty
+        raise AgeGenderError(NO_NAME)
 
 
 def _with_lines(names: Sequence[str]) -> Iterator[str | None]:

@@ -31,13 +31,14 @@ class ProgressFile:
         done: The pictures whose answers are there already, and how often.
     """
 
-    def __init__(self, out: Path, origin: dict[str, Any], resume: bool):
+    def __init__(self, out: Path, origin: dict[str, Any], resume: bool, multiple: int = 1):
         """Opens it.
 
         Args:
             out: The file that is wanted in the end.
             origin: What must be alike for the answers to go together: weights and settings.
             resume: Go on from what a stopped run left; without it there must be no answers.
+            multiple: Of the pictures that are there, keep a multiple of so many: whole batches.
 
         Raises:
             AgeGenderError: Another run is writing it, a stopped run left something that isn't to be resumed, or that
@@ -45,7 +46,7 @@ class ProgressFile:
                 else's, or the file can't be written.
         """
         self._path = out.with_name(f"{out.name}.partial")
-        self._answered = 0
+        self._answered, self._multiple = 0, multiple
         self.done: Counter[str] = Counter()
         self._lock = FileLock(out.with_name(f".{self._path.name}.lock"))
         try:
@@ -80,7 +81,8 @@ class ProgressFile:
         """Reads what is there, and returns how many of its bytes are whole and go on being used."""
         require(self._path.is_file(), f"{self._path} is in the way: remove it, or name another out")
         began: dict[str, Any] = {}
-        whole = 0
+        whole, read = 0, 0  # bytes
+        batch: list[str] = []
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 torn = not line.endswith(b"\n")  # when the run was killed
@@ -91,9 +93,13 @@ class ProgressFile:
                 elif torn:
                     break
                 else:
-                    self.done[self._picture(line, number)] += 1
-                whole += len(line)
-        self._answered = self.done.total()
+                    batch.append(self._picture(line, number))
+                read += len(line)
+                if len(batch) in (0, self._multiple):
+                    whole = read
+                    self.done.update(batch)
+                    batch.clear()
+        self._answered = self.done.total() + len(batch)
         if not self._answered:
             return 0  # nothing is lost if it begins again, under whatever settings
         if not resume:

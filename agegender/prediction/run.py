@@ -14,11 +14,12 @@ from agegender.allocation import keep_freed_memory
 from agegender.errors import AgeGenderError, require
 from agegender.prediction.annotate import Album
 from agegender.prediction.answers import Prediction
-from agegender.prediction.inputs import Live, list_images, open_images
+from agegender.prediction.inputs import Live, list_images, open_images, read_whole_list
 from agegender.prediction.network import Tta
 from agegender.prediction.outputs import PIPE, Row, check_output, print_lines, print_table, write_rows
 from agegender.prediction.predictor import Answered, Backend, Detect, Predictor
 from agegender.prediction.progress_file import ProgressFile
+from agegender.prediction.shards import list_digest, parse_shard
 from agegender.prediction.sources import Picture
 from agegender.progress import track
 
@@ -35,6 +36,7 @@ def predict(
     device: str = "auto",
     tta: Tta = "none",
     backend: Backend = "torch",
+    shard: str | None = None,
 ) -> bool:
     """Answers for pictures, on the terminal, down a pipe or into a file.
 
@@ -53,6 +55,8 @@ def predict(
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
         backend: See `Predictor`.
+        shard: `i/n`: only the i-th of n parts of the list, for n machines that see the same list. Their outputs, one
+            after the other, are what one machine would have written.
 
     Returns:
         Whether every picture got its answer.
@@ -68,7 +72,15 @@ def predict(
     require(into_file or not resume, "resume=true goes on from what is beside out: name the file, out=answers.csv")
     if out is not None:
         check_output(out)
+    part = parse_shard(shard) if shard is not None else None
     names = list_images([img] if isinstance(img, str) else img)
+    shared: dict[str, Any] = {}  # what the machines of one list have in common
+    if part:
+        whole = read_whole_list(names)
+        names = list(part.of(whole, batch_size))
+        shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
+        told = f"list {shared['list']}, batch_size={batch_size}"
+        print(f"shard {part}: {len(names)} of {len(whole)} pictures and videos ({told})", file=sys.stderr)
     keep_freed_memory()  # a photograph of 12 megapixels takes 100 MB, each anew: a third of its time
     predictor = Predictor(weights, device, tta, detect, backend)
     print(f"weights: {predictor.weights}", file=sys.stderr)
@@ -81,7 +93,7 @@ def predict(
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "every": every}
         if annotate:
             settings["annotate"] = annotate  # pictures that are done are not drawn any more
-        progress = ProgressFile(Path(out), origin | settings, resume)
+        progress = ProgressFile(Path(out), origin | settings | shared, resume, shared.get("batch_size", 1))
     done = progress.done if progress else Counter[str]()
     if done:
         print(f"{done.total()} pictures are done already", file=sys.stderr)

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
+from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
@@ -27,11 +28,11 @@ log = logging.getLogger(__name__)
 
 def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) -> AgeGenderDataModule:
     """Builds the datamodule; with `weights` that are only measured, for pictures as their network takes them."""
-    options = dict(settings["data"])
+    made, options = choose(settings["data"])
     if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
         network = weights["agegender"]["network"]
         options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
-    return AgeGenderDataModule(**options, augment=settings.get("augment"), seed=settings["seed"])
+    return made(**options, augment=settings.get("augment"), seed=settings["seed"])
 
 
 def build_module(

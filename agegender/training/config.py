@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hydra.utils import get_object
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.choose import choose
 from agegender.data.synthetic import generate_faces
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError, require
@@ -61,7 +61,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
     require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
-    check_call("data", config["data"], AgeGenderDataModule, given=("augment", "seed"))
+    made, arguments = choose(config["data"])
+    check_call("data", arguments, made, given=("augment", "seed"))
     check_call("data.generate", config["data"].get("generate") or {}, generate_faces, given=("folder", "progress"))
     check_call("augment", config.get("augment") or {}, Augment)
     check_named("age.name", config["age"].get("name"), AGE_CODINGS)

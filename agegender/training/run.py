@@ -204,6 +204,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     # Of kernels of one channel: both say the same.
     warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
+    warnings.filterwarnings("ignore", ".*IterableDataset.*")  # LitData's shares a split out among its workers
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
 
 

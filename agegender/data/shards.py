@@ -1,0 +1,124 @@
+"""LitData's shards as batches of faces: a stream of each split, shuffled and resumable, from a folder or a bucket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from litdata import StreamingDataLoader, StreamingDataset
+from litdata.streaming import downloader
+from numpy.typing import NDArray
+
+from agegender.data import decode
+from agegender.data.dataset import Batch
+from agegender.data.names import MISSING
+
+
+def _allow_plain_http() -> None:
+    """Lets LitData's downloads speak to a server of one's own without TLS, if that is what the address says.
+
+    boto3 does so by itself; the client that LitData fetches shards with refuses it, and LitData has no setting for it.
+    """
+    named = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    if any(address.startswith("http://") for address in named):
+        downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+
+
+_allow_plain_http()  # in a process that was not forked, too
+
+Item = dict[str, Any]  # as `pack` writes it: image (the file's bytes), row, age, gender
+
+
+class Decode:
+    """Turns the bytes of an item's file into pixels; runs in the loader's processes."""
+
+    def __init__(self, image_size: int, grayscale: bool):
+        """Says what the network takes."""
+        self.image_size, self.grayscale = image_size, grayscale
+
+    def __call__(self, item: Item) -> Item:
+        """Returns the item with uint8 `[size, size, channels]` as its image: THE eval transform's."""
+        picture = decode.read_image(item["image"])
+        return {**item, "image": decode.to_pixels(picture, self.image_size, self.grayscale)}
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Makes a batch of decoded items."""
+    age, gender = (
+        torch.tensor([np.nan if item[name] == MISSING else item[name] for item in items], dtype=torch.float32)
+        for name in ("age", "gender")
+    )
+    images = torch.from_numpy(np.stack([item["image"] for item in items])).permute(0, 3, 1, 2)  # channels last
+    return Batch(image=images, age=age, gender=gender, row=torch.tensor([item["row"] for item in items]))
+
+
+def open_stream(
+    place: str, kept_in: Path | None, decoder: Decode, seed: int, shuffle: bool, max_cache: str | None
+) -> StreamingDataset:
+    """Opens a split's shards.
+
+    Args:
+        place: Their folder, or their `s3://` address.
+        kept_in: Where shards that come from an address are kept for a while.
+        decoder: Makes pixels.
+        seed: Chooses the orders.
+        shuffle: Another order every epoch: of the shards, and of the faces in each.
+        max_cache: Most that is kept, such as `100GB`; None for three quarters of the disk's free space.
+    """
+    _allow_plain_http()
+    return StreamingDataset(
+        place,
+        cache_dir=None if kept_in is None else str(kept_in),
+        shuffle=shuffle,
+        drop_last=False,
+        seed=seed,
+        max_cache_size=max_cache,
+        transform=decoder,
+        item_shuffle_window="full",
+    )
+
+
+class StreamLoader(StreamingDataLoader):
+    """LitData's loader, which a run that was moved, or whose epoch ended after a resume, continues with too."""
+
+    restore: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields an epoch's batches, or those that a resumed epoch still lacks."""
+        # LitData notes the end of a resumed epoch when it is asked for one batch more, which Lightning never does.
+        if self.restore and self._num_samples_yielded_streaming >= len(self.dataset):
+            self.restore = False
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how far the epoch is, as plain values."""
+        return dict(super().state_dict())
+
+    def load_state_dict(self, obj: Mapping[str, Any]) -> None:
+        """Makes the next iteration go on from a state; the shards may lie elsewhere by now."""
+        here, there = self.dataset.input_dir, self.dataset.cache_dir
+        places = {
+            "input_dir_url": here.url,
+            "input_dir_path": None if here.url else here.path,  # LitData knows which folder it keeps an address in
+            "cache_dir_path": there.path,
+        }
+        super().load_state_dict({**obj, "dataset": {**obj["dataset"], **places}})
+
+
+class StreamedPixels:
+    """Pixels of single faces, read from a split's shards."""
+
+    def __init__(self, stream: StreamingDataset, decoder: Decode, start: int):
+        """Keeps an unshuffled stream whose first face is the row `start`."""
+        self._stream, self._decoder, self._start = stream, decoder, start
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns uint8 `[len(indices), size, size, channels]` for faces given by their row."""
+        places = (int(row) - self._start for row in indices)
+        # As slices, which fetch the shard: for a single place, LitData 0.2.76 works out a wrong range of bytes in it.
+        items = [self._stream[place : place + 1][0] for place in places]
+        return np.stack([self._decoder(item)["image"] for item in items])

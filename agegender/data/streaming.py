@@ -1,0 +1,181 @@
+"""Data past one disk (`data=streaming`): packed faces are read from a folder or an object store as they are needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.dataset import Batch
+from agegender.data.index import known
+from agegender.data.packed import BUCKET, PackedIndex, fetched_to, open_pack
+from agegender.data.split import SPLITS, Side
+from agegender.errors import missing_package, require
+from agegender.progress import available_cores
+
+if TYPE_CHECKING:
+    from agegender.data.shards import StreamedPixels, StreamLoader
+
+log = logging.getLogger(__name__)
+
+
+class StreamedFaces:
+    """One split's faces as their index knows them; `pixels` reads single ones."""
+
+    def __init__(self, data: StreamingDataModule, name: Side):
+        """Keeps whose they are."""
+        self._data, self._name = data, name
+        self.index = data.index
+        self.start, self._size = data.index.place(name)
+
+    def __len__(self) -> int:
+        """Returns the number of faces."""
+        return self._size
+
+    def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
+        """Returns its faces' ages or genders, without those that are not known."""
+        column = self.index.age if label == "age" else self.index.gender
+        return known(column[self.start : self.start + self._size])
+
+    @cached_property
+    def pixels(self) -> StreamedPixels:
+        """Reads single faces by their row."""
+        from agegender.data.shards import Decode, StreamedPixels
+
+        decoder = Decode(self._data.image_size, self._data.grayscale)
+        # In a folder of its own, where no loader puts whole shards and takes them away again while one is read.
+        return StreamedPixels(self._data.stream(self._name, apart=True), decoder, self.start)
+
+
+class StreamingDataModule(AgeGenderDataModule):
+    """Faces that `agegender.data.pack` has packed, for training, validation and test.
+
+    Split, fingerprint, batches and labels are those of the folder that was packed. What differs is the order of
+    training: LitData shuffles whole shards, and the faces in each. It is a function of seed, epoch, and the numbers of
+    devices and loader processes.
+    """
+
+    _train_loader: StreamLoader | None
+
+    def __init__(
+        self,
+        dir: str | None = None,
+        cache_dir: str | None = None,
+        max_cache: str | None = None,
+        image_size: int = 128,
+        grayscale: bool = True,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        augment: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ):
+        """Keeps the settings; nothing is read before `prepare_data` or `setup`.
+
+        Args:
+            dir: Folder that `python -m agegender.data.pack` filled, or `s3://bucket/...` where its contents were copied
+                to. Server and credentials are boto3's: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
+            cache_dir: Folder for what comes from an object store; None for the user's cache folder.
+            max_cache: Most of it that is kept, such as `100GB`; None for three quarters of the disk's free space.
+            image_size: Side of the pixels' square that the network sees.
+            grayscale: One channel instead of three.
+            batch_size: Faces per step (per device).
+            num_workers: Loader processes, which decode; None for one per core, at most 8.
+            augment: Arguments of `Augment`; None or empty for none.
+            seed: Chooses order and augmentation.
+        """
+        require(dir is not None, "data=streaming needs data.dir=, the folder or s3:// address of packed faces")
+        self.place, self.max_cache = str(dir).rstrip("/"), max_cache
+        remote = "://" in self.place
+        require(not remote or self.place.startswith(BUCKET), f"data.dir={dir} must be a folder or begin with {BUCKET}")
+        super().__init__(
+            dir=dir,
+            cache_dir=cache_dir,
+            cache="none",
+            on_device=False,
+            image_size=image_size,
+            grayscale=grayscale,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augment=augment,
+            seed=seed,
+        )
+
+    @property
+    def index(self) -> PackedIndex:
+        """The packed faces' index; `setup` must have run."""
+        assert isinstance(super().index, PackedIndex)
+        return super().index  # type: ignore[return-value]
+
+    @property
+    def split_settings(self) -> dict[str, Any]:
+        """What decided which pictures are used for what, when they were packed."""
+        return dict(self.index.described("split"))
+
+    def prepare_data(self) -> None:
+        """Fetches the index if it lies in an object store (Lightning calls this in one process only)."""
+        self.find_index()
+
+    def find_index(self) -> PackedIndex:
+        """Opens the index of the packed faces."""
+        return open_pack(self.place, self.cache_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the index; the second call does nothing."""
+        if self._index is not None:
+            return
+        try:
+            import litdata  # noqa: F401  # known now, not after the network was built
+        except ImportError as error:
+            raise missing_package("data=streaming", error, "stream") from None
+        self._index = index = self.find_index()
+        if index.described("split")["pictures"] == "drawn":
+            self.generate = {}
+        sizes = ", ".join(f"{index.place(name)[1]:,} {name}" for name in SPLITS)
+        log.info("%s: %s images in shards, split %s", self.place, sizes, index.fingerprint)
+
+    def split(self, name: Side) -> StreamedFaces:  # type: ignore[override]
+        """Returns one split's faces; `setup` must have run."""
+        return StreamedFaces(self, name)
+
+    def stream(self, name: Side, shuffle: bool = False, apart: bool = False) -> Any:
+        """Returns LitData's stream of one split; `apart` from others of that split in what it keeps on disk."""
+        from agegender.data.shards import Decode, open_stream
+
+        folder = fetched_to(self.place, self.cache_dir) / f"{name}{'-single' if apart else ''}"
+        kept = folder if self.place.startswith(BUCKET) else None
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+        decoder = Decode(self.image_size, self.grayscale)
+        return open_stream(f"{self.place}/{name}", kept, decoder, self.seed, shuffle, self.max_cache)
+
+    def _loader(self, name: Side, shuffle: bool = False) -> StreamLoader:
+        from agegender.data.shards import StreamLoader, collate
+
+        workers = min(available_cores(), 8) if self.num_workers is None else self.num_workers
+        return StreamLoader(
+            self.stream(name, shuffle),
+            batch_size=self.batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self._device().type == "cuda",
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Returns shuffled, resumable batches; the last may be smaller."""
+        self._train_loader = self._loader("train", shuffle=True)
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+        return self._train_loader
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Returns the validation faces in the order of their names."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Returns the test faces in the order of their names."""
+        return self._loader("test")
