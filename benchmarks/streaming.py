@@ -1,8 +1,8 @@
 """What streaming costs: LitData's loader on shards against the folder's own loader that decodes at every read.
 
-Both give batches of 64 of the same faces, 128 x 128 in RGB, in this process, and are timed in turn. Then the bytes that
-a face takes in a shard and as pixels; with `--memory`, the peak of `train.py data=streaming` for a number of faces and for
-four times as many. `python -m benchmarks.streaming [--data folder] [--memory]`.
+Both give batches of 64 of the same faces, 128 x 128 in RGB, in this process, timed in turn. Then the bytes that a
+face takes in a shard and as pixels; with `--memory`, the peak of `train.py data=streaming` for some faces and for four
+times as many. `python -m benchmarks.streaming [--data folder] [--memory]`.
 """
 
 from __future__ import annotations

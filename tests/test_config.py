@@ -19,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError
-from agegender.training.assemble import describe_network
+from agegender.training.assemble import build_data, describe_network
 from agegender.training.build import ALLOWED, build
 from agegender.training.config import check_config
 from agegender.training.module import AgeGenderModule, warmup_cosine
@@ -50,7 +50,8 @@ def test_every_group_of_the_design_has_its_options() -> None:
     expected = (
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
         "augment=strong callbacks=default callbacks=ema "
-        "data=synthetic data=table data=utkface experiment=quickstart experiment=gray_mae experiment=age_classes "
+        "data=synthetic data=table data=utkface data=streaming "
+        "experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
         "experiment=small experiment=pretrained experiment=coral_protocol "
         "model=conv_stack model=residual model=torchvision optim=adam optim=adamw "
@@ -66,7 +67,9 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
 ) -> None:
     settings = settings_of(option)
     check_config(settings)
-    data = AgeGenderDataModule(**settings["data"], augment=settings["augment"], seed=settings["seed"])
+    if option == "data=streaming":
+        settings["data"]["dir"] = "shards"  # it has no default
+    data = build_data(settings)
     network, _ = describe_network(settings, data.image_size, data.channels)
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
