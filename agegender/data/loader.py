@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.on_device import FacesOnDevice
+from agegender.errors import FaultError
 
 
 class ShuffledSampler(Sampler[int]):
@@ -42,7 +43,12 @@ class FaceLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields the batches, in the sampler's order."""
         if self.num_workers:
-            yield from super().__iter__()
+            try:
+                yield from super().__iter__()
+            except FaultError as error:  # PyTorch puts the worker's traceback into the message; it ends in ours
+                raise FaultError(str(error).strip().rpartition("FaultError: ")[2]) from None
+            except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died with a batch half handed over
+                raise FaultError(loader_died(self.num_workers)) from error
             return
         assert self.batch_size is not None
         order = torch.tensor(list(self.sampler)).to(self.dataset.device)
@@ -80,6 +86,14 @@ class ResumableLoader(FaceLoader):
         finished = state["handed_out"] >= len(self.sampler)
         self.sampler.epoch = state["epoch"] + finished
         self.sampler.start = self._handed_out = 0 if finished else state["handed_out"]
+
+
+def loader_died(workers: int) -> str:
+    """Returns the line for a loader's process that is gone; `workers` is how many there were."""
+    return (
+        "a loader process is gone, perhaps killed by the system for its memory: use fewer with data.num_workers=..., "
+        f"or none with data.num_workers=0 (there were {workers})"
+    )
 
 
 def _pinned(batch: Batch) -> Batch:

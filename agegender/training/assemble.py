@@ -13,10 +13,13 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.build import build
-from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
+from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
+from agegender.training.diverging import StopWhenDiverged
 from agegender.training.module import AgeGenderModule
 from agegender.training.profiling import build_profiler
+from agegender.training.saving import WholeCheckpoints
+from agegender.training.stopping import StopOnSignal
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,8 @@ def build_trainer(
     """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
     callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
     callbacks += [*watching, PredictionsCsv(folder / "predictions.csv", data.index)]
-    callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
+    callbacks.append(StopWhenDiverged(data.index, folder / "diverged.txt"))
+    callbacks.append(StopOnSignal(folder / "checkpoints" / "last.ckpt"))
     loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
     if not loggers:  # it would have nowhere to write to, and Lightning refuses it
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
@@ -82,5 +86,6 @@ def build_trainer(
     given: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "enable_progress_bar": bar}
     if isinstance(settings["trainer"].get("profiler"), str):
         given["profiler"] = build_profiler(settings["trainer"]["profiler"], folder / "profiler")
+    given["plugins"] = [*settings["trainer"].pop("plugins", []), WholeCheckpoints()]
     trainer: pl.Trainer = build(settings["trainer"], **given)
     return trainer

@@ -23,13 +23,17 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
 from agegender.data.split import Side
 from agegender.errors import AgeGenderError, require
+from agegender.files import write_whole, writing
+from agegender.run_folder import at_work
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
 from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
+from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
+from agegender.training.stopping import terminable
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,12 @@ def run(config: DictConfig) -> float:
     with _leaving_nothing(folder):
         check_config(settings)
         _check_hardware(settings["trainer"])
+    with at_work(folder), terminable(folder), explained(folder, settings):
+        return _run(config, settings, folder)
+
+
+def _run(config: DictConfig, settings: dict[str, Any], folder: Path) -> float:
+    """Does what `run` says, in a folder that it has to itself."""
     _quieten()
     keep_freed_memory()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
@@ -67,6 +77,7 @@ def run(config: DictConfig) -> float:
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume)
+        log.info("continuing %s from checkpoints/%s", folder, resume.name)
         _keep_settings(config, folder / ".hydra")
     _write_index(data.index, folder)
     watch = Stopwatch()
@@ -162,13 +173,16 @@ def _quieten() -> None:
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
     """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
-    OmegaConf.save(config, folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(HydraConfig.get().overrides.task)), folder / "overrides.yaml")
+    overrides = OmegaConf.create(list(HydraConfig.get().overrides.task))
+    for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
+        with writing("the run's settings", folder / name), write_whole(folder / name, "w", encoding="utf-8") as file:
+            OmegaConf.save(content, file)  # a run whose settings are cut off could not be continued again
 
 
 def _write_index(index: FaceIndex, folder: Path) -> None:
-    index.write_csv(folder / "index.csv")
-    index.write_quarantine(folder / "quarantine.csv")
+    for name, write in (("index.csv", index.write_csv), ("quarantine.csv", index.write_quarantine)):
+        with writing("the list of the faces", folder / name):
+            write(folder / name)
     if index.quarantine:
         where = folder / "quarantine.csv"
         log.warning("%d files quarantined; each with its reason in %s", len(index.quarantine), where)
