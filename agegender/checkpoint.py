@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     prefix = "network."
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return checkpoint
+
+
+def load_whole(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, and holds every byte of it against the checksums in it, which PyTorch passes over.
+
+    Raises:
+        AgeGenderError: See `load_checkpoint`; or the disk gave back something else than was written.
+    """
+    checkpoint = load_checkpoint(path)
+    if zipfile.is_zipfile(path):  # not so in PyTorch's oldest format, which has no checksums
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        require(changed is None, f"{path} is damaged: {changed} in it doesn't match its checksum")
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -11,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agegender.errors import AgeGenderError, InterruptedRunError
+from agegender.errors import AgeGenderError, InterruptedRunError, TerminatedError
+from agegender.files import FULL
 from agegender.launched import LIGHTNINGS, launched, own_arguments
+from agegender.resuming import AUTO, find_unfinished, newest_whole
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # a command line that can't be understood
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+EXIT_TERMINATED = 143  # for SIGTERM
 EXIT_PIPE = 141  # and for a pipe whose other end was closed, as `| head` does
 
 
@@ -50,12 +54,18 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
     try:
         with one_line_errors(tells=tells), hydra_builds_only_known_classes():
             if resumes_runs:
-                sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:]))
+                sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:], config_name, conf))
             main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE, tells)
+    except OSError as error:
+        if wants_traceback or not _is_shut(error):
+            raise
+        where = error.filename or "the files that a command leaves"
+        line = f"error: can't write {where} ({error.strerror}): choose another folder, or free the disk"
+        _stop(line, EXIT_ERROR, tells)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
@@ -80,13 +90,15 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
     """
     try:
         yield
-    except (AgeGenderError, KeyboardInterrupt) as error:
+    except (AgeGenderError, KeyboardInterrupt, TerminatedError) as error:
         if reraise:
             if isinstance(error, InterruptedRunError):  # Hydra would go on with the next job
                 raise KeyboardInterrupt(str(error)) from error
             raise
+        if isinstance(error, TerminatedError):
+            _stop(str(error), EXIT_TERMINATED, tells)
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", EXIT_INTERRUPTED, tells)
+            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED), tells)
         _stop(f"error: {error}", EXIT_ERROR, tells)
 
 
@@ -94,6 +106,12 @@ def _stop(line: str, code: int, tells: bool = True) -> None:
     if tells:
         print(line, file=sys.stderr)
     sys.exit(code)
+
+
+def _is_shut(error: OSError) -> bool:
+    """Tells whether a file or folder can't be written to, which Hydra leaves to the system to say."""
+    shut = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    return error.errno in FULL or (bool(error.filename) and error.errno in shut)
 
 
 def quoted(text: str) -> str:
@@ -106,14 +124,15 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), literal) + "'"
 
 
-def resume_arguments(arguments: list[str]) -> list[str]:
+def resume_arguments(arguments: list[str], config_name: str = "train", conf: Path = Path("conf")) -> list[str]:
     """Expands `resume=<run folder or checkpoint>` so that the run continues where and as it was.
 
-    The old run's own overrides come first, then the given ones; outputs go to the old run's folder. Anything else is
-    returned unchanged.
+    The old run's own overrides come first, then the given ones; outputs go to the old run's folder. `resume=auto` finds
+    the run itself (see `find_unfinished`): then the command holds as it is given, and must be that run's. Where there
+    is none to continue, nothing of `resume=` is left. Anything else is returned unchanged.
 
     Raises:
-        AgeGenderError: There is no run or checkpoint at that place.
+        AgeGenderError: There is no run or checkpoint at that place, or no whole one.
     """
     if any(argument.startswith(LIGHTNINGS) for argument in arguments):
         return arguments  # the first process, which Lightning had start this one, has expanded them
@@ -122,6 +141,17 @@ def resume_arguments(arguments: list[str]) -> list[str]:
         return arguments
     if any(re.fullmatch(r"-m|--multirun|\+*sweep=(?!null$).+", argument) for argument in arguments):
         raise AgeGenderError("resume= continues one run; it can't be part of a multirun (-m)")
+    fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
+    if values[-1] == AUTO:
+        if launched(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in fresh):
+            # each looks for itself, and the first may be at work in the run by the time that the others look
+            raise AgeGenderError("resume=auto of several processes needs to be told the folder: add hydra.run.dir=...")
+        found = find_unfinished(fresh, config_name, conf)
+        checkpoint = newest_whole(found) if found else None
+        if found is None or checkpoint is None:
+            return fresh
+        command = [argument for argument in fresh if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
+        return [*command, *_continuing(found, checkpoint, command)]
     given = Path(values[-1].strip("'\""))
     run = run_folder(given)
     saved = run / ".hydra" / "overrides.yaml"
@@ -132,11 +162,14 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
-    fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
+    return [*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)]
+
+
+def _continuing(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:
     # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
     outputs = [f"hydra.run.dir={quoted(str(run))}", "hydra.output_subdir=null"]
     outputs += ["hydra.mode=RUN"] * any(item.startswith("sweep=") for item in kept)  # a sweep's job, not the sweep
-    return [*kept, *fresh, f"resume={quoted(str(_checkpoint(given, run)))}", *outputs]
+    return [f"resume={quoted(str(checkpoint))}", *outputs]
 
 
 def run_folder(path: Path) -> Path:
@@ -153,9 +186,11 @@ def run_folder(path: Path) -> Path:
 
 
 def _checkpoint(given: Path, run: Path) -> Path:
-    checkpoint = given if given.is_file() else run / "checkpoints" / "last.ckpt"
-    if not checkpoint.is_file():
-        raise AgeGenderError(f"resume={given}: there is no checkpoint at {checkpoint}")
+    checkpoint = given if given.is_file() else newest_whole(run)
+    if checkpoint is None:
+        last = run / "checkpoints" / "last.ckpt"
+        lacking = "whole checkpoint" if last.parent.is_dir() and any(last.parent.glob("*.ckpt")) else "checkpoint"
+        raise AgeGenderError(f"resume={given}: there is no {lacking} at {last}; start the run again")
     return checkpoint
 
 

@@ -30,4 +30,25 @@ def missing_package(need: str, error: ImportError, extra: str, instead: str = ""
 
 
 class InterruptedRunError(AgeGenderError):
-    """Training was stopped from the keyboard, after `last.ckpt` was written."""
+    """Training was stopped by a signal, after `last.ckpt` was written.
+
+    Attributes:
+        code: The exit code: 128 and the signal's number, as shells have it; 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str = "", code: int = 130):
+        """Keeps the line and the exit code."""
+        super().__init__(message)
+        self.code = code
+
+
+class TerminatedError(SystemExit):
+    """SIGTERM came outside the training's steps; no `except Exception` on the way may take it for a failure."""
+
+
+class FaultError(AgeGenderError):
+    """The disk, or the data under a run, gave out: no setting was wrong, and what was done so far is still there."""
+
+
+class DivergedError(AgeGenderError):
+    """The loss or the weights are no numbers any more: to go on from the same place would lead there again."""

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, FaultError
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,17 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def write_whole(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+def write_whole(path: Path, mode: str = "wb", durable: bool = False, **options: Any) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it into place at the end; on an error nothing is left.
 
     Two processes that write the same file at once both succeed; the later one's stays.
+
+    Args:
+        path: The file to write.
+        mode: As of `open`.
+        durable: Wait until the disk holds the file before it gets its name, and then until it holds the name: what a
+            power cut must not take. Costs as long as the disk takes.
+        **options: Of `open`, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -40,13 +47,69 @@ def write_whole(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any
     try:
         with Path(name).open(mode, **options) as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would lock out the rest of a shared machine
         os.replace(name, path)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the disk holds a folder's names; where a folder can't be opened (Windows), there is no such call."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_RESERVE:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path, name: str = "*") -> list[Path]:
+    """Removes what a process that was killed inside `write_whole` left; nobody may be writing there now.
+
+    Args:
+        folder: Where to look, not below it.
+        name: Of the file that was being written, or a pattern.
+
+    Returns:
+        What was removed.
+    """
+    left = sorted(folder.glob(f".{name}.*.partial"))
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Surrounds a writing without which the work can't go on.
+
+    Raises:
+        FaultError: Instead of an `OSError`: says what could not be written, where and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FaultError(cannot_write(what, path, error)) from error
+
+
+def cannot_write(what: str, path: Path, error: OSError) -> str:
+    """Returns in one line what could not be written, where, why, and what helps."""
+    if error.errno in FULL:
+        return f"no room to write {what} {path} ({error.strerror}): free the disk, or the quota"
+    return f"can't write {what} {path} ({error.strerror or error}): choose a folder that can be written to"
 
 
 @contextmanager
@@ -67,8 +130,7 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
         log.info(waiting)
         lock.acquire()
     try:
-        for left in path.parent.glob(f".{path.name}.*.partial"):  # of write_whole; if it still wrote, it had the lock
-            left.unlink(missing_ok=True)
+        remove_partials(path.parent, path.name)  # a process that still wrote would have the lock
         yield
     finally:
         lock.release()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, TINY, Outcome, run_script
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -139,12 +141,16 @@ def test_a_bug_keeps_its_traceback() -> None:
         raise ZeroDivisionError
 
 
+def made_checkpoint(path: Path, step: int) -> None:
+    torch.save({"agegender": {}, "state_dict": {}, "epoch": 0, "global_step": step}, path)
+
+
 def old_run(folder: Path, overrides: str) -> Path:
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(overrides)
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
-    (folder / "checkpoints" / "best.ckpt").touch()
+    for step, name in enumerate(("best.ckpt", "last.ckpt")):
+        made_checkpoint(folder / "checkpoints" / name, step)
     return folder
 
 
@@ -191,8 +197,9 @@ def test_resume_of_what_is_not_there_says_what_is_missing(tmp_path: Path, missin
         "checkpoint": run / "checkpoints" / "last.ckpt",
         "run": tmp_path / "nowhere",
     }[missing]
-    if lost.exists():
-        lost.unlink()
+    if missing == "checkpoint":
+        shutil.rmtree(run / "checkpoints")
+    lost.unlink(missing_ok=True)
     with pytest.raises(AgeGenderError, match=str(lost)):
         resume_arguments([f"resume={run if missing != 'run' else lost}"])
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from agegender.errors import AgeGenderError
+from agegender.errors import FaultError
 
 # Part of every cache's key: raise it when the pixels that come out change.
 VERSION = 1
@@ -153,13 +153,13 @@ def read_again(path: Path) -> Image.Image:
     """Reads a picture that could be read when the folder was indexed.
 
     Raises:
-        AgeGenderError: It no longer can.
+        FaultError: It no longer can.
     """
     try:
         return read_image(path)
     except UnreadableImageError as error:
-        raise AgeGenderError(
-            f"{path} was readable when it was indexed and no longer is ({error}); start again"
+        raise FaultError(
+            f"{path} was readable when it was indexed and no longer is ({error}): put it back, or start again"
         ) from None
 
 

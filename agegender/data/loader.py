@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.on_device import FacesOnDevice
+from agegender.errors import FaultError
 
 
 class Part(NamedTuple):
@@ -93,7 +94,7 @@ class FaceLoader(DataLoader[Batch]):
         # Lightning puts another sampler in for its own purposes (overfit_batches): that one deals nothing out.
         dealt = self.sampler if isinstance(self.sampler, DealtSampler) else None
         self._handed_out = dealt.start if dealt else 0
-        for batch in super().__iter__() if self.num_workers else self._read():
+        for batch in self._from_workers() if self.num_workers else self._read():
             if dealt is None or dealt.part.of == 1:
                 self._handed_out += len(batch["row"])
             else:
@@ -102,6 +103,14 @@ class FaceLoader(DataLoader[Batch]):
                 batch["share"] = (own.stop - own.start) * dealt.part.of / whole
                 self._handed_out += whole
             yield batch
+
+    def _from_workers(self) -> Iterator[Batch]:
+        try:
+            yield from super().__iter__()
+        except FaultError as error:  # PyTorch puts the worker's traceback into the message; it ends in ours
+            raise FaultError(str(error).strip().rpartition("FaultError: ")[2]) from None
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died with a batch half handed over
+            raise FaultError(loader_died(self.num_workers)) from error
 
     def _read(self) -> Iterator[Batch]:
         assert self.batch_size is not None
@@ -131,6 +140,14 @@ class ResumableLoader(FaceLoader):
         finished = state["handed_out"] >= self.sampler.size
         self.sampler.epoch = state["epoch"] + finished
         self.sampler.start = self._handed_out = 0 if finished else state["handed_out"]
+
+
+def loader_died(workers: int) -> str:
+    """Returns the line for a loader's process that is gone; `workers` is how many there were."""
+    return (
+        "a loader process is gone, perhaps killed by the system for its memory: use fewer with data.num_workers=..., "
+        f"or none with data.num_workers=0 (there were {workers})"
+    )
 
 
 def _pinned(batch: Batch) -> Batch:

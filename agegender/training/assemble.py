@@ -17,10 +17,13 @@ from agegender.launched import launched
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.batch_norm import SharedBatchNorm
 from agegender.training.build import build
-from agegender.training.callbacks import PredictionsCsv, StopOnCtrlC
+from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
+from agegender.training.diverging import StopWhenDiverged
 from agegender.training.module import AgeGenderModule
 from agegender.training.profiling import build_profiler
+from agegender.training.saving import WholeCheckpoints
+from agegender.training.stopping import StopOnSignal
 from agegender.training.together import first
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,8 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
     callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
     callbacks += [*watching, PredictionsCsv(folder / "predictions.csv")]
-    callbacks.append(StopOnCtrlC(folder / "checkpoints" / "last.ckpt"))
+    callbacks.append(StopWhenDiverged(folder / "diverged.txt"))
+    callbacks.append(StopOnSignal(folder / "checkpoints" / "last.ckpt"))
     loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
     if not loggers:  # it would have nowhere to write to, and Lightning refuses it
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
@@ -87,7 +91,10 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
         profiler = settings["trainer"]["profiler"]  # of several processes the first is looked at
         given["profiler"] = build_profiler(profiler, folder / "profiler") if first() else None
     given["use_distributed_sampler"] = False  # the loaders share the batches out themselves, none twice
-    trainer: pl.Trainer = build(settings["trainer"], **given, **_for_this_process(settings["trainer"]))
+    given["plugins"] = [*(settings["trainer"].get("plugins") or []), WholeCheckpoints()]
+    meant = _for_this_process(settings["trainer"])
+    given["plugins"] += meant.pop("plugins", [])
+    trainer: pl.Trainer = build(settings["trainer"], **given, **meant)
     return trainer
 
 
@@ -105,5 +112,5 @@ def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if trainer.get("sync_batchnorm") and on_cpu:
-        meant |= {"sync_batchnorm": False, "plugins": [*(trainer.get("plugins") or []), SharedBatchNorm()]}
+        meant |= {"sync_batchnorm": False, "plugins": [SharedBatchNorm()]}
     return meant

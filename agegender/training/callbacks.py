@@ -1,15 +1,12 @@
-"""What happens around training: checkpoints, stopping cleanly, timing, and the test's CSV."""
+"""What happens around training: checkpoints, timing, and the test's CSV."""
 
 from __future__ import annotations
 
 import csv
 import math
-import signal
 import statistics
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,12 +17,9 @@ from torch import Tensor
 
 from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
-from agegender.errors import InterruptedRunError
-from agegender.files import write_whole
+from agegender.files import write_whole, writing
 from agegender.formulas import no_formula
-from agegender.training.together import Vote, added_up, gathered
-
-_RELAYED = 1.0  # seconds in which a second Ctrl-C is the first, which torchrun passes on to those who had it already
+from agegender.training.together import added_up, gathered
 
 
 class Checkpoint(ModelCheckpoint):
@@ -44,63 +38,6 @@ class Checkpoint(ModelCheckpoint):
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         moved = {"dirpath": self.dirpath, "best_k_models": best, **{name: here(state_dict[name]) for name in paths}}
         super().load_state_dict({**state_dict, **moved})
-
-
-class StopOnCtrlC(Callback):
-    """Ctrl-C finishes the step under way, writes `last.ckpt` and stops; a second one stops at once.
-
-    Lightning's own answer is to break off wherever the code happens to be, perhaps between two weight updates.
-    """
-
-    def __init__(self, last_checkpoint: Path):
-        """Says where the checkpoint goes."""
-        self.last_checkpoint, self._asked, self._previous = last_checkpoint, False, signal.SIG_DFL
-        self._asked_at: float | None = None  # this process itself
-        self._vote = Vote()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over Ctrl-C for the time of the training.
-
-        Not before this hook: Lightning puts the handlers that it found between `on_fit_start` and here back at the end.
-        """
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)  # type: ignore[assignment]
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._asked_at is None:
-            self._asked, self._asked_at = True, now
-        elif now - self._asked_at > _RELAYED:
-            signal.default_int_handler(number, frame)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stops between two steps; after an epoch's last step, validation comes first."""
-        self._asked = self._vote.anyone(self._asked)  # all processes stop after the same step
-        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gathered gradients are not saved
-        if self._asked and whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
-            batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
-            raise InterruptedRunError(self._message(f"in epoch {trainer.current_epoch + 1} after {batches}"))
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives Ctrl-C back; a wish that came with the last step ends the run here."""
-        self._give_back()
-        if self._asked:
-            raise InterruptedRunError(self._message("after the last epoch"))
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Gives Ctrl-C back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _message(self, where: str) -> str:
-        run = self.last_checkpoint.parent.parent
-        return f"interrupted {where}; continue with: python train.py resume={run}"
 
 
 class Stopwatch(Callback):
@@ -210,7 +147,8 @@ class PredictionsCsv(Callback):
         if not trainer.is_global_zero:
             return
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
-        with write_whole(self.path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+        with writing("the test's answers", self.path), write_whole(self.path, "w", **text) as file:
             writer = csv.writer(file)
             stated = ("age_std", "age_low", "age_high")
             writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])

@@ -168,8 +168,13 @@ class StageMetrics(nn.Module):
             self._count()
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns the epoch's figures by name and starts anew; NaN for what no label was known for."""
+        """Returns the epoch's figures by name and starts anew; NaN for what no label was known for.
+
+        There are none if there was no step: a run can be resumed between an epoch's last step and its validation.
+        """
         self._count()
+        if not self.losses.update_called:
+            return {}
         losses: Tensor = self.losses.compute()
         figures = {f"{self.stage}/{name}": loss for name, loss in zip(LOSSES, losses.unbind(), strict=True)}
         self.losses.reset()

@@ -22,7 +22,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.names import GROUPS
 from agegender.data.split import SPLITS
 from agegender.data.synthetic import DRAWN
-from agegender.files import write_whole
+from agegender.files import write_whole, writing
 from agegender.training.module import AgeGenderModule
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
@@ -81,7 +81,7 @@ def write_results(
         "version/python": platform.python_version(),
         **{f"version/{name}": version(name) for name in _PACKAGES},
     }
-    with write_whole(path, "w", encoding="utf-8") as file:
+    with writing("the run's figures", path), write_whole(path, "w", encoding="utf-8") as file:
         json.dump(results, file, indent=2, allow_nan=False)
         file.write("\n")
     return results

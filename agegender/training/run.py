@@ -24,14 +24,18 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import FaceIndex
 from agegender.data.split import Side
 from agegender.errors import AgeGenderError, require
+from agegender.files import write_whole, writing
+from agegender.run_folder import at_work
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
 from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
+from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
 from agegender.training.sharding import FullySharded
+from agegender.training.stopping import terminable
 from agegender.training.together import check_launch, ending_together, first, in_turn, join, told_once, wait_for_others
 
 log = logging.getLogger(__name__)
@@ -63,7 +67,7 @@ def run(config: DictConfig) -> float:
             _quieten()
             trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
             check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-        with ending_together(trainer):
+        with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
             join(trainer)
             return _train_and_test(config, settings, folder, trainer, watch)
 
@@ -87,6 +91,7 @@ def _train_and_test(
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume)
+        log.info("continuing %s from checkpoints/%s", folder, resume.name)
         wait_for_others()  # they read the run's settings too
     if first():
         if resume:
@@ -210,13 +215,16 @@ def _quieten() -> None:
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
     """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
-    OmegaConf.save(config, folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(HydraConfig.get().overrides.task)), folder / "overrides.yaml")
+    overrides = OmegaConf.create(list(HydraConfig.get().overrides.task))
+    for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
+        with writing("the run's settings", folder / name), write_whole(folder / name, "w", encoding="utf-8") as file:
+            OmegaConf.save(content, file)  # a run whose settings are cut off could not be continued again
 
 
 def _write_index(index: FaceIndex, folder: Path) -> None:
-    index.write_csv(folder / "index.csv")
-    index.write_quarantine(folder / "quarantine.csv")
+    for name, write in (("index.csv", index.write_csv), ("quarantine.csv", index.write_quarantine)):
+        with writing("the list of the faces", folder / name):
+            write(folder / name)
     if index.quarantine:
         where = folder / "quarantine.csv"
         log.warning("%d files quarantined; each with its reason in %s", len(index.quarantine), where)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +25,8 @@ from agegender.cli import EXIT_ERROR, EXIT_INTERRUPTED
 from agegender.errors import AgeGenderError, InterruptedRunError, require
 from agegender.files import one_at_a_time
 from agegender.launched import Launch, launched
+
+T = TypeVar("T")
 
 _ENDING = 20.0  # seconds that the processes which Lightning started get to end by themselves
 _FIRST = 0.5  # seconds that the first process is given to tell an error that all have
@@ -142,15 +144,24 @@ class Vote:
 
     _group: Any = None  # all of them by default
 
-    def anyone(self, says: bool) -> bool:
-        """Returns whether one of the processes says yes; all must ask."""
+    def highest(self, says: int) -> int:
+        """Returns the highest number that one of the processes says; all must ask."""
         if not several():
             return says
         if self._group is None and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")
-        vote = torch.tensor([int(says)])
+        vote = torch.tensor([says])
         dist.all_reduce(vote, dist.ReduceOp.MAX, group=self._group)
-        return bool(vote)
+        return int(vote)
+
+
+def first_word(word: T | None) -> T | None:
+    """Returns what the first of all processes that has something to say says; all must ask."""
+    if not several():
+        return word
+    words: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(words, word)
+    return next((said for said in words if said is not None), None)
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""Stops a training whose loss or weights are no numbers any more, before it writes such weights anywhere."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from agegender.data.dataset import Batch
+from agegender.data.index import FaceIndex
+from agegender.errors import DivergedError
+from agegender.files import writing
+from agegender.training.together import first_word
+
+SHOWN = 4  # files of a batch that a line names; all of them are in the file beside the checkpoints
+
+
+class _Step(NamedTuple):
+    epoch: int
+    step: int
+    rate: float
+    loss: Tensor
+    rows: Tensor
+
+
+class StopWhenDiverged(Callback):
+    """Ends the run with the step, the learning rate and the batch's files; what was saved before stays the last.
+
+    On a CPU, every step's loss is looked at. To look at one on a GPU is to wait for it, so there the losses are set
+    aside as they are, and looked at every `trainer.log_every_n_steps` steps, when Lightning waits for them anyway, and
+    before a checkpoint is written. So are those of several processes, which must stop together. Whenever it is noticed,
+    the first step that was no number is the one named. Weights are looked at before each checkpoint.
+    """
+
+    def __init__(self, report: Path):
+        """Says where the batch's files are listed."""
+        self.report = report
+        self._unseen: list[_Step] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Sets the step's loss aside, and looks if it is time."""
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._unseen.append(_Step(trainer.current_epoch, trainer.global_step, rate, outputs["loss"], batch["row"]))
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.looks_at_each(trainer, pl_module) or (batch_idx + 1) % max(1, every) == 0:
+            self._look(trainer)
+
+    @staticmethod
+    def looks_at_each(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Tells whether a loss can be looked at without waiting, for a device or for other processes."""
+        return pl_module.device.type == "cpu" and trainer.world_size == 1
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks at what an epoch's end left unseen; a validation of such weights would say nothing."""
+        self._look(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Looks at the losses and the weights before any of them reaches the disk.
+
+        Raises:
+            DivergedError: One is no number.
+        """
+        self._look(trainer)
+        with torch.no_grad():
+            sums = [weight.detach().float().sum() for weight in pl_module.parameters()]
+            finite = all(math.isfinite(value) for value in torch.stack(sums).tolist())
+        line = (
+            f"the training diverged: after step {trainer.global_step} (epoch {trainer.current_epoch + 1}) the weights "
+            "are no numbers any more, and were not saved"
+        )
+        line_of_any = first_word(None if finite else line)
+        if line_of_any is not None:
+            raise DivergedError(line_of_any)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        steps, self._unseen = self._unseen, []
+        losses = torch.stack([step.loss.detach() for step in steps]).tolist() if steps else []
+        bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        found = first_word(None if bad is None else self._found(trainer, steps[bad], losses[bad]))
+        if found is None:
+            return
+        what, files = found
+        if trainer.is_global_zero:
+            with writing("the batch's files", self.report):
+                self.report.write_text("".join(files), encoding="utf-8", errors="surrogateescape")
+        raise DivergedError(f"{what}; all {len(files)} are listed in {self.report}")
+
+    @staticmethod
+    def _found(trainer: pl.Trainer, bad: _Step, loss: float) -> tuple[str, list[str]]:
+        """Returns what happened, and the lines of the batch's files."""
+        index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
+        names = [index.names[row] for row in bad.rows.tolist()]
+        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        what = (
+            f"the training diverged: the loss of step {bad.step} (epoch {bad.epoch + 1}) is {loss}, at learning rate "
+            f"{bad.rate:g}, with the faces {shown}"
+        )
+        return what, [f"{index.folder / name}\n" for name in names]

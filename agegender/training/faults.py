@@ -1,0 +1,109 @@
+"""What a machine does to a run, in one line: its memory, disk or processes gave out, and what is left of the run."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agegender.data.loader import loader_died
+from agegender.errors import AgeGenderError, DivergedError, FaultError
+from agegender.files import FULL, cannot_write
+from agegender.progress import available_cores
+
+# What PyTorch says when an allocation on the CPU fails; it has no exception of its own for that.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ESTALE)  # what keeps a file shut
+_DEAD_LOADER = re.compile(r"DataLoader worker \(pid")
+
+
+@contextmanager
+def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Surrounds a run, and turns its machine's faults into one line that says what is left and how to go on.
+
+    Args:
+        run: Its folder.
+        settings: All its settings.
+
+    Raises:
+        FaultError: Instead of any of them. What is no fault of the machine is raised as it is.
+    """
+    try:
+        with _told_once():
+            yield
+    except DivergedError as error:
+        raise DivergedError(str(error) + _kept(run, _BEFORE_IT_DIVERGED)) from error
+    except FaultError as error:
+        raise FaultError(str(error) + _kept(run, _CONTINUE)) from error
+    except AgeGenderError:
+        raise  # a setting's mistake, or a signal, which says itself how to go on
+    except (OSError, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        line = _explanation(error, run, settings)
+        if line is None:
+            raise
+        raise FaultError(line + _kept(run, _CONTINUE)) from error
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Keeps the thread in which TensorBoard writes from printing a traceback: the next point raises the same error."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+_CONTINUE = "continue with: python train.py resume={run}"
+_BEFORE_IT_DIVERGED = "start from it with a lower rate (weights={run} optim.lr=...), or set trainer.gradient_clip_val=1"
+
+
+def _kept(run: Path, way_on: str) -> str:
+    """Says what is left of the run, and how to go on from there."""
+    for name in ("last.ckpt", "best.ckpt"):
+        path = run / "checkpoints" / name
+        if path.is_file():
+            return f". {path} is kept; {way_on.format(run=run)}"
+    return ". There is no checkpoint yet: start again"
+
+
+def _explanation(error: Exception, run: Path, settings: Mapping[str, Any]) -> str | None:
+    """Returns what happened, or None for what is no fault of the machine and keeps its traceback."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)):
+        return _no_memory(settings, "the GPU" if isinstance(error, torch.OutOfMemoryError) else "the CPU")
+    if isinstance(error, OSError):
+        if error.errno not in (*FULL, *_CLOSED):
+            return None
+        named = isinstance(error.filename, str) and error.filename
+        return cannot_write("a file of the run", Path(error.filename), error) if named else _somewhere(error, run)
+    if _DEAD_LOADER.search(str(error)):
+        return loader_died(settings["data"].get("num_workers") or available_cores())
+    return None
+
+
+def _somewhere(error: OSError, run: Path) -> str:
+    return cannot_write("a file in the run's folder", run, error)
+
+
+def _no_memory(settings: Mapping[str, Any], device: str) -> str:
+    batch, image = settings["data"]["batch_size"], settings["data"]["image_size"]
+    precision, whole = settings["trainer"].get("precision"), settings["data"].get("on_device") is not False
+    smaller = f"data.batch_size={max(1, batch // 2)} trainer.accumulate_grad_batches=2 trains alike"
+    options = [smaller, f"data.image_size below {image}", "a smaller model="]
+    if precision in ("32-true", "32", None):
+        options.insert(1, "trainer=mixed")
+    if device == "the GPU" and whole:
+        options.append("data.on_device=false")
+    return f"{device} ran out of memory with data.batch_size={batch}. What helps: {', or '.join(options)}"

@@ -1,0 +1,123 @@
+"""Curves that outlive a kill: what was logged is on the disk at once, and a resumed run goes on behind it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from agegender.errors import FaultError
+from agegender.files import write_whole, writing
+
+
+class TensorBoardLog(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, whose points are on the disk when `log_metrics` returns.
+
+    TensorBoard's writer keeps two minutes of them to itself otherwise, which a kill takes, though the checkpoint that a
+    run continues from lies behind them.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Writes points.
+
+        Raises:
+            FaultError: The log can't be written.
+        """
+        with writing("the TensorBoard log in", Path(self.log_dir)):
+            super().log_metrics(metrics, step)
+            self.experiment.flush()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes what is left; errors as of `log_metrics`."""
+        with writing("the TensorBoard log in", Path(self.log_dir)):
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the log. After a failure another one would hide the first, which is the one to tell."""
+        if status == "success":
+            with writing("the TensorBoard log in", Path(self.log_dir)):
+                super().finalize(status)
+            return
+        with suppress(OSError):
+            super().finalize(status)
+
+
+class CsvLog(CSVLogger):
+    """Lightning's CSVLogger, which keeps the rows of the run that it resumes, and loses none to a kill."""
+
+    def __init__(self, save_dir: str, name: str = "csv", version: str = "", flush_logs_every_n_steps: int = 1):
+        """Says where the table goes, `<save_dir>/<name>/<version>/metrics.csv`; each row is written at once."""
+        super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
+
+    @property
+    def experiment(self) -> Any:
+        """Opens the table, behind the rows that are there."""
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
+            with writing("the table of the log in", Path(self.log_dir)):
+                self._experiment = _Rows(self.log_dir)
+        return super().experiment
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the rows that are not written yet.
+
+        Raises:
+            FaultError: They can't be written.
+        """
+        with writing("the table of the log in", Path(self.log_dir)):
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the log; see `TensorBoardLog`."""
+        try:
+            super().finalize(status)
+        except FaultError:
+            if status == "success":
+                raise
+
+
+class _Rows(ExperimentWriter):
+    """The rows of `metrics.csv`. What a resumed run logs again, replaces what the run before had logged from there."""
+
+    def __init__(self, log_dir: str):
+        super().__init__(log_dir)
+        self._before = self._read()
+        self.metrics_keys = sorted({key for row in self._before for key in row})
+
+    def _check_log_dir_exists(self) -> None:
+        """Leaves the old file where it is; Lightning's deletes it."""
+
+    def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
+        if self._before and step is not None:
+            kept = [row for row in self._before if int(row["step"]) < step]
+            if len(kept) < len(self._before):
+                self._write(kept, self.metrics_keys)
+        self._before = []
+        super().log_metrics(metrics_dict, step)
+
+    def _rewrite_with_new_header(self, fieldnames: Sequence[str]) -> None:
+        self._write(self._read(), fieldnames)
+
+    def _read(self) -> list[dict[str, str]]:
+        """Returns the rows on the disk; the last one may have been cut off by a kill."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if None not in row.values() and row.get("step", "").isdigit()]
+
+    def _write(self, rows: Sequence[dict[str, str]], fieldnames: Sequence[str]) -> None:
+        with write_whole(Path(self.metrics_file_path), "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,158 @@
+"""How a signal stops a run: Ctrl-C, and SIGTERM, by which a scheduler takes the machine back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from agegender.errors import InterruptedRunError, TerminatedError
+from agegender.training.averaging import WeightAverage
+from agegender.training.together import Vote, several
+
+_RELAYED = 1.0  # seconds in which a second signal is the first, which torchrun passes on to those who had it already
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class StopOnSignal(Callback):
+    """Ctrl-C or SIGTERM finishes the step under way, writes `last.ckpt` and stops; a second one stops at once.
+
+    Lightning's own answer is to break off wherever the code happens to be, perhaps between two weight updates, and to
+    save nothing. A validation is finished for Ctrl-C; SIGTERM, which leaves a few seconds, breaks it off, and the
+    checkpoint says that all of it is still to be done.
+    """
+
+    def __init__(self, last_checkpoint: Path):
+        """Says where the checkpoint goes."""
+        self.last_checkpoint = last_checkpoint
+        self._asked: signal.Signals | None = None
+        self._asked_at = 0.0
+        self._vote = Vote()
+        self._previous: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the signals over for the time of the training.
+
+        Not before this hook: Lightning puts the handlers that it found between `on_fit_start` and here back at the end.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._process = os.getpid()
+            self._previous = {number: signal.signal(number, self._ask) for number in _WORDS}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's process, which was forked with this handler
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._asked_at = signal.Signals(number), now
+        elif not (several() and now - self._asked_at < _RELAYED):
+            if number == signal.SIGTERM:
+                _stop_at_once(number, frame)
+            signal.default_int_handler(number, frame)
+
+    def _stops(self) -> bool:
+        """Tells whether to stop now; processes that train together agree on it, whichever of them was asked."""
+        asked = self._vote.highest(self._asked or 0)
+        self._asked = signal.Signals(asked) if asked else None
+        return asked > 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops between two steps; after an epoch's last step, validation comes first."""
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gathered gradients are not saved
+        if whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._stops():
+            batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
+            self._save_and_stop(trainer, f"in epoch {trainer.current_epoch + 1} after {batches}")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Breaks a validation off for SIGTERM; not where several processes share it, which may not be at one place."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting or trainer.world_size > 1 or self._asked is not signal.SIGTERM:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAverage):
+                callback.leave_validation(pl_module)
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        for counter in (progress.total, progress.current):  # what Lightning takes for a validation to go back to
+            counter.ready = counter.started = 1  # type: ignore[attr-defined]
+            counter.processed = counter.completed = 0  # type: ignore[attr-defined]
+        self._save_and_stop(trainer, f"in the validation of epoch {trainer.current_epoch + 1}")
+
+    def _save_and_stop(self, trainer: pl.Trainer, where: str) -> None:
+        trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
+        raise self._stopped(where)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the signals back; a wish that came with the last step ends the run here."""
+        self._give_back()
+        if self._stops():
+            raise self._stopped("after the last epoch")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Gives the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def _stopped(self, where: str) -> InterruptedRunError:
+        asked = self._asked or signal.SIGTERM
+        run = self.last_checkpoint.parent.parent
+        line = f"{_WORDS[asked]} {where}; continue with: python train.py resume={run}"
+        return InterruptedRunError(line, 128 + asked)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    raise TerminatedError("terminated at once, without another checkpoint")
+
+
+@contextmanager
+def terminable(run: Path) -> Iterator[None]:
+    """Lets SIGTERM end a run cleanly outside the training too: before its first step, or in its test.
+
+    Args:
+        run: Its folder; whether there is something to continue is looked up when the signal comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        saved = (run / "checkpoints" / "last.ckpt").is_file()
+        line = f"terminated; continue with: python train.py resume={run}" if saved else "terminated before any training"
+        raise TerminatedError(line)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

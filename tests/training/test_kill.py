@@ -1,0 +1,146 @@
+"""`kill -9` takes nothing but the steps since the newest whole checkpoint, whenever it comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, metrics_of
+from forked import PLACES, start_training
+from stopped_runs import FOUR, assert_same_run
+
+from agegender.checkpoint import load_whole
+from agegender.errors import AgeGenderError
+from agegender.files import write_whole
+from agegender.resuming import newest_whole
+
+Run = Callable[..., Outcome]
+LONG = (*FOUR, "trainer.max_epochs=20", "data.val_fraction=0.3", "callbacks.early_stopping=null")
+
+
+def last_step(run: Path) -> int:
+    path = newest_whole(run)
+    return int(torch.load(path, weights_only=True)["global_step"]) if path else 0
+
+
+def kill_at_random(process: object, moment: float, log: Path) -> None:
+    """Kills a process so many seconds after its first epoch of this attempt ended, wherever it is then."""
+    seen = log.read_text().count("epoch ") if log.exists() else 0
+    while process.is_alive() and log.read_text().count("epoch ") == seen:  # type: ignore[attr-defined]
+        time.sleep(0.005)
+    time.sleep(moment)
+    process.kill()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    log = tmp_path / "log"
+    log.touch()
+    whole = start_training([*LONG, "hydra.run.dir=whole"], tmp_path, tmp_path / "whole.log")
+    whole.join()
+    assert whole.exitcode == 0, (tmp_path / "whole.log").read_text()
+
+    # five moments by the clock, and one in each place, at random visits in between: steps, validations, writes
+    plan = [*PLACES, *[None] * 5]
+    chance.shuffle(plan)
+    command = [*LONG, "hydra.run.dir=killed", "resume=auto"]
+    reached = []
+    for kill, place in enumerate(plan):
+        died = (place, chance.randint(2, 5)) if place else None
+        process = start_training(command, tmp_path, log, died)
+        if place is None:
+            kill_at_random(process, chance.uniform(0, 0.1), log)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"kill {kill + 1} found no run: {log.read_text()}"
+        reached.append(last_step(tmp_path / "killed"))
+    assert reached == sorted(reached)  # no kill took what was saved before
+    process = start_training(command, tmp_path, log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    assert "is damaged" not in log.read_text()
+    assert not list((tmp_path / "killed/checkpoints").glob(".*"))  # nor is anything left of a half-written one
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.fixture
+def copied(trained_run: Path, tmp_path: Path) -> Path:
+    """A finished run of two epochs that the test may damage."""
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", pytest.param("empty", marks=pytest.mark.slow), "one bit"])
+def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_continued(
+    run_here: Run, copied: Path, damage: str
+) -> None:
+    last, best = (copied / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    content = bytearray(last.read_bytes())
+    middle = len(content) // 2
+    if damage == "one bit":  # in the weights, where PyTorch itself sees nothing
+        state = torch.load(last, weights_only=True)["state_dict"]
+        weights = next(value for name, value in state.items() if name.endswith("weight")).numpy().tobytes()
+        content[content.find(weights)] ^= 1
+    damaged = {"truncated": content[:middle], "empty": bytearray(), "one bit": content}
+    last.write_bytes(damaged[damage])
+    (copied / "checkpoints/.last.ckpt.x.partial").write_bytes(b"half")
+    (copied / "metrics.json").unlink()
+    outcome = run_here("train.py", f"resume={copied}")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "passed over" in outcome.err
+    assert "continuing " in outcome.out and "from checkpoints/best.ckpt" in outcome.out
+    assert metrics_of(copied)["epochs"] == 2
+    assert load_whole(last)["global_step"] == 12 and load_whole(best)
+    assert not list((copied / "checkpoints").glob(".*"))
+
+
+def test_the_newest_is_the_one_furthest_in_the_training_whatever_the_clock_said(copied: Path) -> None:
+    folder = copied / "checkpoints"
+    os.utime(folder / "last.ckpt", (1, 1))
+    assert newest_whole(copied) == folder / "last.ckpt"
+    content = torch.load(folder / "best.ckpt", weights_only=True)
+    torch.save({**content, "global_step": 13}, folder / "best.ckpt")  # the kill came between the two writes
+    assert newest_whole(copied) == folder / "best.ckpt"
+
+
+def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_each(run_here: Run, copied: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        os.truncate(copied / "checkpoints" / name, 1000)
+    outcome = run_here("train.py", f"resume={copied}")
+    assert outcome.code == 1
+    lines = outcome.err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["warning", "warning", "error"]
+    assert "no whole checkpoint" in lines[2] and "start the run again" in lines[2]
+
+
+def test_a_named_checkpoint_that_is_damaged_is_refused(run_here: Run, copied: Path) -> None:
+    os.truncate(copied / "checkpoints/last.ckpt", 1000)
+    outcome = run_here("train.py", f"resume={copied / 'checkpoints/last.ckpt'}")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "last.ckpt is damaged" in outcome.err
+
+
+def test_a_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with pytest.raises(TypeError), write_whole(path, durable=True) as file:
+        file.write("no bytes")
+    assert path.read_bytes() == b"before" and [path] == list(tmp_path.iterdir())
+    with write_whole(path, durable=True) as file:
+        file.write(b"after")
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after"
+
+
+def test_a_checkpoint_that_is_whole_passes_and_a_foreign_one_does_not(copied: Path, tmp_path: Path) -> None:
+    assert load_whole(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(AgeGenderError, match="not an agegender checkpoint"):
+        load_whole(tmp_path / "foreign.ckpt")
