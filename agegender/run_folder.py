@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from agegender.cli import quoted
 from agegender.errors import AgeGenderError
@@ -26,7 +26,7 @@ _LOCK = ".at_work"
 class OwnFolder(Callback):
     """Makes the folder that Hydra named by the time, or one with `_2`, `_3`, ... behind it if another run just did.
 
-    A folder that the command names is taken as it is.
+    A folder that is named in another way, by the command or for a study that goes on in it, is taken as it is.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -40,7 +40,8 @@ class OwnFolder(Callback):
 
 def _claim(config: DictConfig, kind: str) -> None:
     given = list(config.hydra.overrides.hydra)
-    if any(str(item).lstrip("+").startswith(f"hydra.{kind}.dir=") for item in given):
+    named: dict[str, Any] = OmegaConf.to_container(config.hydra[kind], resolve=False)  # type: ignore[assignment]
+    if "${now:" not in str(named["dir"]):
         return
     wanted = Path(config.hydra[kind].dir)
     try:

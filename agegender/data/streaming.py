@@ -56,8 +56,8 @@ class StreamingDataModule(AgeGenderDataModule):
     """Faces that `agegender.data.pack` has packed, for training, validation and test.
 
     Split, fingerprint, batches and labels are those of the folder that was packed. What differs is the order of
-    training: LitData shuffles whole shards, and the faces in each. It is a function of seed, epoch, and the numbers of
-    devices and loader processes.
+    training: LitData shuffles whole shards, and the faces in each. It is a function of seed, epoch, and the number of
+    loader processes.
     """
 
     _train_loader: StreamLoader | None
@@ -83,7 +83,7 @@ class StreamingDataModule(AgeGenderDataModule):
             max_cache: Most of it that is kept, such as `100GB`; None for three quarters of the disk's free space.
             image_size: Side of the pixels' square that the network sees.
             grayscale: One channel instead of three.
-            batch_size: Faces per step (per device).
+            batch_size: Faces per step.
             num_workers: Loader processes, which decode; None for one per core, at most 8.
             augment: Arguments of `Augment`; None or empty for none.
             seed: Chooses order and augmentation.
@@ -128,6 +128,11 @@ class StreamingDataModule(AgeGenderDataModule):
         """Opens the index; the second call does nothing."""
         if self._index is not None:
             return
+        # LitData's parts of an epoch differ between processes in the number of steps, and DDP would wait forever
+        require(
+            self.trainer is None or self.trainer.world_size == 1,
+            "data=streaming feeds one device: set trainer.devices=1, or train from a folder (data.dir=) on several",
+        )
         try:
             import litdata  # noqa: F401  # known now, not after the network was built
         except ImportError as error:

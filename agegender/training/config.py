@@ -142,9 +142,15 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         f"trainer.strategy={strategy} is none that a run's folder and figures are right with; use trainer=ddp or "
         "trainer=fsdp",
     )
+    sharded = "FullySharded" in strategy
+    require(
+        not (sharded and trainer.get("gradient_clip_val")),
+        "Lightning can't clip gradients that trainer=fsdp has in parts: use trainer=ddp, or "
+        "trainer.gradient_clip_val=null",
+    )
     averages = (config.get("callbacks") or {}).get("averaging")
     require(
-        not ("FullySharded" in strategy and averages),
+        not (sharded and averages),
         "callbacks=ema needs all weights in each process, and trainer=fsdp has them in parts: use trainer=ddp, or "
         "callbacks=default",
     )

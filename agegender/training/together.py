@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from agegender.launched import Launch, launched
 T = TypeVar("T")
 
 _ENDING = 20.0  # seconds that the processes which Lightning started get to end by themselves
+_LOOKS = 2.0  # seconds between two looks at whether the first process is still there
 _FIRST = 0.5  # seconds that the first process is given to tell an error that all have
 _LOST = re.compile(
     r"closed by peer|reset by peer|broken pipe|socket timeout|timed out|failed to connect|recvValue", re.I
@@ -96,7 +98,16 @@ def join(trainer: pl.Trainer) -> None:
     if launch.rank:
         logging.disable(logging.CRITICAL)
         warnings.simplefilter("ignore")
+    if launch.by == "Lightning":
+        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     trainer.strategy.setup_environment()
+
+
+def _follow(parent: int) -> None:
+    """Ends this process when the one that started it is gone: killed, it could not, and waiting for it takes long."""
+    while os.getppid() == parent:
+        time.sleep(_LOOKS)
+    os._exit(EXIT_ERROR)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
         ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
-        ("trainer=fsdp", "trainer.strategy.least=1000"),
+        ("trainer.gradient_clip_val=null", "trainer=fsdp", "trainer.strategy.least=1000"),
     ],
     ids=["batch norm", "average of the weights", "missing labels", "sharded weights"],
 )
@@ -119,7 +119,7 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
             writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
     kept = [setting for setting in SAME if not change[0].startswith("model=") or not setting.startswith("model.")]
     kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
-    alone = run_here("train.py", *kept, *([] if "trainer=fsdp" in change else change), "hydra.run.dir=one")
+    alone = run_here("train.py", *kept, *(change[:1] if "trainer=fsdp" in change else change), "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
@@ -294,13 +294,21 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line_that_says_how_to
     assert metrics_of(tmp_path / "run")["epochs"] == saved + 1
 
 
+@pytest.mark.slow
+def test_a_first_process_that_is_killed_leaves_none_behind(tmp_path: Path) -> None:
+    process, started, _ = long_training(tmp_path, *RANDOM)
+    process.kill()
+    process.wait(60)
+    assert_gone(started)
+
+
 def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_do(
     run_here: Run, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", "-m", *TINY, *TWO, "optim.lr=1e-3,1e-4")
     assert outcome.code == 1
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: trainer.devices=2 on trainer.num_nodes=1 in a multirun (-m): ")
+    assert "job 0: trainer.devices=2 on trainer.num_nodes=1 in a multirun (-m): " in line
     assert "Sweep with trainer.devices=1" in line
 
 
@@ -315,6 +323,7 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
         ),
         (("trainer.strategy=fsdp",), "use trainer=ddp or trainer=fsdp"),
         (("+trainer.overfit_batches=2",), "trainer.overfit_batches is for one device"),
+        (("trainer=fsdp", "trainer.gradient_clip_val=1"), "clip gradients that trainer=fsdp has in parts"),
         (("trainer=fsdp", "callbacks=ema"), "callbacks=ema needs all weights in each process"),
     ],
 )
