@@ -66,7 +66,8 @@ class StopOnSignal(Callback):
     def _stops(self) -> bool:
         """Tells whether to stop now; processes that train together agree on it, whichever of them was asked."""
         asked = self._vote.highest(self._asked or 0)
-        self._asked = signal.Signals(asked) if asked else None
+        if asked:  # else one may have come while the others were asked: it counts at the next step
+            self._asked = signal.Signals(asked)
         return asked > 0
 
     def on_train_batch_end(
