@@ -289,6 +289,7 @@ def test_a_random_split_and_a_limit_are_told(crowded_page: Path) -> None:
 # Running it
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others(
     explore_here: Run, faces: Path, tmp_path: Path
 ) -> None:

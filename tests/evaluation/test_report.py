@@ -164,6 +164,7 @@ def test_the_figures_are_those_of_the_run_itself(reported: Path) -> None:
     assert "say nothing about real people" in page.text  # the fixture's faces are drawn
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes_and_the_command_in_it_makes_them_again(
     reported: Path, report_here: Run, tmp_path: Path
 ) -> None:

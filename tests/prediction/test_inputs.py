@@ -93,6 +93,7 @@ def test_whatever_a_file_is_called_its_name_reaches_the_code_as_it_is(names: lis
         assert list_images(composed(*given_names)["img"]) == names
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @example(names=list(TRAPS))
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))

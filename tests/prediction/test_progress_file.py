@@ -115,6 +115,7 @@ def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_kil
     assert not (tmp_path / f"faces.{form}.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()

@@ -44,6 +44,7 @@ def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
     assert said[2:] == ["1 of 5 pictures have no answer; the error says why"]
 
 
+@pytest.mark.slow
 def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
     pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
     assert (run.returncode, rest) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["out=-", "out=faces.csv", ""])
 def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)

@@ -244,6 +244,7 @@ def test_neither_opencv_nor_ffmpeg_says_anything_of_its_own(clip: Path, trained_
 # The camera
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Path("/dev/video0").exists(), reason="there is a camera here")
 def test_where_there_is_no_camera_one_line_says_so(trained_run: Path, tmp_path: Path) -> None:
     outcome = run_script(

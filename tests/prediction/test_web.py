@@ -375,6 +375,7 @@ def test_a_setting_that_does_not_fit_is_refused_in_one_line(argument: str, reaso
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and reason in outcome.err
 
 
+@pytest.mark.slow
 def test_the_page_starts_where_only_the_package_is_installed(trained_run: Path, tmp_path: Path) -> None:
     """Of the clone there is what a wheel holds: the package's code, and the files that pyproject.toml adds."""
     package = ROOT / "agegender"

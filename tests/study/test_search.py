@@ -47,6 +47,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_failed_trial_ends_neither_the_study_nor_the_command(studied: tuple[Path, Outcome]) -> None:
     where, outcome = studied
     assert outcome.code == 0, outcome.err
@@ -58,6 +59,7 @@ def test_a_failed_trial_ends_neither_the_study_nor_the_command(studied: tuple[Pa
     assert f"{len(failed)} failed" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_pruned_and_ends_as_cleanly_as_any(studied: tuple[Path, Outcome]) -> None:
     where, outcome = studied
     folder = where / "logs/default/optuna"
@@ -74,6 +76,7 @@ def test_a_hopeless_trial_is_pruned_and_ends_as_cleanly_as_any(studied: tuple[Pa
     assert all(metrics_of(folder / str(trial.number))["epochs"] == 2 for trial in complete)
 
 
+@pytest.mark.slow
 def test_trials_are_ranked_by_their_best_validation_and_never_see_the_test_set(studied: tuple[Path, Outcome]) -> None:
     where, _ = studied
     folder = where / "logs/default/optuna"
@@ -90,6 +93,7 @@ def test_trials_are_ranked_by_their_best_validation_and_never_see_the_test_set(s
     assert not any(key.startswith("test/") for path in folder.glob("*/metrics.json") for key in metrics_of(path.parent))
 
 
+@pytest.mark.slow
 def test_the_page_of_a_study_shows_every_trial_and_opens_offline(studied: tuple[Path, Outcome]) -> None:
     page = (studied[0] / "logs/default/optuna/study.html").read_text()
     assert all(f"<tr><td>{number}</td>" in page for number in range(5))
@@ -191,12 +195,14 @@ def test_what_is_wrong_is_said_in_one_line_before_any_trial(
     assert not (tmp_path / "logs/default/optuna/0").exists()
 
 
+@pytest.mark.slow
 def test_two_searches_at_once_on_one_study_are_refused(study: Path, run_here: Callable[..., Outcome]) -> None:
     with only_one(study):
         outcome = run_here("train.py", *SPACE, *PRUNING)
     assert outcome.code == 1 and "another process works on the study" in outcome.err
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_lost_study_are_not_written_over(study: Path, run_here: Callable[..., Outcome]) -> None:
     (study / "study.db").unlink()
     kept = metrics_of(study / rows_of(study)[0]["trial"])
@@ -205,6 +211,7 @@ def test_the_runs_of_a_lost_study_are_not_written_over(study: Path, run_here: Ca
     assert metrics_of(study / rows_of(study)[0]["trial"]) == kept
 
 
+@pytest.mark.slow
 def test_a_study_that_is_no_database_is_an_error_in_one_line(study: Path, run_here: Callable[..., Outcome]) -> None:
     (study / "study.db").write_text("these are not the trials" * 100)
     outcome = run_here("train.py", *SPACE, *PRUNING)
@@ -230,6 +237,7 @@ def test_a_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: 
     assert len(trials_of(study)) == 5
 
 
+@pytest.mark.slow
 def test_a_sweep_can_t_resume_a_run(study: Path, run_here: Callable[..., Outcome]) -> None:
     outcome = run_here("train.py", "sweep=grid", f"resume={study / '0'}")
     assert outcome.code == 1 and "it can't be part of a multirun" in outcome.err

@@ -70,6 +70,7 @@ def test_predicting_takes_the_average(averaged: Path, run_here: Run, tmp_path: P
     assert float(answer["age"]) == pytest.approx(float(age), abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_average_and_the_same_own_weights(run_here: Run, tmp_path: Path) -> None:
     steps = (*EMA, "optim.schedule=null")
     assert run_here("train.py", *steps, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0

@@ -20,6 +20,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_pytorchs_trace_of_training_steps_opens_and_the_training_is_the_same(
     run_here: Run, trained_run: Path, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_ctrl_c_in_an_epochs_last_step_lets_it_validate_first(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_very_last_step_ends_the_run_there(
     run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_weights_start_a_new_run_with_a_fresh_optimiser(
     assert last["global_step"] == 12  # counted anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["data.image_size=32", "data.image_size=128"])
 def test_evaluating_a_runs_weights_gives_the_runs_own_figures(
     run_here: Run, trained_run: Path, tmp_path: Path, size: str

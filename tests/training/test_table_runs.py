@@ -60,6 +60,7 @@ def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -134,6 +135,7 @@ def test_a_folder_of_utkface_names_is_judged_whole_too(
     assert metrics_of(tmp_path / "run")["images/test"] == 1 and len(answers_of(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lacking", "known", "monitor"),
     [("age", "gender", ("monitor=val/gender_acc", "mode=max")), ("gender", "age", ("monitor=val/age_mae", "mode=min"))],
