@@ -136,6 +136,27 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
         lock.release()
 
 
+def take_lock(path: Path, refusal: str) -> FileLock:
+    """Takes a lock that another process may not hold, and returns it; it goes with this process, however that ends.
+
+    Args:
+        path: The lock's file.
+        refusal: What is said if another process holds it.
+
+    Raises:
+        AgeGenderError: Another process holds it.
+        OSError: The file can't be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise AgeGenderError(refusal) from None
+    except NotImplementedError:
+        log.warning("%s lies on a disk that can't lock files: see to it that nothing else works there", path.parent)
+    return lock
+
+
 def reserve(file: IO[bytes], size: int) -> None:
     """Takes room for `size` bytes from the disk, so that a full one is noticed before the work is done.
 

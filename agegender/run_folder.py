@@ -14,8 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from agegender.cli import quoted
-from agegender.errors import AgeGenderError
-from agegender.files import remove_partials, writing
+from agegender.files import remove_partials, take_lock, writing
 from agegender.launched import launched
 
 log = logging.getLogger(__name__)
@@ -86,16 +85,9 @@ def at_work(run: Path) -> Iterator[None]:
     if launch is not None and launch.rank:
         yield
         return
-    lock = FileLock(run / _LOCK)
+    refusal = f"another run is at work in {run}: wait for it, or give this one a folder of its own"
     with writing("the run's folder", run):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise AgeGenderError(
-                f"another run is at work in {run}: wait for it, or give this one a folder of its own"
-            ) from None
-        except NotImplementedError:
-            log.warning("%s lies on a disk that can't lock files: see to it that no second run uses this folder", run)
+        lock = take_lock(run / _LOCK, refusal)
     try:
         for left in remove_partials(run / "checkpoints"):
             log.info("removed %s, which a run that was killed had begun to write", left.name)

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from agegender.errors import AgeGenderError, require
+from agegender.files import take_lock
 from agegender.prediction.answers import COLUMNS, as_row
 from agegender.prediction.predictor import Answered
 
@@ -48,13 +47,11 @@ class ProgressFile:
         self._path = out.with_name(f"{out.name}.partial")
         self._answered, self._multiple = 0, multiple
         self.done: Counter[str] = Counter()
-        self._lock = FileLock(out.with_name(f".{self._path.name}.lock"))
+        lock, refusal = out.with_name(f".{self._path.name}.lock"), f"another run is writing {out}"
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise AgeGenderError(f"another run is writing {out}: wait for its end, or name another out") from None
+            self._lock = take_lock(lock, f"{refusal}: wait for its end, or name another out")
         except OSError as error:
-            raise AgeGenderError(f"can't write {self._lock.lock_file} ({error.strerror})") from None
+            raise AgeGenderError(f"can't write {lock} ({error.strerror})") from None
         try:
             self._begin(out, origin, resume)
         except BaseException:

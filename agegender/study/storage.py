@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import check_distribution_compatibility
 from optuna.storages import RDBStorage
@@ -19,6 +18,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from agegender.errors import AgeGenderError, require
+from agegender.files import take_lock
 from agegender.study.space import Space
 from agegender.training.results import flatten
 
@@ -71,13 +71,8 @@ def only_one(folder: Path) -> Iterator[None]:
         AgeGenderError: Another process is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".study.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AgeGenderError(
-            f"another process works on the study in {folder}: wait for it, or start another study with name=..."
-        ) from None
+    refusal = f"another process works on the study in {folder}: wait for it, or start another study with name=..."
+    lock = take_lock(folder / ".study.lock", refusal)
     try:
         yield
     finally:

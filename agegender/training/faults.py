@@ -35,7 +35,7 @@ def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         FaultError: Instead of any of them. What is no fault of the machine is raised as it is.
     """
     try:
-        with _told_once():
+        with _silent_writer():
             yield
     except DivergedError as error:
         raise DivergedError(str(error) + _kept(run, _BEFORE_IT_DIVERGED)) from error
@@ -51,7 +51,7 @@ def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
+def _silent_writer() -> Iterator[None]:
     """Keeps the thread in which TensorBoard writes from printing a traceback: the next point raises the same error."""
     before = threading.excepthook
 
@@ -87,14 +87,11 @@ def _explanation(error: Exception, run: Path, settings: Mapping[str, Any]) -> st
         if error.errno not in (*FULL, *_CLOSED):
             return None
         named = isinstance(error.filename, str) and error.filename
-        return cannot_write("a file of the run", Path(error.filename), error) if named else _somewhere(error, run)
+        what, where = ("a file of the run", Path(error.filename)) if named else ("a file in the run's folder", run)
+        return cannot_write(what, where, error)
     if _DEAD_LOADER.search(str(error)):
         return loader_died(settings["data"].get("num_workers") or available_cores())
     return None
-
-
-def _somewhere(error: OSError, run: Path) -> str:
-    return cannot_write("a file in the run's folder", run, error)
 
 
 def _no_memory(settings: Mapping[str, Any], device: str) -> str:
