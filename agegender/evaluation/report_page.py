@@ -20,6 +20,7 @@ _YEARS, _PERCENT = (1, 2), (100, 1)
 SHOWN: dict[str, tuple[str, tuple[int, int]]] = {
     "age_mae": ("age MAE, years", _YEARS),
     "age_cs5": ("CS@5, %", _PERCENT),
+    "age_cs5_whole": ("CS@5 of the answers in whole years, %", _PERCENT),
     "gender_acc": ("gender accuracy, %", (100, 2)),
     "gender_auroc": ("gender AUROC", (1, 4)),
     "gender_ece": ("ECE of p_female", (1, 3)),

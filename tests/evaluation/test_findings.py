@@ -38,13 +38,19 @@ def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
     _, findings = found(tmp_path, *FEW_FACES)
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 2, 10, 0; of the four pairs of a woman and a man, c loses to b; gaps of the bins 0.1, 0.6, 0.8, 0.1
-    assert values == pytest.approx(
-        {"age_mae": 4.25, "age_cs5": 0.75, "gender_acc": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4}
-    )
+    ages = {"age_mae": 4.25, "age_cs5": 0.75, "age_cs5_whole": 0.75}
+    assert values == pytest.approx(ages | {"gender_acc": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4})
     assert tuple(values) == HEADLINE
     assert findings.images == findings.clusters == 4
     assert findings.confusion.tolist() == [[1, 1], [1, 1]]
     assert findings.cumulative_score[[0, 2, 4, 5, 9, 10]].tolist() == [0.25, 0.5, 0.5, 0.75, 0.75, 1]
+
+
+def test_answers_are_also_counted_in_whole_years_as_the_labels_are(tmp_path: Path) -> None:
+    near, far = Made("a.jpg", age=30, age_pred=35.4), Made("b.jpg", age=30, age_pred=35.6)
+    _, findings = found(tmp_path, near, far, Made("c.jpg", age=30, age_pred=24.6))
+    assert findings.headline["age_cs5"].value == 0
+    assert findings.headline["age_cs5_whole"].value == pytest.approx(2 / 3)
 
 
 def test_each_part_has_the_figures_of_its_own_images_and_empty_parts_are_left_out(tmp_path: Path) -> None:
@@ -82,9 +88,8 @@ def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
     assert (findings.images, findings.ages, findings.genders) == (4, 3, 3)
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 10, 0; a is right, b wrong, d right; a above both men; gaps of the bins 0.1, 0.6, 0.1
-    assert values == pytest.approx(
-        {"age_mae": 5, "age_cs5": 2 / 3, "gender_acc": 2 / 3, "gender_auroc": 1, "gender_ece": 0.8 / 3}
-    )
+    ages = {"age_mae": 5, "age_cs5": 2 / 3, "age_cs5_whole": 2 / 3}
+    assert values == pytest.approx(ages | {"gender_acc": 2 / 3, "gender_auroc": 1, "gender_ece": 0.8 / 3})
     assert findings.confusion.tolist() == [[1, 1], [0, 1]]
     assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
         "age": ["0-2", "70+"],
