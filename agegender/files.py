@@ -173,30 +173,23 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 
 @contextmanager
-def or_do_without(path: Path, what: str, size: int, instead: str) -> Iterator[None]:
-    """Surrounds the writing of what can be made again: on a full disk the run goes on without it, and says so.
+def caching(what: str, path: Path, size: int, without: str = "") -> Iterator[None]:
+    """Surrounds the writing of what later runs find in the cache folder.
 
     Args:
+        what: What the file holds, in a few words.
         path: The file that is written.
-        what: What it holds, in a few words.
         size: Its size in bytes.
-        instead: What happens without it.
+        without: The setting with which the run needs no such file, and what it does then.
 
     Raises:
-        AgeGenderError: It can't be written for another reason, which doesn't go away by itself.
+        FaultError: Instead of an `OSError`: says what could not be written, where, why, and what helps.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
-            raise AgeGenderError(
-                f"can't write {what} {path} ({error.strerror}); choose another folder with data.cache_dir=..."
-            ) from None
-        log.warning(
-            "no room for %s %s (%d MB: %s), so %s; free the disk, or choose another with data.cache_dir=...",
-            what,
-            path,
-            max(1, round(size / 1e6)),
-            error.strerror,
-            instead,
-        )
+        full = error.errno in FULL
+        kept = f"{what} {path} ({max(1, round(size / 1e6))} MB: {error.strerror or error})"
+        helps = ["free the disk"] * full + ["choose another folder with data.cache_dir=..."] + [without] * bool(without)
+        failed = "no room for" if full else "can't write"
+        raise FaultError(f"{failed} {kept}; {', or '.join(helps)}") from error

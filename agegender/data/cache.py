@@ -15,7 +15,7 @@ import PIL
 from numpy.typing import NDArray
 
 from agegender.data import decode
-from agegender.files import one_at_a_time, or_do_without, reserve, write_whole
+from agegender.files import caching, one_at_a_time, reserve, write_whole
 from agegender.parallel import map_processes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def open_pixels(
     size: int,
     grayscale: bool,
     cache_dir: Path,
-) -> CachedPixels | DecodedPixels:
+) -> CachedPixels:
     """Opens the pixels' array, building it first where there is none (`data.cache=auto`).
 
     The array is keyed on what the files hold (not their names), on the size, the colour mode and the decoder. So a
@@ -47,9 +47,6 @@ def open_pixels(
         grayscale: One channel instead of three.
         cache_dir: Where the array is kept.
 
-    Returns:
-        The array, or what decodes at every read if the disk has no room for one.
-
     Raises:
         AgeGenderError: A file became unreadable since it was indexed, or the array can't be written.
     """
@@ -58,10 +55,9 @@ def open_pixels(
     recipe = f"{decode.VERSION}:{PIL.__version__}:{shape}:" + "".join(unique)
     path = cache_dir / "pixels" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}-{size}x{shape[3]}.npy"
     if not path.is_file():
-        with or_do_without(path, "the pixel cache", math.prod(shape), "every image is decoded anew at every read"):
+        without = "use data.cache=none, which decodes every image anew at every read"
+        with caching("the pixel cache", path, math.prod(shape), without):
             _build_once(path, folder, list(unique.values()), shape)
-        if not path.is_file():
-            return DecodedPixels(folder, names, size, grayscale)
     row_of = {digest: row for row, digest in enumerate(unique)}
     return CachedPixels(path, np.array([row_of.get(digest, len(unique)) for digest in digests], dtype=np.int64))
 
@@ -101,7 +97,7 @@ class CachedPixels:
 
 
 class DecodedPixels:
-    """Pixels of an index's files, decoded anew at every read (`data.cache=none`, or no room for the array)."""
+    """Pixels of an index's files, decoded anew at every read (`data.cache=none`)."""
 
     def __init__(self, folder: Path, names: Sequence[str], size: int, grayscale: bool):
         """Keeps where the files are; see `open_pixels` for the arguments."""

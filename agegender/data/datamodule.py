@@ -68,7 +68,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 if there are any: any images, see `read_table`. Paths start from `dir`, or from the table's own folder.
             generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
             cache_dir: Folder for decoded pixels, readings and downloads; None for the user's cache folder.
-            cache: `auto` decodes once into a memory-mapped array, if the disk has room; `none` decodes at every read.
+            cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
             on_device: Keep the decoded pixels on the device that trains, so that nothing is loaded in the loop; `auto`
                 does so on a GPU where they take at most half of the memory that is free.
             image_size: Side of the pixels' square that the network sees.
@@ -264,9 +264,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers
         if workers is None:
-            cached = isinstance(self.split("train").pixels, CachedPixels)  # a full disk has none, whatever was asked
             processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
-            workers = 0 if cached else max(1, min(available_cores() // processes, 8))
+            workers = 0 if self.cache == "auto" else max(1, min(available_cores() // processes, 8))
         return {
             "batch_size": self.batch_size // self._part().of,
             "num_workers": workers,

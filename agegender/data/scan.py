@@ -18,7 +18,7 @@ from PIL import Image
 
 from agegender.data import decode, duplicates
 from agegender.data.duplicates import THUMBNAIL, Mode
-from agegender.files import or_do_without, write_whole
+from agegender.files import caching, write_whole
 from agegender.parallel import map_processes
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[n
     if len(scanned.names) > 5_000:
         log.info("looking for near copies among %d images", len(scanned.names))
     groups = duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
-    instead = "they are looked for again next time"
-    with or_do_without(kept_at, "the copies that were found", groups.nbytes, instead), write_whole(kept_at) as file:
+    with caching("the copies that were found", kept_at, groups.nbytes), write_whole(kept_at) as file:
         np.save(file, groups)
     return groups
 
@@ -166,6 +165,5 @@ def _save(path: Path, readings: dict[str, _Reading]) -> None:
         "reason": np.array([row.reason for row in rows]),
     }
     size = sum(column.nbytes for column in columns.values())
-    instead = "every image is read again next time"
-    with or_do_without(path, "what the images hold", size, instead), write_whole(path) as file:
+    with caching("what the images hold", path, size), write_whole(path) as file:
         np.savez(file, **columns)  # type: ignore[arg-type]  # which column numpy takes for a setting, mypy can't tell

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from agegender import parallel
 from agegender.data import decode
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.index import FaceIndex, build_index
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, FaultError
 
 
 @pytest.fixture
@@ -293,35 +292,28 @@ def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(
 
 
 @pytest.mark.parametrize("reserves", [True, False])
-def test_on_a_full_disk_the_same_pixels_are_decoded_at_every_read(
-    index: FaceIndex,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    reserves: bool,
+def test_on_a_full_disk_one_line_says_how_much_is_needed_and_what_helps(
+    index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserves: bool
 ) -> None:
     if not reserves:
         monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
-    with room_for(5_000_000):
-        rows = _all(index)
-        pixels = open_pixels(index.folder, index.names, index.digests, rows, 400, True, tmp_path / "cache")
-    assert isinstance(pixels, DecodedPixels) and _files(tmp_path / "cache") == []
-    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert re.search(
-        r"^no room for the pixel cache /.*\.npy \(6 MB: File too large\), so every image is decoded anew at "
-        r"every read; free the disk, or choose another with data\.cache_dir=\.\.\.$",
-        said,
+    rows = _all(index)
+    said = (
+        r"^no room for the pixel cache /.*\.npy \(6 MB: File too large\); free the disk, or choose another folder with "
+        r"data\.cache_dir=\.\.\., or use data\.cache=none, which decodes every image anew at every read$"
     )
-    assert (pixels.read(rows) == _open(index, tmp_path / "cache", size=400).read(rows)).all()  # which fits by now
+    with room_for(5_000_000), pytest.raises(FaultError, match=said):
+        open_pixels(index.folder, index.names, index.digests, rows, 400, True, tmp_path / "cache")
+    assert _files(tmp_path / "cache") == []
+    assert _open(index, tmp_path / "cache", size=400).read(rows).shape == (len(rows), 400, 400, 1)  # it fits by now
 
 
 def test_a_full_disk_is_noticed_before_anything_is_decoded(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "read_image", lambda *_: pytest.fail("decoded in vain"))
-    with room_for(20_000):
-        pixels = open_pixels(index.folder, index.names, index.digests, _all(index), 32, True, tmp_path / "cache")
-    assert isinstance(pixels, DecodedPixels)
+    with room_for(20_000), pytest.raises(FaultError, match="no room for the pixel cache"):
+        open_pixels(index.folder, index.names, index.digests, _all(index), 32, True, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])

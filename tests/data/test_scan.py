@@ -16,7 +16,7 @@ from PIL import Image
 from agegender.data import duplicates, scan
 from agegender.data.duplicates import THUMBNAIL
 from agegender.data.scan import Scanned, group_duplicates, scan_folder
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, FaultError
 
 
 @pytest.fixture
@@ -229,19 +229,14 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_one_line(folder: Path, tm
         group_duplicates(_scan(folder), "near", cache_dir)
 
 
-def test_on_a_full_disk_nothing_is_kept_and_the_scan_is_the_same(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_on_a_full_disk_one_line_says_what_could_not_be_kept_and_nothing_half_is_left(
+    folder: Path, tmp_path: Path
 ) -> None:
+    ends = r"\(1 MB: File too large\); free the disk, or choose another folder with data\.cache_dir=\.\.\.$"
+    scanned = _scan(folder)
     with room_for(100):
-        scanned = _scan(folder)
-        groups = group_duplicates(scanned, "near", tmp_path / "cache")
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    ends = "; free the disk, or choose another with data.cache_dir=..."
-    assert len(said) == 2 and all(line.endswith(ends) and "\n" not in line for line in said)
-    assert said[0].startswith("no room for what the images hold /")
-    assert "(1 MB: File too large), so every image is read again next time;" in said[0]
-    assert said[1].startswith("no room for the copies that were found /")
-    assert "(1 MB: File too large), so they are looked for again next time;" in said[1]
-    assert not list((tmp_path / "cache" / "scans").iterdir())
-    assert _same(_scan(folder), scanned)
-    assert (group_duplicates(scanned, "near", tmp_path / "cache") == groups).all()
+        with pytest.raises(FaultError, match=f"^no room for what the images hold /.* {ends}"):
+            scan_folder(folder, _names(folder), tmp_path / "full")
+        with pytest.raises(FaultError, match=f"^no room for the copies that were found /.* {ends}"):
+            group_duplicates(scanned, "near", tmp_path / "full")
+    assert not list((tmp_path / "full" / "scans").iterdir())

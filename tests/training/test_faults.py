@@ -145,6 +145,17 @@ def test_a_run_that_finds_the_disk_full_is_one_line(run_here: Run) -> None:
     assert outcome.code == 1 and outcome.err.count("\n") == 1 and "can't write" in outcome.err
 
 
+def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(run_here: Run, tmp_path: Path) -> None:
+    options = (*TINY, "data.image_size=256", f"data.cache_dir={tmp_path / 'cache'}")
+    with room_for(1_000_000):
+        outcome = run_here("train.py", *options, "hydra.run.dir=run")
+    without = run_here("train.py", *options, "data.cache=none", "trainer.max_epochs=1", "data.num_workers=0")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"error: no room for the pixel cache {tmp_path / 'cache'}/pixels/")
+    assert "or use data.cache=none" in outcome.err and without.code == 0
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in the folder's place")
     outcome = run_here("train.py", *TINY)
