@@ -25,6 +25,7 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 # Nothing random but the start and the order, which all processes share. The last batch of the training, and that of the
 # validation, has one face: it leaves the second process none.
 SAME = (*TINY, "model.dropout=0", "data.batch_size=6", "data.limit=94", "trainer.gradient_clip_val=1")
+SHARDED = ("trainer=fsdp", "trainer.strategy.least=1000", "trainer.gradient_clip_val=null")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -104,7 +105,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
         ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
-        ("trainer.gradient_clip_val=null", "trainer=fsdp", "trainer.strategy.least=1000"),
+        SHARDED,
     ],
     ids=["batch norm", "average of the weights", "missing labels", "sharded weights"],
 )
@@ -119,7 +120,7 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
             writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
     kept = [setting for setting in SAME if not change[0].startswith("model=") or not setting.startswith("model.")]
     kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
-    alone = run_here("train.py", *kept, *(change[:1] if "trainer=fsdp" in change else change), "hydra.run.dir=one")
+    alone = run_here("train.py", *kept, *(change[2:] if change == SHARDED else change), "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
@@ -260,8 +261,11 @@ def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
-    process, started, log = long_training(tmp_path, *RANDOM)
+@pytest.mark.parametrize("change", [(), SHARDED], ids=["whole weights", "sharded weights"])
+def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(
+    tmp_path: Path, change: tuple[str, ...]
+) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM, *change)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
     said = log.read_text()
@@ -270,7 +274,7 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     last = 3 + stopped // 12
     end = f"trainer.max_epochs={last}"
-    whole = run_two(*SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
+    whole = run_two(*SAME, *TWO, *RANDOM, *change, end, "hydra.run.dir=whole", cwd=tmp_path)
     again = run_two("resume=run", end, cwd=tmp_path)
     assert whole.code == again.code == 0, whole.err + again.err
     ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
