@@ -26,6 +26,7 @@ _FREE_TO_RESUME = (
     *("trainer.strategy", "trainer.num_nodes", "trainer.sync_batchnorm"),
     *("trainer.default_root_dir", "data.dir", "data.cache", "data.on_device", "data.num_workers", "data.strict"),
 )
+_SHARDED = "agegender.training.sharding.FullySharded"
 # What says nothing about what a network's weights mean.
 _FREE_TO_LOAD = ("dropout", "feature_dropout", "conv_dropout", "weight_init")
 
@@ -68,6 +69,9 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
     before = {key: value for key, value in _defaults_by_key(config).items() if key in now} | before
     names = sorted(key for key in {*before, *now} if not key.startswith(_FREE_TO_RESUME))
     changed = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in names if before.get(key) != now.get(key)]
+    strategies = [flat.get("trainer.strategy._target_") or flat.get("trainer.strategy") for flat in (before, now)]
+    if strategies[0] != strategies[1] and _SHARDED in strategies:  # FSDP keeps an optimiser's values in another order
+        changed.append(f"trainer.strategy was {strategies[0]} and is {strategies[1]}")
     split = (load_checkpoint(checkpoint)["hyper_parameters"]["split"] or {}).get("fingerprint")
     if split != module.hparams["split"]["fingerprint"]:
         changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")

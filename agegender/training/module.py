@@ -24,7 +24,7 @@ from agegender.training.build import build_optimizer
 from agegender.training.calibrating import fit_calibration
 from agegender.training.known import known_losses
 from agegender.training.metrics import StageMetrics, Step
-from agegender.training.parameters import parameter_groups
+from agegender.training.parameters import count_dimensions, parameter_groups
 from agegender.training.together import added_up, gathered
 
 
@@ -60,6 +60,7 @@ class AgeGenderModule(pl.LightningModule):
         self.save_hyperparameters(logger=False)
         # Channels last is how the pixels lie in the cache, and a third faster for convolutions on a CPU.
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
+        self._dimensions = count_dimensions(self.network)
         self.balance = Balance(**(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
         self._validated: list[Tensor] = []  # [batch, 6] each: what the calibration is fitted to, and the face's row
@@ -179,7 +180,7 @@ class AgeGenderModule(pl.LightningModule):
         """Builds the optimiser and, if there is one, the schedule, which moves every step."""
         settings = self.optim["optimizer"]
         factor = self.optim.get("trunk_factor", 1.0)
-        groups = parameter_groups(self.network, self.balance.parameters(), settings, factor)
+        groups = parameter_groups(self.network, self.balance.parameters(), settings, factor, self._dimensions)
         optimizer = build_optimizer(settings, groups)
         schedule: Mapping[str, float] | None = self.optim.get("schedule")
         if schedule is None:

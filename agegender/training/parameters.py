@@ -7,12 +7,20 @@ from typing import Any
 
 from torch import nn
 
+_SHARDED = "_fsdp_wrapped_module."  # what FSDP adds to the names of what it shares out
+
+
+def count_dimensions(network: nn.Module) -> dict[str, int]:
+    """Returns the number of dimensions of each weight, by its name."""
+    return {name: weight.ndim for name, weight in network.named_parameters()}
+
 
 def parameter_groups(
     network: nn.Module,
     others: Iterable[nn.Parameter],
     optimizer: Mapping[str, Any],
     trunk_factor: float = 1.0,
+    dimensions: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Sorts weights into an optimiser's parameter groups; where there are several, the rates' curves bear their names.
 
@@ -24,13 +32,17 @@ def parameter_groups(
         others: Further weights, such as those of the loss; they never decay.
         optimizer: Its settings; `lr` and `weight_decay` count here.
         trunk_factor: The trunk's learning rate, as a share of `lr`, from 0: small for one that was trained before.
+        dimensions: How many each weight had when the network was made (`count_dimensions`), where some are in parts by
+            now: of a matrix that it shares out, FSDP leaves a vector in each process.
     """
     decays = bool(optimizer.get("weight_decay"))
     trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_factor != 1 else set()  # type: ignore[union-attr]
     groups: dict[str, list[nn.Parameter]] = {}
-    for weight in network.parameters():
+    known = count_dimensions(network) if dimensions is None else dimensions
+    for name, weight in network.named_parameters():
         part = ("trunk" if id(weight) in trunk else "heads") if trunk else "weights"
-        groups.setdefault(f"{part}_no_decay" if decays and weight.ndim < 2 else part, []).append(weight)
+        spared = decays and known[name.replace(_SHARDED, "")] < 2
+        groups.setdefault(f"{part}_no_decay" if spared else part, []).append(weight)
     extra = list(others)
     if extra:
         groups["loss_no_decay"] = extra

@@ -5,10 +5,19 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    FullyShardedDataParallel,
+    OptimStateKeyType,
+    StateDictType,
+)
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
+from torch.optim import Optimizer
 
 
 class FullySharded(FSDPStrategy):
@@ -29,6 +38,8 @@ class FullySharded(FSDPStrategy):
         super().__init__(auto_wrap_policy=policy, state_dict_type="full", **options)
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
+        # Of a weight that is channels last, PyTorch saves what an optimiser keeps in one order and loads it in another
+        model = model.to(memory_format=torch.contiguous_format)
         if self.root_device.type != "cpu":
             wrapped: nn.Module = super()._setup_model(model)
             return wrapped
@@ -39,3 +50,21 @@ class FullySharded(FSDPStrategy):
             sharding_strategy=self.sharding_strategy,
             **self.kwargs,
         )
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Returns the whole optimiser's state, gathered by the first process.
+
+        PyTorch gathers all values of a kind (Adam's two moments, say) in the same buffer and counts on their being
+        copied to the CPU from there. On a CPU nothing is copied, so that the first moments would be the second ones.
+        """
+        if self.root_device.type != "cpu":
+            state: dict[str, Any] = super().optimizer_state(optimizer)
+            return state
+        assert self.model is not None
+        whole = FullStateDictConfig(rank0_only=True), FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
+        inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, *whole):
+            gathered = FullyShardedDataParallel.optim_state_dict(self.model, inner)
+            if self.global_rank != 0:
+                return gathered
+            return FullyShardedDataParallel.rekey_optim_state_dict(gathered, OptimStateKeyType.PARAM_ID, self.model)

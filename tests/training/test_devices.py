@@ -106,8 +106,9 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
         SHARDED,
+        (*SHARDED, "optim=adamw", "optim.optimizer.weight_decay=9"),
     ],
-    ids=["batch norm", "average of the weights", "missing labels", "sharded weights"],
+    ids=["batch norm", "average of the weights", "missing labels", "sharded weights", "sharded weights that decay"],
 )
 def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
     run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]
@@ -120,7 +121,7 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
             writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
     kept = [setting for setting in SAME if not change[0].startswith("model=") or not setting.startswith("model.")]
     kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
-    alone = run_here("train.py", *kept, *(change[2:] if change == SHARDED else change), "hydra.run.dir=one")
+    alone = run_here("train.py", *kept, *(change[2:] if change[:3] == SHARDED else change), "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
@@ -263,7 +264,7 @@ def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [(), SHARDED], ids=["whole weights", "sharded weights"])
 def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(
-    tmp_path: Path, change: tuple[str, ...]
+    run_here: Run, tmp_path: Path, change: tuple[str, ...]
 ) -> None:
     process, started, log = long_training(tmp_path, *RANDOM, *change)
     os.killpg(process.pid, signal.SIGINT)
@@ -275,6 +276,9 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
     last = 3 + stopped // 12
     end = f"trainer.max_epochs={last}"
     whole = run_two(*SAME, *TWO, *RANDOM, *change, end, "hydra.run.dir=whole", cwd=tmp_path)
+    if change:
+        unlike = run_here("train.py", "resume=run", "trainer.strategy=auto", "trainer.devices=1")
+        assert unlike.code == 1 and "trainer.strategy was agegender.training.sharding.FullySharded" in unlike.err
     again = run_two("resume=run", end, cwd=tmp_path)
     assert whole.code == again.code == 0, whole.err + again.err
     ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
