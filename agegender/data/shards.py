@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,9 +58,9 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def open_stream(
-    place: str, kept_in: Path | None, decoder: Decode, seed: int, shuffle: bool, max_cache: str | None
+    place: str, kept_in: Path | None, decoder: Decode, seed: int, shuffle: bool, max_cache: str | None, drop_last: bool
 ) -> StreamingDataset:
-    """Opens a split's shards.
+    """Opens a split's shards; of several processes that have joined, each reads its part of them.
 
     Args:
         place: Their folder, or their `s3://` address.
@@ -68,27 +69,77 @@ def open_stream(
         seed: Chooses the orders.
         shuffle: Another order every epoch: of the shards, and of the faces in each.
         max_cache: Most that is kept, such as `100GB`; None for three quarters of the disk's free space.
+        drop_last: Leave out of each epoch what is no whole batch in every process.
     """
     _allow_plain_http()
-    return StreamingDataset(
+    stream = StreamingDataset(
         place,
         cache_dir=None if kept_in is None else str(kept_in),
         shuffle=shuffle,
-        drop_last=False,
+        drop_last=True,  # for several processes LitData warns of anything else; `StreamLoader` takes care of it
         seed=seed,
         max_cache_size=max_cache,
         transform=decoder,
         item_shuffle_window="full",
     )
+    stream.set_drop_last(drop_last)
+    return stream
+
+
+def undivided(stream: StreamingDataset) -> StreamingDataset:
+    """Makes a stream hold all faces, whatever part of them this process is to read; returns it."""
+    stream.distributed_env, stream.shuffler = type(stream.distributed_env)(1, 0, 1), None
+    return stream
 
 
 class StreamLoader(StreamingDataLoader):
-    """LitData's loader, which a run that was moved, or whose epoch ended after a resume, continues with too."""
+    """LitData's loader, which a run that was moved, or whose epoch ended after a resume, continues with too.
+
+    Several processes take the same number of steps: one that has fewer faces goes on with some that it had before, and
+    says of every batch whether it counts (`share`; see `FaceLoader`, which deals out every batch).
+    """
 
     restore: bool
 
+    def __len__(self) -> int:
+        """Returns the number of steps of an epoch: of the process that has most."""
+        return self._steps() if self.processes > 1 else super().__len__()
+
     def __iter__(self) -> Iterator[Batch]:
         """Yields an epoch's batches, or those that a resumed epoch still lacks."""
+        if self.processes == 1:
+            yield from self._own()
+            return
+        last = None
+        for done, last in enumerate(self._own(), 1):  # noqa: B007 - looked at below
+            yield {**last, "share": 1.0}
+        if self.dataset.drop_last:
+            return
+        if last is None:
+            done, last = 0, self._first_face()
+        for _ in range(done, self._steps()):
+            yield {**last, "share": 0.0}
+
+    def _first_face(self) -> Batch:
+        alone = undivided(copy.copy(self.dataset))
+        return collate([alone.transform[0](alone[0:1][0])])
+
+    @property
+    def processes(self) -> int:
+        """How many share the faces."""
+        return int(self.dataset.distributed_env.world_size)
+
+    def _steps(self) -> int:
+        len(self.dataset)  # opens the shards' index
+        stream, workers = self.dataset, self.dataset.num_workers
+        dealt = stream.shuffler.get_chunks_and_intervals_per_workers(
+            stream.distributed_env, workers, self.batch_size, stream.current_epoch
+        )[1]
+        faces = [sum(end - begin for _, begin, end, _ in intervals) for intervals in dealt]  # of each loader process
+        batches = -(-np.array(faces) // self.batch_size).reshape(self.processes, workers)
+        return int(batches.sum(1).max())
+
+    def _own(self) -> Iterator[Batch]:
         # LitData notes the end of a resumed epoch when it is asked for one batch more, which Lightning never does.
         if self.restore and self._num_samples_yielded_streaming >= len(self.dataset):
             self.restore = False
@@ -113,8 +164,8 @@ class StreamedPixels:
     """Pixels of single faces, read from a split's shards."""
 
     def __init__(self, stream: StreamingDataset, decoder: Decode, start: int):
-        """Keeps an unshuffled stream whose first face is the row `start`."""
-        self._stream, self._decoder, self._start = stream, decoder, start
+        """Keeps an unshuffled stream of all of the split's faces, whose first face is the row `start`."""
+        self._stream, self._decoder, self._start = undivided(stream), decoder, start
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns uint8 `[len(indices), size, size, channels]` for faces given by their row."""

@@ -128,11 +128,6 @@ class StreamingDataModule(AgeGenderDataModule):
         """Opens the index; the second call does nothing."""
         if self._index is not None:
             return
-        # LitData's parts of an epoch differ between processes in the number of steps, and DDP would wait forever
-        require(
-            self.trainer is None or self.trainer.world_size == 1,
-            "data=streaming feeds one device: set trainer.devices=1, or train from a folder (data.dir=) on several",
-        )
         try:
             import litdata  # noqa: F401  # known now, not after the network was built
         except ImportError as error:
@@ -156,23 +151,30 @@ class StreamingDataModule(AgeGenderDataModule):
         if kept is not None:
             kept.mkdir(parents=True, exist_ok=True)
         decoder = Decode(self.image_size, self.grayscale)
-        return open_stream(f"{self.place}/{name}", kept, decoder, self.seed, shuffle, self.max_cache)
+        whole = shuffle and self._part().of > 1
+        return open_stream(f"{self.place}/{name}", kept, decoder, self.seed, shuffle, self.max_cache, whole)
 
     def _loader(self, name: Side, shuffle: bool = False) -> StreamLoader:
         from agegender.data.shards import StreamLoader, collate
 
-        workers = min(available_cores(), 8) if self.num_workers is None else self.num_workers
+        processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
+        spare = max(1, min(available_cores() // processes, 8))
+        workers = spare if self.num_workers is None else self.num_workers
         return StreamLoader(
             self.stream(name, shuffle),
-            batch_size=self.batch_size,
+            batch_size=self.batch_size // self._part().of,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=self._device().type == "cuda",
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Returns shuffled, resumable batches; the last may be smaller."""
+        """Returns shuffled, resumable batches. The last may be smaller; of several processes, it is left out."""
         self._train_loader = self._loader("train", shuffle=True)
+        require(
+            len(self._train_loader) > 0,
+            f"data.batch_size={self.batch_size} is more than there are packed faces to train on: set a smaller one",
+        )
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from agegender.checkpoint import load_checkpoint, read_calibration
 from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.streaming import StreamingDataModule
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
@@ -51,13 +52,14 @@ def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) 
     module.network.load_state_dict(weights["network"])
 
 
-def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path) -> None:
+def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path, devices: int) -> None:
     """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them.
 
     Args:
         config: The settings now.
         module: Built from them.
         checkpoint: Of the run to continue, in its folder, where its own settings lie.
+        devices: Of all machines together, now.
 
     Raises:
         AgeGenderError: Names each difference.
@@ -72,7 +74,12 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
     strategies = [flat.get("trainer.strategy._target_") or flat.get("trainer.strategy") for flat in (before, now)]
     if strategies[0] != strategies[1] and _SHARDED in strategies:  # FSDP keeps an optimiser's values in another order
         changed.append(f"trainer.strategy was {strategies[0]} and is {strategies[1]}")
-    split = (load_checkpoint(checkpoint)["hyper_parameters"]["split"] or {}).get("fingerprint")
+    saved = load_checkpoint(checkpoint)
+    streamed = saved.get(StreamingDataModule.__qualname__)  # how far it had read
+    if streamed and streamed["dataset"]["world_size"] != devices:
+        dealt = streamed["dataset"]["world_size"]
+        changed.append(f"an epoch's shards were dealt out to {dealt} devices (data=streaming), not to {devices}")
+    split = (saved["hyper_parameters"]["split"] or {}).get("fingerprint")
     if split != module.hparams["split"]["fingerprint"]:
         changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
     require(

@@ -90,7 +90,7 @@ def _train_and_test(
     module = assemble.build_module(settings, data, weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
-        check_resumable(config, module, resume)
+        check_resumable(config, module, resume, trainer.world_size)
         log.info("continuing %s from checkpoints/%s", folder, resume.name)
         wait_for_others()  # they read the run's settings too
     if first():

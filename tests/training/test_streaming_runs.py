@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import Outcome
+from conftest import ROOT, Outcome, metrics_of, run_script
 
 from agegender.data.pack import pack
 from agegender.training.module import AgeGenderModule
@@ -56,3 +60,64 @@ def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
     assert all(torch.equal(ours["state_dict"][name], value) for name, value in theirs["state_dict"].items())
     predictions = [(tmp_path / run / "predictions.csv").read_bytes() for run in ("stopped", "whole")]
     assert predictions[0] == predictions[1]
+
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_faces_are_measured_by_two_processes_as_by_one(
+    run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """With shares as uneven as they get: with a batch of 16 each, LitData gives one process nearly all test faces."""
+    with monkeypatch.context() as patch:
+        patch.setattr("agegender.data.pack.MB", 20_000)
+        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    settings = (*SETTINGS, f"data.dir={shards}", f"data.num_workers={workers}", "data.batch_size=32")
+    both = run_script(
+        "train.py", *settings, *TWO, "trainer.max_epochs=1", "hydra.run.dir=two", cwd=tmp_path, timeout=900
+    )
+    assert both.code == 0 and both.err == "", both.err
+    alone = run_here("train.py", *settings, "fit=false", "weights=two", "hydra.run.dir=one")
+    assert alone.code == 0, alone.err
+    ours, theirs = metrics_of(tmp_path / "two"), metrics_of(tmp_path / "one")
+    names = [name for name in theirs if name.startswith(("test/", "val/", "baseline/", "images/"))]
+    assert len(names) > 12
+    assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names}, rel=1e-4)
+    rows = [np.genfromtxt(tmp_path / run / "predictions.csv", str, delimiter=",") for run in ("two", "one")]
+    assert (rows[0][:, 0] == rows[1][:, 0]).all() and len(rows[0]) == ours["images/test"] + 1  # once, in order
+    for column in (2, rows[0][0].tolist().index("p_female")):
+        first, second = (row[1:, column].astype(float) for row in rows)
+        assert first == pytest.approx(second, abs=0.02)  # rounded to 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("agegender.data.pack.MB", 20_000)
+        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    settings = (*SETTINGS, *TWO, f"data.dir={shards}", "data.num_workers=0", "callbacks.early_stopping=null")
+    settings += ("optim.schedule=null",)  # which would depend on how long the whole is
+    log = tmp_path / "log"
+    with log.open("w", encoding="utf-8") as file:
+        command = (sys.executable, str(ROOT / "train.py"), *settings, "trainer.max_epochs=400", "hydra.run.dir=run")
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    until = time.monotonic() + 300
+    while "epoch 2/" not in log.read_text(encoding="utf-8"):
+        assert process.poll() is None and time.monotonic() < until, log.read_text(encoding="utf-8")
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130, log.read_text(encoding="utf-8")
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 3
+    unlike = run_script("train.py", "resume=run", "trainer.devices=1", cwd=tmp_path)
+    assert unlike.code == 1 and unlike.err.count("\n") == 1
+    assert "an epoch's shards were dealt out to 2 devices (data=streaming), not to 1" in unlike.err
+    for name, begin in (("run", ("resume=run",)), ("whole", (*settings, "hydra.run.dir=whole"))):
+        outcome = run_script("train.py", *begin, f"trainer.max_epochs={last}", cwd=tmp_path, timeout=900)
+        assert outcome.code == 0, f"{name}: {outcome.err}"
+    ours, theirs = (torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole"))
+    assert ours["global_step"] == theirs["global_step"]
+    assert all(torch.equal(ours["state_dict"][name], value) for name, value in theirs["state_dict"].items())
