@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import TINY, Outcome, metrics_of, run_script
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from agegender.study.storage import only_one, open_storage
@@ -128,7 +130,9 @@ def test_the_same_command_again_adds_trials_to_the_study(study: Path, run_here: 
 def test_a_trial_that_was_killed_is_tried_again_and_the_study_comes_to_its_number(
     study: Path, run_here: Callable[..., Outcome]
 ) -> None:
-    space = {"optim.lr": optuna.distributions.CategoricalDistribution(["0.001", "0.01", "10000000000.0"])}
+    space: dict[str, BaseDistribution] = {
+        "optim.lr": optuna.distributions.CategoricalDistribution(["0.001", "0.01", "10000000000.0"])
+    }
     with open_storage(None, study) as storage:
         old = optuna.load_study(study_name="default", storage=storage)
         old.set_user_attr("trials", 6)  # as if one more had been asked for
@@ -241,3 +245,31 @@ def test_a_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: 
 def test_a_sweep_can_t_resume_a_run(study: Path, run_here: Callable[..., Outcome]) -> None:
     outcome = run_here("train.py", "sweep=grid", f"resume={study / '0'}")
     assert outcome.code == 1 and "it can't be part of a multirun" in outcome.err
+
+
+@pytest.mark.slow
+def test_a_search_proposes_what_optunas_tpe_proposes_from_the_trials_before(
+    run_here: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a made-up score; the second half comes from a command of its own, whose sampler begins with another seed."""
+
+    def score(rate: float, dropout: float) -> float:
+        return abs(math.log10(rate / 2e-3)) + abs(dropout - 0.1)
+
+    monkeypatch.setattr("agegender.training.run.run", lambda config: score(config.optim.lr, config.model.dropout))
+    options = ("hydra.sweeper.startup=3", "hydra.sweeper.trials=6", "callbacks.pruning=null")
+    ranges = ("optim.lr=tag(log,interval(1e-5,1))", "model.dropout=interval(0,0.9)", "data.batch_size=16")
+    wanted = optuna.create_study()
+    space: dict[str, BaseDistribution] = {
+        "optim.lr": FloatDistribution(1e-5, 1, log=True),
+        "model.dropout": FloatDistribution(0, 0.9),
+    }
+    for seed in (0, 6):
+        wanted.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)
+        for _ in range(6):
+            trial = wanted.ask(space)
+            wanted.tell(trial, score(trial.params["optim.lr"], trial.params["model.dropout"]))
+        assert run_here("train.py", "sweep=optuna", *TINY[:-1], *ranges, *options).code == 0
+    assert [trial.params for trial in trials_of(tmp_path / "logs/default/optuna")] == [
+        trial.params for trial in wanted.get_trials()
+    ]
