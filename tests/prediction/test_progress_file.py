@@ -120,7 +120,7 @@ def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tm
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
     code, said = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
-    assert code == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said
+    assert code == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said, said
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
