@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from agegender.data import decode
 from agegender.data.dataset import Batch
 from agegender.data.names import MISSING
+from agegender.errors import FaultError
 
 
 def _allow_plain_http() -> None:
@@ -143,7 +145,16 @@ class StreamLoader(StreamingDataLoader):
         # LitData notes the end of a resumed epoch when it is asked for one batch more, which Lightning never does.
         if self.restore and self._num_samples_yielded_streaming >= len(self.dataset):
             self.restore = False
-        yield from super().__iter__()
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:  # LitData's thread that fetches died of it; its own report is printed already
+            reason = re.search(r"^(?:RuntimeError: )?Chunk prefetch thread .*Original error: (.*)$", str(error), re.M)
+            if reason is None:
+                raise
+            place = self.dataset.input_dir.url or self.dataset.input_dir.path
+            raise FaultError(
+                f"no more shards come from {place} ({reason[1]}): see to the server, or the network"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how far the epoch is, as plain values."""

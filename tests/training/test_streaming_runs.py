@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Outcome, metrics_of, run_script
+from packs import BUCKET, bucket_with
 
 from agegender.data.pack import pack
 from agegender.training.module import AgeGenderModule
@@ -60,6 +62,29 @@ def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
     assert all(torch.equal(ours["state_dict"][name], value) for name, value in theirs["state_dict"].items())
     predictions = [(tmp_path / run / "predictions.csv").read_bytes() for run in ("stopped", "whole")]
     assert predictions[0] == predictions[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_that_come_no_more_end_the_run_in_one_line_that_keeps_the_checkpoint(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("agegender.data.pack.MB", 20_000)
+        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    with bucket_with(shards, "faces") as address:
+        whole = (*SETTINGS, f"data.dir={address}", f"data.num_workers={workers}", "trainer.max_epochs=1")
+        outcome = run_script("train.py", *whole, "data.cache_dir=cache", "hydra.run.dir=run", cwd=tmp_path)
+        assert outcome.code == 0, outcome.err
+        client = boto3.client("s3")
+        for held in client.list_objects_v2(Bucket=BUCKET, Prefix="faces/train/chunk")["Contents"]:
+            client.delete_object(Bucket=BUCKET, Key=held["Key"])
+        again = ("resume=run", "trainer.max_epochs=2", "data.cache_dir=another")
+        outcome = run_script("train.py", *again, cwd=tmp_path)
+        assert outcome.code == 1
+        line = outcome.err.splitlines()[-1]  # after LitData's report
+        assert line.startswith(f"error: no more shards come from {address}/train (")
+        assert "run/checkpoints/last.ckpt is kept; continue with: python train.py resume=" in line
 
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
