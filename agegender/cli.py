@@ -14,7 +14,7 @@ from typing import Any
 
 from agegender.errors import AgeGenderError, InterruptedRunError, TerminatedError
 from agegender.files import FULL
-from agegender.launched import LIGHTNINGS, launched, own_arguments
+from agegender.launched import LIGHTNINGS, launched, let_the_first_tell, own_arguments
 from agegender.resuming import AUTO, find_unfinished, newest_whole
 
 EXIT_ERROR = 1
@@ -105,6 +105,8 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
 def _stop(line: str, code: int, tells: bool = True) -> None:
     if tells:
         print(line, file=sys.stderr)
+    elif code in (EXIT_ERROR, EXIT_USAGE):
+        let_the_first_tell()
     sys.exit(code)
 
 

@@ -25,7 +25,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from agegender.cli import EXIT_ERROR, EXIT_INTERRUPTED
 from agegender.errors import AgeGenderError, InterruptedRunError, require
 from agegender.files import one_at_a_time
-from agegender.launched import Launch, launched
+from agegender.launched import Launch, launched, let_the_first_tell
 
 T = TypeVar("T")
 
@@ -200,6 +200,8 @@ def told_once(folder: Path) -> Iterator[None]:
         if not tells:
             # Lightning's first process watches those that it started, and kills itself when one of them fails.
             sys.stdout.flush()
+            if not several() and not interrupted:
+                let_the_first_tell()
             os._exit(0 if launch and launch.by == "Lightning" else EXIT_INTERRUPTED if interrupted else EXIT_ERROR)
         if several() and not isinstance(error, AgeGenderError) and _LOST.search(str(error)):
             raise AgeGenderError(
