@@ -11,7 +11,16 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from agegender.data.pack import pack
+
 BUCKET = "faces-bucket"
+
+
+def pack_small(faces: Path, out: Path) -> Path:
+    """Packs faces into several shards, smaller ones than any that a user would make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agegender.data.pack.MB", 20_000)
+        return pack({"dir": str(faces)}, str(out), shard_mb=1)
 
 
 @contextmanager

@@ -261,11 +261,15 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(needed < room, f"data.on_device=true: {needed / 1e9:.1f} GB of pixels don't fit; data.on_device=false")
         return True
 
+    def _decoders(self) -> int:
+        """Returns how many loader processes decode for this one: its share of the machine's cores, at most 8."""
+        processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
+        return max(1, min(available_cores() // processes, 8))
+
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers
         if workers is None:
-            processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
-            workers = 0 if self.cache == "auto" else max(1, min(available_cores() // processes, 8))
+            workers = 0 if self.cache == "auto" else self._decoders()
         return {
             "batch_size": self.batch_size // self._part().of,
             "num_workers": workers,

@@ -94,6 +94,13 @@ def undivided(stream: StreamingDataset) -> StreamingDataset:
     return stream
 
 
+def item_at(stream: StreamingDataset, place: int) -> Item:
+    """Returns a single item of an undivided stream, as it was packed."""
+    # As a slice, which fetches the shard: for a single place, LitData 0.2.76 works out a wrong range of bytes in it.
+    item: Item = stream[place : place + 1][0]
+    return item
+
+
 class StreamLoader(StreamingDataLoader):
     """LitData's loader, which a run that was moved, or whose epoch ended after a resume, continues with too.
 
@@ -123,8 +130,8 @@ class StreamLoader(StreamingDataLoader):
             yield {**last, "share": 0.0}
 
     def _first_face(self) -> Batch:
-        alone = undivided(copy.copy(self.dataset))
-        return collate([alone.transform[0](alone[0:1][0])])
+        stream = undivided(copy.copy(self.dataset))
+        return collate([stream.transform[0](item_at(stream, 0))])
 
     @property
     def processes(self) -> int:
@@ -180,7 +187,5 @@ class StreamedPixels:
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns uint8 `[len(indices), size, size, channels]` for faces given by their row."""
-        places = (int(row) - self._start for row in indices)
-        # As slices, which fetch the shard: for a single place, LitData 0.2.76 works out a wrong range of bytes in it.
-        items = [self._stream[place : place + 1][0] for place in places]
+        items = [item_at(self._stream, int(row) - self._start) for row in indices]
         return np.stack([self._decoder(item)["image"] for item in items])

@@ -16,7 +16,6 @@ from agegender.data.index import known
 from agegender.data.packed import BUCKET, PackedIndex, fetched_to, open_pack
 from agegender.data.split import SPLITS, Side
 from agegender.errors import missing_package, require
-from agegender.progress import available_cores
 
 if TYPE_CHECKING:
     from agegender.data.shards import StreamedPixels, StreamLoader
@@ -157,9 +156,7 @@ class StreamingDataModule(AgeGenderDataModule):
     def _loader(self, name: Side, shuffle: bool = False) -> StreamLoader:
         from agegender.data.shards import StreamLoader, collate
 
-        processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
-        spare = max(1, min(available_cores() // processes, 8))
-        workers = spare if self.num_workers is None else self.num_workers
+        workers = self._decoders() if self.num_workers is None else self.num_workers
         return StreamLoader(
             self.stream(name, shuffle),
             batch_size=self.batch_size // self._part().of,

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import Outcome, metrics_of
-from packs import BUCKET, bucket_with
+from packs import BUCKET, bucket_with, pack_small
 
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.pack import pack
 from agegender.data.shards import StreamLoader
 from agegender.data.streaming import StreamingDataModule
 from agegender.errors import AgeGenderError
@@ -36,9 +35,7 @@ SMALL = ("data.image_size=32", "data.batch_size=16", *NETWORK)
 @pytest.fixture(scope="module")
 def shards(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """86 training faces or so, in several shards: smaller ones than any that a user would make."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agegender.data.pack.MB", 20_000)
-        return pack({"dir": str(faces)}, str(tmp_path_factory.mktemp("packed") / "shards"), shard_mb=1)
+    return pack_small(faces, tmp_path_factory.mktemp("packed") / "shards")
 
 
 def module(shards: Path | str, workers: int = 0, seed: int = 0) -> StreamingDataModule:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+from waiting import wait_for_text
 
 from agegender.checkpoint import load_checkpoint
 
@@ -189,14 +190,6 @@ def test_an_error_that_all_processes_have_is_told_once(tmp_path: Path, odd_faces
     assert len([line for line in outcome.err.splitlines() if line.startswith("error: ")]) == 1
 
 
-def wait_for(text: str, log: Path, process: subprocess.Popen[Any], seconds: float = 600) -> str:
-    until = time.monotonic() + seconds
-    while text not in (seen := log.read_text(encoding="utf-8")):
-        assert process.poll() is None and time.monotonic() < until, seen
-        time.sleep(0.05)
-    return seen
-
-
 def children_of(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
     return [int(pid) for pid in listed.stdout.split()]
@@ -217,7 +210,7 @@ def long_training(
     with log.open("w", encoding="utf-8") as file:
         command = [sys.executable, *by, str(ROOT / "train.py"), *SAME, *TWO, "hydra.run.dir=run", *settings]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    wait_for("epoch 1/", log, process)
+    wait_for_text("epoch 1/", log, process)
     started = [pid for pid in children_of(process.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return process, started, log
 

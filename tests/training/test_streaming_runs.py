@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Outcome, metrics_of, run_script
-from packs import BUCKET, bucket_with
+from packs import BUCKET, bucket_with, pack_small
+from waiting import wait_for_text
 
-from agegender.data.pack import pack
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
@@ -45,9 +44,7 @@ def press_ctrl_c_once(patch: pytest.MonkeyPatch, epoch: int, batch: int) -> None
 def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
     run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("agegender.data.pack.MB", 20_000)
-        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    shards = pack_small(faces, tmp_path / "shards")
     settings = (*SETTINGS, f"data.dir={shards}", f"data.num_workers={workers}")
     assert run_here("train.py", *settings, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
@@ -67,11 +64,9 @@ def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_shards_that_come_no_more_end_the_run_in_one_line_that_keeps_the_checkpoint(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    faces: Path, tmp_path: Path, workers: int
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("agegender.data.pack.MB", 20_000)
-        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    shards = pack_small(faces, tmp_path / "shards")
     with bucket_with(shards, "faces") as address:
         whole = (*SETTINGS, f"data.dir={address}", f"data.num_workers={workers}", "trainer.max_epochs=1")
         outcome = run_script("train.py", *whole, "data.cache_dir=cache", "hydra.run.dir=run", cwd=tmp_path)
@@ -93,12 +88,10 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_faces_are_measured_by_two_processes_as_by_one(
-    run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    run_here: Run, faces: Path, tmp_path: Path, workers: int
 ) -> None:
     """With shares as uneven as they get: with a batch of 16 each, LitData gives one process nearly all test faces."""
-    with monkeypatch.context() as patch:
-        patch.setattr("agegender.data.pack.MB", 20_000)
-        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+    shards = pack_small(faces, tmp_path / "shards")
     settings = (*SETTINGS, f"data.dir={shards}", f"data.num_workers={workers}", "data.batch_size=32")
     both = run_script(
         "train.py", *settings, *TWO, "trainer.max_epochs=1", "hydra.run.dir=two", cwd=tmp_path, timeout=900
@@ -118,22 +111,15 @@ def test_streamed_faces_are_measured_by_two_processes_as_by_one(
 
 
 @pytest.mark.slow
-def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("agegender.data.pack.MB", 20_000)
-        shards = pack({"dir": str(faces)}, str(tmp_path / "shards"), shard_mb=1)
+def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
+    shards = pack_small(faces, tmp_path / "shards")
     unscheduled = ("callbacks.early_stopping=null", "optim.schedule=null")  # nothing depends on how long the whole is
     settings = (*SETTINGS, *TWO, *unscheduled, f"data.dir={shards}", "data.num_workers=0")
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as file:
         command = (sys.executable, str(ROOT / "train.py"), *settings, "trainer.max_epochs=400", "hydra.run.dir=run")
         process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    until = time.monotonic() + 300
-    while "epoch 2/" not in log.read_text(encoding="utf-8"):
-        assert process.poll() is None and time.monotonic() < until, log.read_text(encoding="utf-8")
-        time.sleep(0.01)
+    wait_for_text("epoch 2/", log, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text(encoding="utf-8")
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 3
