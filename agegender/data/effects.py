@@ -66,6 +66,60 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     return blurred.clamp_(0, 1)  # a kernel's weights may add up to a last digit more than 1
 
 
+def sharpen(images: Tensor, amount: Tensor, sigma: Tensor) -> Tensor:
+    """Adds what a blur would take away, several times over: an unsharp mask, as cameras and phones apply.
+
+    Args:
+        images: Pictures.
+        amount: How much of it is added `[count]`, on the CPU; 1 doubles the detail.
+        sigma: Standard deviations of the blur `[count]` in pixels, on the CPU.
+    """
+    detail = images - blur(images, sigma)
+    return torch.addcmul(images, to_device_of(amount, images).view(-1, 1, 1, 1), detail).clamp_(0, 1)
+
+
+def add_noise(images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Adds white Gaussian noise, and cuts at 0 and 1.
+
+    Args:
+        images: Pictures.
+        sigma: Standard deviations `[count]` as shares of full white, on the CPU.
+        noise: Of mean 0 and deviation 1, `[count, channels, height, width]`, or one channel for all; on the CPU or
+            the pictures' device.
+    """
+    strength = to_device_of(sigma, images).view(-1, 1, 1, 1)
+    return torch.addcmul(images, strength, to_device_of(noise, images)).clamp_(0, 1)
+
+
+def resample(images: Tensor, side: Tensor) -> Tensor:
+    """Scales pictures down, antialiased, and up again, both bilinearly: what a small file leaves of a face.
+
+    Args:
+        images: Pictures.
+        side: Widths `[count]` in pixels, int64, at least 1, on the CPU, that they are scaled down to; heights follow
+            in proportion. A side as large as the picture's changes nothing.
+    """
+    height, width = images.shape[-2:]
+    heights = (side * height / width).round().long().clamp_min(1)
+    by_row, by_column = (to_device_of(_there_and_back(*axis), images) for axis in ((heights, height), (side, width)))
+    narrow = torch.bmm(images.reshape(len(images), -1, width), by_column.transpose(1, 2)).view(images.shape)
+    return (by_row.unsqueeze(1) @ narrow).clamp_(0, 1)  # weights may add up to a last digit more than 1
+
+
+def _there_and_back(small: Tensor, side: int) -> Tensor:
+    """Returns `[count, side, side]`, per picture the scaling of an axis to a smaller number of pixels and back.
+
+    The weights are those of PyTorch's `interpolate`: going down, a triangle that reaches over the neighboring pixels.
+    """
+    small = small.view(-1, 1, 1)
+    steps = torch.arange(int(small.max()))  # a row per pixel of the largest; the way back reads no row beyond its own
+    pixels, factor = torch.arange(side), side / small
+    down = (1 - ((pixels + 0.5) - (steps.view(-1, 1) + 0.5) * factor).abs() / factor.clamp_min(1)).clamp_(min=0)
+    down /= down.sum(2, keepdim=True).clamp_min(1e-6)
+    places = ((pixels.view(-1, 1) + 0.5) / factor - 0.5).clamp_min(0).minimum(small - 1)
+    return (1 - (places - steps).abs()).clamp_(min=0) @ down
+
+
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
     """Puts noise in place of a rectangle of each picture.
 

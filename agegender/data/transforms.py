@@ -16,9 +16,10 @@ class Augment:
     """Random changes of geometry, colour and quality, drawn per picture and applied per batch.
 
     One affine warp does all the geometry, so a picture is interpolated once; one matrix per picture does all that
-    happens to its colours. Blur, compression and erasing are worked out for the drawn pictures only. Random numbers
-    come from the generator that the caller passes, on the CPU, so CPU and GPU runs see the same changes, and which
-    pictures were drawn is known without asking the device.
+    happens to its colours. What a camera or a file does follows in the order in which it happens (blur, resolution,
+    sharpening, noise, compression), then erasing, all worked out for the drawn pictures only. Random numbers come from
+    the generator that the caller passes, on the CPU, so CPU and GPU runs see the same changes, and which pictures were
+    drawn is known without asking the device. A strength of 0 draws nothing.
     """
 
     def __init__(
@@ -27,12 +28,19 @@ class Augment:
         rotate: float = 0.0,
         scale: Sequence[float] = (1.0, 1.0),
         shift: float = 0.0,
+        squeeze: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
         color: float = 0.0,
         gray: float = 0.0,
         blur: float = 0.0,
         blur_sigma: Sequence[float] = (0.004, 0.012),
+        resolution: float = 0.0,
+        resolution_scale: Sequence[float] = (0.25, 0.9),
+        sharpen: float = 0.0,
+        sharpen_amount: Sequence[float] = (0.3, 1.5),
+        noise: float = 0.0,
+        noise_sigma: Sequence[float] = (0.004, 0.05),
         compress: float = 0.0,
         compress_quality: Sequence[int] = (30, 95),
         erase: float = 0.0,
@@ -45,12 +53,21 @@ class Augment:
             rotate: Largest rotation either way, in degrees.
             scale: Smallest and largest factor by which the face is enlarged.
             shift: Largest shift either way along each axis, as a share of the side.
+            squeeze: Largest relative change of the aspect ratio: width over height is multiplied by a factor between
+                1 / (1 + squeeze) and 1 + squeeze, the area stays. 0.34 covers a 4:3 picture shown as a square.
             brightness: Largest amount added or taken, as a share of full white.
             contrast: Largest relative change of the contrast about mid-grey.
             color: Largest relative change of the saturation; each channel's own gain changes by up to half as much.
             gray: Probability that a picture loses its colours.
             blur: Probability of a Gaussian blur.
             blur_sigma: Smallest and largest standard deviation of the blur, as a share of the side.
+            resolution: Probability that a picture is scaled down and up again.
+            resolution_scale: Smallest and largest factor by which it is scaled down.
+            sharpen: Probability of an unsharp mask.
+            sharpen_amount: Smallest and largest share of the detail that is added.
+            noise: Probability of Gaussian noise; as likely in the luminance alone as in each channel for itself, which
+                are the same on grayscale pictures.
+            noise_sigma: Smallest and largest standard deviation of the noise, as a share of full white.
             compress: Probability of JPEG's losses.
             compress_quality: Lowest and highest quality of JPEG.
             erase: Probability that noise takes the place of a rectangle: Zhong et al., "Random Erasing Data
@@ -62,13 +79,19 @@ class Augment:
         """
         shares = {"flip": flip, "shift": shift, "brightness": brightness, "contrast": contrast, "color": color}
         shares |= {"gray": gray, "blur": blur, "compress": compress, "erase": erase}
+        shares |= {"squeeze": squeeze, "resolution": resolution, "sharpen": sharpen, "noise": noise}
         for name, value in {**shares, "rotate": rotate}.items():
             most = 180 if name == "rotate" else 1
             require(0 <= value <= most, f"augment.{name}={value} must lie between 0 and {most}")
         self.flip, self.rotate, self.shift, self.brightness, self.contrast = flip, rotate, shift, brightness, contrast
         self.color, self.gray, self.blur, self.compress, self.erase = color, gray, blur, compress, erase
+        self.squeeze, self.resolution, self.sharpen, self.noise = squeeze, resolution, sharpen, noise
         self.scale = _range("scale", scale, "factors above zero", math.inf)
         self.blur_sigma = _range("blur_sigma", blur_sigma, "shares of the side, above 0 and up to 0.1", 0.1)
+        of_side = "shares of the side, above 0 and up to 1"
+        self.resolution_scale = _range("resolution_scale", resolution_scale, of_side, 1)
+        self.sharpen_amount = _range("sharpen_amount", sharpen_amount, "amounts, above 0 and up to 10", 10)
+        self.noise_sigma = _range("noise_sigma", noise_sigma, "shares of full white, above 0 and up to 1", 1)
         self.compress_quality = _range("compress_quality", compress_quality, "whole numbers from 1 to 100", 100)
         self.erase_area = _range("erase_area", erase_area, "shares of the picture, above 0 and up to 1", 1)
 
@@ -85,8 +108,14 @@ class Augment:
         theta = self._affine(len(images), generator)
         matrix = self._colours(len(images), images.shape[1], generator)
         varied = self._moved_and_recoloured(images, theta, matrix)
-        rare = ((self.blur, self._blurred), (self.compress, self._compressed), (self.erase, self._erased))
-        for share, change in rare:
+        for share, change in (
+            (self.blur, self._blurred),
+            (self.resolution, self._resampled),
+            (self.sharpen, self._sharpened),
+            (self.noise, self._noisy),
+            (self.compress, self._compressed),
+            (self.erase, self._erased),
+        ):
             drawn = self._drawn(share, len(images), generator)
             if len(drawn):
                 places = effects.to_device_of(drawn, images)
@@ -111,7 +140,7 @@ class Augment:
 
     def _affine(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Returns `[count, 2, 3]` matrices from output to input coordinates, or None where nothing would move."""
-        if not (self.flip or self.rotate or self.shift) and self.scale == (1.0, 1.0):
+        if not (self.flip or self.rotate or self.shift or self.squeeze) and self.scale == (1.0, 1.0):
             return None
         angle = math.radians(self.rotate) * _symmetric(generator, count)
         low, high = (math.log(factor) for factor in self.scale)
@@ -120,7 +149,13 @@ class Augment:
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
         shift_x, shift_y = (2 * self.shift * _symmetric(generator, count) for _ in range(2))
         rows = (torch.stack((cos * mirror, -sin, shift_x), 1), torch.stack((sin * mirror, cos, shift_y), 1))
-        return torch.stack(rows, 1)
+        theta = torch.stack(rows, 1)
+        if self.squeeze:
+            # Of the picture as it will be, so a turned face is squeezed along the picture's axes, as a display does it.
+            wider = torch.exp(math.log1p(self.squeeze) / 2 * _symmetric(generator, count)).view(-1, 1)
+            theta[..., 0] /= wider
+            theta[..., 1] *= wider
+        return theta
 
     def _colours(self, count: int, channels: int, generator: torch.Generator) -> Tensor | None:
         """Returns `[count, channels, channels + 1]`, a matrix and an offset each; None where nothing would change."""
@@ -149,6 +184,23 @@ class Augment:
     def _blurred(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return effects.blur(images, images.shape[-1] * _between(*self.blur_sigma, generator, len(images)))
 
+    def _resampled(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        sides = images.shape[-1] * _between(*self.resolution_scale, generator, len(images))
+        return effects.resample(images, sides.round().long().clamp_min(1))
+
+    def _sharpened(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        amount = _between(*self.sharpen_amount, generator, len(images))
+        return effects.sharpen(images, amount, torch.full((len(images),), _SHARPENED * images.shape[-1]))
+
+    def _noisy(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        sigma = _between(*self.noise_sigma, generator, len(images))
+        noise = torch.empty(images.shape)
+        luminance = torch.rand(len(images), generator=generator) < 0.5
+        for chosen, channels in ((luminance, 1), (~luminance, images.shape[1])):
+            shape = (int(chosen.sum()), channels, *images.shape[2:])
+            noise[chosen] = torch.randn(shape, generator=generator).expand(-1, images.shape[1], -1, -1)
+        return effects.add_noise(images, sigma, noise)
+
     def _compressed(self, images: Tensor, generator: torch.Generator) -> Tensor:
         low, high = self.compress_quality
         return jpeg.compress(images, torch.randint(int(low), int(high) + 1, (len(images),), generator=generator))
@@ -165,6 +217,7 @@ class Augment:
 
 
 _PART = 8  # pictures: what lies between the steps stays in a CPU core's cache, and the whole takes half the time
+_SHARPENED = 0.008  # of the side: what finer detail than that is made stronger by `sharpen`, a pixel of 128
 _LONGEST = 1 / 0.3  # a rectangle's longer side over its shorter one: Zhong et al.
 
 

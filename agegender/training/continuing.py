@@ -13,6 +13,7 @@ from agegender.checkpoint import load_checkpoint, read_calibration
 from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming import StreamingDataModule
+from agegender.data.transforms import Augment
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
@@ -100,7 +101,8 @@ def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
     model = _defaults(AgeGenderNet) | _defaults(TRUNKS[config.model.trunk])
     age = _defaults(AGE_CODINGS[config.age.name])
     loss, optim = _defaults(Balance), {"trunk_factor": _defaults(parameter_groups)["trunk_factor"]}
-    return flatten({"data": _defaults(AgeGenderDataModule), "model": model, "age": age, "loss": loss, "optim": optim})
+    shared = {"model": model, "age": age, "loss": loss, "optim": optim}
+    return flatten({"data": _defaults(AgeGenderDataModule), "augment": _defaults(Augment), **shared})
 
 
 def _defaults(called: Callable[..., Any]) -> dict[str, Any]:

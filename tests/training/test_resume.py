@@ -297,7 +297,7 @@ def test_lightnings_own_check_by_overfitting_one_batch_runs(run_here: Run) -> No
     [
         ("data.batch_size=8", "data.batch_size was 16 and is 8"),
         ("data.limit=90", "data.limit was None and is 90"),
-        ("+augment.flip=0.5", "augment.flip was None and is 0.5"),
+        ("+augment.flip=0.5", "augment.flip was 0.0 and is 0.5"),
         ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
         ("fit=false", "give weights= instead of resume="),
         ("weights=run", "leave out weights=, or resume="),
