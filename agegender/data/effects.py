@@ -74,8 +74,8 @@ def sharpen(images: Tensor, amount: Tensor, sigma: Tensor) -> Tensor:
         amount: How much of it is added `[count]`, on the CPU; 1 doubles the detail.
         sigma: Standard deviations of the blur `[count]` in pixels, on the CPU.
     """
-    detail = images - blur(images, sigma)
-    return torch.addcmul(images, to_device_of(amount, images).view(-1, 1, 1, 1), detail).clamp_(0, 1)
+    beyond = to_device_of(1 + amount, images).view(-1, 1, 1, 1)  # the way from the blurred picture to the given one
+    return blur(images, sigma).lerp_(images, beyond).clamp_(0, 1)
 
 
 def add_noise(images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -99,11 +99,16 @@ def resample(images: Tensor, side: Tensor) -> Tensor:
         side: Widths `[count]` in pixels, int64, at least 1, on the CPU, that they are scaled down to; heights follow
             in proportion. A side as large as the picture's changes nothing.
     """
-    height, width = images.shape[-2:]
-    heights = (side * height / width).round().long().clamp_min(1)
-    by_row, by_column = (to_device_of(_there_and_back(*axis), images) for axis in ((heights, height), (side, width)))
-    narrow = torch.bmm(images.reshape(len(images), -1, width), by_column.transpose(1, 2)).view(images.shape)
-    return (by_row.unsqueeze(1) @ narrow).clamp_(0, 1)  # weights may add up to a last digit more than 1
+    count, channels, height, width = images.shape
+    by_column = by_row = to_device_of(_there_and_back(side, width), images)
+    if height != width:
+        heights = (side * height / width).round().long().clamp_min(1)
+        by_row = to_device_of(_there_and_back(heights, height), images)
+    # The channels lie side by side for the first product and one above the other for the second: one matrix serves all.
+    lines = by_row @ images.transpose(1, 2).reshape(count, height, channels * width)
+    lines = lines.view(count, height * channels, width) @ by_column.transpose(1, 2)
+    # Weights may add up to a last digit more than 1.
+    return lines.clamp_(0, 1).view(count, height, channels, width).transpose(1, 2).contiguous()
 
 
 def _there_and_back(small: Tensor, side: int) -> Tensor:
