@@ -49,7 +49,7 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 def test_every_group_of_the_design_has_its_options() -> None:
     expected = (
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
-        "augment=strong callbacks=default callbacks=ema "
+        "augment=strong augment=robust callbacks=default callbacks=ema "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "

@@ -190,7 +190,8 @@ class Augment:
 
     def _sharpened(self, images: Tensor, generator: torch.Generator) -> Tensor:
         amount = _between(*self.sharpen_amount, generator, len(images))
-        return effects.sharpen(images, amount, torch.full((len(images),), _SHARPENED * images.shape[-1]))
+        sigma = max(0.5, _SHARPENED * images.shape[-1])  # pixels: a narrower blur takes nothing
+        return effects.sharpen(images, amount, torch.full((len(images),), sigma))
 
     def _noisy(self, images: Tensor, generator: torch.Generator) -> Tensor:
         sigma = _between(*self.noise_sigma, generator, len(images))

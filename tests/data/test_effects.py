@@ -57,6 +57,55 @@ def test_a_blur_leaves_a_plain_picture_plain_up_to_the_border() -> None:
     torch.testing.assert_close(effects.blur(plain, torch.tensor([0.5, 9.0])), plain)
 
 
+def test_sharpening_adds_each_pictures_own_share_of_what_its_blur_takes() -> None:
+    pictures, amount, sigma = _pictures() / 2 + 0.25, torch.tensor([0.0, 0.4, 1.5]), torch.tensor([1.0, 0.7, 2.0])
+    sharp = effects.sharpen(pictures, amount, sigma)
+    expected = pictures + amount.view(3, 1, 1, 1) * (pictures - effects.blur(pictures, sigma))
+    assert expected.max() > 1
+    torch.testing.assert_close(sharp, expected.clamp(0, 1))
+    torch.testing.assert_close(sharp[0], pictures[0])
+
+
+@pytest.mark.parametrize("noise_channels", [1, 3])
+def test_noise_is_added_by_each_pictures_own_deviation_and_cut_to_range(noise_channels: int) -> None:
+    pictures, sigma = _pictures(), torch.tensor([0.0, 0.05, 0.5])
+    noise = torch.randn(3, noise_channels, 24, 24, generator=torch.Generator().manual_seed(1))
+    noisy = effects.add_noise(pictures, sigma, noise)
+    torch.testing.assert_close(noisy, (pictures + sigma.view(3, 1, 1, 1) * noise).clamp(0, 1))
+    assert torch.equal(noisy[0], pictures[0])
+
+
+@given(
+    sides=st.lists(st.integers(2, 40), min_size=3, max_size=3),
+    channels=st.sampled_from([1, 3]),
+    size=st.integers(2, 40),
+)
+@settings(max_examples=50)
+def test_pictures_scaled_down_and_up_are_those_of_pytorchs_own_scaling(
+    sides: list[int], channels: int, size: int
+) -> None:
+    pictures, sides = _pictures(3, channels, size), [min(side, size) for side in sides]
+    scaled = effects.resample(pictures, torch.tensor(sides))
+    for picture, result, side in zip(pictures, scaled, sides, strict=True):
+        small = functional.interpolate(picture[None], side, mode="bilinear", antialias=True)
+        expected = functional.interpolate(small, size, mode="bilinear")
+        torch.testing.assert_close(result[None], expected, atol=1e-4, rtol=0)
+
+
+def test_a_picture_that_is_not_square_keeps_its_proportions_when_it_is_scaled() -> None:
+    pictures = torch.rand(1, 3, 30, 45, generator=torch.Generator().manual_seed(2))
+    small = functional.interpolate(pictures, (10, 15), mode="bilinear", antialias=True)
+    expected = functional.interpolate(small, (30, 45), mode="bilinear")
+    torch.testing.assert_close(effects.resample(pictures, torch.tensor([15])), expected, atol=1e-5, rtol=0)
+
+
+def test_a_picture_scaled_to_one_pixel_is_plain_and_one_scaled_to_its_own_side_is_the_same() -> None:
+    pictures = _pictures(2)
+    one, same = effects.resample(pictures, torch.tensor([1, 24]))
+    torch.testing.assert_close(one, one[:, :1, :1].expand_as(one))
+    torch.testing.assert_close(same, pictures[1])
+
+
 def test_a_rectangle_is_erased_and_the_rest_is_untouched() -> None:
     pictures, noise = _pictures(2, size=20), torch.full((3, 20, 20), 2.0)
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]])
@@ -76,6 +125,9 @@ def test_pictures_are_the_same_in_either_memory_format_and_left_as_they_were(mem
         effects.warp(pictures, numbers[:, :2, :3]),
         effects.recolour(pictures, numbers[..., :3], numbers[..., 3]),
         effects.blur(pictures, torch.tensor([1.0, 2.0])),
+        effects.sharpen(pictures, numbers[:, 0, 0], torch.tensor([1.0, 2.0])),
+        effects.add_noise(pictures, numbers[:, 0, 0], numbers[:, :1, :1, None]),
+        effects.resample(pictures, torch.tensor([5, 20])),
         effects.erase(pictures, numbers[:, 0] / 2, torch.zeros(3, 24, 24)),
     )
     plain = before.contiguous()
@@ -83,6 +135,9 @@ def test_pictures_are_the_same_in_either_memory_format_and_left_as_they_were(mem
         effects.warp(plain, numbers[:, :2, :3]),
         effects.recolour(plain, numbers[..., :3], numbers[..., 3]),
         effects.blur(plain, torch.tensor([1.0, 2.0])),
+        effects.sharpen(plain, numbers[:, 0, 0], torch.tensor([1.0, 2.0])),
+        effects.add_noise(plain, numbers[:, 0, 0], numbers[:, :1, :1, None]),
+        effects.resample(plain, torch.tensor([5, 20])),
         effects.erase(plain, numbers[:, 0] / 2, torch.zeros(3, 24, 24)),
     )
     assert torch.equal(pictures, before)

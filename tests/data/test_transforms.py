@@ -12,11 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional
 
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError
 
-EVERYTHING: dict[str, Any] = {
+# The strengths that there were before pictures got noisy, sharper, coarser or squeezed.
+BEFORE: dict[str, Any] = {
     "flip": 0.5,
     "rotate": 20.0,
     "scale": (0.8, 1.25),
@@ -31,6 +33,15 @@ EVERYTHING: dict[str, Any] = {
     "compress_quality": (20, 80),
     "erase": 0.5,
     "erase_area": (0.1, 0.3),
+}
+EVERYTHING = BEFORE | {
+    "squeeze": 0.2,
+    "resolution": 0.5,
+    "resolution_scale": (0.3, 0.8),
+    "sharpen": 0.5,
+    "sharpen_amount": (0.5, 2.0),
+    "noise": 0.5,
+    "noise_sigma": (0.01, 0.1),
 }
 
 
@@ -56,6 +67,7 @@ def _centre(pictures: Tensor) -> tuple[Tensor, Tensor]:
     return (pictures.sum((1, 3)) * steps).sum(1) / mass, (pictures.sum((1, 2)) * steps).sum(1) / mass
 
 
+QUALITY = ("resolution", "sharpen", "noise")
 NEVER = {name: 0.0 for name, value in EVERYTHING.items() if isinstance(value, float)} | {"scale": (1.0, 1.0)}
 
 
@@ -67,7 +79,7 @@ def test_settings_of_no_change_change_nothing(settings: dict[str, Any]) -> None:
     assert torch.equal(Augment(**settings)(floats, _generator()), floats)
 
 
-@pytest.mark.parametrize("name", ["", "flip", "contrast", "gray", "blur", "compress", "erase"])
+@pytest.mark.parametrize("name", ["", "flip", "contrast", "gray", "blur", "compress", "erase", *QUALITY, "squeeze"])
 def test_the_callers_pictures_are_left_as_they_were(name: str) -> None:
     augment = Augment(**({name: 1.0} if name else EVERYTHING))
     for pictures in (_pictures(channels=3), _pictures(channels=3).float() / 255):
@@ -111,10 +123,10 @@ def test_the_global_random_state_is_neither_used_nor_moved() -> None:
     assert torch.equal(Augment(**EVERYTHING)(_pictures(), _generator()), first)
 
 
-@pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast", "color"])
+@pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast", "color", *QUALITY, "squeeze"])
 def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
     pictures = _pictures(1, channels=3).expand(6, 3, 32, 32)
-    changed = Augment(**{name: EVERYTHING[name]})(pictures, _generator())
+    changed = Augment(**{name: 1.0 if name in QUALITY else EVERYTHING[name]})(pictures, _generator())
     for i in range(6):
         assert not torch.allclose(changed[i], pictures[0] / 255, atol=1e-3)
         assert all(not torch.allclose(changed[i], changed[j], atol=1e-4) for j in range(i))
@@ -125,6 +137,7 @@ def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
     rotate=st.floats(0, 180),
     scale=st.tuples(st.floats(0.2, 1), st.floats(1, 5)),
     shift=st.floats(0, 1),
+    squeeze=st.floats(0, 1),
     brightness=st.floats(0, 1),
     contrast=st.floats(0, 1),
     seed=st.integers(0, 1000),
@@ -133,20 +146,12 @@ def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
 )
 @settings(max_examples=100)
 def test_any_settings_give_floats_from_zero_to_one_of_the_same_shape(
-    flip: float,
-    rotate: float,
-    scale: tuple[float, float],
-    shift: float,
-    brightness: float,
-    contrast: float,
-    seed: int,
-    channels: int,
-    level: int | None,
+    seed: int, channels: int, level: int | None, **strengths: Any
 ) -> None:
     pictures = _pictures(channels=channels)
     if level is not None:
         pictures.fill_(level)
-    changed = Augment(flip, rotate, scale, shift, brightness, contrast)(pictures, _generator(seed))
+    changed = Augment(**strengths)(pictures, _generator(seed))
     assert changed.dtype == torch.float32 and changed.shape == pictures.shape
     assert changed.isfinite().all() and changed.min() >= 0 and changed.max() <= 1
 
@@ -242,6 +247,29 @@ def test_light_is_what_it_was_before_there_were_other_strengths() -> None:
     torch.testing.assert_close(changed, torch.tensor(LIGHT), atol=1e-4, rtol=0)
 
 
+# Printed by the last version of `Augment` that knew those of `BEFORE` only, as was the number drawn next.
+WITHOUT_COMPRESSION = [[0.1379, 0.3301, 0.5223, 0.7144], [1.0, 0.8037, 0.4856, 0.1674]]
+WITHOUT_COMPRESSION += [[0.0133, 0.3123, 0.6113, 0.8803], [0.0, 0.1872, 0.6511, 0.3541]]
+DRAWN_NEXT = 401221
+
+
+def test_the_older_strengths_give_the_pictures_that_they_gave_before_there_were_others() -> None:
+    row = torch.arange(16).mul(17).repeat(4, 3, 16, 1).to(torch.uint8)
+    changed = Augment(**BEFORE | {"compress": 0.0})(row, _generator(2))[:, 1, 5, ::5]
+    torch.testing.assert_close(changed, torch.tensor(WITHOUT_COMPRESSION), atol=1e-4, rtol=0)
+    generator = _generator(2)
+    Augment(**BEFORE)(row, generator)
+    assert int(torch.randint(10**6, (1,), generator=generator)) == DRAWN_NEXT
+
+
+@pytest.mark.parametrize("name", [*QUALITY, "squeeze"])
+def test_a_strength_of_zero_draws_nothing_whatever_its_range(name: str) -> None:
+    names = {name, "resolution_scale", "sharpen_amount", "noise_sigma"}
+    without, generators = BEFORE | {key: EVERYTHING[key] for key in names} | {name: 0.0}, (_generator(), _generator())
+    never, before = (Augment(**one)(_pictures(8), by) for one, by in zip((without, BEFORE), generators, strict=True))
+    assert torch.equal(never, before) and torch.equal(*(generator.get_state() for generator in generators))
+
+
 def _grads(pictures: Tensor) -> Tensor:
     return pictures.diff(dim=-1).square().mean((1, 2, 3)) + pictures.diff(dim=-2).square().mean((1, 2, 3))
 
@@ -271,7 +299,7 @@ def test_colour_steps_do_nothing_to_gray_pictures(name: str) -> None:
     assert torch.equal(Augment(**strengths)(pictures, _generator()), pictures.float() / 255)
 
 
-@pytest.mark.parametrize("name", ["gray", "blur", "compress", "erase"])
+@pytest.mark.parametrize("name", ["gray", "blur", "compress", "erase", *QUALITY])
 def test_about_the_share_that_was_asked_for_is_drawn_and_the_others_stay(name: str) -> None:
     pictures = _pictures(1, size=16, channels=3).expand(400, 3, 16, 16)
     strengths: dict[str, Any] = {name: 0.25, "blur_sigma": (0.05, 0.1)}
@@ -334,11 +362,118 @@ def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
     assert erased.mean().item() == pytest.approx(0.5, abs=0.05) and erased.std() > 0.25
 
 
+def test_noise_has_the_deviations_that_were_asked_for() -> None:
+    changed = Augment(noise=1.0, noise_sigma=(0.01, 0.1))(torch.full((300, 3, 32, 32), 0.5), _generator())
+    sigma = (changed - 0.5).std((2, 3))
+    assert 0.009 < sigma.min() < 0.016 and 0.094 < sigma.max() < 0.108
+    assert sigma.mean().item() == pytest.approx(0.055, abs=0.006)
+    assert (changed.mean((2, 3)) - 0.5).abs().max() < 0.1 / 32 * 4  # four standard errors
+
+
+def test_noise_is_as_often_that_of_the_luminance_as_that_of_each_channel() -> None:
+    changed = Augment(noise=1.0, noise_sigma=(0.05, 0.05))(torch.full((300, 3, 16, 16), 0.5), _generator())
+    red, green, blue = (changed - 0.5).flatten(2).unbind(1)
+    same = (red == green).all(1) & (red == blue).all(1)
+    assert 120 < same.sum() < 180
+    for one, other in ((red, green), (red, blue), (green, blue)):
+        related = (one * other)[~same].mean(1) / 0.05**2
+        assert related.abs().max() < 4 / 16  # four standard errors: the channels know nothing of each other
+
+
+def test_noise_is_white_and_each_pictures_own() -> None:
+    changed = Augment(noise=1.0, noise_sigma=(0.05, 0.05))(torch.full((50, 1, 32, 32), 0.5), _generator())
+    noise = (changed[:, 0] - 0.5) / 0.05
+    beside, below = (noise[..., 1:] * noise[..., :-1]).mean((1, 2)), (noise[:, 1:] * noise[:, :-1]).mean((1, 2))
+    others = (noise[1:] * noise[:-1]).mean((1, 2))
+    assert max(related.abs().max() for related in (beside, below, others)) < 4.5 / 32
+
+
+def test_sharpening_adds_detail_by_its_amount_and_keeps_the_mean() -> None:
+    smooth = Augment(blur=1.0, blur_sigma=(0.03, 0.03))(_pictures(200, 32), _generator())
+    gained = (_grads(Augment(sharpen=1.0, sharpen_amount=(3.0, 10.0))(smooth, _generator())) / _grads(smooth)).sqrt()
+    assert gained.min() > 1 and gained.max() > 1.5 * gained.min()
+    sharp = Augment(sharpen=1.0, sharpen_amount=(0.3, 0.3))(smooth, _generator())
+    torch.testing.assert_close(sharp.mean((2, 3)), smooth.mean((2, 3)), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 0.9])
+def test_the_resolution_is_that_of_a_picture_scaled_down_by_the_factor_and_up_again(scale: float) -> None:
+    pictures = _pictures(2, 40, channels=3).float() / 255
+    changed = Augment(resolution=1.0, resolution_scale=(scale, scale))(pictures, _generator())
+    small = functional.interpolate(pictures, round(40 * scale), mode="bilinear", antialias=True)
+    torch.testing.assert_close(changed, functional.interpolate(small, 40, mode="bilinear"), atol=1e-5, rtol=0)
+
+
+def test_resolutions_are_drawn_between_the_two_ends() -> None:
+    pictures = _pictures(1, 64).float().div(255).expand(200, 1, 64, 64)
+    left = _grads(Augment(resolution=1.0, resolution_scale=(0.25, 0.9))(pictures, _generator()))
+    ends = [
+        float(_grads(Augment(resolution=1.0, resolution_scale=(end, end))(pictures[:1], _generator())))
+        for end in (0.25, 0.9)
+    ]
+    assert ends[0] <= left.min() < ends[0] * 1.2 and ends[1] * 0.85 < left.max() <= ends[1]
+
+
+@pytest.mark.parametrize("squeeze", [0.1, 0.34])
+def test_a_squeeze_changes_the_aspect_ratio_both_ways_no_further_than_asked_and_keeps_the_area(squeeze: float) -> None:
+    picture = _spot(0, 0, size=65, width=6).expand(300, 1, 65, 65)
+    squeezed = Augment(squeeze=squeeze)(picture, _generator())
+    steps = (torch.arange(65.0) - 32).square()
+    mass = squeezed.sum((1, 2, 3))
+    height, width = (((squeezed.sum((1, axis)) * steps).sum(1) / mass).sqrt() for axis in (3, 2))
+    aspect, most = width / height, 1 + squeeze
+    assert 0.99 / most < aspect.min() < 1.1 / most and most / 1.1 < aspect.max() < most * 1.01
+    assert 120 < (aspect > 1).sum() < 180  # as often wider as narrower
+    torch.testing.assert_close(mass, picture[0].sum().expand(300), rtol=0.01, atol=0)
+    rows, columns = _centre(squeezed)
+    assert max(rows.abs().max(), columns.abs().max()) < 0.1  # about the middle
+
+
+def test_a_squeeze_is_along_the_pictures_axes_however_the_face_is_turned() -> None:
+    """A 4:3 picture shown as a square is squeezed as a whole: a disk's main axes stay upright and level."""
+    picture = _spot(0, 0, size=65, width=6).expand(100, 1, 65, 65)
+    turned = Augment(squeeze=0.5, rotate=90.0, flip=0.5)(picture, _generator())
+    steps = torch.arange(65.0) - 32
+    mixed = (turned[:, 0] * steps[:, None] * steps).sum((1, 2)) / turned.sum((1, 2, 3))
+    assert mixed.abs().max() < 0.1  # of 36 square pixels
+
+
+def test_blur_resolution_sharpening_and_compression_follow_in_that_order() -> None:
+    sure: list[dict[str, Any]] = [
+        {"blur": 1.0, "blur_sigma": (0.02, 0.02)},
+        {"resolution": 1.0, "resolution_scale": (0.5, 0.5)},
+        {"sharpen": 1.0, "sharpen_amount": (1.0, 1.0)},
+        {"compress": 1.0, "compress_quality": (40, 40)},
+    ]
+    pictures = _pictures(4, channels=3)
+    one_by_one = pictures.float() / 255
+    for step in sure:
+        one_by_one = Augment(**step)(one_by_one, _generator())
+    at_once = Augment(**{name: value for step in sure for name, value in step.items()})(pictures, _generator())
+    torch.testing.assert_close(at_once, one_by_one)
+
+
+def test_noise_comes_after_sharpening_and_before_compression_and_erasing_last() -> None:
+    plain = torch.full((20, 1, 64, 64), 0.5)
+    sharp: dict[str, Any] = {"noise": 1.0, "noise_sigma": (0.02, 0.02), "sharpen": 1.0}
+    assert Augment(**sharp)(plain, _generator()).std().item() == pytest.approx(0.02, rel=0.03)  # not made stronger
+    compressed: dict[str, Any] = sharp | {"compress": 1.0, "compress_quality": (10, 10)}
+    assert Augment(**compressed)(plain, _generator()).std() < 0.005  # which takes the noise
+    erased = Augment(**compressed, erase=1.0, erase_area=(1.0, 1.0))(plain, _generator())
+    assert erased.std().item() == pytest.approx(12**-0.5, rel=0.02)  # uniform noise as it was drawn
+
+
 @given(
     color=st.floats(0, 1),
     gray=st.floats(0, 1),
     blur=st.floats(0, 1),
     blur_sigma=st.tuples(st.floats(1e-6, 0.02), st.floats(0.02, 0.1)),
+    resolution=st.floats(0, 1),
+    resolution_scale=st.tuples(st.floats(1e-6, 0.5), st.floats(0.5, 1)),
+    sharpen=st.floats(0, 1),
+    sharpen_amount=st.tuples(st.floats(1e-6, 1), st.floats(1, 10)),
+    noise=st.floats(0, 1),
+    noise_sigma=st.tuples(st.floats(1e-6, 0.1), st.floats(0.1, 1)),
     compress=st.floats(0, 1),
     compress_quality=st.tuples(st.integers(1, 50), st.integers(50, 100)),
     erase=st.floats(0, 1),
@@ -351,9 +486,11 @@ def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
 @example(  # white stays white, to the last digit
     **{"color": 1.0, "gray": 0.0, "blur": 1.0, "blur_sigma": (0.015625, 0.0234375), "compress": 0.0},
     **{"compress_quality": (1, 50), "erase": 0.0, "erase_area": (0.5, 1.0)},
+    **{"resolution": 0.0, "resolution_scale": (0.5, 0.5), "sharpen": 0.0, "sharpen_amount": (1.0, 1.0)},
+    **{"noise": 0.0, "noise_sigma": (0.1, 0.1)},
     **{"seed": 362, "channels": 3, "size": 9, "count": 2},
 )
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_any_losses_give_floats_from_zero_to_one_of_the_same_shape(
     seed: int, channels: int, size: int, count: int, **strengths: Any
 ) -> None:
@@ -371,6 +508,7 @@ SHARE = "must lie between 0 and 1"
     ("wrong", "message"),
     [
         *(({name: 1.5}, f"augment.{name}=1.5 {SHARE}") for name in ("flip", "shift", "brightness", "contrast")),
+        *(({name: 1.5}, f"augment.{name}=1.5 {SHARE}") for name in ("squeeze", "resolution", "sharpen", "noise")),
         *(({name: -0.1}, f"augment.{name}=-0.1 {SHARE}") for name in ("color", "gray", "blur", "compress", "erase")),
         ({"erase": math.nan}, f"augment.erase=nan {SHARE}"),
         ({"rotate": 181.0}, "augment.rotate=181.0 must lie between 0 and 180"),
@@ -379,6 +517,9 @@ SHARE = "must lie between 0 and 1"
         ({"scale": [1.0, math.inf]}, "augment.scale=[1.0, inf] must be two factors above zero, the smaller one first"),
         ({"blur_sigma": [0.0, 0.1]}, "augment.blur_sigma=[0.0, 0.1] must be two shares of the side, above 0"),
         ({"blur_sigma": [1.0, 2.0]}, "augment.blur_sigma=[1.0, 2.0] must be two shares of the side, above 0"),
+        ({"resolution_scale": [0.5, 1.1]}, "augment.resolution_scale=[0.5, 1.1] must be two shares of the side, above"),
+        ({"sharpen_amount": [0.0, 1.0]}, "augment.sharpen_amount=[0.0, 1.0] must be two amounts, above 0 and up to 10"),
+        ({"noise_sigma": [0.05, 10.0]}, "augment.noise_sigma=[0.05, 10.0] must be two shares of full white, above 0"),
         ({"compress_quality": [50, 101]}, "augment.compress_quality=[50, 101] must be two whole numbers from 1 to 100"),
         ({"compress_quality": [0, 50]}, "augment.compress_quality=[0, 50] must be two whole numbers from 1 to 100"),
         ({"erase_area": [0.1]}, "augment.erase_area=[0.1] must be two shares of the picture, above 0 and up to 1"),
@@ -393,7 +534,7 @@ def test_a_strength_that_means_nothing_is_refused_in_one_line_that_names_it(
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("option", ["light", "strong"])
+@pytest.mark.parametrize("option", ["light", "medium", "strong", "robust"])
 def test_a_batch_is_varied_without_a_look_at_it(option: str) -> None:
     """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
     settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "augment" / f"{option}.yaml"))
