@@ -150,6 +150,7 @@ def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
         "split_file": None,
         "table": None,
         "limit": None,
+        "leave_out": None,
         "pictures": "photographs",
     }
 
