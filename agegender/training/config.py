@@ -19,10 +19,10 @@ from agegender.signatures import check_call, check_named, check_value
 from agegender.training.balance import Balance
 from agegender.training.build import check_node, check_target
 from agegender.training.compiling import Wish
-from agegender.training.distillation import SoftTargets
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
 from agegender.training.profiling import PROFILERS
+from agegender.training.soft_targets import SoftTargets
 
 _TOP_LEVEL: dict[str, Any] = {
     "seed": NonNegativeInt,
@@ -131,7 +131,7 @@ def _check_together(config: Mapping[str, Any]) -> None:
 
 
 def _check_teacher(config: Mapping[str, Any]) -> None:
-    weight, teacher = config["loss"].get("teacher", 0), config["teacher"]
+    weight, teacher = config["loss"]["teacher"], config["teacher"]
     require(0 <= weight <= 1, f"loss.teacher={weight} must lie between 0 (labels only) and 1 (teachers only)")
     if teacher is None:
         return

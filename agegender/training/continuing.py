@@ -17,10 +17,10 @@ from agegender.errors import require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.training.balance import Balance
-from agegender.training.distillation import SoftTargets
 from agegender.training.module import AgeGenderModule
 from agegender.training.parameters import parameter_groups
 from agegender.training.results import flatten
+from agegender.training.soft_targets import SoftTargets
 
 # What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
 _FREE_TO_RESUME = (

@@ -28,7 +28,7 @@ from agegender.training.parameters import count_dimensions, parameter_groups
 from agegender.training.together import added_up, gathered
 
 if TYPE_CHECKING:
-    from agegender.training.distillation import SoftTargets
+    from agegender.training.soft_targets import SoftTargets
 
 
 class AgeGenderModule(pl.LightningModule):
