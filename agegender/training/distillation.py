@@ -173,7 +173,7 @@ def _read(path: Path, faces: int) -> Answers | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             ages, p_female = saved["ages"], saved["p_female"]
         if len(ages) == len(p_female) == faces:
             return ages, p_female
