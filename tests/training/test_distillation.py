@@ -112,9 +112,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     asked: list[Path] = []
     network = TorchNetwork
 
-    def count(path: Path, *arguments: str) -> TorchNetwork:
+    def count(path: Path, device: str) -> TorchNetwork:
         asked.append(path)
-        return network(path, *arguments)
+        return network(path, device)
 
     monkeypatch.setattr(distillation, "TorchNetwork", count)
     return asked
