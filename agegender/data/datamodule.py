@@ -22,7 +22,7 @@ from agegender.data.loader import DealtSampler, FaceLoader, Part, ResumableLoade
 from agegender.data.names import MISSING
 from agegender.data.on_device import FacesOnDevice, place
 from agegender.data.source import find_folder
-from agegender.data.split import Rule, Side
+from agegender.data.split import Rule, Side, left_out
 from agegender.data.table import check_ending
 from agegender.data.transforms import Augment
 from agegender.errors import require
@@ -56,6 +56,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         test_fraction: float = 0.2,
         val_fraction: float = 0.1,
+        leave_out: str | None = None,
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
@@ -86,6 +87,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             split_seed: Chooses the split; independent of the training's `seed`.
             test_fraction: Share of all images.
             val_fraction: Share of what is not test.
+            leave_out: `i/n`: train without part i (from 0) of n equal parts of the training faces, copies together. The
+                split and its fingerprint stay as they are. See `training/distillation.py` for its use.
             augment: Arguments of `Augment`; None or empty for none.
             seed: Chooses order and augmentation.
         """
@@ -100,6 +103,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         whole = split == "content" or split_file is None
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
+        if leave_out is not None:
+            left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # refuses what is no part
         if table is not None:
             check_ending(Path(table))
             require(generate is None, f"data.table={table} and data.generate: choose data=table or data=synthetic")
@@ -111,6 +116,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(fits, "data.on_device=true keeps what was decoded once: set data.cache=auto and data.num_workers=null")
         self.cache, self.on_device, self.image_size, self.grayscale = cache, on_device, image_size, grayscale
         self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
+        self.leave_out = leave_out
         self._index_options: dict[str, Any] = {
             "age_range": tuple(age_range),
             "duplicates": duplicates,
@@ -124,6 +130,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._augment = Augment(**augment) if augment else None
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
+        self._used = np.zeros(0, dtype=np.int64)  # rows of the index
         self._placed: dict[str, FacesOnDevice] = {}
         self._train_loader: ResumableLoader | None = None
         self._position: dict[str, int] | None = None
@@ -140,6 +147,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "split_file": split_file.name if split_file else None,
             "table": self.table.name if self.table else None,
             "limit": self.limit,
+            "leave_out": self.leave_out,
             "pictures": "photographs" if self.generate is None else "drawn",
         }
 
@@ -171,7 +179,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
             return
         index = self.find_index()
         rows = {name: index.rows(name, self.limit) for name in ("train", "val", "test")}
-        pixels = self._open_pixels(index, np.unique(np.concatenate(list(rows.values()))))
+        self._used = np.unique(np.concatenate(list(rows.values())))
+        if self.leave_out is not None:  # the pixels are those of all parts: one cache serves the trainings of each
+            rows["train"] = self._without_part(index, rows["train"], self.leave_out)
+        pixels = self._open_pixels(index, self.image_size, self.grayscale)
         self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
         self._index = index
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in rows.items())
@@ -191,12 +202,21 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 "figures are flattered, and for comparison only"
             )
 
-    def _open_pixels(self, index: FaceIndex, used: NDArray[np.int64]) -> CachedPixels | DecodedPixels:
+    def _without_part(self, index: FaceIndex, rows: NDArray[np.int64], part: str) -> NDArray[np.int64]:
+        seed = self._index_options["split_seed"]
+        kept = rows[~left_out(index.digests, index.duplicates, seed, part)[rows]]
+        require(len(kept) > 0, f"data.leave_out={part} leaves no face to train on: give more images")
+        log.info("data.leave_out=%s: %d of %d training images are left out", part, len(rows) - len(kept), len(rows))
+        return kept
+
+    def open_pixels(self, image_size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
+        """Opens the pixels of its faces in the format of another network; `setup` must have run."""
+        return self._open_pixels(self.index, image_size, grayscale)
+
+    def _open_pixels(self, index: FaceIndex, size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
         if self.cache == "none":
-            return DecodedPixels(index.folder, index.names, self.image_size, self.grayscale)
-        return open_pixels(
-            index.folder, index.names, index.digests, used, self.image_size, self.grayscale, self.cache_dir
-        )
+            return DecodedPixels(index.folder, index.names, size, grayscale)
+        return open_pixels(index.folder, index.names, index.digests, self._used, size, grayscale, self.cache_dir)
 
     def split(self, name: Side) -> FaceDataset:
         """Returns one split's faces; `setup` must have run."""
@@ -240,12 +260,14 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Returns which part of each batch this process reads (`check_launch` saw that they can be shared equally)."""
         return Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
 
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
+        """The device that trains."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _faces(self, name: str) -> FaceDataset | FacesOnDevice:
         """Returns a split's faces, on the device if they are to be kept there."""
-        device, pixels = self._device(), self._splits[name].pixels
+        device, pixels = self.device, self._splits[name].pixels
         if not self._placed and isinstance(pixels, CachedPixels) and self._belongs_on(device, pixels):
             self._placed = place(self._splits, pixels, device)
         return self._placed.get(name, self._splits[name])
@@ -273,7 +295,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return {
             "batch_size": self.batch_size // self._part().of,
             "num_workers": workers,
-            "pin_memory": self._device().type == "cuda" and not self._placed,
+            "pin_memory": self.device.type == "cuda" and not self._placed,
             "persistent_workers": workers > 0,
             "collate_fn": _as_it_is,
         }

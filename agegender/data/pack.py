@@ -63,6 +63,7 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
     module = _data_module(data)
     rule = module.split_settings["split"]
     require(rule == "content", f"data.split={rule} has no shards: leave it out")
+    require(module.leave_out is None, "data.leave_out is for a training from the folder itself: leave it out")
     index = module.find_index()
     rows = {side: index.rows(side, module.limit) for side in SPLITS}
     rows["train"] = np.array(sorted(rows["train"].tolist(), key=lambda row: (index.digests[row], row)), np.int64)

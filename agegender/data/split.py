@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,10 +61,7 @@ def assign_splits(
     Raises:
         AgeGenderError: A side would be empty.
     """
-    smallest: dict[int, str] = {}
-    for digest, group in zip(digests, groups.tolist(), strict=True):
-        smallest[group] = min(digest, smallest.get(group, digest))
-    keys = [smallest[group] for group in groups.tolist()]
+    keys = _group_keys(digests, groups)
     if protocol is None:
         sides = ["test" if _uniform(seed, "test", key) < test_fraction else "train" for key in keys]
     else:
@@ -78,6 +76,39 @@ def assign_splits(
         if name not in sides:
             raise AgeGenderError(f"the {name} split of {len(digests)} images is empty; {_remedy(name, protocol)}")
     return np.array(sides)
+
+
+def _group_keys(digests: Sequence[str], groups: NDArray[np.int64]) -> list[str]:
+    """Returns the smallest digest of each picture's duplicate group."""
+    smallest: dict[int, str] = {}
+    for digest, group in zip(digests, groups.tolist(), strict=True):
+        smallest[group] = min(digest, smallest.get(group, digest))
+    return [smallest[group] for group in groups.tolist()]
+
+
+def left_out(digests: Sequence[str], groups: NDArray[np.int64], seed: int, part: str) -> NDArray[np.bool_]:
+    """Returns which pictures `[n]` belong to one of several parts; pictures of one group always belong together.
+
+    As a group's side of the split, its part is decided by hashing its smallest digest with the seed, so parts are of
+    one size on average. The parts are disjoint, and every picture is in one of them.
+
+    Args:
+        digests: SHA-256 per picture.
+        groups: Per picture, the number of its duplicate group.
+        seed: The split's.
+        part: `i/n`, i from 0 to n - 1.
+
+    Raises:
+        AgeGenderError: It is none.
+    """
+    written = re.fullmatch(r"([0-9]+)/([0-9]+)", part)
+    number, parts = (int(written[1]), int(written[2])) if written else (0, 0)
+    require(
+        parts >= 2 and number < parts,
+        f"data.leave_out={part} must be i/n, the parts being counted from 0: 0/5 to 4/5 for five parts",
+    )
+    keys = _group_keys(digests, groups)
+    return np.array([int(_uniform(seed, "part", key) * parts) == number for key in keys], dtype=np.bool_)
 
 
 def _remedy(empty: str, protocol: Sequence[str] | None) -> str:

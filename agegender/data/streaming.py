@@ -162,7 +162,7 @@ class StreamingDataModule(AgeGenderDataModule):
             batch_size=self.batch_size // self._part().of,
             num_workers=workers,
             collate_fn=collate,
-            pin_memory=self._device().type == "cuda",
+            pin_memory=self.device.type == "cuda",
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

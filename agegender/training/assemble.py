@@ -47,7 +47,8 @@ def build_module(
         network = weights["agegender"]["network"]
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
     optim = {key: settings["optim"][key] for key in ("optimizer", "schedule", "trunk_factor")}
-    module = AgeGenderModule(network, optim, settings["loss"], split, settings["seed"], settings["tta"])
+    loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # that is SoftTargets's
+    module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
         assert isinstance(module.network.trunk, TorchvisionTrunk)

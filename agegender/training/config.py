@@ -22,6 +22,7 @@ from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
 from agegender.training.profiling import PROFILERS
+from agegender.training.soft_targets import SoftTargets
 
 _TOP_LEVEL: dict[str, Any] = {
     "seed": NonNegativeInt,
@@ -30,6 +31,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "report": bool,
     "resume": str | None,
     "weights": str | None,
+    "teacher": str | list[str] | None,
     "monitor": str,
     "mode": Literal["min", "max"],
     "name": str,
@@ -55,8 +57,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         require(bool(config.get(group)), f"{group} is left out: there is nothing to train; choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         check_value(key, config[key], hint)
-    check_call("loss", config["loss"], Balance)
-    Balance(**config["loss"])  # refuses weights that mean nothing
+    check_call("loss", config["loss"], Balance, SoftTargets, given=("rows", "ages", "p_female", "teachers"))
+    Balance(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # refuses what means nothing
     measured = (*NAMES, *CLASS_NAMES) if config["age"].get("name") == "classes" else NAMES
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
@@ -118,6 +120,7 @@ def _check_together(config: Mapping[str, Any]) -> None:
         not fit or trainer.get("limit_val_batches") != 0,
         "trainer.limit_val_batches=0 leaves nothing to choose the best epoch by: allow at least one batch",
     )
+    _check_teacher(config)
     _check_strategy(config)
     if isinstance(trainer.get("profiler"), str):
         check_named("trainer.profiler", trainer["profiler"], PROFILERS)
@@ -125,6 +128,22 @@ def _check_together(config: Mapping[str, Any]) -> None:
     if config["optim"].get("schedule"):
         bounded = trainer.get("max_epochs") not in (None, -1) or trainer.get("max_steps", -1) != -1
         require(bounded, "optim.schedule needs to know where it ends: set trainer.max_epochs")
+
+
+def _check_teacher(config: Mapping[str, Any]) -> None:
+    weight, teacher = config["loss"]["teacher"], config["teacher"]
+    require(0 <= weight <= 1, f"loss.teacher={weight} must lie between 0 (labels only) and 1 (teachers only)")
+    if teacher is None:
+        return
+    require(len(teacher) > 0, "teacher= names nothing: give a run's folder, a checkpoint or a list of them, or null")
+    require(config["fit"], "teacher= teaches in a training: with fit=false, leave it out")
+    name, source = config["age"]["name"], config["data"].get("source", "folder")
+    require(name == "dldl", f"teacher= teaches distributions over years, and age={name} has none: set age=dldl")
+    require(
+        source == "folder",
+        f"teacher= needs faces that it can ask for by their place: with data={source}, leave it out, or take the "
+        "folder that was packed",
+    )
 
 
 def _check_strategy(config: Mapping[str, Any]) -> None:

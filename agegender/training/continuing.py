@@ -21,6 +21,7 @@ from agegender.training.balance import Balance
 from agegender.training.module import AgeGenderModule
 from agegender.training.parameters import parameter_groups
 from agegender.training.results import flatten
+from agegender.training.soft_targets import SoftTargets
 
 # What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
 _FREE_TO_RESUME = (
@@ -30,7 +31,7 @@ _FREE_TO_RESUME = (
 )
 _SHARDED = "agegender.training.sharding.FullySharded"
 # What says nothing about what a network's weights mean.
-_FREE_TO_LOAD = ("dropout", "feature_dropout", "conv_dropout", "weight_init")
+_FREE_TO_LOAD = ("dropout", "feature_dropout", "conv_dropout", "weight_init", "trainable")
 
 
 def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
@@ -66,7 +67,7 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
         AgeGenderError: Names each difference.
     """
     run = run_folder(checkpoint)
-    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "seed", "monitor")
+    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "teacher", "seed", "monitor")
     before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
     # A setting that is younger than the run had its default's meaning then.
     before = {key: value for key, value in _defaults_by_key(config).items() if key in now} | before
@@ -83,6 +84,9 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
     split = (saved["hyper_parameters"]["split"] or {}).get("fingerprint")
     if split != module.hparams["split"]["fingerprint"]:
         changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
+    taught, teachers = saved["agegender"].get("teachers"), module.soft_targets and module.soft_targets.teachers
+    if taught != teachers and not changed:  # the same paths, other files
+        changed.append("a teacher's checkpoint was another file")
     require(
         not changed,
         f"resume={run} continues a run as it was, but {'; '.join(changed)}. Put it back, or start a new run from its "
@@ -100,7 +104,8 @@ def complete(network: Mapping[str, Any]) -> dict[str, Any]:
 def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
     model = _defaults(AgeGenderNet) | _defaults(TRUNKS[config.model.trunk])
     age = _defaults(AGE_CODINGS[config.age.name])
-    loss, optim = _defaults(Balance), {"trunk_factor": _defaults(parameter_groups)["trunk_factor"]}
+    loss = _defaults(Balance) | {"teacher": _defaults(SoftTargets)["teacher"]}
+    optim = {"trunk_factor": _defaults(parameter_groups)["trunk_factor"]}
     shared = {"model": model, "age": age, "loss": loss, "optim": optim}
     return flatten({"data": _defaults(AgeGenderDataModule), "augment": _defaults(Augment), **shared})
 

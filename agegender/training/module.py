@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -27,6 +27,9 @@ from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import count_dimensions, parameter_groups
 from agegender.training.together import added_up, gathered
 
+if TYPE_CHECKING:
+    from agegender.training.soft_targets import SoftTargets
+
 
 class AgeGenderModule(pl.LightningModule):
     """Trains an `AgeGenderNet` on ages and genders together.
@@ -34,6 +37,10 @@ class AgeGenderModule(pl.LightningModule):
     The loss is `loss.gender * BCE + loss.age * age loss` (see `Balance`). The age losses of one number are counted in
     units of about one standard deviation of the ages, and CORAL's per year, so that with weights of 1 both parts start
     at about the same size; those of `classes` and `dldl` start near 3 (see `models/age_distribution.py`).
+
+    With `soft_targets`, each part is mixed with the loss of what teachers answer before the two are balanced (see
+    `training/distillation.py`). `train/loss` is this whole; `train/age_loss`, `train/gender_loss` and every loss of
+    validation and test are the labels' alone.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class AgeGenderModule(pl.LightningModule):
         self.optim, self.seed, self.tta = optim, seed, tta
         self._validated: list[Tensor] = []  # [batch, 6] each: what the calibration is fitted to, and the face's row
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
+        self.soft_targets: SoftTargets | None = None  # of teachers; no part of a checkpoint
         self.masks = False  # whether some of the faces lack a label; known from the index, before the first step
         classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
@@ -90,10 +98,13 @@ class AgeGenderModule(pl.LightningModule):
         else:
             age_loss = network.coding.loss(outputs.age, batch["age"])
             gender_loss, known = network.gender_loss(outputs, batch["gender"]), None
-        loss = self.balance(age_loss, gender_loss, known)
+        soft = None
+        if stage == "train" and self.soft_targets is not None:
+            soft = self.soft_targets.losses(network, outputs, batch["row"])
+        loss = self._balanced(age_loss, gender_loss, known, soft)
         share, own = batch.get("share"), loss
         if share is not None:
-            own = self._part_of_loss(share, age_loss, gender_loss, known)
+            own = self._part_of_loss(share, age_loss, gender_loss, known, soft)
             if known is not None:  # the parts' own losses say nothing of the whole's: each is over its own labels
                 loss = added_up(own.detach()) / self.trainer.world_size
         with torch.no_grad():
@@ -105,7 +116,25 @@ class AgeGenderModule(pl.LightningModule):
         self._metrics(stage).update(step if share != 0 else step.of_nobody())
         return own, outputs, step
 
-    def _part_of_loss(self, share: float, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None) -> Tensor:
+    def _balanced(
+        self, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None, soft: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Returns the loss of the labels and, if there are teachers, of their answers, which no face lacks."""
+        if soft is None or self.soft_targets is None:
+            loss: Tensor = self.balance(age_loss, gender_loss, known)
+            return loss
+        mixed = self.soft_targets.mixed
+        loss = self.balance(mixed(age_loss, soft[0]), mixed(gender_loss, soft[1]))
+        return loss
+
+    def _part_of_loss(
+        self,
+        share: float,
+        age_loss: Tensor,
+        gender_loss: Tensor,
+        known: Tensor | None,
+        soft: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         """Returns this process's loss, such that the mean over processes is the loss of all their faces together.
 
         DDP takes the mean of the gradients, whether one process had more faces or more known labels than another.
@@ -115,8 +144,8 @@ class AgeGenderModule(pl.LightningModule):
         if known is not None:
             own, known = known * (share > 0), added_up(known * (share > 0))
             ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
-        loss: Tensor = self.balance(ages * age_loss, genders * gender_loss, known)
-        return loss
+        soft = None if soft is None else (share * soft[0], share * soft[1])
+        return self._balanced(ages * age_loss, genders * gender_loss, known, soft)
 
     def _calibrates(self) -> bool:
         """Tells whether this validation is to teach the network how sure it may be.
@@ -197,6 +226,7 @@ class AgeGenderModule(pl.LightningModule):
             "labels": {"gender": ["male", "female"], "age": "years"},
             "split": self.hparams["split"],
             "calibration": None if self.network.calibration is None else asdict(self.network.calibration),
+            **({} if self.soft_targets is None else {"teachers": self.soft_targets.teachers}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from agegender.training.callbacks import Stopwatch
 from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
+from agegender.training.distillation import Teacher, find_teachers, make_targets
 from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
@@ -63,17 +64,23 @@ def run(config: DictConfig) -> float:
     with told_once(folder):
         with _leaving_nothing(folder):
             check_config(settings)
+            teachers = find_teachers(settings["teacher"], settings["age"])
             _check_hardware(settings["trainer"])
             _quieten()
             trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
             check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
         with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
             join(trainer)
-            return _train_and_test(config, settings, folder, trainer, watch)
+            return _train_and_test(config, settings, folder, trainer, watch, teachers)
 
 
 def _train_and_test(
-    config: DictConfig, settings: dict[str, Any], folder: Path, trainer: pl.Trainer, watch: Stopwatch
+    config: DictConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    trainer: pl.Trainer,
+    watch: Stopwatch,
+    teachers: Sequence[Teacher],
 ) -> float:
     keep_freed_memory()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
@@ -86,8 +93,10 @@ def _train_and_test(
     with in_turn(data.cache_dir):
         data.prepare_data()
         data.setup()
+        soft_targets = make_targets(teachers, data, settings["loss"])
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
+    module.soft_targets = soft_targets
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume, trainer.world_size)

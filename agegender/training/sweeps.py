@@ -63,6 +63,7 @@ class SweepTable(Callback):
         if not self.table:
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         jobs = self._write_table(config)
@@ -71,7 +72,7 @@ class SweepTable(Callback):
         for job in jobs:
             settings = " ".join(item for item in job["overrides"] if item not in shared)
             found = "failed" if job["score"] is None else f"{job['score']:.4f}"
-            table.add_row(str(job["job"]), settings, found)
+            table.add_row(str(job["job"]), escape(settings), found)  # a list of paths reads like a tag
         Console().print(table)
         failed = [job for job in jobs if job["error"]]
         if failed:

@@ -15,6 +15,7 @@ from agegender.data.cache import CachedPixels
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.on_device import FacesOnDevice
+from agegender.data.split import left_out
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError
 
@@ -137,6 +138,44 @@ def test_a_random_split_and_a_published_one_exclude_each_other() -> None:
         AgeGenderDataModule(split="random", split_file="a.csv")
 
 
+def test_parts_left_out_of_training_share_out_its_faces_and_leave_all_else_as_it_was(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, path in enumerate(sorted(faces.iterdir())):  # every face, and an exact copy of every second
+        for name in [path.name, f"{path.name.split('.')[0]}9.jpg"][: 2 - number % 2]:
+            (tmp_path / "faces").mkdir(exist_ok=True)
+            (tmp_path / "faces" / name).write_bytes(path.read_bytes())
+    whole = _module(tmp_path / "faces", tmp_path / "cache")
+    with caplog.at_level("INFO"):
+        each = [_module(tmp_path / "faces", tmp_path / "cache", leave_out=f"{part}/3") for part in range(3)]
+    rows = set(whole.split("train").rows.tolist())
+    parts = [rows - set(module.split("train").rows.tolist()) for module in each]
+    assert all(parts) and sum(map(len, parts)) == len(rows) and set().union(*parts) == rows
+    copies = [{whole.index.digests[row] for row in part} for part in parts]
+    assert not copies[0] & copies[1] and not copies[1] & copies[2] and not copies[0] & copies[2]
+    assert len(set().union(*copies)) < len(rows)  # there are copies
+    for part, module in enumerate(each):
+        assert sorted(_rows(_batches(module, "train"))) == sorted(rows - parts[part])
+        for side in ("val", "test"):
+            assert module.split(side).rows.tolist() == whole.split(side).rows.tolist()
+        assert module.index.fingerprint == whole.index.fingerprint
+        assert module.split_settings == whole.split_settings | {"leave_out": f"{part}/3"}
+        told = f"data.leave_out={part}/3: {len(parts[part])} of {len(rows)} training images are left out"
+        assert told in caplog.messages
+    assert len([*(tmp_path / "cache/pixels").glob("*.npy")]) == 1  # decoded once for all
+
+
+def test_a_part_left_out_that_is_all_there_is_to_train_on_is_refused(faces: Path, cache_dir: Path) -> None:
+    (row,) = _module(faces, cache_dir, limit=3).split("train").rows
+    index = _module(faces, cache_dir).index
+    part = int(left_out(index.digests, index.duplicates, 0, "1/2")[row])
+    with pytest.raises(
+        AgeGenderError, match=rf"^data\.leave_out={part}/2 leaves no face to train on: give more images$"
+    ):
+        _module(faces, cache_dir, limit=3, leave_out=f"{part}/2")
+    assert len(_module(faces, cache_dir, limit=3, leave_out=f"{1 - part}/2").split("train")) == 1
+
+
 def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
     one, other = (_module(faces, cache_dir, split_seed=seed) for seed in (0, 1))
     assert one.index.fingerprint != other.index.fingerprint
@@ -150,6 +189,7 @@ def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
         "split_file": None,
         "table": None,
         "limit": None,
+        "leave_out": None,
         "pictures": "photographs",
     }
 

@@ -131,6 +131,12 @@ def test_a_split_for_comparison_only_has_no_shards(faces: Path, tmp_path: Path, 
         pack({"dir": str(faces), "split": rule}, str(tmp_path / "shards"))
 
 
+def test_faces_without_a_part_that_a_training_leaves_out_are_not_packed(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"^data\.leave_out is for a training from the folder itself"):
+        pack({"dir": str(faces), "leave_out": "0/5"}, str(tmp_path / "shards"))
+    assert not (tmp_path / "shards").exists()
+
+
 def test_without_litdata_one_line_says_what_to_install(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from agegender.data.split import (
     VAL_AND_TEST,
     assign_splits,
     fingerprint,
+    left_out,
     limit_rows,
     random_sides,
     read_split_file,
@@ -315,3 +316,39 @@ def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
     assert rows["val"] == rows["test"] and len(rows["train"]) + len(rows["test"]) == limit
     assert all(sides[row] == VAL_AND_TEST for row in rows["test"])
     assert abs(len(rows["test"]) - 0.2 * limit) <= 1
+
+
+@given(labels=GROUPS, seed=SEEDS, parts=st.integers(2, 9))
+@settings(max_examples=100)
+def test_parts_to_leave_out_are_disjoint_hold_every_picture_and_keep_groups_together(
+    labels: list[int], seed: int, parts: int
+) -> None:
+    groups = _groups(labels)
+    chosen = np.stack([left_out(_digests(), groups, seed, f"{part}/{parts}") for part in range(parts)])
+    assert (chosen.sum(0) == 1).all()
+    part_of = chosen.argmax(0).tolist()
+    assert len({*zip(labels, part_of, strict=True)}) == len(set(labels))
+
+
+@given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
+@settings(max_examples=50)
+def test_a_part_to_leave_out_depends_on_neither_the_order_of_files_nor_on_unrelated_ones(
+    labels: list[int], seed: int, order: list[int]
+) -> None:
+    digests, groups = _digests(), _groups(labels)
+    whole = left_out(digests, groups, seed, "1/3")
+    moved = left_out([digests[place] for place in order], _groups([labels[place] for place in order]), seed, "1/3")
+    assert moved.tolist() == whole[order].tolist()
+    kept = np.flatnonzero(groups != groups[0])
+    fewer = left_out([digests[place] for place in kept], _groups([labels[place] for place in kept]), seed, "1/3")
+    assert fewer.tolist() == whole[kept].tolist()
+
+
+def test_parts_to_leave_out_are_of_about_one_size_and_another_seed_deals_them_anew() -> None:
+    digests, alone = _digests(3000), np.arange(3000)
+    sizes = [int(left_out(digests, alone, 0, f"{part}/5").sum()) for part in range(5)]
+    assert sum(sizes) == 3000 and all(500 < size < 700 for size in sizes)
+    one, other = (left_out(digests, alone, seed, "0/5") for seed in (0, 1))
+    assert 0.1 < (one & other).sum() / one.sum() < 0.3  # as chance would have it
+    test = assign_splits(digests, alone, 0, 0.2, 0.1) == "test"
+    assert 0.15 < (one & test).sum() / test.sum() < 0.25  # nor is it the split once more

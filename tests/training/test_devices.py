@@ -106,10 +106,18 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
         ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
+        ("data=table", "data.table=labels.csv", "age=dldl", "teacher=default"),
         SHARDED,
         (*SHARDED, "optim=adamw", "optim.optimizer.weight_decay=9"),
     ],
-    ids=["batch norm", "average of the weights", "missing labels", "sharded weights", "sharded weights that decay"],
+    ids=[
+        "batch norm",
+        "average of the weights",
+        "missing labels",
+        "a teacher",
+        "sharded weights",
+        "sharded weights that decay",
+    ],
 )
 def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
     run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]

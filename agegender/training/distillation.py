@@ -1,0 +1,199 @@
+"""Knowledge distillation: a network learns what its teachers answer for the training faces, beside the labels.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", NIPS Deep Learning Workshop 2015; their
+temperature is 1 here, since an age's distribution over years is soft already.
+
+Each teacher answers once per face, for the picture as it is and for its mirror image, while the student sees the
+pictures augmented. This is the cheap variant ("fixed teacher") of Beyer et al., "Knowledge distillation: A good teacher
+is patient and consistent", CVPR 2022. They find it better to show both the same augmented view; that costs a pass of
+every teacher at every step, and these are often larger than the student. Here the cost is two passes per face in all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agegender.checkpoint import DEFAULT, find_checkpoint, load_checkpoint
+from agegender.data import decode
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.split import left_out
+from agegender.errors import require
+from agegender.files import caching, one_at_a_time, write_whole
+from agegender.models.age_distribution import LabelDistribution
+from agegender.prediction.torch_network import TorchNetwork
+from agegender.progress import track
+from agegender.training.soft_targets import SoftTargets
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of how answers are made: part of the cache's key
+_BATCH = 64  # faces
+
+Answers = tuple[NDArray[np.float16], NDArray[np.float32]]  # of a teacher: [faces, years], and p_female [faces]
+
+
+class Teacher(NamedTuple):
+    """A checkpoint that teaches.
+
+    Attributes:
+        path: Where it is.
+        digest: SHA-256 of its bytes.
+        split: What it was trained on, see `AgeGenderModule`; empty if it doesn't say.
+    """
+
+    path: Path
+    digest: str
+    split: dict[str, Any]
+
+
+def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> list[Teacher]:
+    """Finds the teachers' checkpoints, and sees that a student can learn from them; no picture is read.
+
+    Args:
+        given: `teacher`: run folders, checkpoints, or folders directly below which runs lie (a sweep's), meaning all.
+        age: The student's age coding.
+
+    Raises:
+        AgeGenderError: There is no checkpoint, or the two don't answer with distributions over the same years.
+    """
+    if given is None:
+        return []
+    paths = [path for each in ([given] if isinstance(given, str) else given) for path in _checkpoints(each)]
+    years = _years(age)
+    require(years is not None, f"teacher= teaches distributions over years, not age={age['name']}: set age=dldl")
+    teachers = []
+    for path in paths:
+        told = load_checkpoint(path)["agegender"]
+        theirs, name = _years(told["network"]["age"]), told["network"]["age"]["name"]
+        require(theirs is not None, f"teacher={path} was trained with age={name}: give one that has age=dldl")
+        top = (theirs or 1) - 1
+        fits = theirs == years
+        require(fits, f"teacher={path} answers with {theirs} years, this network with {years}: set age.top={top}")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        teachers.append(Teacher(path, digest, told["split"] or {}))
+    return teachers
+
+
+def _years(age: Mapping[str, Any]) -> int | None:
+    coding = dict(age)
+    return LabelDistribution(**coding).outputs if coding.pop("name") == "dldl" else None
+
+
+def _checkpoints(given: str) -> list[Path]:
+    folder = Path(given)
+    require(given == DEFAULT or folder.exists(), f"teacher={given} does not exist; give a run's folder or a checkpoint")
+    if given != DEFAULT and not (folder / "checkpoints").is_dir():
+        runs = sorted(folder.glob("*/checkpoints/best.ckpt"))
+        if runs:
+            return runs
+    return [find_checkpoint(given)]
+
+
+def make_targets(teachers: Sequence[Teacher], data: AgeGenderDataModule, loss: Mapping[str, Any]) -> SoftTargets | None:
+    """Has the teachers answer for every training face, and takes the mean.
+
+    A teacher knows the labels of the faces that it was trained on, and leans to them. So a face is taught by those
+    teachers that left it out of their training (`data.leave_out`), if there are any, else by all.
+
+    Args:
+        teachers: See `find_teachers`.
+        data: Set up; its `trainer` says which device answers.
+        loss: The settings of `loss`.
+
+    Returns:
+        None if there are no teachers, or their weight is zero.
+    """
+    if not teachers or loss["teacher"] == 0:
+        return None
+    faces = data.split("train")
+    answers = [_answers(teacher, data) for teacher in teachers]
+    chosen = np.stack([_fresh(teacher, data) for teacher in teachers])
+    fresh = chosen.any(0)
+    chosen[:, ~fresh] = True
+    shares = (chosen / chosen.sum(0)).astype(np.float32)
+    ages, p_female = np.zeros(answers[0][0].shape, np.float32), np.zeros(len(faces), np.float32)
+    for share, (their_ages, theirs) in zip(shares, answers, strict=True):
+        ages += share[:, None] * their_ages
+        p_female += share * theirs
+    log.info(
+        "soft targets of %d teacher(s) for %s training faces, %s of them from teachers that left the face out",
+        len(teachers),
+        f"{len(faces):,}",
+        f"{fresh.sum():,}",
+    )
+    return SoftTargets(faces.rows, ages, p_female, [teacher.digest for teacher in teachers], loss["teacher"])
+
+
+def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
+    """Returns which of the training faces `[faces]` the teacher left out of its training."""
+    faces, split = data.split("train"), teacher.split
+    index = data.index
+    if split.get("fingerprint") != index.fingerprint:
+        log.warning(
+            "teacher %s was trained under split %s, this is split %s: if the pictures are the same, it has seen some "
+            "of these test pictures and the figures are flattered",
+            teacher.path,
+            split.get("fingerprint", "unknown"),
+            index.fingerprint,
+        )
+    same = all(split.get(name) == data.split_settings[name] for name in ("duplicates", "age_range"))
+    if not split.get("leave_out") or not same or split["fingerprint"] != index.fingerprint:
+        return np.zeros(len(faces), dtype=np.bool_)
+    return left_out(index.digests, index.duplicates, split["split_seed"], split["leave_out"])[faces.rows]
+
+
+def _answers(teacher: Teacher, data: AgeGenderDataModule) -> Answers:
+    """Returns a teacher's answers for the training faces, from the cache if they are there."""
+    faces = data.split("train")
+    digests = "".join(faces.index.digests[row] for row in faces.rows.tolist())
+    recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{digests}"
+    path = data.cache_dir / "teachers" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
+    waiting = f"another run asks the same teacher: waiting for {path}"
+    with caching("the soft targets", path, 250 * len(faces)), one_at_a_time(path, waiting):
+        answers = _read(path, len(faces))
+        if answers is None:
+            log.info("teacher %s answers for %s faces, once: %s", teacher.path, f"{len(faces):,}", path)
+            answers = _ask(teacher, data)
+            with write_whole(path) as file:
+                np.savez(file, ages=answers[0], p_female=answers[1])
+    return answers
+
+
+def _read(path: Path, faces: int) -> Answers | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            ages, p_female = saved["ages"], saved["p_female"]
+        if len(ages) == len(p_female) == faces:
+            return ages, p_female
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
+        pass
+    log.warning("%s is damaged: the teacher answers again", path)
+    return None
+
+
+def _ask(teacher: Teacher, data: AgeGenderDataModule) -> Answers:
+    """Has a teacher answer: the mean over a face and its mirror image, in the format of its own pictures."""
+    rows, device = data.split("train").rows, data.device
+    ages, genders = [], []
+    with torch.random.fork_rng([]), torch.inference_mode():  # a network draws its first weights: not from the run's
+        network = TorchNetwork(teacher.path, str(device)).network
+        pixels = data.open_pixels(network.image_size, network.in_channels == 1)
+        batches = np.split(rows, range(_BATCH, len(rows), _BATCH))
+        for batch in track(batches, f"teacher {teacher.path}", len(batches)):
+            images = torch.from_numpy(pixels.read(batch)).permute(0, 3, 1, 2).to(device)
+            views = [network(view) for view in (images, images.flip(3))]
+            ages.append(torch.stack([outputs.age.softmax(1) for outputs in views]).mean(0).half().cpu())
+            genders.append(torch.stack([network.p_female(outputs) for outputs in views]).mean(0).float().cpu())
+        return torch.cat(ages).numpy(), torch.cat(genders).numpy()
