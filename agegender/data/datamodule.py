@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,13 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.duplicates import Mode
+from agegender.data.features import Change, FeatureViews, cache_features, describe_view
 from agegender.data.index import FaceIndex, build_index
 from agegender.data.loader import DealtSampler, FaceLoader, Part, ResumableLoader, ShuffledSampler
 from agegender.data.names import MISSING
@@ -27,6 +30,7 @@ from agegender.data.table import check_ending
 from agegender.data.transforms import Augment
 from agegender.errors import require
 from agegender.files import default_cache_dir
+from agegender.models.network import AgeGenderNet
 from agegender.progress import available_cores
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         test_fraction: float = 0.2,
         val_fraction: float = 0.1,
         leave_out: str | None = None,
+        views: int = 2,
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
@@ -89,6 +94,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             val_fraction: Share of what is not test.
             leave_out: `i/n`: train without part i (from 0) of n equal parts of the training faces, copies together. The
                 split and its fingerprint stay as they are. See `training/distillation.py` for its use.
+            views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
+                it is; see `keep_features`.
             augment: Arguments of `Augment`; None or empty for none.
             seed: Chooses order and augmentation.
         """
@@ -96,6 +103,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         workers_fit = num_workers is None or num_workers >= 0
         ages_fit = len(age_range) == 2 and age_range[0] <= age_range[1]
         require(image_size >= 8, f"data.image_size={image_size} must be at least 8 pixels")
+        require(views >= 0, f"data.views={views} must be at least 0")
         require(batch_size >= 1, f"data.batch_size={batch_size} must be at least 1")
         require(workers_fit, f"data.num_workers={num_workers} must be null or at least 0")
         require(ages_fit, f"data.age_range={list(age_range)} must be two ages, the lower one first")
@@ -127,7 +135,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "val_fraction": val_fraction,
             "strict": strict,
         }
+        self.views = views
+        self._augmentation = dict(augment or {})
         self._augment = Augment(**augment) if augment else None
+        self._features: dict[str, FeatureViews] = {}
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
         self._used = np.zeros(0, dtype=np.int64)  # rows of the index
@@ -311,12 +322,40 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Varies training batches, on the device they were moved to; validation and test stay as they are."""
-        if self._augment is None or self.trainer is None or not self.trainer.training:
-            return batch
+        if self.trainer is None or not self.trainer.training:
+            return self._with_features(batch)
         step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
         seed = step_seed(self.seed, self.trainer.current_epoch, step, "augment", self.trainer.global_rank)
         generator = torch.Generator().manual_seed(seed)
-        return {**batch, "image": self._augment(batch["image"], generator)}
+        if self._features:
+            return {**batch, "features": self._features["train"].read(batch["row"], generator)}
+        return batch if self._augment is None else {**batch, "image": self._augment(batch["image"], generator)}
+
+    def training_features(self) -> list[Tensor]:
+        """Returns the cached features of the training faces, each view float16 `[faces, features]`."""
+        return self._features["train"].views
+
+    def _with_features(self, batch: Batch) -> Batch:
+        if not self._features or self.trainer is None:
+            return batch
+        split = "test" if self.trainer.testing else "val"
+        return {**batch, "features": self._features[split].read(batch["row"])}
+
+    def keep_features(self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]]) -> None:
+        """Computes a frozen trunk's features once: from now on batches carry them, and augmentation has been done.
+
+        A training face has the view that it is and `views` augmented ones, of which each step draws one; validation and
+        test faces are taken as they are.
+
+        Args:
+            network: With `trainable="none"`, in evaluation mode.
+            precision: Opens the context in which the training computes.
+        """
+        for name, faces in self._splits.items():
+            changes: dict[str, Change | None] = {"as it is": None}
+            if name == "train" and self._augment is not None:
+                changes |= {describe_view(self._augmentation, number): self._augment for number in range(self.views)}
+            self._features[name] = cache_features(network, faces, changes, self.cache_dir, self.seed, precision)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -25,6 +25,7 @@ class Batch(TypedDict):
         age: float32 `[batch]`, years; NaN where it is not known.
         gender: float32 `[batch]`, 0 = male, 1 = female; likewise.
         row: int64 `[batch]`, the face's place in the index.
+        features: Only of a frozen trunk whose features are cached: float32 `[batch, features]`.
         share: Only where several processes share each batch: what this part of it counts in the mean over the parts,
             1 if all are of one size. Zero for a face that is there for the step's sake, and another's.
     """
@@ -33,6 +34,7 @@ class Batch(TypedDict):
     age: Tensor
     gender: Tensor
     row: Tensor
+    features: NotRequired[Tensor]
     share: NotRequired[float]
 
 

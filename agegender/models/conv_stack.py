@@ -18,7 +18,7 @@ class ConvStack(nn.Module):
     Pooling comes before the ReLU: both are monotonic, so the result is the same as after it, on a quarter of the data.
 
     Attributes:
-        features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per picture.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ConvStack(nn.Module):
         self.stages = nn.Sequential(*stages, nn.Flatten())
         self._padding = kernel_size // 2 if padding == "same" else 0
         self._plain = not batch_norm and not conv_dropout and (padding == "valid" or kernel_size % 2 == 1)
-        self.features = previous * side * side
+        self.num_features = previous * side * side
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""

@@ -1,11 +1,14 @@
-"""Dense layers and weight initialisation, shared by the trunks and heads."""
+"""Dense layers, feature scaling and weight initialization, shared by the trunks and heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from agegender.errors import require
 
 WeightInit = Literal["pytorch", "xavier_uniform", "kaiming_uniform", "kaiming_normal"]
 
@@ -40,3 +43,40 @@ def initialise(network: nn.Module, scheme: WeightInit) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+class FeatureScaler(nn.Module):
+    """Standardizes features by statistics of the training faces, and clips what lies far out.
+
+    The statistics are buffers: they travel in the checkpoint. Before `fit`, features are clipped only.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int, clip: float):
+        """Sets the bound.
+
+        Args:
+            features: Number of features.
+            clip: The largest absolute value that passes, in standard deviations.
+
+        Raises:
+            AgeGenderError: The bound is not above zero.
+        """
+        super().__init__()
+        require(clip > 0, f"model.feature_clip={clip} must be above zero, or null")
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit(self, features: Tensor) -> None:
+        """Takes mean and standard deviation of features `[faces, features]`; one that never changes counts as it is."""
+        std, mean = torch.std_mean(features.float(), 0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features `[batch, features]` to standardized ones, float32."""
+        scaled: Tensor = ((features.float() - self.mean) / self.std).clamp(-self.clip, self.clip)
+        return scaled

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agegender.errors import require
+from agegender.errors import AgeGenderError, require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.age_coding import AgeCoding
 from agegender.models.calibration import Calibration
 from agegender.models.conv_stack import ConvStack
-from agegender.models.layers import WeightInit, dense_layers, initialise
+from agegender.models.face_trunk import FaceTrunk
+from agegender.models.layers import FeatureScaler, WeightInit, dense_layers, initialise
 from agegender.models.residual import ResidualTrunk
 from agegender.models.torchvision_trunk import TorchvisionTrunk
 
-Trunk = ConvStack | ResidualTrunk | TorchvisionTrunk
+Trunk = ConvStack | FaceTrunk | ResidualTrunk | TorchvisionTrunk
+Trainable = Literal["none", "upper", "all"]
 TRUNKS: dict[str, type[Trunk]] = {
     "conv_stack": ConvStack,
+    "face": FaceTrunk,
     "residual": ResidualTrunk,
     "torchvision": TorchvisionTrunk,
 }
@@ -59,6 +62,8 @@ class AgeGenderNet(nn.Module):
         dropout: float = 0.4,
         gender_output: Literal["logit", "sigmoid"] = "logit",
         weight_init: WeightInit = "xavier_uniform",
+        trainable: Trainable = "all",
+        feature_clip: float | None = None,
         **trunk_options: Any,
     ):
         """Builds the network from plain values, so that a checkpoint can carry all it takes to build it again.
@@ -78,6 +83,10 @@ class AgeGenderNet(nn.Module):
                 clipped probability (Keras's formula for one), which learns nothing from a face whose logit is wrong by
                 more than 16.
             weight_init: How convolutions and dense layers start; torchvision's trunks keep their own way.
+            trainable: Which of the trunk's layers are trained. `none`: the trunk is a fixed function, batch norm's
+                statistics included. `upper`: those that the trunk lists as `upper`.
+            feature_clip: Standardize the trunk's features (see `FeatureScaler`) and clip them at so many standard
+                deviations; None leaves them as they are.
             trunk_options: Further arguments of the trunk.
 
         Raises:
@@ -99,12 +108,15 @@ class AgeGenderNet(nn.Module):
         coding = dict(age)
         self.coding: AgeCoding = AGE_CODINGS[coding.pop("name")](**coding)
         self.trunk = TRUNKS[trunk](in_channels, image_size, **trunk_options)
+        self.trainable = trainable
+        self._freeze()
+        self.scaler = None if feature_clip is None else FeatureScaler(self.trunk.num_features, feature_clip)
         self.feature_dropout = nn.Dropout(feature_dropout)
-        self.shared, features = dense_layers(self.trunk.features, shared_units, dropout)
+        self.shared, features = dense_layers(self.trunk.num_features, shared_units, dropout)
         self.age_head = _Head(features, head_units, dropout, self.coding.layer)
         self.gender_head = _Head(features, head_units, dropout, lambda width: nn.Linear(width, 1))
         for part in (self.trunk, self.shared, self.age_head, self.gender_head):
-            if not getattr(part, "initialises_itself", False):
+            if not getattr(part, "keeps_own_init", False):
                 initialise(part, weight_init)
 
     def forward(self, images: Tensor) -> Outputs:
@@ -113,11 +125,44 @@ class AgeGenderNet(nn.Module):
         Args:
             images: `[batch, channels, size, size]`, uint8, or float in [0, 1].
         """
+        return self.answer(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns the trunk's features `[batch, num_features]` of images; see `forward`."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        features = self.shared(self.feature_dropout(self.trunk((images - self.mean) / self.std)))
+        features: Tensor = self.trunk((images - self.mean) / self.std)
+        return features
+
+    def answer(self, features: Tensor) -> Outputs:
+        """Answers for a batch of the trunk's features `[batch, num_features]`."""
+        if self.scaler is not None:
+            features = self.scaler(features)
+        features = self.shared(self.feature_dropout(features))
         gender = self.gender_head(features).squeeze(1)
         return Outputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.trainable == "none":
+            self.trunk.eval()
+        return self
+
+    def _freeze(self) -> None:
+        """Excludes the trunk's layers from training as `trainable` says."""
+        if self.trainable == "all":
+            return
+        self.trunk.requires_grad_(False)
+        if self.trainable == "upper":
+            upper = getattr(self.trunk, "upper", None)
+            if upper is None:
+                raise AgeGenderError(
+                    "model.trainable=upper is for trunks that say which layers are the upper ones (model=face): use "
+                    "model.trainable=none or all"
+                )
+            for layer in upper:
+                layer.requires_grad_(True)
 
     def flip_averaged(self, images: Tensor) -> Outputs:
         """Answers for a batch and for its mirror images, and returns the mean of both raw outputs."""

@@ -17,7 +17,7 @@ class ResidualTrunk(nn.Module):
     the block starts as its shortcut: Goyal et al., "Accurate, Large Minibatch SGD", 2017.
 
     Attributes:
-        features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per picture.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ResidualTrunk(nn.Module):
                 layers.append(_Block(previous, width, stride=2 if stage > 0 and block == 0 else 1))
                 previous = width
         self.stages = nn.Sequential(*layers)
-        self.features = previous
+        self.num_features = previous
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""

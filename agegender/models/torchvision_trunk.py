@@ -18,10 +18,10 @@ class TorchvisionTrunk(nn.Module):
     torchvision is imported here only: predicting with another trunk never needs it.
 
     Attributes:
-        features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per picture.
     """
 
-    initialises_itself = True
+    keeps_own_init = True
 
     def __init__(self, in_channels: int, image_size: int, name: str = "mobilenet_v2"):
         """Builds the classifier; `load_pretrained` gives it published weights.
@@ -48,7 +48,7 @@ class TorchvisionTrunk(nn.Module):
         if not isinstance(removed, nn.Linear) or removed.out_features != _CLASSES:
             raise AgeGenderError(refused)
         self.classifier.set_submodule(dense[-1], nn.Identity())
-        self.features = removed.in_features
+        self.num_features = removed.in_features
         self._try(image_size)
 
     def _try(self, image_size: int) -> None:

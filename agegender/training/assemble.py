@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from torch import Tensor
 
 from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
+from agegender.models.face_trunk import FaceTrunk
+from agegender.models.face_weights import describe_weights, load_face_weights
+from agegender.models.network import AgeGenderNet
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.batch_norm import SharedBatchNorm
 from agegender.training.build import build
@@ -51,8 +56,11 @@ def build_module(
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
-        assert isinstance(module.network.trunk, TorchvisionTrunk)
-        module.network.trunk.load_pretrained(pretrained)
+        trunk = module.network.trunk
+        if isinstance(trunk, FaceTrunk):
+            load_face_weights(trunk, pretrained)
+        elif isinstance(trunk, TorchvisionTrunk):
+            trunk.load_pretrained(pretrained)
     if weights:
         load_weights(module, weights, settings["weights"])
         trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
@@ -73,8 +81,44 @@ def describe_network(settings: dict[str, Any], image_size: int, channels: int) -
     if model["trunk"] == "torchvision":
         statistics = zip(("mean", "std"), input_statistics(model["name"], channels), strict=True)
         model |= {name: values for name, values in statistics if model[name] is None}
+    elif model["trunk"] == "face":
+        pretrained = model.pop("weights")
+        model["backbone"], mean, std = describe_weights(pretrained, model.get("backbone"))
+        model |= {"mean": [mean], "std": [std]}
     network = {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}
     return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
+
+
+_SCALED_BY = 2048  # training faces that the features' statistics are taken from, where nothing is cached
+
+
+def prepare_features(module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fresh: bool) -> None:
+    """Caches a frozen trunk's features, and fits the features' scale.
+
+    Args:
+        module: Its scaler is changed in place.
+        data: Set up; its batches carry the features from now on.
+        trainer: Its precision is that of the features.
+        fresh: The scale is to be fitted: the network doesn't come with one of its own.
+    """
+    network, precision = module.network.eval(), trainer.precision_plugin.forward_context
+    cached = network.trainable == "none" and data.cache == "auto"
+    if cached:
+        data.keep_features(network, precision)
+    if network.scaler is not None and fresh:
+        network.scaler.fit(torch.cat(data.training_features() if cached else _some_features(network, data, precision)))
+    network.train()
+
+
+def _some_features(
+    network: AgeGenderNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
+) -> list[Tensor]:
+    """Returns the features of up to `_SCALED_BY` training faces, evenly spread."""
+    faces = data.split("train")
+    step = max(1, len(faces) // _SCALED_BY)
+    with torch.inference_mode(), precision():
+        parts = torch.arange(0, len(faces), step)[:_SCALED_BY].split(16)
+        return [network.features(faces.__getitems__(part)["image"]).float() for part in parts]
 
 
 def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Callback] = ()) -> pl.Trainer:

@@ -13,6 +13,8 @@ from agegender.data.synthetic import generate_faces
 from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError, require
 from agegender.models.age import AGE_CODINGS
+from agegender.models.face_trunk import FaceTrunk
+from agegender.models.face_weights import describe_weights
 from agegender.models.network import TRUNKS, AgeGenderNet
 from agegender.models.torchvision_trunk import TorchvisionTrunk
 from agegender.signatures import check_call, check_named, check_value
@@ -75,6 +77,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     if trunk is TorchvisionTrunk:  # what is filled in before the network is built, see `describe_network`
         check_value("model.pretrained", model.pop("pretrained", None), bool | str | None)
         model = {key: value for key, value in model.items() if value is not None or key not in ("mean", "std")}
+    if trunk is FaceTrunk:
+        check_value("model.weights", model.get("weights"), str)
+        describe_weights(model.pop("weights"), model.get("backbone"))
+        model = {key: value for key, value in model.items() if value is not None or key != "backbone"}
     check_call("model", model, AgeGenderNet, trunk, given=("age", "in_channels", "image_size"))
     if config["optim"].get("schedule"):
         schedule = config["optim"]["schedule"]

@@ -92,7 +92,11 @@ class AgeGenderModule(pl.LightningModule):
         network = self.network
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
-        outputs = network.flip_averaged(images) if flip else network(images)
+        features = batch.get("features")
+        if features is not None and not flip:
+            outputs = network.answer(features)
+        else:
+            outputs = network.flip_averaged(images) if flip else network(images)
         if self.masks:
             age_loss, gender_loss, known = known_losses(network, outputs, batch)
         else:

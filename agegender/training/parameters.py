@@ -40,6 +40,8 @@ def parameter_groups(
     groups: dict[str, list[nn.Parameter]] = {}
     known = count_dimensions(network) if dimensions is None else dimensions
     for name, weight in network.named_parameters():
+        if not weight.requires_grad:  # a frozen trunk's
+            continue
         part = ("trunk" if id(weight) in trunk else "heads") if trunk else "weights"
         spared = decays and known[name.replace(_SHARDED, "")] < 2
         groups.setdefault(f"{part}_no_decay" if spared else part, []).append(weight)

@@ -97,6 +97,8 @@ def _train_and_test(
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
     module.soft_targets = soft_targets
+    with in_turn(data.cache_dir):
+        assemble.prepare_features(module, data, trainer, fresh=settings["fit"] and not weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume, trainer.world_size)
@@ -214,6 +216,7 @@ def _quieten() -> None:
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # a frozen trunk
     # Every process counts the faces of all (StageMetrics): there is nothing left to take the mean of.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     # Of kernels of one channel: both say the same.

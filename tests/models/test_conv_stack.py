@@ -16,12 +16,12 @@ from agegender.models.conv_stack import ConvStack
 def test_the_classic_stack_without_padding_ends_in_6_x_6_x_256() -> None:
     # 128 -> 126 -> 63 -> 61 -> 30 -> 28 -> 14 -> 12 -> 6, as the classic notebook's summary prints
     trunk = ConvStack(1, 128)
-    assert trunk.features == 256 * 6 * 6
+    assert trunk.num_features == 256 * 6 * 6
     assert trunk(torch.zeros(1, 1, 128, 128)).shape == (1, 256 * 6 * 6)
 
 
 def test_the_classic_stack_with_padding_ends_in_8_x_8_x_256() -> None:
-    assert ConvStack(3, 128, padding="same").features == 256 * 8 * 8
+    assert ConvStack(3, 128, padding="same").num_features == 256 * 8 * 8
 
 
 @settings(max_examples=40)
@@ -45,7 +45,7 @@ def test_exactly_the_sizes_that_pytorch_can_do_are_taken_and_features_is_what_fo
     options = (in_channels, image_size, channels, kernel_size, padding, batch_norm)
     if possible:
         trunk = ConvStack(*options)  # type: ignore[arg-type]
-        assert trunk(torch.zeros(2, in_channels, image_size, image_size)).shape == (2, trunk.features)
+        assert trunk(torch.zeros(2, in_channels, image_size, image_size)).shape == (2, trunk.num_features)
     else:
         with pytest.raises(AgeGenderError, match=f"data.image_size={image_size} is too small"):
             ConvStack(*options)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def test_the_default_ends_in_the_mean_over_8_x_8_x_192() -> None:
     seen: list[torch.Tensor] = []
     trunk.stages.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
     features = trunk(torch.rand(2, 3, 128, 128))
-    assert seen[0].shape == (2, 192, 8, 8) and trunk.features == 192
+    assert seen[0].shape == (2, 192, 8, 8) and trunk.num_features == 192
     torch.testing.assert_close(features, seen[0].mean((2, 3)))
 
 
@@ -61,7 +61,7 @@ def test_exactly_the_sizes_are_taken_that_leave_a_single_picture_enough_for_batc
     if side >= 2:
         trunk = ResidualTrunk(in_channels, image_size, stem, channels, blocks).train()
         features = trunk(torch.rand(1, in_channels, image_size, image_size))
-        assert features.shape == (1, trunk.features) and features.isfinite().all()
+        assert features.shape == (1, trunk.num_features) and features.isfinite().all()
     else:
         with pytest.raises(AgeGenderError, match=rf"^data\.image_size={image_size} is too small for .*at least"):
             ResidualTrunk(in_channels, image_size, stem, channels, blocks)

@@ -33,7 +33,7 @@ def test_each_family_of_classifiers_answers_through_the_heads(name: str) -> None
     with torch.inference_mode():
         outputs = net(torch.rand(2, 3, 64, 64))
     assert outputs.age.shape == (2, 121) and outputs.gender.shape == (2,)
-    assert net.age_head[-1].in_features == net.trunk.features
+    assert net.age_head[-1].in_features == net.trunk.num_features
 
 
 def test_the_removed_layer_is_the_only_one_that_is_missing() -> None:

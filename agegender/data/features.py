@@ -1,0 +1,149 @@
+"""Features of a frozen trunk: computed once for a few views of each face, cached like pixels, and read by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agegender.data.dataset import FaceDataset, step_seed
+from agegender.files import caching, one_at_a_time, write_whole
+from agegender.models.network import AgeGenderNet
+from agegender.progress import track
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what the cached files hold; goes up when it changes
+_BATCH = 64  # faces that are varied together; part of a view's recipe
+_PASS = 16  # faces of one pass through the trunk on a CPU: more outgrow the cores' caches
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class FeatureViews:
+    """The cached features of one split's faces, one or more views each; the first view is the face as it is."""
+
+    def __init__(self, rows: NDArray[np.int64], views: Sequence[Tensor]):
+        """Keeps the features.
+
+        Args:
+            rows: `[faces]`, the faces' places in the index.
+            views: Each float16 `[faces, features]`.
+        """
+        self.views = list(views)
+        self._places = torch.full((int(rows.max()) + 1,), len(rows))  # a row that is not among them is an error
+        self._places[torch.from_numpy(rows)] = torch.arange(len(rows))
+
+    def read(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Returns float32 features `[batch, features]` of faces given by their places in the index `[batch]`.
+
+        Args:
+            rows: On any device; the features move there once.
+            generator: Draws one of the views for each face, on the CPU; None for the first view.
+        """
+        if self._places.device != rows.device:
+            self.views = [view.to(rows.device) for view in self.views]
+            self._places = self._places.to(rows.device)
+        places = self._places[rows]
+        if generator is None or len(self.views) == 1:
+            return self.views[0][places].float()
+        drawn = torch.randint(len(self.views), (len(rows),), generator=generator).to(rows.device, non_blocking=True)
+        return torch.stack([view[places] for view in self.views])[drawn, torch.arange(len(rows), device=rows.device)].float()
+
+
+def cache_features(
+    network: AgeGenderNet,
+    faces: FaceDataset,
+    changes: Mapping[str, Change | None],
+    cache_dir: Path,
+    seed: int,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> FeatureViews:
+    """Computes the features of every face in every view, or reads them where they were computed before.
+
+    The files are keyed on the trunk's weights, on what the pictures hold, on how they are decoded and on the view.
+
+    Args:
+        network: Its trunk must be frozen. It computes where it is.
+        faces: Of one split.
+        changes: What is done to the pictures of each view, by a text that describes it; None for nothing.
+        cache_dir: Where the files are kept.
+        seed: Of the changes.
+        precision: Opens the context in which a training computes (mixed precision).
+
+    Raises:
+        FaultError: A file can't be written.
+    """
+    trunk = _digest(network)
+    with precision():
+        computed = str(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+    pictures = hashlib.sha256("".join(faces.index.digests[row] for row in faces.rows.tolist()).encode()).hexdigest()
+    views = []
+    for name, change in changes.items():
+        recipe = f"{VERSION}:{trunk}:{computed}:{pictures}:{network.image_size}:{name}:{seed if change else 0}"
+        path = cache_dir / "features" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npy"
+        if not path.is_file():
+            with caching("the cache of features", path, 2 * len(faces) * network.trunk.num_features):
+                _build_once(path, network, faces, name, change, seed, precision)
+        views.append(torch.from_numpy(np.load(path, allow_pickle=False)))
+    return FeatureViews(faces.rows, views)
+
+
+def _build_once(
+    path: Path,
+    network: AgeGenderNet,
+    faces: FaceDataset,
+    name: str,
+    change: Change | None,
+    seed: int,
+    precision: Callable[[], AbstractContextManager[Any]],
+) -> None:
+    with one_at_a_time(path, f"another run is computing the same features: waiting for {path}"):
+        if path.is_file():
+            return
+        log.info("computing the trunk's features of %d faces once into %s", len(faces), path)
+        features = np.empty((len(faces), network.trunk.num_features), np.float16)
+        done = 0
+        batches = _batches(faces, network.mean.device, change, seed, name)
+        for images in track(batches, "features", -(-len(faces) // _BATCH)):
+            for part in images.split(_PASS if images.device.type == "cpu" else _BATCH):
+                with torch.inference_mode(), precision():
+                    computed = network.features(part)
+                features[done : done + len(part)] = computed.half().cpu().numpy()
+                done += len(part)
+        with write_whole(path) as file:
+            np.save(file, features)
+
+
+def _batches(
+    faces: FaceDataset, device: torch.device, change: Change | None, seed: int, view: str
+) -> Iterator[Tensor]:
+    for number, start in enumerate(range(0, len(faces), _BATCH)):
+        places = torch.arange(start, min(start + _BATCH, len(faces)))
+        images = faces.__getitems__(places)["image"].to(device).contiguous(memory_format=torch.channels_last)
+        if change is not None:
+            images = change(images, torch.Generator().manual_seed(step_seed(seed, 0, number, view)))
+        yield images
+
+
+def _digest(network: AgeGenderNet) -> str:
+    """Identifies what a trunk computes: its class, its weights, and the pixels' normalization."""
+    digest = hashlib.sha256(type(network.trunk).__name__.encode())
+    for name, value in [*network.trunk.state_dict().items(), ("mean", network.mean), ("std", network.std)]:
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe_view(augment: Mapping[str, Any], number: int) -> str:
+    """Returns the text that tells one augmented view from another."""
+    return f"view {number} {json.dumps(dict(augment), sort_keys=True)}"
