@@ -351,7 +351,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
             network: With `trainable="none"`, in evaluation mode.
             precision: Opens the context in which the training computes.
         """
-        for name, faces in self._splits.items():
+        for name, split in self._splits.items():
+            # of all training faces, those that `leave_out` spares too: one cache serves the trainings of each part
+            faces = FaceDataset(self.index, self.index.rows(name, self.limit), split.pixels)
             changes: dict[str, Change | None] = {"as it is": None}
             if name == "train" and self._augment is not None:
                 changes |= {describe_view(self._augmentation, number): self._augment for number in range(self.views)}
