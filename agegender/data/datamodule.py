@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
+from agegender.data.corruptions import corrupt_any
 from agegender.data.dataset import Batch, FaceDataset, step_seed
 from agegender.data.duplicates import Mode
 from agegender.data.features import Change, FeatureViews, cache_features, describe_view
@@ -328,7 +329,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         seed = step_seed(self.seed, self.trainer.current_epoch, step, "augment", self.trainer.global_rank)
         generator = torch.Generator().manual_seed(seed)
         if self._features:
-            return {**batch, "features": self._features["train"].read(batch["row"], generator)}
+            return {**batch, "features": self._features["train"].draw(batch["row"], generator)}
         return batch if self._augment is None else {**batch, "image": self._augment(batch["image"], generator)}
 
     def training_features(self) -> list[Tensor]:
@@ -338,14 +339,16 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _with_features(self, batch: Batch) -> Batch:
         if not self._features or self.trainer is None:
             return batch
-        split = "test" if self.trainer.testing else "val"
-        return {**batch, "features": self._features[split].read(batch["row"])}
+        if self.trainer.testing:
+            return {**batch, "features": self._features["test"].read(batch["row"])}
+        faces = self._features["val"]
+        return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
 
     def keep_features(self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]]) -> None:
         """Computes a frozen trunk's features once: from now on batches carry them, and augmentation has been done.
 
-        A training face has the view that it is and `views` augmented ones, of which each step draws one; validation and
-        test faces are taken as they are.
+        A training face has the view that it is and `views` augmented ones, of which each step draws one. Validation
+        faces are taken as they are, and corrupted for the calibration; test faces as they are.
 
         Args:
             network: With `trainable="none"`, in evaluation mode.
@@ -355,8 +358,14 @@ class AgeGenderDataModule(pl.LightningDataModule):
             # of all training faces, those that `leave_out` spares too: one cache serves the trainings of each part
             faces = FaceDataset(self.index, self.index.rows(name, self.limit), split.pixels)
             changes: dict[str, Change | None] = {"as it is": None}
-            if name == "train" and self._augment is not None:
-                changes |= {describe_view(self._augmentation, number): self._augment for number in range(self.views)}
+            if name == "train" and (augment := self._augment) is not None:
+
+                def vary(images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+                    return augment(images, generator)
+
+                changes |= {describe_view(self._augmentation, number): vary for number in range(self.views)}
+            if name == "val":
+                changes["corrupted"] = lambda images, rows, generator: corrupt_any(images, rows)
             self._features[name] = cache_features(network, faces, changes, self.cache_dir, self.seed, precision)
 
 

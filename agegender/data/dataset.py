@@ -26,6 +26,7 @@ class Batch(TypedDict):
         gender: float32 `[batch]`, 0 = male, 1 = female; likewise.
         row: int64 `[batch]`, the face's place in the index.
         features: Only of a frozen trunk whose features are cached: float32 `[batch, features]`.
+        corrupted: Likewise, of validation faces that `corruptions.corrupt_any` has changed.
         share: Only where several processes share each batch: what this part of it counts in the mean over the parts,
             1 if all are of one size. Zero for a face that is there for the step's sake, and another's.
     """
@@ -35,6 +36,7 @@ class Batch(TypedDict):
     gender: Tensor
     row: Tensor
     features: NotRequired[Tensor]
+    corrupted: NotRequired[Tensor]
     share: NotRequired[float]
 
 

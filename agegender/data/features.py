@@ -26,7 +26,7 @@ VERSION = 1  # of what the cached files hold; goes up when it changes
 _BATCH = 64  # faces that are varied together; part of a view's recipe
 _PASS = 16  # faces of one pass through the trunk on a CPU: more outgrow the cores' caches
 
-Change = Callable[[Tensor, torch.Generator], Tensor]
+Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of pictures, by their rows of the index or by chance
 
 
 class FeatureViews:
@@ -43,21 +43,23 @@ class FeatureViews:
         self._places = torch.full((int(rows.max()) + 1,), len(rows))  # a row that is not among them is an error
         self._places[torch.from_numpy(rows)] = torch.arange(len(rows))
 
-    def read(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns each face in one of its views, which the generator draws on the CPU; see `read`."""
+        drawn = torch.randint(len(self.views), (len(rows),), generator=generator).to(rows.device, non_blocking=True)
+        each = torch.stack([self.read(rows, view) for view in range(len(self.views))])
+        return each[drawn, torch.arange(len(rows), device=rows.device)]
+
+    def read(self, rows: Tensor, view: int = 0) -> Tensor:
         """Returns float32 features `[batch, features]` of faces given by their places in the index `[batch]`.
 
         Args:
             rows: On any device; the features move there once.
-            generator: Draws one of the views for each face, on the CPU; None for the first view.
+            view: The number of the view.
         """
         if self._places.device != rows.device:
             self.views = [view.to(rows.device) for view in self.views]
             self._places = self._places.to(rows.device)
-        places = self._places[rows]
-        if generator is None or len(self.views) == 1:
-            return self.views[0][places].float()
-        drawn = torch.randint(len(self.views), (len(rows),), generator=generator).to(rows.device, non_blocking=True)
-        return torch.stack([view[places] for view in self.views])[drawn, torch.arange(len(rows), device=rows.device)].float()
+        return self.views[view][self._places[rows]].float()
 
 
 def cache_features(
@@ -129,9 +131,10 @@ def _batches(
 ) -> Iterator[Tensor]:
     for number, start in enumerate(range(0, len(faces), _BATCH)):
         places = torch.arange(start, min(start + _BATCH, len(faces)))
-        images = faces.__getitems__(places)["image"].to(device).contiguous(memory_format=torch.channels_last)
+        batch = faces.__getitems__(places)
+        images = batch["image"].to(device).contiguous(memory_format=torch.channels_last)
         if change is not None:
-            images = change(images, torch.Generator().manual_seed(step_seed(seed, 0, number, view)))
+            images = change(images, batch["row"], torch.Generator().manual_seed(step_seed(seed, 0, number, view)))
         yield images
 
 

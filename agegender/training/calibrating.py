@@ -21,8 +21,18 @@ REACH = 1.0  # years either way, that it has at the least
 BLUR = 0.5, 0.05  # years, and their share of the age: the standard deviation that the quantiles are smoothed with
 
 
-def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats, gender: Floats) -> Calibration | None:
+def fit_calibration(
+    answers: Floats,
+    stated: Floats,
+    logits: Floats,
+    age: Floats,
+    gender: Floats,
+    corrupted: Floats | None = None,
+) -> Calibration | None:
     """Fits a calibration to faces that the network was not trained on.
+
+    What is said of ages must hold for pictures as people have them, not for clean crops only: it is fitted to the faces
+    as they are and to the same faces under harmless changes. What is said of genders is fitted to the faces as they are.
 
     Args:
         answers: `[n]`, predicted ages in years.
@@ -30,6 +40,7 @@ def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats
         logits: `[n]`, of gender.
         age: `[n]`, true ages in years; NaN where it is not known.
         gender: `[n]`, 0 or 1; likewise. Of what no face has a label, nothing is said.
+        corrupted: `[m, 5]`, the same five columns of faces under harmless changes (`data/corruptions.py`).
 
     Returns:
         None where an answer is not a number: that network has diverged.
@@ -39,6 +50,10 @@ def fit_calibration(answers: Floats, stated: Floats, logits: Floats, age: Floats
         return None
     known = np.isfinite(gender)
     divisor = temperature(logits[known], gender[known]) if known.any() else 1.0
+    if corrupted is not None and np.isfinite(corrupted[:, :3]).all():
+        answers = np.concatenate((answers, corrupted[:, 0]))
+        stated = np.concatenate((stated, np.maximum(corrupted[:, 1], _NARROWEST)))
+        age = np.concatenate((age, corrupted[:, 3]))
     known = np.isfinite(age)
     if not known.any():
         return Calibration(divisor, [], [], [], [])

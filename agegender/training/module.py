@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
 from agegender.checkpoint import read_calibration
+from agegender.data.corruptions import corrupt_any
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
@@ -70,7 +72,9 @@ class AgeGenderModule(pl.LightningModule):
         self._dimensions = count_dimensions(self.network)
         self.balance = Balance(**(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
-        self._validated: list[Tensor] = []  # [batch, 6] each: what the calibration is fitted to, and the face's row
+        # What the calibration is fitted to, [batch, 6] each; see `_certainty`.
+        self._validated: list[Tensor] = []
+        self._validated_corrupted: list[Tensor] = []
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
         self.soft_targets: SoftTargets | None = None  # of teachers; no part of a checkpoint
         self.masks = False  # whether some of the faces lack a label; known from the index, before the first step
@@ -176,10 +180,23 @@ class AgeGenderModule(pl.LightningModule):
         """Returns the answers per face, each `[batch]` (see `callbacks.Answers`)."""
         _, outputs, step = self._step(batch, "val")
         if self._calibrates():
-            sure = self.network.stated(outputs), self.network.gender_logit(outputs)
-            truth = batch["age"], batch["gender"], batch["row"]
-            self._validated.append(torch.stack([column.double() for column in (step.age_pred, *sure, *truth)], 1))
+            self._validated.append(self._certainty(outputs, batch))
+            self._validated_corrupted.append(self._certainty(self._corrupted(batch), batch))
         return {"row": batch["row"], "age_pred": step.age_pred, "p_female": step.p_female}
+
+    def _corrupted(self, batch: Batch) -> Outputs:
+        """Answers for the batch's faces under harmless changes, one change each."""
+        if (features := batch.get("corrupted")) is not None:
+            return self.network.answer(features)
+        images = corrupt_any(batch["image"], batch["row"]).contiguous(memory_format=torch.channels_last)
+        outputs: Outputs = self.network(images)
+        return outputs
+
+    def _certainty(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Returns what the calibration is fitted to, and the faces' rows, `[batch, 6]`."""
+        network = self.network
+        sure = network.years(outputs), network.stated(outputs), network.gender_logit(outputs)
+        return torch.stack([column.double() for column in (*sure, batch["age"], batch["gender"], batch["row"])], 1)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the answers per face, each `[batch]`, and how sure they are."""
@@ -196,10 +213,10 @@ class AgeGenderModule(pl.LightningModule):
         """Logs the validation figures, and fits the calibration to the validation faces."""
         self._log_metrics("val")
         if self._calibrates():
-            answers = gathered(torch.cat(self._validated)).cpu().numpy()
-            _, each = np.unique(answers[:, -1], return_index=True)  # in their order, whichever process had them
-            self.network.calibration = fit_calibration(*answers[each, :-1].T)
+            clean, corrupted = map(_each_once, (self._validated, self._validated_corrupted))
+            self.network.calibration = fit_calibration(*clean.T, corrupted=corrupted)
         self._validated.clear()
+        self._validated_corrupted.clear()
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""
@@ -236,6 +253,14 @@ class AgeGenderModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the calibration that belongs to the weights."""
         self.network.calibration = read_calibration(checkpoint)
+
+
+def _each_once(parts: list[Tensor]) -> NDArray[np.float64]:
+    """Returns the rows `[faces, 5]` of all processes in the faces' order, each face once, whoever had it."""
+    answers = gathered(torch.cat(parts)).cpu().numpy()
+    _, each = np.unique(answers[:, -1], return_index=True)
+    once: NDArray[np.float64] = answers[each, :-1]
+    return once
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
