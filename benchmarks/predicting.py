@@ -31,6 +31,7 @@ from agegender.prediction.torch_network import TorchNetwork
 from agegender.progress import available_cores
 from benchmarks.bare import decode, network_of
 from benchmarks.faces import parser
+from benchmarks.latency import milliseconds, one_thread
 from benchmarks.paired import Paired, in_turn
 
 ROOT = Path(__file__).parent.parent
@@ -56,17 +57,8 @@ def latency(*overrides: str, calls: int = 200) -> float:
     built = AgeGenderNet(**network).eval().to(memory_format=torch.channels_last)
     size = network["image_size"]
     picture = torch.randint(0, 256, (1, size, size, network["in_channels"]), dtype=torch.uint8).permute(0, 3, 1, 2)
-    threads, times = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for _ in range(10 + calls):
-                start = time.thread_time()
-                built(picture)
-                times.append(time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return 1000 * statistics.median(times[10:])
+    with one_thread(), torch.inference_mode():
+        return float(np.median(milliseconds(lambda: built(picture), calls, time.thread_time)))
 
 
 def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Paired:

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ _OFF = 1 / 3  # of its longer side, by which a face may lie beside a place: UTKF
 _UPRIGHT = 0.93  # what most upright faces reach, and a face turned by 30 degrees doesn't
 _LEVEL = 10.0  # degrees: up to here, landmarks are read as exactly as in an upright face
 _TURNS = range(-150, 181, 30)
+_RECENTERED = 2  # times that a turned face is looked at again, see `FaceFinder._recenter`
 # The picture's longer side in the first looks: the first finds the small faces of a large picture, the last what fills
 # it. One that is no longer than `_ENOUGH` is looked at as it is.
 _LOOKED_AT, _ENOUGH = (2048, 1024, 256), 1024
@@ -59,11 +60,24 @@ class _Place:
     tilt: float = 0.0
 
     def box(self, picture: NDArray[np.uint8]) -> tuple[float, float, float, float]:
-        """Returns left, top, right and bottom, inside the picture."""
+        """Returns left, top, right and bottom, inside the picture, of the ellipse that a face is when turned."""
         height, width = picture.shape[:2]
-        left, right = (min(max(self.x + half, 0), width) for half in (-self.width / 2, self.width / 2))
-        top, bottom = (min(max(self.y + half, 0), height) for half in (-self.height / 2, self.height / 2))
+        along, aslant = math.cos(math.radians(self.tilt)), math.sin(math.radians(self.tilt))
+        across, down = (
+            math.hypot(one * along, other * aslant) / 2
+            for one, other in ((self.width, self.height), (self.height, self.width))
+        )
+        left, right = (min(max(self.x + half, 0), width) for half in (-across, across))
+        top, bottom = (min(max(self.y + half, 0), height) for half in (-down, down))
         return left, top, right, bottom
+
+
+class _Sight(NamedTuple):
+    """What one look at a place showed: a score, landmarks `[5, 2]` in the picture's pixels, and where the face is."""
+
+    score: float
+    landmarks: Points
+    place: _Place
 
 
 class _Halved:
@@ -149,25 +163,43 @@ class FaceFinder:
     def _closer(self, picture: _Halved, place: _Place) -> Face | None:
         """Looks again where something was found, turned until a face is upright; None if there is none."""
         seen, upright = self._look(picture, place), place
-        if seen is None or seen[0] < _UPRIGHT or abs(_tilt(seen[1])) > _LEVEL:
+        if seen is None or seen.score < _UPRIGHT or abs(_tilt(seen.landmarks)) > _LEVEL:
             turned = [replace(place, tilt=turn) for turn in _TURNS]
-            scores = [(self._look(picture, turn, _SMALL) or (0.0,))[0] for turn in turned]
-            upright = turned[int(np.argmax(scores))]
+            sights = [self._look(picture, turn, _SMALL) for turn in turned]
+            upright = turned[int(np.argmax([sight.score if sight else 0.0 for sight in sights]))]
             seen = self._look(picture, upright)
-        if seen is None or seen[0] < (_TURNED_SURE if upright.tilt else SURE):
+        if seen is None or seen.score < (_TURNED_SURE if upright.tilt else SURE):
             return None
-        score, landmarks = seen
+        score = seen.score
+        if upright.tilt:
+            upright, seen = self._recenter(picture, upright, seen)
+        landmarks = seen.landmarks
         if math.dist(landmarks.mean(0), (place.x, place.y)) > _OFF * max(place.width, place.height):
             return None  # something else than what was found there
         mirrored = self._look(picture, upright, mirrored=True)
         if mirrored is not None:
-            landmarks = (landmarks + mirrored[1]) / 2
-        return Face(place.box(picture[0]), min(score, 1.0), landmarks)
+            landmarks = (landmarks + mirrored.landmarks) / 2
+        box = (upright if upright.tilt else place).box(picture[0])
+        return Face(box, min(score, 1.0), landmarks)
+
+    def _recenter(self, picture: _Halved, place: _Place, seen: _Sight) -> tuple[_Place, _Sight]:
+        """Looks at a turned face again, from the box that it has when upright.
+
+        The first look's box is that of a face seen turned, which lies off by a few percent. Over 85 portraits turned by
+        quarters, landmarks lay off the upright ones' by 1.7, 1.0 and 0.9 % of the crop's side after 0, 1 and 2 times.
+        Cropping the upright portraits a little tighter moved theirs by 0.7 %.
+        """
+        for _ in range(_RECENTERED):
+            again = self._look(picture, seen.place)
+            if again is None:
+                break
+            place, seen = seen.place, again
+        return place, seen
 
     def _look(
         self, picture: _Halved, place: _Place, size: tuple[int, int] = _LARGE, mirrored: bool = False
-    ) -> tuple[float, Points] | None:
-        """Returns the score and the landmarks, in the picture's pixels, of the face at a place."""
+    ) -> _Sight | None:
+        """Returns what is seen of the face at a place; None if there is none."""
         face, side = size
         turn = np.radians(place.tilt)
         scale = max(place.width, place.height) / face
@@ -180,9 +212,12 @@ class FaceFinder:
         rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # others in the patch are looked at on their own
         if not len(rows):
             return None
-        best = rows[rows[:, 14].argmax()]
-        landmarks = best[4:14].reshape(5, 2).astype(np.float64) @ onto.T + shift
-        return float(best[14]), landmarks[_OTHER_SIDE] if mirrored else landmarks
+        best = rows[rows[:, 14].argmax()].astype(np.float64)
+        landmarks = best[4:14].reshape(5, 2) @ onto.T + shift
+        x, y = onto @ (best[:2] + best[2:4] / 2) + shift
+        across, down = scale * best[2:4]
+        where = replace(place, x=float(x), y=float(y), width=float(across), height=float(down))
+        return _Sight(float(best[14]), landmarks[_OTHER_SIDE] if mirrored else landmarks, where)
 
     def _warp(self, picture: _Halved, onto: Points, shift: Points, side: int) -> NDArray[np.uint8]:
         cv2, scale, times = self._cv2, float(np.hypot(*onto[:, 0])), 0

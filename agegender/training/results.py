@@ -129,12 +129,13 @@ def _hardware(trainer: pl.Trainer) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device) + several
     if device.type != "cpu":
-        return f"{_cpu_name()}, {device.type}{several}"
+        return f"{cpu_name()}, {device.type}{several}"
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}{' each' * bool(several)}{several}"
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}{' each' * bool(several)}{several}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Returns the processor's name as the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

@@ -114,3 +114,12 @@ def test_fine_detail_turns_to_grey_and_not_into_a_pattern() -> None:
 )
 def test_what_is_not_cut_like_utkface_is_no_crop(landmarks: Points, size: tuple[int, int]) -> None:
     assert not is_crop(landmarks, *size)
+
+
+@pytest.mark.parametrize(("height", "square"), [(SIDE, True), (92, True), (91, False), (128, False), (72, False)])
+def test_a_crop_is_square_to_a_twentieth_though_its_landmarks_fit_as_shares_of_its_sides(
+    height: int, square: bool
+) -> None:
+    """Squeezed by more, a face has to be cut: the network would take it squeezed further."""
+    assert is_crop(TEMPLATE * (SIDE, height), SIDE, height) is square
+    assert is_crop(TEMPLATE * (height, SIDE), height, SIDE) is square

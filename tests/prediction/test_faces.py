@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.alignment import cut
+from agegender.prediction.alignment import TEMPLATE, cut, similarity
 from agegender.prediction.answers import NO_FACE
 from agegender.prediction.faces import SURE, FaceFinder, _Halved, _Place
 from agegender.prediction.predictor import Predictor
@@ -73,6 +74,47 @@ def test_eyes_and_mouth_are_found_where_they_are(finder: FaceFinder, photograph:
     assert np.abs(upright[:2].mean(0) - EYES).max() < 12
     assert np.abs(upright[3:].mean(0) - MOUTH).max() < 12
     assert upright[0, 0] < upright[1, 0] and upright[3, 0] < upright[4, 0]
+
+
+def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: int) -> NDArray[np.float64]:
+    """Returns where points of a picture of some width and height are when it is turned to the left."""
+    for _ in range(degrees // 90):
+        points = np.stack([points[:, 1], size[0] - points[:, 0]], 1)
+        size = size[1], size[0]
+    return points
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("part", ["photograph", "wide", "crop"])
+def test_a_picture_turned_by_quarters_has_its_face_turned_with_it_and_gets_the_same_answers(
+    part: str, degrees: int, predictor: Predictor, finder: FaceFinder, photograph: Image.Image
+) -> None:
+    crop = cut(photograph, finder.find(photograph)[0].landmarks, 200)
+    picture = {"photograph": photograph, "wide": photograph.crop((0, 0, 512, 300)), "crop": crop}[part]
+    (face,), (found,) = finder.find(picture), finder.find(turned(picture, degrees))
+    side = math.hypot(*similarity(TEMPLATE, face.landmarks)[:, 0])  # of the crop
+    apart = found.landmarks - turned_points(face.landmarks, picture.size, degrees)
+    assert math.sqrt((apart**2).sum(1).mean()) < 0.05 * side
+    box = turned_points(np.array(face.box).reshape(2, 2), picture.size, degrees)
+    assert np.abs([*box.min(0), *box.max(0)] - np.array(found.box)).max() < 0.1 * side
+    (upright,), (sideways,) = predictor([picture, turned(picture, degrees)])
+    assert upright.p_female is not None and sideways.p_female == pytest.approx(upright.p_female, abs=0.5)
+    assert upright.age is not None and sideways.age == pytest.approx(upright.age, abs=8)
+
+
+def test_a_picture_is_turned_only_if_no_face_is_found_as_it_is(
+    finder: FaceFinder, photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarters: list[int] = []
+    looked = finder._first_looks
+
+    def look(pixels: NDArray[np.uint8], quarter: int) -> Any:
+        quarters.append(quarter)
+        return looked(pixels, quarter)
+
+    monkeypatch.setattr(finder, "_first_looks", look)
+    assert finder.find(photograph) and quarters == [0]
+    assert not finder.find(Image.new("RGB", (300, 200), "navy")) and quarters == [0, 0, 1, 2, 3]
 
 
 def test_many_faces_are_numbered_from_the_largest(predictor: Predictor, photograph: Image.Image) -> None:

@@ -1,0 +1,40 @@
+"""What stands above a table that judges weights: the command, the weights and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from agegender.checkpoint import DEFAULT
+from agegender.progress import available_cores
+from agegender.training.results import cpu_name
+
+
+def named_weights(given: str, file: Path) -> str:
+    """Returns the weights as they were given, their file's name, and the beginning of its SHA-256.
+
+    `default` means other weights in another version: the checksum tells which ones a table is about.
+    """
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return f"{f'{DEFAULT}, ' if given == DEFAULT else ''}{file.name} (SHA-256 {checksum})"
+
+
+def heading(module: str, *weights: str) -> str:
+    """Returns the lines above a table.
+
+    Args:
+        module: Of the benchmark, such as `portraits`.
+        weights: From `named_weights`.
+    """
+    cores = available_cores()
+    return "\n".join(
+        [
+            f"$ {shlex.join(['python', '-m', f'benchmarks.{module}', *sys.argv[1:]])}",
+            *(f"weights: {name}" for name in weights),
+            f"machine: {cpu_name()}, {cores} core{'s' * (cores > 1)}, PyTorch {torch.__version__}",
+        ]
+    )
