@@ -126,9 +126,7 @@ def _build_once(
             np.save(file, features)
 
 
-def _batches(
-    faces: FaceDataset, device: torch.device, change: Change | None, seed: int, view: str
-) -> Iterator[Tensor]:
+def _batches(faces: FaceDataset, device: torch.device, change: Change | None, seed: int, view: str) -> Iterator[Tensor]:
     for number, start in enumerate(range(0, len(faces), _BATCH)):
         places = torch.arange(start, min(start + _BATCH, len(faces)))
         batch = faces.__getitems__(places)

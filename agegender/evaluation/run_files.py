@@ -68,12 +68,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, `metrics.json`, answers and curves."""
+    """A finished run: its folder, `metrics.json`, answers and curves, and `robustness.json` if there is one."""
 
     folder: Path
     results: dict[str, Any]
     answers: Answers
     curves: Curves
+    robustness: dict[str, Any] | None = None
 
 
 def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> list[Path]:
@@ -130,7 +131,7 @@ def read_run(folder: Path) -> Run:
     answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
     if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
         answers = replace(answers, clustered=False)
-    return Run(folder, results, answers, read_curves(folder))
+    return Run(folder, results, answers, read_curves(folder), read_robustness(folder))
 
 
 def _read_results(path: Path) -> dict[str, Any]:
@@ -142,6 +143,26 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
     require(isinstance(results, dict), f"{path} is damaged (it holds no object); {_AGAIN}")
     return dict(results)
+
+
+def read_robustness(folder: Path) -> dict[str, Any] | None:
+    """Reads what `python -m agegender.evaluation.robustness` left in a run's folder; None if it didn't.
+
+    Raises:
+        AgeGenderError: The file is damaged.
+    """
+    path = folder / "robustness" / "robustness.json"
+    if not path.is_file():
+        return None
+    try:
+        numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = {"images", "command", "warnings"} <= set(numbers) and {"clean", "mean"} <= set(numbers["conditions"])
+    except (OSError, ValueError, LookupError, TypeError):
+        whole = False
+    require(
+        whole, f"{path} is damaged: remove it, or measure again (python -m agegender.evaluation.robustness run=...)"
+    )
+    return numbers
 
 
 _AGAIN = "measure the run again with python train.py fit=false weights=<its folder>"

@@ -167,7 +167,11 @@ class _Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, stride: int):
         super().__init__()
         self.body = nn.Sequential(
-            _conv(inputs, width), nn.PReLU(width), _conv(width, width, 3, stride, width), nn.PReLU(width), _conv(width, outputs)
+            _conv(inputs, width),
+            nn.PReLU(width),
+            _conv(width, width, 3, stride, width),
+            nn.PReLU(width),
+            _conv(width, outputs),
         )
         self.residual = stride == 1 and inputs == outputs
 
