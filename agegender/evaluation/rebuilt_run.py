@@ -84,10 +84,21 @@ def find_origin(run: str) -> Origin:
     if settings and not settings.get("fit", True) and settings.get("weights"):
         checkpoint, folder = find_checkpoint(settings["weights"]), given  # it measured another's and has none itself
     else:
-        checkpoint = find_checkpoint(run)
+        checkpoint = _checkpoint_of(run)
         folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
         settings = _settings(folder) if folder else {}
     return Origin(run, checkpoint, folder, settings.get("data") or {}, settings.get("tta", "none"))
+
+
+def _checkpoint_of(run: str) -> Path:
+    try:
+        return find_checkpoint(run)
+    except AgeGenderError as error:
+        if Path(run).exists():
+            raise
+        raise AgeGenderError(
+            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or default for the weights shipped"
+        ) from error
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -155,6 +166,7 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
         "give that run",
     )
     if data_dir is not None:
+        require(Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is no folder; give the folder of the faces")
         settings |= {"dir": data_dir, "generate": None}
     made, arguments = choose(settings)
     check_call("data", arguments, made, given=("augment", "seed"))

@@ -13,7 +13,6 @@ from agegender.evaluation.findings import FEW, KINDS, PARTS, Findings
 from agegender.evaluation.page import Page, Section, Table
 from agegender.evaluation.report_faces import face_sections
 from agegender.evaluation.report_facts import facts_of, notes_of, run_name
-from agegender.evaluation.robustness import robustness_command
 from agegender.evaluation.robustness_page import robustness_section
 from agegender.evaluation.run_files import Run
 
@@ -53,7 +52,7 @@ def build_page(report: Report) -> Page:
         _gender(report),
         _calibration(report),
         _spread(report),
-        _robustness(report),
+        robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
         sections += face_sections(run.answers, report.findings[label], label)
@@ -215,13 +214,6 @@ def _calibration(report: Report) -> Section:
     )
     known = _knowing(report, "genders")
     return Section("Calibration of p_female", text, tables, [draw.reliability_plot(known)] if known else [])
-
-
-def _robustness(report: Report) -> Section:
-    measured = {label: run.robustness for label, run in report.runs.items()}
-    return robustness_section(
-        measured, {label: robustness_command(str(run.folder)) for label, run in report.runs.items()}
-    )
 
 
 def _spread(report: Report) -> Section:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from agegender.cli import launch, one_line_errors
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report import report_arguments, shown_path
+from agegender.evaluation.robustness_file import RESAMPLES, SEED, robustness_command
 from agegender.files import write_whole
 
 if TYPE_CHECKING:  # torch and matplotlib are imported where they are needed: mistakes answer without them
@@ -32,8 +32,8 @@ def measure_robustness(
     data_dir: str | None = None,
     limit: int | None = None,
     batch_size: int = 64,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
     tta: Literal["none", "flip"] | None = None,
     device: str = "auto",
 ) -> Path:
@@ -77,7 +77,12 @@ def measure_robustness(
         log.warning("warning: %s", warning)
     figures = measure(rebuilt, answer_all(rebuilt, batch_size), resamples, seed)
     given = {"out": out, "data_dir": data_dir, "limit": limit, "resamples": resamples, "seed": seed, "tta": tta}
-    numbers = {**_about(rebuilt), "command": _command(origin.name, given), "resamples": resamples, "seed": seed}
+    numbers = {
+        **_about(rebuilt),
+        "command": robustness_command(origin.name, given),
+        "resamples": resamples,
+        "seed": seed,
+    }
     return _write({**numbers, **figures}, folder)
 
 
@@ -103,18 +108,6 @@ def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
         "warnings": rebuilt.warnings,
         "confidence": CONFIDENCE,
     }
-
-
-def robustness_command(run: str) -> str:
-    """Returns the command line that measures a run, for a shell."""
-    return _command(run, {})
-
-
-def _command(run: str, given: dict[str, Any]) -> str:
-    usual = {"resamples": 2000, "seed": 0}
-    shown = shown_path(Path(run)) if Path(run).exists() else run
-    arguments = [f"run={shown}", *(f"{name}={value}" for name, value in given.items() if value != usual.get(name))]
-    return f"python -m agegender.evaluation.robustness {shlex.join(arguments)}"
 
 
 def _write(numbers: dict[str, Any], folder: Path) -> Path:

@@ -15,7 +15,7 @@ from agegender.evaluation.bootstrap import Estimate, estimates, resample
 from agegender.evaluation.findings import plain
 from agegender.evaluation.measures import GROWN, Floats, Integers, says_female, weighted_means
 from agegender.evaluation.rebuilt_run import RebuiltRun
-from agegender.evaluation.robustness_page import CLEAN, MEAN
+from agegender.evaluation.robustness_file import CLEAN, MEAN
 from agegender.models.network import Outputs
 from agegender.prediction.torch_network import TorchNetwork
 from agegender.progress import track

@@ -16,9 +16,8 @@ from agegender.data.synthetic import DRAWN
 from agegender.evaluation.measures import COVERAGE, GROWN
 from agegender.evaluation.page import Page, Plot, Section, Table
 from agegender.evaluation.plotting import BLUE, GREY, new_plot, to_png
-
-CLEAN = "clean"
-MEAN = "mean"  # over the changes, each counting alike
+from agegender.evaluation.robustness_file import CLEAN, MEAN, robustness_command
+from agegender.evaluation.run_files import Run
 
 ABOUT = {
     "noise": "Gaussian noise, the same in all channels; the number is its standard deviation in gray levels of 255",
@@ -155,8 +154,8 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
 
 def _figures(numbers: Mapping[str, Any]) -> Section:
     text = (
-        f"Intervals come from {numbers['resamples']:,} bootstrap resamples of the test faces. Changes against the clean "
-        "faces are paired: both are counted from the same drawn faces. "
+        f"Intervals come from {numbers['resamples']:,} bootstrap resamples of the test faces. Changes against the "
+        "clean faces are paired: both are counted from the same drawn faces. "
     )
     if numbers["copies_known"]:
         text += "Copies of one photograph are drawn together. "
@@ -197,23 +196,23 @@ def _plot(name: str, caption: str, found: Mapping[str, _Figure], label: str, lin
     return Plot(f"robustness_{name}", caption, to_png(figure))
 
 
-def robustness_section(measured: Mapping[str, Mapping[str, Any] | None], commands: Mapping[str, str]) -> Section:
-    """Returns a report's section about it.
+def robustness_section(runs: Mapping[str, Run]) -> Section:
+    """Returns a report's section about it: the tables of the runs that were measured, and how to measure the others.
 
     Args:
-        measured: By the run's label, what `robustness.json` in its folder holds; None if there is none.
-        commands: By the run's label, what makes it.
+        runs: By their labels.
     """
     lines, tables = [], []
-    for label, numbers in measured.items():
-        name = f"Run {label}" if label else "This run"
+    for label, run in runs.items():
+        name, numbers = f"Run {label}" if label else "This run", run.robustness
         if numbers is None:
-            lines.append(f"{name} was not measured under harmless changes of its pictures; {commands[label]} does it.")
-        else:
-            lines.append(
-                f"{name}: {numbers['images']:,} test faces under harmless changes, measured by {numbers['command']}; "
-                "the changes are told on its page."
-            )
-            lines += numbers["warnings"]
-            tables.append(Table(HEADER, table_rows(numbers), label))
+            command = robustness_command(str(run.folder))
+            lines.append(f"{name} was not measured under harmless changes of its pictures; {command} does it.")
+            continue
+        lines.append(
+            f"{name}: {numbers['images']:,} test faces under harmless changes, measured by {numbers['command']}; its "
+            "page says what the changes are."
+        )
+        lines += numbers["warnings"]
+        tables.append(Table(HEADER, table_rows(numbers), label))
     return Section("Robustness", " ".join(lines), tables)

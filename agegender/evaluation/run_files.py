@@ -18,6 +18,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.curves import Curves, read_curves
 from agegender.evaluation.measures import Floats, Integers
+from agegender.evaluation.robustness_file import read_robustness
 from agegender.formulas import plain_path
 
 
@@ -143,26 +144,6 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
     require(isinstance(results, dict), f"{path} is damaged (it holds no object); {_AGAIN}")
     return dict(results)
-
-
-def read_robustness(folder: Path) -> dict[str, Any] | None:
-    """Reads what `python -m agegender.evaluation.robustness` left in a run's folder; None if it didn't.
-
-    Raises:
-        AgeGenderError: The file is damaged.
-    """
-    path = folder / "robustness" / "robustness.json"
-    if not path.is_file():
-        return None
-    try:
-        numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = {"images", "command", "warnings"} <= set(numbers) and {"clean", "mean"} <= set(numbers["conditions"])
-    except (OSError, ValueError, LookupError, TypeError):
-        whole = False
-    require(
-        whole, f"{path} is damaged: remove it, or measure again (python -m agegender.evaluation.robustness run=...)"
-    )
-    return numbers
 
 
 _AGAIN = "measure the run again with python train.py fit=false weights=<its folder>"
