@@ -97,7 +97,7 @@ def _checkpoint_of(run: str) -> Path:
         if Path(run).exists():
             raise
         raise AgeGenderError(
-            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or default for the weights shipped"
+            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or default (the weights shipped)"
         ) from error
 
 
