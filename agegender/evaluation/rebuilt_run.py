@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from agegender.checkpoint import find_checkpoint
 from agegender.data.choose import choose
@@ -81,8 +79,9 @@ def find_origin(run: str) -> Origin:
     """
     given = Path(run)
     settings = _settings(given) if given.is_dir() else {}
+    folder: Path | None = given
     if settings and not settings.get("fit", True) and settings.get("weights"):
-        checkpoint, folder = find_checkpoint(settings["weights"]), given  # it measured another's and has none itself
+        checkpoint = find_checkpoint(settings["weights"])  # it measured another's, and has none itself
     else:
         checkpoint = _checkpoint_of(run)
         folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
@@ -114,7 +113,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             for name, node in chosen.items()
             if node is not None
         }
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except Exception as error:  # the YAML reader's own, which have no base in common with OmegaConf's
         reason = " ".join(str(error).split())[:150]
         raise AgeGenderError(f"{path} is damaged ({reason}): measure another run, or the checkpoint itself") from None
     require(isinstance(settings.get("data", {}), dict), f"{path} is damaged: its data is no group of settings")
