@@ -22,7 +22,7 @@ from agegender.progress import track
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what the cached files hold; goes up when it changes
+VERSION = 2  # of what the cached files hold; goes up when it changes
 _BATCH = 64  # faces that are varied together; part of a view's recipe
 _PASS = 16  # faces of one pass through the trunk on a CPU: more outgrow the cores' caches
 
@@ -37,7 +37,7 @@ class FeatureViews:
 
         Args:
             rows: `[faces]`, the faces' places in the index.
-            views: Each float16 `[faces, features]`.
+            views: Each float32 `[faces, features]`.
         """
         self.views = list(views)
         self._places = torch.full((int(rows.max()) + 1,), len(rows))  # a row that is not among them is an error
@@ -59,7 +59,7 @@ class FeatureViews:
         if self._places.device != rows.device:
             self.views = [view.to(rows.device) for view in self.views]
             self._places = self._places.to(rows.device)
-        return self.views[view][self._places[rows]].float()
+        return self.views[view][self._places[rows]]
 
 
 def cache_features(
@@ -94,7 +94,7 @@ def cache_features(
         recipe = f"{VERSION}:{trunk}:{computed}:{pictures}:{network.image_size}:{name}:{seed if change else 0}"
         path = cache_dir / "features" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npy"
         if not path.is_file():
-            with caching("the cache of features", path, 2 * len(faces) * network.trunk.num_features):
+            with caching("the cache of features", path, 4 * len(faces) * network.trunk.num_features):
                 _build_once(path, network, faces, name, change, seed, precision)
         views.append(torch.from_numpy(np.load(path, allow_pickle=False)))
     return FeatureViews(faces.rows, views)
@@ -113,14 +113,14 @@ def _build_once(
         if path.is_file():
             return
         log.info("computing the trunk's features of %d faces once into %s", len(faces), path)
-        features = np.empty((len(faces), network.trunk.num_features), np.float16)
+        features = np.empty((len(faces), network.trunk.num_features), np.float32)
         done = 0
         batches = _batches(faces, network.mean.device, change, seed, name)
         for images in track(batches, "features", -(-len(faces) // _BATCH)):
             for part in images.split(_PASS if images.device.type == "cpu" else _BATCH):
                 with torch.inference_mode(), precision():
                     computed = network.features(part)
-                features[done : done + len(part)] = computed.half().cpu().numpy()
+                features[done : done + len(part)] = computed.float().cpu().numpy()
                 done += len(part)
         with write_whole(path) as file:
             np.save(file, features)
