@@ -117,7 +117,7 @@ def _build_once(
         done = 0
         batches = _batches(faces, network.mean.device, change, seed, name)
         for images in track(batches, "features", -(-len(faces) // _BATCH)):
-            for part in images.split(_PASS if images.device.type == "cpu" else _BATCH):
+            for part in torch.split(images, _PASS if images.device.type == "cpu" else _BATCH):
                 with torch.inference_mode(), precision():
                     computed = network.features(part)
                 features[done : done + len(part)] = computed.float().cpu().numpy()
@@ -126,9 +126,7 @@ def _build_once(
             np.save(file, features)
 
 
-def _batches(
-    faces: FaceDataset, device: torch.device, change: Change | None, seed: int, view: str
-) -> Iterator[Tensor]:
+def _batches(faces: FaceDataset, device: torch.device, change: Change | None, seed: int, view: str) -> Iterator[Tensor]:
     for number, start in enumerate(range(0, len(faces), _BATCH)):
         places = torch.arange(start, min(start + _BATCH, len(faces)))
         batch = faces.__getitems__(places)

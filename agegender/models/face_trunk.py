@@ -35,6 +35,8 @@ class FaceTrunk(nn.Module):
     """
 
     keeps_own_init = True
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, in_channels: int, image_size: int, backbone: Backbone = "mobilefacenet", embedding: bool = True):
         """Builds the network; `agegender.models.face_weights` gives it published weights.
@@ -73,7 +75,7 @@ class FaceTrunk(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalized images `[batch, channels, size, size]` to features `[batch, num_features]`, float32."""
         maps = self.align(images)
-        features = []
+        features: list[Tensor] = []
         for place, stage in enumerate(self.stages):
             maps = stage(maps)
             if place:
@@ -167,7 +169,11 @@ class _Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, stride: int):
         super().__init__()
         self.body = nn.Sequential(
-            _conv(inputs, width), nn.PReLU(width), _conv(width, width, 3, stride, width), nn.PReLU(width), _conv(width, outputs)
+            _conv(inputs, width),
+            nn.PReLU(width),
+            _conv(width, width, 3, stride, width),
+            nn.PReLU(width),
+            _conv(width, outputs),
         )
         self.residual = stride == 1 and inputs == outputs
 

@@ -82,8 +82,8 @@ def describe_network(settings: dict[str, Any], image_size: int, channels: int) -
         statistics = zip(("mean", "std"), input_statistics(model["name"], channels), strict=True)
         model |= {name: values for name, values in statistics if model[name] is None}
     elif model["trunk"] == "face":
-        pretrained = model.pop("weights")
-        model["backbone"], mean, std = describe_weights(pretrained, model.get("backbone"))
+        pretrained = weights = str(model.pop("weights"))
+        model["backbone"], mean, std = describe_weights(weights, model.get("backbone"))
         model |= {"mean": [mean], "std": [std]}
     network = {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}
     return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
@@ -117,7 +117,7 @@ def _some_features(
     faces = data.split("train")
     step = max(1, len(faces) // _SCALED_BY)
     with torch.inference_mode(), precision():
-        parts = torch.arange(0, len(faces), step)[:_SCALED_BY].split(16)
+        parts = torch.split(torch.arange(0, len(faces), step)[:_SCALED_BY], 16)
         return [network.features(faces.__getitems__(part)["image"]).float() for part in parts]
 
 

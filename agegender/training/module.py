@@ -214,7 +214,8 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("val")
         if self._calibrates():
             clean, corrupted = map(_each_once, (self._validated, self._validated_corrupted))
-            self.network.calibration = fit_calibration(*clean.T, corrupted=corrupted)
+            answers, stated, logits, age, gender = clean.T
+            self.network.calibration = fit_calibration(answers, stated, logits, age, gender, corrupted)
         self._validated.clear()
         self._validated_corrupted.clear()
 

@@ -60,7 +60,7 @@ def test_trunk_returns_its_number_of_features_in_float32_under_autocast_too(back
 
 
 def test_trunk_refuses_pictures_of_too_few_pixels() -> None:
-    with pytest.raises(AgeGenderError, match="data.image_size=16 is too small for model=face"):
+    with pytest.raises(AgeGenderError, match=r"data.image_size=16 is too small for model=face"):
         FaceTrunk(3, 16)
 
 
@@ -77,12 +77,21 @@ def test_strided_depthwise_layers_train_to_the_values_and_gradients_of_the_plain
             maps = torch.rand(2, layer.in_channels, side, side)
             answers = [made(maps) for made in (layer, plain)]
             torch.testing.assert_close(*answers)
-            gradients = [torch.autograd.grad(a.square().sum(), made.weight) for a, made in zip(answers, (layer, plain), strict=True)]
+            gradients = [
+                torch.autograd.grad(a.square().sum(), made.weight)
+                for a, made in zip(answers, (layer, plain), strict=True)
+            ]
             torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def network(trainable: str, **options: object) -> AgeGenderNet:
-    made: dict[str, object] = {"trunk": "face", "feature_clip": 6.0, "head_units": (8,), "trainable": trainable, **options}
+    made: dict[str, object] = {
+        "trunk": "face",
+        "feature_clip": 6.0,
+        "head_units": (8,),
+        "trainable": trainable,
+        **options,
+    }
     return AgeGenderNet(64, 3, {"name": "dldl"}, **made)  # type: ignore[arg-type]
 
 
@@ -108,7 +117,7 @@ def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
 
 
 def test_upper_is_refused_for_a_trunk_that_does_not_name_its_upper_layers() -> None:
-    with pytest.raises(AgeGenderError, match="model.trainable=upper is for trunks that say which layers"):
+    with pytest.raises(AgeGenderError, match=r"model.trainable=upper is for trunks that say which layers"):
         AgeGenderNet(64, 3, {"name": "mae"}, "residual", trainable="upper")
 
 
@@ -121,7 +130,7 @@ def test_scaler_standardizes_clips_and_leaves_a_constant_feature_alone() -> None
     scaled = net.scaler(features)
     assert scaled[:, 1:].mean(0).abs().max() < 1e-4 and (scaled[:, 1:].std(0, correction=0) - 1).abs().max() < 0.05
     assert (scaled[:, 0] == 0).all() and float(net.scaler(features + 1e6).max()) == 6.0
-    with pytest.raises(AgeGenderError, match="model.feature_clip=0"):
+    with pytest.raises(AgeGenderError, match=r"model\.feature_clip=0"):
         network("none", feature_clip=0.0)
 
 
@@ -139,16 +148,16 @@ def test_weights_are_read_with_batch_norms_folded_into_the_convolutions(
 
 def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx", "sface")
-    with pytest.raises(AgeGenderError, match="is not of the network model.backbone=mobilefacenet"):
+    with pytest.raises(AgeGenderError, match=r"is not of the network model.backbone=mobilefacenet"):
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "made.onnx"))
     (tmp_path / "torn.onnx").write_bytes(b"no graph")
     with pytest.raises(AgeGenderError, match=r"torn.onnx is no ONNX model \([^\n]*\)$"):
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "torn.onnx"))
-    with pytest.raises(AgeGenderError, match="neither a file nor one of: w600k_mbf, sface"):
+    with pytest.raises(AgeGenderError, match=r"neither a file nor one of: w600k_mbf, sface"):
         describe_weights("w600k")
-    with pytest.raises(AgeGenderError, match="say its network with model.backbone=mobilefacenet or"):
+    with pytest.raises(AgeGenderError, match=r"say its network with model.backbone=mobilefacenet or"):
         describe_weights(str(tmp_path / "made.onnx"))
-    with pytest.raises(AgeGenderError, match="w600k_mbf are for model.backbone=mobilefacenet, not for sface"):
+    with pytest.raises(AgeGenderError, match=r"w600k_mbf are for model.backbone=mobilefacenet, not for sface"):
         describe_weights("w600k_mbf", "sface")
 
 

@@ -1,4 +1,4 @@
-"""Whole runs with a face-recognition trunk: frozen on cached features, fine-tuned from its heads, predicted, exported."""
+"""Whole runs with a face-recognition trunk: frozen on cached features, fine-tuned, predicted, exported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ def test_probe_trains_the_heads_only_and_its_checkpoint_answers_as_its_test_did(
     assert float(network["scaler.std"].min()) > 0 and not torch.equal(network["scaler.std"], torch.ones(2816))
     tested = rows_of(probe / "predictions.csv")
     done = run_here(
-        "predict.py", f"img=[{','.join(row['path'] for row in tested[:6])}]", "detect=never", f"weights={probe}", "out=a.csv"
+        "predict.py",
+        f"img=[{','.join(row['path'] for row in tested[:6])}]",
+        "detect=never",
+        f"weights={probe}",
+        "out=a.csv",
     )
     assert done.code == 0, done.err
     answers = {row["path"]: row for row in rows_of(tmp_path / "a.csv")}
@@ -75,9 +79,13 @@ def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
     options = ("weights=probe", "trainer.max_epochs=1", "hydra.run.dir=tuned")
     done = run_here("train.py", "experiment=face", *SMALL, *options)
     assert done.code == 0, done.err
-    before, after = (load_checkpoint(run / "checkpoints" / "best.ckpt")["network"] for run in (probe, tmp_path / "tuned"))
+    before, after = (
+        load_checkpoint(run / "checkpoints" / "best.ckpt")["network"] for run in (probe, tmp_path / "tuned")
+    )
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert any(name.startswith("trunk.stages.2.") for name in moved) and any(name.startswith("age_head") for name in moved)
+    assert any(name.startswith("trunk.stages.2.") for name in moved) and any(
+        name.startswith("age_head") for name in moved
+    )
     assert not any(name.startswith(("trunk.stages.0.", "trunk.stages.1.", "scaler.")) for name in moved)
     assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]
 
