@@ -16,6 +16,7 @@ FORMAT = 2  # of the graph's input, outputs and metadata; goes up when an older 
 INPUT = "pixels"
 OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
 EXPORT = "python -m agegender.prediction.export weights={} out=model.onnx"
+BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
 _A_CHECKPOINT = "<run folder or checkpoint>"
 
 
@@ -34,8 +35,8 @@ class OnnxNetwork:
         Raises:
             AgeGenderError: There is none, it is no such file, or ONNX Runtime is missing.
         """
-        if weights == "default":
-            raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format('default')}")
+        if weights in BUNDLED_NAMES:
+            raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
         self.weights = Path(weights)
         self._session = _open(self.weights)
         self.metadata = _metadata(self._session, self.weights)

@@ -17,7 +17,7 @@ from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
 from agegender.models.face_trunk import FaceTrunk
-from agegender.models.face_weights import describe_weights, load_face_weights
+from agegender.models.face_weights import describe_weights, load_face_weights, published
 from agegender.models.network import AgeGenderNet
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.batch_norm import SharedBatchNorm
@@ -57,12 +57,16 @@ def build_module(
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
         trunk = module.network.trunk
+        module.origin = pretrained
         if isinstance(trunk, FaceTrunk):
             load_face_weights(trunk, pretrained)
+            known = published(pretrained)
+            module.origin = f"{pretrained}, {known.licence}" if known else "a file of the user's own"
         elif isinstance(trunk, TorchvisionTrunk):
             trunk.load_pretrained(pretrained)
     if weights:
         load_weights(module, weights, settings["weights"])
+        module.origin = weights["agegender"].get("origin")
         trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
         if trained_on != data.index.fingerprint:
             log.warning(
