@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from agegender.checkpoint import DEFAULT
+from agegender.checkpoint import BUNDLED_WEIGHTS
 from agegender.progress import available_cores
 from agegender.training.results import cpu_name
 

@@ -103,7 +103,8 @@ def test_intervals_fitted_with_corrupted_faces_hold_their_share_of_those_too() -
     corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # they are answered worse
     shares = []
     for known in (None, corrupted):
-        calibration = fit_calibration(*clean, corrupted=known)
+        answers, stated, logits, age, gender = clean
+        calibration = fit_calibration(answers, stated, logits, age, gender, known)
         assert calibration is not None
         ends = calibration.interval(torch.from_numpy(corrupted[:, 0]), torch.from_numpy(corrupted[:, 1]))
         low, high = (end.numpy() for end in ends)
