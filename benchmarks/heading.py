@@ -20,7 +20,7 @@ def named_weights(given: str, file: Path) -> str:
     `default` means other weights in another version: the checksum tells which ones a table is about.
     """
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return f"{f'{DEFAULT}, ' if given == DEFAULT else ''}{file.name} (SHA-256 {checksum})"
+    return f"{f'{given}, ' if str(given) in BUNDLED_WEIGHTS else ''}{file.name} (SHA-256 {checksum})"
 
 
 def heading(module: str, *weights: str) -> str:
