@@ -138,6 +138,7 @@ def _run_json(run: Run, findings: Findings, label: str) -> dict[str, Any]:
         "copies_known": run.answers.clustered,
         **plain({**kept, "cumulative_score": shares}),
         "cases": {kind: [_case_json(run.answers, row) for row in rows.tolist()] for kind, rows in cases.items()},
+        "robustness": run.robustness,
         "curves": {tag: _curve_json(points) for tag, points in run.curves.items()},
     }
 

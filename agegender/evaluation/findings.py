@@ -15,6 +15,7 @@ from agegender.evaluation.bootstrap import Estimate, estimates, resample
 from agegender.evaluation.calibration import Reliability, Spread, covered, reliability, spread, weighted_ece
 from agegender.evaluation.measures import (
     AGE_BANDS,
+    COVERAGE,
     Floats,
     Integers,
     Roc,
@@ -36,7 +37,6 @@ PARTS: dict[str, tuple[str, ...]] = {"age": AGE_BANDS, "gender": GENDERS, "group
 KINDS = {"age": "age band", "gender": "gender", "group": "group"}
 YEARS = tuple(range(21))  # of the CS@k curve
 FEW = 20  # images, below which an interval is rough
-_COVERAGE = 0.8
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _held(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
     stated = np.isfinite(answers.age_low)
     inside = (answers.age_low <= answers.age) & (answers.age <= answers.age_high)
     spread_only = np.isfinite(answers.age_std) & ~stated
-    normal = covered(_errors(answers), np.where(spread_only, answers.age_std, 0.0), _COVERAGE)
+    normal = covered(_errors(answers), np.where(spread_only, answers.age_std, 0.0), COVERAGE)
     return np.where(stated, inside, normal), (stated | spread_only) & answers.aged
 
 

@@ -20,6 +20,8 @@ Integers = NDArray[np.int64]
 _BAND_STARTS = (0, 3, *range(10, 80, 10))
 AGE_BANDS = (*(f"{low}-{high - 1}" for low, high in itertools.pairwise(_BAND_STARTS)), "70+")
 THRESHOLD = 0.5
+COVERAGE = 0.8  # share of the true ages that a stated interval is to hold
+GROWN = 5  # years, from which on gender can be told from most faces
 
 
 def age_bands(age: NDArray[Any]) -> Integers:

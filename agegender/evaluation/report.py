@@ -24,20 +24,24 @@ _CONF = Path(__file__).parents[2] / "conf"
 _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 
 
-def report_arguments(arguments: Sequence[str]) -> list[str]:
+def report_arguments(arguments: Sequence[str], folders: Sequence[str] = ("run", "out")) -> list[str]:
     """Rewrites a command line so that folders reach the config unharmed.
 
     Hydra's grammar reads commas, spaces, brackets and `=` in a value as syntax: `run=a,b` would be a sweep. A person
     means two folders by it, unless there is one of that name. A value in brackets or quotes is left to Hydra, unless
     there is a folder of that name.
+
+    Args:
+        arguments: After the program's name.
+        folders: The settings that name folders.
     """
-    return [_folder_argument(argument) for argument in arguments]
+    return [_folder_argument(argument, folders) for argument in arguments]
 
 
-def _folder_argument(argument: str) -> str:
+def _folder_argument(argument: str, folders: Sequence[str]) -> str:
     key, _, value = argument.partition("=")
     names = _folders(value) if key == "run" else [value]
-    if key not in ("run", "out") or not names or _is_hydras(value):
+    if key not in folders or not names or _is_hydras(value):
         return argument
     return f"{key}={quoted(names[0])}" if len(names) == 1 else f"{key}={_list(names)}"
 
@@ -56,16 +60,16 @@ def _list(names: Sequence[str]) -> str:
 
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
     """Returns the command line that makes a report, for a shell; settings at their defaults are left out."""
-    names = [_shown(run) for run in runs]
+    names = [shown_path(run) for run in runs]
     value = ",".join(names)
     if _folders(value) != names or _is_hydras(value):
         value = _list(names)
-    arguments = [f"run={value}", *([f"out={_shown(out)}"] if out is not None else [])]
+    arguments = [f"run={value}", *([f"out={shown_path(out)}"] if out is not None else [])]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
     return f"python -m agegender.evaluation.report {shlex.join(arguments)}"
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Returns the path from the current folder, if it lies below it."""
     whole = path.resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)
@@ -98,7 +102,7 @@ def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> 
     from agegender.evaluation.page import write_page
     from agegender.evaluation.report_page import build_page
 
-    report = build_report([Path(_shown(run)) for run in runs], settings, report_command(runs, out, settings))
+    report = build_report([Path(shown_path(run)) for run in runs], settings, report_command(runs, out, settings))
     names = [run.resolve().name for run in runs]
     folder = out or runs[0] / ("report" if len(runs) == 1 else f"report_with_{names[1]}")
     page, numbers = build_page(report), report_json(report)

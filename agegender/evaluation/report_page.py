@@ -13,6 +13,7 @@ from agegender.evaluation.findings import FEW, KINDS, PARTS, Findings
 from agegender.evaluation.page import Page, Section, Table
 from agegender.evaluation.report_faces import face_sections
 from agegender.evaluation.report_facts import facts_of, notes_of, run_name
+from agegender.evaluation.robustness_page import robustness_section
 from agegender.evaluation.run_files import Run
 
 # A measure's name for people, and the factor and the digits that it is shown with.
@@ -51,6 +52,7 @@ def build_page(report: Report) -> Page:
         _gender(report),
         _calibration(report),
         _spread(report),
+        robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
         sections += face_sections(run.answers, report.findings[label], label)

@@ -18,6 +18,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.curves import Curves, read_curves
 from agegender.evaluation.measures import Floats, Integers
+from agegender.evaluation.robustness_file import read_robustness
 from agegender.formulas import plain_path
 
 
@@ -68,12 +69,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, `metrics.json`, answers and curves."""
+    """A finished run: its folder, `metrics.json`, answers and curves, and `robustness.json` if there is one."""
 
     folder: Path
     results: dict[str, Any]
     answers: Answers
     curves: Curves
+    robustness: dict[str, Any] | None = None
 
 
 def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> list[Path]:
@@ -130,7 +132,7 @@ def read_run(folder: Path) -> Run:
     answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
     if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
         answers = replace(answers, clustered=False)
-    return Run(folder, results, answers, read_curves(folder))
+    return Run(folder, results, answers, read_curves(folder), read_robustness(folder))
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def test_the_sections_come_in_reading_order_and_say_where_the_run_comes_from(tmp
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
         *("Figures", "Curves", "Ages", "By age band", "By gender", "By group", "Gender"),
-        *("Calibration of p_female", "Calibration of the age spread", "Largest age errors", "Random faces"),
+        *("Calibration of p_female", "Calibration of the age spread", "Robustness"),
+            *("Largest age errors", "Random faces"),
     ]
     assert page.title == "Test report of run"
     assert dict(page.facts) == {

@@ -1,0 +1,207 @@
+"""Builds a run's network and its test faces anew, from what its folder holds: to ask it what its own test did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from agegender.checkpoint import find_checkpoint
+from agegender.data.choose import choose
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.dataset import FaceDataset
+from agegender.data.synthetic import DRAWN, generate_faces
+from agegender.errors import AgeGenderError, require
+from agegender.evaluation.bootstrap import number_clusters
+from agegender.evaluation.measures import Integers
+from agegender.prediction.network import Tta
+from agegender.prediction.torch_network import TorchNetwork
+from agegender.signatures import check_call
+
+_SPLIT_RULE = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "age_range", "limit")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run's folder says.
+
+    Attributes:
+        name: What the user calls it.
+        checkpoint: The weights to measure.
+        folder: The run's; None for weights that belong to no run.
+        data: Arguments of the datamodule; empty if nothing says them.
+        tta: As the run was tested.
+    """
+
+    name: str
+    checkpoint: Path
+    folder: Path | None
+    data: Mapping[str, Any]
+    tta: Tta
+
+
+@dataclass(frozen=True)
+class RebuiltRun:
+    """A network, ready to answer, and the faces to ask it about.
+
+    Attributes:
+        origin: Where it comes from.
+        network: On its device, in evaluation mode and float32.
+        faces: The test faces.
+        clusters: `[faces]`, the photograph that each shows, numbered from 0.
+        clustered: Whether copies were looked for; else each file is a photograph of its own.
+        place: The pictures' folder, or that they are drawn.
+        warnings: What keeps the figures from being trusted, in sentences.
+    """
+
+    origin: Origin
+    network: TorchNetwork
+    faces: FaceDataset
+    clusters: Integers
+    clustered: bool
+    place: str
+    warnings: list[str]
+
+
+def find_origin(run: str) -> Origin:
+    """Finds the weights of a run, and what its record says about its data.
+
+    Args:
+        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, or a name of
+            weights that come with the package (`default`).
+
+    Raises:
+        AgeGenderError: There are no such weights, or the run's record is damaged.
+    """
+    given = Path(run)
+    settings = _settings(given) if given.is_dir() else {}
+    if settings and not settings.get("fit", True) and settings.get("weights"):
+        checkpoint, folder = find_checkpoint(settings["weights"]), given  # it measured another's and has none itself
+    else:
+        checkpoint = _checkpoint_of(run)
+        folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+        settings = _settings(folder) if folder else {}
+    return Origin(run, checkpoint, folder, settings.get("data") or {}, settings.get("tta", "none"))
+
+
+def _checkpoint_of(run: str) -> Path:
+    try:
+        return find_checkpoint(run)
+    except AgeGenderError as error:
+        if Path(run).exists():
+            raise
+        raise AgeGenderError(
+            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or default for the weights shipped"
+        ) from error
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Returns the few of a run's settings that matter here; none if there is no record."""
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        config = OmegaConf.load(path)
+        chosen = {name: OmegaConf.select(config, name) for name in ("fit", "weights", "tta", "data")}
+        settings = {
+            name: OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+            for name, node in chosen.items()
+            if node is not None
+        }
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise AgeGenderError(f"{path} is damaged ({reason}): measure another run, or the checkpoint itself") from None
+    require(isinstance(settings.get("data", {}), dict), f"{path} is damaged: its data is no group of settings")
+    return settings
+
+
+def rebuild(
+    origin: Origin, data_dir: str | None = None, limit: int | None = None, tta: Tta | None = None, device: str = "auto"
+) -> RebuiltRun:
+    """Loads the network and finds its test faces.
+
+    Args:
+        origin: See `find_origin`.
+        data_dir: Where the pictures are now; None for where the run had them.
+        limit: Only so many of the test faces, a fixed subset; None for all.
+        tta: None for as the run was tested.
+        device: See `Predictor`.
+
+    Raises:
+        AgeGenderError: The faces can't be found again, or there are none.
+    """
+    network = TorchNetwork(origin.checkpoint, device, tta or origin.tta)
+    data = _build_data(origin, network, data_dir)
+    data.prepare_data()
+    data.setup()
+    faces = data.split("test")
+    require(len(faces) > 0, f"run={origin.name}: no face of {data.index.folder} is a test face; give another data_dir=")
+    if limit is not None:
+        ranked = sorted(faces.rows.tolist(), key=lambda row: (data.index.digests[row], row))
+        faces = FaceDataset(data.index, np.sort(np.array(ranked[:limit], dtype=np.int64)), faces.pixels)
+    index = data.index
+    return RebuiltRun(
+        origin=replace(origin, tta=network.tta),
+        network=network,
+        faces=faces,
+        clusters=number_clusters([index.names[index.duplicates[row]] for row in faces.rows]),
+        clustered=data.split_settings["duplicates"] != "none",
+        place=str(index.folder) if data.generate is None else DRAWN,
+        warnings=_warnings(network.split.get("fingerprint"), index.fingerprint, data.split_settings["split"]),
+    )
+
+
+def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> AgeGenderDataModule:
+    settings = dict(origin.data) if origin.data else _data_of_weights(origin, network.split, data_dir)
+    require(
+        settings.get("source", "folder") == "folder",
+        f"run={origin.name} was trained from packed shards (data=streaming), in which single test faces can't be "
+        "looked up: measure it on the folder that was packed, python train.py fit=false weights=... data.dir=..., and "
+        "give that run",
+    )
+    if data_dir is not None:
+        require(Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is no folder; give the folder of the faces")
+        settings |= {"dir": data_dir, "generate": None}
+    made, arguments = choose(settings)
+    check_call("data", arguments, made, given=("augment", "seed"))
+    check_call("data.generate", arguments.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    given = arguments.get("dir")
+    there = given is None or arguments.get("generate") is not None or Path(given).expanduser().is_dir()
+    require(there, f"the faces of run={origin.name} are not in {given} any more: say where with data_dir=<folder>")
+    # Each face is read once: a cache of all decoded faces would be made for nothing.
+    arguments |= {"cache": "none", "on_device": False, "num_workers": None}
+    arguments |= {"image_size": network.image_size, "grayscale": network.grayscale}
+    return made(**arguments)
+
+
+def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
+    """Returns the data's settings by the split that a checkpoint carries."""
+    require(data_dir is not None, f"run={origin.name} says nothing about its faces: add data_dir=<folder of UTKFace>")
+    file = split.get("split_file") or split.get("table")
+    require(
+        bool(split) and not file,
+        f"the split of run={origin.name} came {'from ' + str(file) if file else 'from nobody knows where'}: test it "
+        "with python train.py fit=false weights=... and the data's settings, and give that run",
+    )
+    return {name: split[name] for name in _SPLIT_RULE if name in split}
+
+
+def _warnings(trained: str | None, tested: str, rule: str) -> list[str]:
+    found = []
+    if trained is not None and trained != tested:
+        found.append(
+            f"The weights were trained under split {trained}, and this is split {tested}: if the pictures are the "
+            "same, some of these test faces may have been trained on, and the figures flatter the run."
+        )
+    if rule == "random":
+        found.append(
+            "The run was split file by file (data.split=random): its test faces chose the epoch and may have copies in "
+            "the training part, so the figures flatter it."
+        )
+    return found

@@ -1,0 +1,144 @@
+"""How a trained model stands harmless changes of the pictures: `python -m agegender.evaluation.robustness run=...`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from agegender.cli import launch, one_line_errors
+from agegender.errors import AgeGenderError, require
+from agegender.evaluation.report import report_arguments, shown_path
+from agegender.evaluation.robustness_file import RESAMPLES, SEED, robustness_command
+from agegender.files import write_whole
+
+if TYPE_CHECKING:  # torch and matplotlib are imported where they are needed: mistakes answer without them
+    from agegender.evaluation.rebuilt_run import RebuiltRun
+
+log = logging.getLogger(__name__)
+
+_CONF = Path(__file__).parents[2] / "conf"
+_FOLDERS = ("run", "out", "data_dir")
+
+
+def measure_robustness(
+    run: str | None = None,
+    out: str | None = None,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 64,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    tta: Literal["none", "flip"] | None = None,
+    device: str = "auto",
+) -> Path:
+    """Answers for a run's test faces as they are and under each of `corruptions.CORRUPTIONS`, and writes the figures.
+
+    The network computes in float32: where the run's own test was in mixed precision, the clean figures can differ from
+    its in the third digit.
+
+    Args:
+        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, `default` for
+            the weights that come with the package, or None for the newest tested run below `logs`.
+        out: Folder for `robustness.html`, `robustness.json` and the plots; None for `robustness` in the run's folder,
+            or `logs/robustness/<name>` for weights that belong to no run.
+        data_dir: Where the faces are; None for where the run had them. Weights that belong to no run need it: their
+            test faces are those of the split rule that they carry.
+        limit: Only so many of the test faces, a fixed subset.
+        batch_size: Faces per pass through the network.
+        resamples: Of the bootstrap.
+        seed: Of the resamples.
+        tta: `flip` to answer with the mean over a face and its mirror image; None for as the run was tested.
+        device: `auto`, `cpu`, `cuda`, ...
+
+    Returns:
+        The page.
+
+    Raises:
+        AgeGenderError: No such run, no test faces, faces that can't be found again, or a folder that can't be written.
+    """
+    from agegender.evaluation.rebuilt_run import find_origin, rebuild
+    from agegender.evaluation.robustness_figures import answer_all, measure
+    from agegender.evaluation.run_files import find_runs
+
+    checked = {"limit": (limit, 1), "batch_size": (batch_size, 1), "resamples": (resamples, 1), "seed": (seed, 0)}
+    for name, (value, least) in checked.items():
+        require(value is None or value >= least, f"{name}={value} must be at least {least}")
+    origin = find_origin(run or str(find_runs(None)[0]))
+    folder = Path(out).expanduser() if out else _folder_of(origin.name, origin.folder)
+    require(not folder.exists() or folder.is_dir(), f"out={folder} is a file; give a folder for the page")
+    rebuilt = rebuild(origin, data_dir, limit, tta, device)
+    for warning in rebuilt.warnings:
+        log.warning("warning: %s", warning)
+    figures = measure(rebuilt, answer_all(rebuilt, batch_size), resamples, seed)
+    given = {"out": out, "data_dir": data_dir, "limit": limit, "resamples": resamples, "seed": seed, "tta": tta}
+    numbers = {
+        **_about(rebuilt),
+        "command": robustness_command(origin.name, given),
+        "resamples": resamples,
+        "seed": seed,
+    }
+    return _write({**numbers, **figures}, folder)
+
+
+def _folder_of(name: str, run: Path | None) -> Path:
+    return run / "robustness" if run else Path("logs") / "robustness" / Path(name).stem
+
+
+def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
+    """Returns what was measured, for the reader of the figures."""
+    from agegender.evaluation.bootstrap import CONFIDENCE
+
+    origin, network = rebuilt.origin, rebuilt.network
+    return {
+        "run": origin.folder.resolve().name if origin.folder else Path(origin.name).name,
+        "checkpoint": shown_path(origin.checkpoint) if origin.folder else origin.checkpoint.name,
+        "data": rebuilt.place,
+        "split_fingerprint": rebuilt.faces.index.fingerprint,
+        "weights_split_fingerprint": network.split.get("fingerprint"),
+        "image_size": network.image_size,
+        "grayscale": network.grayscale,
+        "tta": origin.tta,
+        "copies_known": rebuilt.clustered,
+        "warnings": rebuilt.warnings,
+        "confidence": CONFIDENCE,
+    }
+
+
+def _write(numbers: dict[str, Any], folder: Path) -> Path:
+    from agegender.evaluation.page import write_page
+    from agegender.evaluation.robustness_page import build_robustness_page, print_table
+
+    page = build_robustness_page(numbers)
+    try:
+        write_page(page, folder / "robustness.html", plots=folder)
+        with write_whole(folder / "robustness.json", "w", encoding="utf-8") as file:
+            json.dump(numbers, file, indent=1, allow_nan=False)
+            file.write("\n")
+    except OSError as error:
+        raise AgeGenderError(
+            f"{folder} can't be written ({error.strerror}); give another folder with out=..."
+        ) from None
+    print_table(numbers)
+    return folder / "robustness.html"
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="robustness")
+def main(config: DictConfig) -> None:
+    """Measures a run and says where its page is."""
+    with one_line_errors():
+        from agegender.signatures import check_call
+
+        settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        check_call("", settings, measure_robustness)
+        print(f"page: {measure_robustness(**settings)}")
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = report_arguments(sys.argv[1:], _FOLDERS)
+    launch(main, "robustness", _CONF)

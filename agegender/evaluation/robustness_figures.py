@@ -1,0 +1,138 @@
+"""How a network answers faces under harmless changes: the answers, and what is counted from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agegender.data.corruptions import CORRUPTIONS, corrupt
+from agegender.data.names import MISSING
+from agegender.evaluation.bootstrap import Estimate, estimates, resample
+from agegender.evaluation.findings import plain
+from agegender.evaluation.measures import GROWN, Floats, Integers, says_female, weighted_means
+from agegender.evaluation.rebuilt_run import RebuiltRun
+from agegender.evaluation.robustness_file import CLEAN, MEAN
+from agegender.models.network import Outputs
+from agegender.prediction.torch_network import TorchNetwork
+from agegender.progress import track
+
+CONDITIONS = (CLEAN, *CORRUPTIONS)
+# What is counted of each condition, in the order of `_columns`; each is a mean over some of the faces.
+MEASURES = ("age_mae", "age_bias", "age_cs5", "gender_acc", "gender_acc_from_5", "coverage")
+
+_ANSWERS = ("age_pred", "p_female", "age_low", "age_high")
+
+
+@torch.inference_mode()
+def answer_all(run: RebuiltRun, batch_size: int) -> dict[str, dict[str, Floats]]:
+    """Answers for every face as it is and under each corruption.
+
+    A batch is decoded once and goes through the network once per condition.
+
+    Args:
+        run: Network and faces.
+        batch_size: Faces per pass.
+
+    Returns:
+        For each of `CONDITIONS` the columns `age_pred`, `p_female`, `age_low` and `age_high`, each `[faces]` in the
+        order of the faces; the last two are NaN where the network states no interval.
+    """
+    device, count = run.network.device, len(run.faces)
+    answers = {condition: np.empty((len(_ANSWERS), count)) for condition in CONDITIONS}
+    starts = range(0, count, batch_size)
+    for start in track(starts, "answering", len(starts)):
+        part = slice(start, min(start + batch_size, count))
+        batch = run.faces.__getitems__(range(part.start, part.stop))
+        images = batch["image"].to(device)
+        for condition in CONDITIONS:
+            seen = images if condition == CLEAN else corrupt(images, condition, batch["row"])
+            answers[condition][:, part] = _answer(run.network, seen.contiguous(memory_format=torch.channels_last))
+    return {condition: dict(zip(_ANSWERS, columns, strict=True)) for condition, columns in answers.items()}
+
+
+def _answer(asked: TorchNetwork, images: torch.Tensor) -> Floats:
+    network = asked.network
+    outputs: Outputs = network.flip_averaged(images) if asked.tta == "flip" else network(images)
+    columns = network.years(outputs), network.p_female(outputs), *network.age_interval(outputs)
+    return torch.stack(columns).double().cpu().numpy()
+
+
+def measure(run: RebuiltRun, answers: dict[str, dict[str, Floats]], resamples: int, seed: int) -> dict[str, Any]:
+    """Counts every figure with its interval.
+
+    Args:
+        run: Whose faces and labels they are.
+        answers: See `answer_all`.
+        resamples: Of the cluster bootstrap. A resample draws the same photographs for all conditions, so changes are
+            paired.
+        seed: Of the resamples.
+
+    Returns:
+        `images`, `ages`, `genders` and `photographs` (counts), and `conditions`: for each of `CONDITIONS`, and for
+        `mean` over the corruptions, each of `MEASURES` as `value`, `low` and `high`, and `age_mae_change` and
+        `gender_acc_change`, likewise, against the clean faces (None for these themselves). None where there is nothing
+        to count. Plain values: what `robustness.json` holds.
+    """
+    rows, index = run.faces.rows, run.faces.index
+    age = np.where(index.age[rows] == MISSING, np.nan, index.age[rows]).astype(np.float64)
+    gender = index.gender[rows].astype(np.int64)
+    columns = [column for condition in CONDITIONS for column in _columns(age, gender, answers[condition])]
+    values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
+
+    def statistics(weights: Floats) -> Floats:
+        means = weighted_means(weights, values, within).reshape(len(weights), len(CONDITIONS), len(MEASURES))
+        return _with_changes(means).reshape(len(weights), -1)
+
+    samples = resample(statistics, run.clusters, resamples, seed)
+    found = iter(estimates(statistics(np.ones((1, len(age))))[0], samples))
+    names = (*MEASURES, "age_mae_change", "gender_acc_change")
+    conditions = {condition: {name: _plain(next(found)) for name in names} for condition in (*CONDITIONS, MEAN)}
+    conditions[CLEAN] |= {"age_mae_change": None, "gender_acc_change": None}
+    return {
+        "images": len(age),
+        "ages": int(np.isfinite(age).sum()),
+        "genders": int((gender != MISSING).sum()),
+        "photographs": int(run.clusters.max()) + 1,
+        "conditions": conditions,
+    }
+
+
+def _columns(age: Floats, gender: Integers, answers: dict[str, Floats]) -> Sequence[tuple[Floats, NDArray[np.bool_]]]:
+    """Returns for each of `MEASURES` a value per face and the faces that count."""
+    aged, gendered = np.isfinite(age), gender != MISSING
+    errors = answers["age_pred"] - age
+    right = (says_female(answers["p_female"]) == gender).astype(np.float64)
+    stated = aged & np.isfinite(answers["age_low"])
+    held = ((answers["age_low"] <= age) & (age <= answers["age_high"])).astype(np.float64)
+    grown = gendered & aged & (np.nan_to_num(age) >= GROWN)
+    within_five = (np.abs(errors) <= 5).astype(np.float64)
+    return (
+        (np.abs(errors), aged),
+        (errors, aged),
+        (within_five, aged),
+        (right, gendered),
+        (right, grown),
+        (held, stated),
+    )
+
+
+def _with_changes(means: Floats) -> Floats:
+    """Adds the corruptions' mean as a last condition, and the changes against the clean faces as last measures.
+
+    Args:
+        means: `[resamples, conditions, measures]`, the clean faces first.
+
+    Returns:
+        `[resamples, conditions + 1, measures + 2]`.
+    """
+    all_means = np.concatenate([means, means[:, 1:].mean(1, keepdims=True)], axis=1)
+    changed = [MEASURES.index("age_mae"), MEASURES.index("gender_acc")]
+    return np.concatenate([all_means, (all_means - all_means[:, :1])[..., changed]], axis=2)
+
+
+def _plain(found: Estimate) -> dict[str, float] | None:
+    return plain(found) if np.isfinite(found.value) else None
