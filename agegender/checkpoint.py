@@ -12,21 +12,22 @@ import torch
 from agegender.errors import AgeGenderError, require
 from agegender.models.calibration import Calibration
 
-DEFAULT = "default"  # the weights that come with the package; `./default` is a file or folder of that name
-SHIPPED = Path(__file__).parent / "weights" / "small.ckpt"  # see `python -m agegender.weights`
+_WEIGHTS = Path(__file__).parent / "weights"
+# The weights that come with the package (`python -m agegender.weights`); `./small` is a file or folder of that name.
+BUNDLED_WEIGHTS = {"default": _WEIGHTS / "face.ckpt", "face": _WEIGHTS / "face.ckpt", "small": _WEIGHTS / "small.ckpt"}
 
 
 def find_checkpoint(given: str | Path) -> Path:
     """Resolves what a user gives as weights.
 
     Args:
-        given: `default` for the weights that come with the package, a checkpoint, a run's folder (its best checkpoint
-            is taken, else its last), or a folder of runs (the newest best checkpoint).
+        given: `default` or `face`, or `small`, for the weights that come with the package, a checkpoint, a run's folder
+            (its best checkpoint is taken, else its last), or a folder of runs (the newest best checkpoint).
 
     Raises:
         AgeGenderError: There is none, or it is an exported model.
     """
-    path = SHIPPED if given == DEFAULT else Path(given)
+    path = BUNDLED_WEIGHTS.get(str(given), Path(given))
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from agegender.checkpoint import DEFAULT
+from agegender.checkpoint import BUNDLED_WEIGHTS
 from agegender.progress import available_cores
 from agegender.training.results import cpu_name
 
@@ -20,7 +20,7 @@ def named_weights(given: str, file: Path) -> str:
     `default` means other weights in another version: the checksum tells which ones a table is about.
     """
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return f"{f'{DEFAULT}, ' if given == DEFAULT else ''}{file.name} (SHA-256 {checksum})"
+    return f"{f'{given}, ' if str(given) in BUNDLED_WEIGHTS else ''}{file.name} (SHA-256 {checksum})"
 
 
 def heading(module: str, *weights: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -20,10 +21,16 @@ def make_face_weights(path: Path, backbone: Backbone = "mobilefacenet", seed: in
     """
     torch.manual_seed(seed)
     trunk = FaceTrunk(3, 128, backbone)
+    for layer in trunk.modules():  # PyTorch's own start would leave of a picture little but the biases
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
+            nn.init.normal_(layer.bias, std=0.01)  # type: ignore[arg-type]
     graph = onnx.GraphProto(name="made")
-    nodes, values, output = [], {}, "pixels"
+    nodes: list[onnx.NodeProto] = []
+    values: dict[str, torch.Tensor] = {}
+    output = "pixels"
 
-    def add(kind: str, tensors: dict[str, torch.Tensor], **attributes: float) -> None:
+    def add(kind: str, tensors: dict[str, torch.Tensor], **attributes: Any) -> None:
         nonlocal output
         names = [f"{len(nodes)}.{name}" for name in tensors]
         values.update(zip(names, tensors.values(), strict=True))

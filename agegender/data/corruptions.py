@@ -34,8 +34,9 @@ def corrupt(images: Tensor, name: str, rows: Tensor) -> Tensor:
     Returns:
         Float pictures in [0, 1], of the same shape and on the same device.
     """
-    pictures = images.float() / 255 if images.dtype == torch.uint8 else images
-    return CORRUPTIONS[name](pictures, rows.cpu())
+    pictures = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    with torch.autocast(images.device.type, enabled=False):  # noise of three gray levels is less than bfloat16 can hold
+        return CORRUPTIONS[name](pictures, rows.cpu())
 
 
 def corrupt_any(images: Tensor, rows: Tensor) -> Tensor:

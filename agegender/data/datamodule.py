@@ -333,7 +333,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return batch if self._augment is None else {**batch, "image": self._augment(batch["image"], generator)}
 
     def training_features(self) -> list[Tensor]:
-        """Returns the cached features of the training faces, each view float16 `[faces, features]`."""
+        """Returns the cached features of the training faces, each view float32 `[faces, features]`."""
         return self._features["train"].views
 
     def _with_features(self, batch: Batch) -> Batch:

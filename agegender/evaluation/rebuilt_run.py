@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from agegender.checkpoint import find_checkpoint
+from agegender.checkpoint import BUNDLED_WEIGHTS, find_checkpoint
 from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import FaceDataset
@@ -72,13 +72,13 @@ def find_origin(run: str) -> Origin:
 
     Args:
         run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, or a name of
-            weights that come with the package (`default`).
+            weights that come with the package, such as `default`.
 
     Raises:
         AgeGenderError: There are no such weights, or the run's record is damaged.
     """
     given = Path(run)
-    settings = _settings(given) if given.is_dir() else {}
+    settings = _settings(given) if given.is_dir() and run not in BUNDLED_WEIGHTS else {}
     folder: Path | None = given
     if settings and not settings.get("fit", True) and settings.get("weights"):
         checkpoint = find_checkpoint(settings["weights"])  # it measured another's, and has none itself
@@ -93,10 +93,11 @@ def _checkpoint_of(run: str) -> Path:
     try:
         return find_checkpoint(run)
     except AgeGenderError as error:
-        if Path(run).exists():
+        if Path(run).exists() or run in BUNDLED_WEIGHTS:
             raise
         raise AgeGenderError(
-            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or default (the weights shipped)"
+            f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or bundled weights: "
+            f"{', '.join(BUNDLED_WEIGHTS)}"
         ) from error
 
 

@@ -43,8 +43,8 @@ def measure_robustness(
     its in the third digit.
 
     Args:
-        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, `default` for
-            the weights that come with the package, or None for the newest tested run below `logs`.
+        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, `default` or
+            another name of the weights that come with the package, or None for the newest tested run below `logs`.
         out: Folder for `robustness.html`, `robustness.json` and the plots; None for `robustness` in the run's folder,
             or `logs/robustness/<name>` for weights that belong to no run.
         data_dir: Where the faces are; None for where the run had them. Weights that belong to no run need it: their

@@ -29,6 +29,8 @@ class Calibration:
         low: `[OLDEST + 1]`, for faces of each true age: what a tenth of their errors lie below. An error is true minus
             predicted age, over the root of the stated spread: that was nearer to alike for all than over the spread.
         high: `[OLDEST + 1]`, likewise: what a tenth lie above.
+        min_confidence: The probability of the likelier gender below which it is no answer, from 0.5 to 1.
+        answered: Share of the validation faces that got an answer so.
     """
 
     temperature: float
@@ -36,6 +38,8 @@ class Calibration:
     std: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    min_confidence: float = 0.5
+    answered: float = 1.0
 
     @classmethod
     def normal(cls, spread: float) -> Calibration:
@@ -59,6 +63,7 @@ class Calibration:
             made = cls(**saved)
             ends = OLDEST + 1 if made.of_ages else 0
             fits = len(made.ages) == len(made.std) and len(made.low) == len(made.high) == ends
+            fits = fits and 0.5 <= made.min_confidence <= 1
             fits = fits and all(isinstance(value, float) for values in vars(made).values() for value in _list(values))
         except TypeError:
             fits = False

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 NO_FACE = "no face found"
+UNSURE = "unsure"  # a gender that is not probable enough to be an answer
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Prediction:
             None likewise.
         age_high: The oldest.
         p_female: Probability of the data set's label `female`.
-        gender: `female` if `p_female` is above one half, else `male`, as the accuracy counts it.
+        gender: `female` if `p_female` is above one half, else `male`; `unsure` if the likelier of the two is less
+            probable than the predictor's `min_confidence`.
         error: Why there is no answer.
     """
 
@@ -58,9 +60,12 @@ def as_row(prediction: Prediction) -> dict[str, Any]:
 
 
 def in_words(prediction: Prediction) -> tuple[str, str]:
-    """Returns the age and the gender for people, such as `34 (27-43)` and `female 97 %`."""
+    """Returns the age and the gender for people, such as `34 (27-43)` and `female 97 %`, or `unsure`."""
     if prediction.age is None or prediction.p_female is None or prediction.gender is None:
         raise ValueError("there is no answer to put into words")
     within = "" if prediction.age_low is None else f" ({prediction.age_low:.0f}-{prediction.age_high:.0f})"
+    age = f"{prediction.age:.0f}{within}"
+    if prediction.gender == UNSURE:
+        return age, UNSURE
     share = prediction.p_female if prediction.gender == "female" else 1 - prediction.p_female
-    return f"{prediction.age:.0f}{within}", f"{prediction.gender} {100 * share:.0f} %"
+    return age, f"{prediction.gender} {100 * share:.0f} %"

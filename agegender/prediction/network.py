@@ -20,6 +20,7 @@ class Network(Protocol):
         image_size: Side of the pictures that it takes, in pixels.
         grayscale: Whether it takes grey ones.
         labels: Of gender 0 and 1.
+        min_confidence: The probability of the likelier gender below which it is no answer, from validation.
         trained_on_drawings: Whether its faces were drawn ones.
         takes_whole_batches: Whether a large batch goes through faster than its parts on all cores.
     """
@@ -28,6 +29,7 @@ class Network(Protocol):
     image_size: int
     grayscale: bool
     labels: list[str]
+    min_confidence: float
     trained_on_drawings: bool
     takes_whole_batches: bool
 

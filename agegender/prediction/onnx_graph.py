@@ -92,6 +92,7 @@ def metadata(source: TorchNetwork) -> dict[str, str]:
         "mean": _decimals(network.mean),
         "std": _decimals(network.std),
         "gender_labels": source.labels,
+        "min_confidence": source.min_confidence,
         "age_unit": "years",
         "split_fingerprint": source.split.get("fingerprint", "unknown"),
         "trained_on_drawings": source.trained_on_drawings,

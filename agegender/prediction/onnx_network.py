@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, missing_package, require
 
-FORMAT = 1  # of the graph's input, outputs and metadata; goes up when an older reader would misread them
+FORMAT = 2  # of the graph's input, outputs and metadata; goes up when an older reader would misread them
 INPUT = "pixels"
 OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
 EXPORT = "python -m agegender.prediction.export weights={} out=model.onnx"
+BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
 _A_CHECKPOINT = "<run folder or checkpoint>"
 
 
@@ -34,12 +35,13 @@ class OnnxNetwork:
         Raises:
             AgeGenderError: There is none, it is no such file, or ONNX Runtime is missing.
         """
-        if weights == "default":
-            raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format('default')}")
+        if weights in BUNDLED_NAMES:
+            raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
         self.weights = Path(weights)
         self._session = _open(self.weights)
         self.metadata = _metadata(self._session, self.weights)
         self.labels: list[str] = self.metadata["gender_labels"]
+        self.min_confidence: float = self.metadata["min_confidence"]
         self.trained_on_drawings: bool = self.metadata["trained_on_drawings"]
         self.image_size: int = self.metadata["image_size"]
         self.grayscale = self.metadata["channels"] == 1
@@ -84,16 +86,15 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
         AgeGenderError: It was not exported by this package, or by a later version.
     """
     found: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    wanted = ("agegender_format", "image_size", "channels", "gender_labels", "trained_on_drawings")
+    wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_drawings")
     try:
-        known = {name: json.loads(found[name]) for name in wanted}
+        version = json.loads(found["agegender_format"])
+        known = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}
     except (KeyError, ValueError):
         raise AgeGenderError(
             f"{path} is an ONNX model, but none of ours: it doesn't describe itself; export one: "
             + EXPORT.format(_A_CHECKPOINT)
         ) from None
-    if known["agegender_format"] != FORMAT:
-        raise AgeGenderError(
-            f"{path} has format {known['agegender_format']}, this version of agegender reads {FORMAT}; export it again"
-        )
+    if version != FORMAT:
+        raise AgeGenderError(f"{path} has format {version}, this version of agegender reads {FORMAT}; export it again")
     return found | known

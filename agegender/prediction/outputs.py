@@ -20,7 +20,7 @@ from agegender.cli import EXIT_PIPE
 from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
 from agegender.formulas import no_formula
-from agegender.prediction.answers import COLUMNS, Prediction, as_row
+from agegender.prediction.answers import COLUMNS, UNSURE, Prediction, as_row
 
 PIPE = "-"
 Row = dict[str, Any]
@@ -138,7 +138,14 @@ def print_table(predictions: Iterable[Prediction]) -> None:
             table.add_row(_shown(row.path), "", _shown(row.error or "", "red"))
         else:
             within = "" if row.age_low is None else f"{row.age_low:.0f} - {row.age_high:.0f}"
-            table.add_row(_shown(row.path), str(row.face), f"{row.age:.0f}", within, row.gender, f"{row.p_female:.2f}")
+            table.add_row(
+                _shown(row.path),
+                str(row.face),
+                f"{row.age:.0f}",
+                within,
+                _shown(row.gender or "", "dim" if row.gender == UNSURE else ""),
+                f"{row.p_female:.2f}",
+            )
     with _while_read():
         Console(file=sys.stdout).print(table)
         sys.stdout.flush()

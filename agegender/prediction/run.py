@@ -37,6 +37,7 @@ def predict(
     tta: Tta = "none",
     backend: Backend = "torch",
     shard: str | None = None,
+    min_confidence: float | None = None,
 ) -> bool:
     """Answers for pictures, on the terminal, down a pipe or into a file.
 
@@ -57,6 +58,7 @@ def predict(
         backend: See `Predictor`.
         shard: `i/n`: only the i-th of n parts of the list, for n machines that see the same list. Their outputs, one
             after the other, are what one machine would have written.
+        min_confidence: See `Predictor`.
 
     Returns:
         Whether every picture got its answer.
@@ -82,7 +84,7 @@ def predict(
         told = f"list {shared['list']}, batch_size={batch_size}"
         print(f"shard {part}: {len(names)} of {len(whole)} pictures and videos ({told})", file=sys.stderr)
     keep_freed_memory()  # a photograph of 12 megapixels takes 100 MB, each anew: a third of its time
-    predictor = Predictor(weights, device, tta, detect, backend)
+    predictor = Predictor(weights, device, tta, detect, backend, min_confidence)
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.network.trained_on_drawings:
         print("warning: trained on drawn faces: the answers say nothing about real people", file=sys.stderr)
@@ -91,6 +93,7 @@ def predict(
     if out is not None and into_file:
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "every": every}
+        settings["min_confidence"] = predictor.min_confidence
         if annotate:
             settings["annotate"] = annotate  # pictures that are done are not drawn any more
         progress = ProgressFile(Path(out), origin | settings | shared, resume, shared.get("batch_size", 1))

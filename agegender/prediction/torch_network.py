@@ -37,6 +37,7 @@ class TorchNetwork:
         self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
         self.trained_on_drawings = self.split.get("pictures") == "drawn"
         self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
+        self.min_confidence = 0.5 if network.calibration is None else network.calibration.min_confidence
         self.image_size, self.grayscale = network.image_size, network.in_channels == 1
         self.takes_whole_batches = self.device.type != "cpu"
 

@@ -17,7 +17,7 @@ from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
 from agegender.models.face_trunk import FaceTrunk
-from agegender.models.face_weights import describe_weights, load_face_weights
+from agegender.models.face_weights import describe_weights, load_face_weights, published
 from agegender.models.network import AgeGenderNet
 from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
 from agegender.training.batch_norm import SharedBatchNorm
@@ -57,12 +57,16 @@ def build_module(
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
         trunk = module.network.trunk
+        module.origin = pretrained
         if isinstance(trunk, FaceTrunk):
             load_face_weights(trunk, pretrained)
+            known = published(pretrained)
+            module.origin = f"{pretrained}, {known.licence}" if known else "a file of the user's own"
         elif isinstance(trunk, TorchvisionTrunk):
             trunk.load_pretrained(pretrained)
     if weights:
         load_weights(module, weights, settings["weights"])
+        module.origin = weights["agegender"].get("origin")
         trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
         if trained_on != data.index.fingerprint:
             log.warning(
@@ -82,8 +86,8 @@ def describe_network(settings: dict[str, Any], image_size: int, channels: int) -
         statistics = zip(("mean", "std"), input_statistics(model["name"], channels), strict=True)
         model |= {name: values for name, values in statistics if model[name] is None}
     elif model["trunk"] == "face":
-        pretrained = model.pop("weights")
-        model["backbone"], mean, std = describe_weights(pretrained, model.get("backbone"))
+        pretrained = weights = str(model.pop("weights"))
+        model["backbone"], mean, std = describe_weights(weights, model.get("backbone"))
         model |= {"mean": [mean], "std": [std]}
     network = {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}
     return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
@@ -117,7 +121,7 @@ def _some_features(
     faces = data.split("train")
     step = max(1, len(faces) // _SCALED_BY)
     with torch.inference_mode(), precision():
-        parts = torch.arange(0, len(faces), step)[:_SCALED_BY].split(16)
+        parts = torch.split(torch.arange(0, len(faces), step)[:_SCALED_BY], 16)
         return [network.features(faces.__getitems__(part)["image"]).float() for part in parts]
 
 

@@ -32,7 +32,7 @@ def fit_calibration(
     """Fits a calibration to faces that the network was not trained on.
 
     What is said of ages must hold for pictures as people have them, not for clean crops only: it is fitted to the faces
-    as they are and to the same faces under harmless changes. What is said of genders is fitted to the faces as they are.
+    as they are and to the same ones under harmless changes. What is said of genders is fitted to them as they are.
 
     Args:
         answers: `[n]`, predicted ages in years.
@@ -49,14 +49,17 @@ def fit_calibration(
     if not all(np.isfinite(values).all() for values in (answers, stated, logits)):
         return None
     known = np.isfinite(gender)
-    divisor = temperature(logits[known], gender[known]) if known.any() else 1.0
+    divisor, confident = 1.0, (0.5, 1.0)
+    if known.any():
+        divisor = temperature(logits[known], gender[known])
+        confident = min_confidence(1 / (1 + np.exp(-logits[known] / divisor)), gender[known])
     if corrupted is not None and np.isfinite(corrupted[:, :3]).all():
         answers = np.concatenate((answers, corrupted[:, 0]))
         stated = np.concatenate((stated, np.maximum(corrupted[:, 1], _NARROWEST)))
         age = np.concatenate((age, corrupted[:, 3]))
     known = np.isfinite(age)
     if not known.any():
-        return Calibration(divisor, [], [], [], [])
+        return Calibration(divisor, [], [], [], [], *confident)
     answers, stated, age = answers[known], stated[known], age[known]
     knots, factors = _spread(answers, (age - answers) / stated)
     low, high = _quantiles((age - answers) / np.sqrt(stated), age)
@@ -66,7 +69,40 @@ def fit_calibration(
         std=factors.tolist(),
         low=low.tolist(),
         high=high.tolist(),
+        min_confidence=confident[0],
+        answered=confident[1],
     )
+
+
+ANSWERED_RIGHT = 0.97  # share of the answered genders that must be right
+_FEWEST = 50  # faces that a share is counted from, if there are so many
+
+
+def min_confidence(p_female: Floats, gender: Floats) -> tuple[float, float]:
+    """Returns the least confidence from which on `ANSWERED_RIGHT` of the answered genders are right.
+
+    The confidence is the probability of the likelier gender. This is selective classification (Geifman and El-Yaniv,
+    "Selective Classification for Deep Neural Networks", NeurIPS 2017), with the softmax response.
+
+    Args:
+        p_female: `[n]`, at least one.
+        gender: `[n]`, 0 or 1.
+
+    Returns:
+        The threshold, and the share of faces that get an answer. Where no threshold is enough, it is the one whose
+        answers are right most often, of those that answer for `_FEWEST` faces.
+    """
+    confidence = np.maximum(p_female, 1 - p_female)
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
+    right = np.cumsum((p_female > 0.5)[order] == gender[order]) / np.arange(1, len(order) + 1)
+    last_of_level = np.append(ranked[1:] < ranked[:-1], True)  # faces of one confidence are answered together
+    allowed = last_of_level & (np.arange(1, len(order) + 1) >= min(_FEWEST, len(order)))
+    enough = np.flatnonzero(allowed & (right >= ANSWERED_RIGHT))
+    place = int(enough[-1]) if len(enough) else int(np.argmax(np.where(allowed, right, -1)))
+    if place == len(order) - 1:
+        return 0.5, 1.0
+    return float(ranked[place]), (place + 1) / len(order)
 
 
 _NARROWEST = 1e-3  # years: a network that is sure of a single age states none at all

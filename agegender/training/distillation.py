@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.checkpoint import DEFAULT, find_checkpoint, load_checkpoint
+from agegender.checkpoint import BUNDLED_WEIGHTS, find_checkpoint, load_checkpoint
 from agegender.data import decode
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.split import left_out
@@ -91,8 +91,8 @@ def _years(age: Mapping[str, Any]) -> int | None:
 
 def _checkpoints(given: str) -> list[Path]:
     folder = Path(given)
-    require(given == DEFAULT or folder.exists(), f"teacher={given} does not exist; give a run's folder or a checkpoint")
-    if given != DEFAULT and not (folder / "checkpoints").is_dir():
+    require(given in BUNDLED_WEIGHTS or folder.exists(), f"teacher={given} does not exist; give a run's folder or a checkpoint")
+    if given not in BUNDLED_WEIGHTS and not (folder / "checkpoints").is_dir():
         runs = sorted(folder.glob("*/checkpoints/best.ckpt"))
         if runs:
             return runs

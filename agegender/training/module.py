@@ -76,6 +76,7 @@ class AgeGenderModule(pl.LightningModule):
         self._validated: list[Tensor] = []
         self._validated_corrupted: list[Tensor] = []
         self.weights_split: str | None = None  # the split under which the weights were made that it began with
+        self.origin: str | None = None  # the published weights that it began with, and what their publishers allow
         self.soft_targets: SoftTargets | None = None  # of teachers; no part of a checkpoint
         self.masks = False  # whether some of the faces lack a label; known from the index, before the first step
         classes = self.network.coding.classes
@@ -214,7 +215,8 @@ class AgeGenderModule(pl.LightningModule):
         self._log_metrics("val")
         if self._calibrates():
             clean, corrupted = map(_each_once, (self._validated, self._validated_corrupted))
-            self.network.calibration = fit_calibration(*clean.T, corrupted=corrupted)
+            answers, stated, logits, age, gender = clean.T
+            self.network.calibration = fit_calibration(answers, stated, logits, age, gender, corrupted)
         self._validated.clear()
         self._validated_corrupted.clear()
 
@@ -246,6 +248,7 @@ class AgeGenderModule(pl.LightningModule):
             "network": self.hparams["network"],
             "labels": {"gender": ["male", "female"], "age": "years"},
             "split": self.hparams["split"],
+            "origin": self.origin,
             "calibration": None if self.network.calibration is None else asdict(self.network.calibration),
             **({} if self.soft_targets is None else {"teachers": self.soft_targets.teachers}),
         }

@@ -97,13 +97,15 @@ def _train_and_test(
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
     module.soft_targets = soft_targets
-    with in_turn(data.cache_dir):
-        assemble.prepare_features(module, data, trainer, fresh=settings["fit"] and not weights)
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume, trainer.world_size)
         log.info("continuing %s from checkpoints/%s", folder, resume.name)
         wait_for_others()  # they read the run's settings too
+        if module.network.trainable == "none":  # its features are computed before Lightning restores the run
+            module.network.load_state_dict(load_checkpoint(resume)["network"])
+    with in_turn(data.cache_dir):
+        assemble.prepare_features(module, data, trainer, fresh=settings["fit"] and not (weights or resume))
     if first():
         if resume:
             _keep_settings(config, folder / ".hydra")

@@ -1,3 +1,3 @@
-"""The weights that come with the package: `small.ckpt`, and in `small.json` what they scored and how they were made."""
+"""The weights that come with the package, `face.ckpt` and `small.ckpt`; what they scored lies beside them as JSON."""
 
 LICENCE = "trained on UTKFace: for non-commercial research only"  # of all weights that learnt from its pictures

@@ -46,6 +46,7 @@ def pack(run: Path, out: Path) -> Path:
     told: dict[str, Any] = {
         "command": " ".join(["python train.py", *_telling(figures["overrides"].split())]),
         "licence": LICENCE,
+        "origin": checkpoint["agegender"].get("origin"),
     }
     told |= {name: value for name, value in figures.items() if name.startswith(_KEPT) or name in _ALSO}
     if bands is not None:

@@ -67,6 +67,15 @@ def test_corruption_keeps_shape_and_range_and_leaves_its_input(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_corruption_is_the_same_of_stored_pixels_and_under_mixed_precision(name: str) -> None:
+    stored, rows = (pictures() * 255).byte(), torch.arange(4)
+    wanted = corrupt(stored.float() / 255, name, rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(corrupt(stored, name, rows), wanted)
+    assert not torch.equal(wanted, stored.float() / 255)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_corruption_of_a_face_does_not_depend_on_its_batch(name: str) -> None:
     images, rows = pictures(), torch.tensor([5, 0, 18, 7])
     together = corrupt(images, name, rows)

@@ -126,7 +126,8 @@ def test_the_global_random_state_is_neither_used_nor_moved() -> None:
 @pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast", "color", *QUALITY, "squeeze"])
 def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
     pictures = _pictures(1, channels=3).expand(6, 3, 32, 32)
-    changed = Augment(**{name: 1.0 if name in QUALITY else EVERYTHING[name]})(pictures, _generator())
+    setting: dict[str, Any] = {name: 1.0 if name in QUALITY else EVERYTHING[name]}
+    changed = Augment(**setting)(pictures, _generator())
     for i in range(6):
         assert not torch.allclose(changed[i], pictures[0] / 255, atol=1e-3)
         assert all(not torch.allclose(changed[i], changed[j], atol=1e-4) for j in range(i))

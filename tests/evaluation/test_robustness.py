@@ -206,11 +206,11 @@ def test_shipped_weights_are_measured_on_a_folder_by_the_split_rule_that_they_ca
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = measure_robustness("default", data_dir=str(faces), limit=3, resamples=5, device="cpu")
-    assert page == Path("logs/robustness/default/robustness.html")
+    page = measure_robustness("small", data_dir=str(faces), limit=3, resamples=5, device="cpu")
+    assert page == Path("logs/robustness/small/robustness.html")
     numbers = numbers_of(page.parent)
     assert numbers["images"] == 3 and numbers["checkpoint"] == "small.ckpt" and len(numbers["warnings"]) == 1
-    assert shlex.split(numbers["command"])[3:] == ["run=default", f"data_dir={faces}", "limit=3", "resamples=5"]
+    assert shlex.split(numbers["command"])[3:] == ["run=small", f"data_dir={faces}", "limit=3", "resamples=5"]
 
 
 def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path: Path) -> None:
@@ -225,13 +225,13 @@ def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path
     [
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
         (("run=empty",), "empty holds no checkpoints/best.ckpt"),
-        (("run=default",), "run=default says nothing about its faces: add data_dir="),
+        (("run=small",), "run=small says nothing about its faces: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
         (("run=moved",), "the faces of run=moved are not in gone any more: say where with data_dir="),
         (("run=damaged",), "damaged/.hydra/config.yaml is damaged"),
         (("run=moved", "data_dir=gone"), "data_dir=gone is no folder"),
-        (("run=default", "limit=0"), "limit=0 must be at least 1"),
-        (("run=default", "tta=mirror"), "tta='mirror' has the wrong type"),
+        (("run=small", "limit=0"), "limit=0 must be at least 1"),
+        (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
     ],
 )
 def test_what_can_not_be_measured_is_told_in_one_line(

@@ -72,7 +72,7 @@ print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
 
 def test_it_is_the_network_that_was_exported(folder: Path) -> None:
     ours, theirs = OnnxNetwork(folder / "tiny.onnx"), TorchNetwork(folder / "tiny.ckpt", "cpu")
-    for name in ("image_size", "grayscale", "labels", "trained_on_drawings", "takes_whole_batches"):
+    for name in ("image_size", "grayscale", "labels", "min_confidence", "trained_on_drawings", "takes_whole_batches"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.grayscale and ours.trained_on_drawings
     assert ours.weights == folder / "tiny.onnx"

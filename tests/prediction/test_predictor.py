@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
 import agegender
-from agegender.checkpoint import load_checkpoint
+from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
 from agegender.prediction.answers import Prediction
@@ -127,7 +127,7 @@ def test_a_runs_predictions_csv_holds_what_the_predictor_answers(trained_run: Pa
     assert np.abs(answers_of(ours)[:, 1] - written[:, 1]).max() < 6e-6
 
 
-def test_gender_is_the_likelier_of_the_checkpoints_labels(
+def test_gender_is_the_likelier_of_the_checkpoints_labels_where_it_is_probable_enough(
     predictor: Predictor, colour_predictor: Predictor, paths: list[Path]
 ) -> None:
     given_genders = set()
@@ -135,9 +135,25 @@ def test_gender_is_the_likelier_of_the_checkpoints_labels(
         for prediction in each.predict(paths):
             assert prediction.p_female is not None
             assert 0 <= prediction.p_female <= 1
-            assert prediction.gender == ("female" if prediction.p_female > 0.5 else "male")
+            likelier = "female" if prediction.p_female > 0.5 else "male"
+            sure = max(prediction.p_female, 1 - prediction.p_female) >= each.min_confidence
+            assert prediction.gender == (likelier if sure else "unsure")
             given_genders.add(prediction.gender)
-    assert given_genders == {"female", "male"}, "only one was ever answered: this would prove little"
+    assert given_genders >= {"female", "male"}, "only one was ever answered: this would prove little"
+
+
+def test_min_confidence_is_the_checkpoints_unless_the_predictor_is_given_one(
+    trained_run: Path, paths: list[Path]
+) -> None:
+    calibration = read_calibration(load_checkpoint(find_checkpoint(trained_run)))
+    assert calibration is not None
+    assert Predictor(trained_run, "cpu", detect="never").min_confidence == calibration.min_confidence
+    always, never = (Predictor(trained_run, "cpu", detect="never", min_confidence=least) for least in (0.5, 1))
+    assert {face.gender for face in always.predict(paths)} <= {"female", "male"}
+    assert {face.gender for face in never.predict(paths)} == {"unsure"}
+    for wrong in (0.49, 1.01, float("nan")):
+        with pytest.raises(AgeGenderError, match=r"min_confidence=.* must lie between 0.5"):
+            Predictor(trained_run, "cpu", detect="never", min_confidence=wrong)
 
 
 def test_the_shipped_labels_name_female_what_training_counts_as_one(trained_run: Path) -> None:

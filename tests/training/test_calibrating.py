@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agegender.models.calibration import HELD, Calibration
-from agegender.training.calibrating import fit_calibration, temperature
+from agegender.training.calibrating import ANSWERED_RIGHT, fit_calibration, min_confidence, temperature
 
 
 def drawn(count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -69,7 +69,8 @@ def test_labels_that_are_not_known_change_nothing() -> None:
     found, ages, genders = fit_calibration(answers, stated, logits, age, gender), ~np.isnan(age), ~np.isnan(gender)
     assert found is not None
     of_ages = fit_calibration(answers[ages], stated[ages], logits[ages], age[ages], np.zeros(400))
-    assert of_ages is not None and replace(of_ages, temperature=found.temperature) == found
+    of_genders = {name: getattr(found, name) for name in ("temperature", "min_confidence", "answered")}
+    assert of_ages is not None and replace(of_ages, **of_genders) == found
     assert found.temperature == temperature(logits[genders], gender[genders])
 
 
@@ -95,3 +96,45 @@ def test_however_few_faces_there_are_the_calibration_is_finite(count: int, seed:
     assert all(np.isfinite(values).all() for values in vars(calibration).values())
     low, high = calibration.interval(torch.from_numpy(answers), torch.from_numpy(np.maximum(stated, 1e-3)))
     assert (low <= high).all()
+
+
+def test_intervals_fitted_with_corrupted_faces_hold_their_share_of_those_too() -> None:
+    clean, corrupted = drawn(1800, 0), np.column_stack(drawn(1800, 2))
+    corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # they are answered worse
+    shares = []
+    for known in (None, corrupted):
+        answers, stated, logits, age, gender = clean
+        calibration = fit_calibration(answers, stated, logits, age, gender, known)
+        assert calibration is not None
+        ends = calibration.interval(torch.from_numpy(corrupted[:, 0]), torch.from_numpy(corrupted[:, 1]))
+        low, high = (end.numpy() for end in ends)
+        shares.append(((low <= corrupted[:, 3]) & (corrupted[:, 3] <= high)).mean())
+    assert shares[0] < HELD - 0.04 < shares[1]
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 400), seed=st.integers(0, 1000), skill=st.floats(0, 8))
+def test_min_confidence_is_the_least_at_which_enough_of_the_answered_are_right(
+    count: int, seed: int, skill: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    gender = rng.integers(0, 2, count).astype(float)
+    p_female = 1 / (1 + np.exp(-skill * (2 * gender - 1 + rng.normal(size=count))))
+    threshold, answered = min_confidence(p_female, gender)
+    confidence, right = np.maximum(p_female, 1 - p_female), (p_female > 0.5) == gender
+    chosen = confidence >= threshold
+    assert chosen.mean() == pytest.approx(answered) and chosen.sum() >= min(50, count)
+    levels = [level for level in np.unique(confidence) if (confidence >= level).sum() >= min(50, count)]
+    reached = [level for level in levels if right[confidence >= level].mean() >= ANSWERED_RIGHT]
+    if reached:
+        assert right[chosen].mean() >= ANSWERED_RIGHT and threshold <= reached[0]
+    else:
+        assert right[chosen].mean() == pytest.approx(max(right[confidence >= level].mean() for level in levels))
+
+
+def test_min_confidence_answers_for_all_where_all_may_be_answered_and_without_labels() -> None:
+    assert min_confidence(np.array([0.9, 0.2, 0.6]), np.array([1.0, 0.0, 1.0])) == (0.5, 1.0)
+    columns = list(drawn(100, 0))
+    columns[4] = np.full(100, np.nan)
+    calibration = fit_calibration(*columns)
+    assert calibration is not None and (calibration.min_confidence, calibration.answered) == (0.5, 1.0)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
 
-from agegender.checkpoint import SHIPPED, load_checkpoint
+from agegender.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report import write_report
 from agegender.evaluation.report_bands import read_bands
+from agegender.prediction.onnx_network import BUNDLED_NAMES
 from agegender.prediction.predictor import Predictor
 from agegender.prediction.torch_network import TorchNetwork
 from agegender.weights.__main__ import pack
@@ -99,30 +100,38 @@ def test_packed_weights_are_measured_again_by_the_same_command(
     assert measured["test/age_mae"] == pytest.approx(figures["test/age_mae"], abs=0.05)
 
 
-def test_the_weights_that_come_along_are_what_they_say() -> None:
-    assert SHIPPED.stat().st_size <= 8_000_000
-    held, told = load_checkpoint(SHIPPED), json.loads(SHIPPED.with_suffix(".json").read_text())
-    shipped = TorchNetwork("default", "cpu")
-    assert shipped.weights == SHIPPED and not shipped.trained_on_drawings
-    assert sum(weight.numel() for weight in shipped.network.parameters()) == told["parameters"] <= 3_000_000
+BOUNDS = {"face": (9_000_000, 4_400_000), "small": (6_000_000, 3_000_000)}  # bytes, parameters
+
+
+def test_bundled_names_are_those_that_the_onnx_backend_refuses() -> None:
+    assert set(BUNDLED_WEIGHTS) == set(BUNDLED_NAMES) == {"default", *BOUNDS}
+    assert BUNDLED_WEIGHTS["default"] == BUNDLED_WEIGHTS["face"]
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_bundled_weights_are_what_they_say(name: str) -> None:
+    file, (size, parameters) = BUNDLED_WEIGHTS[name], BOUNDS[name]
+    assert file.stat().st_size <= size
+    held, told = load_checkpoint(file), json.loads(file.with_suffix(".json").read_text())
+    shipped = TorchNetwork(name, "cpu")
+    assert shipped.weights == file and not shipped.trained_on_drawings
+    assert sum(weight.numel() for weight in shipped.network.parameters()) == told["parameters"] <= parameters
     assert shipped.network.calibration is not None
     assert held["agegender"]["split"]["fingerprint"] == told["split_fingerprint"]
-    assert told["duplicates"] == "near" and "experiment=small" in told["command"]
+    assert told["duplicates"] == "near" and f"experiment={name}" in told["command"]
     assert {"test/age_mae", "test/age_cs5", "test/gender_acc", "best_epoch", "hardware", "licence"} <= set(told)
+    assert name != "face" or "non-commercial research only" in told["origin"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no folder of real faces")
-def test_the_weights_that_come_along_score_what_they_say(run_here: Run, tmp_path: Path) -> None:
-    again = run_here(
-        "train.py",
-        "fit=false",
-        "weights=default",
-        f"data.dir={Path(os.environ['UTKFACE_DIR']).resolve()}",
-        "report=false",
-        "hydra.run.dir=again",
-    )
+@pytest.mark.parametrize("name", BOUNDS)
+def test_bundled_weights_score_what_they_say(run_here: Run, tmp_path: Path, name: str) -> None:
+    folder = Path(os.environ["UTKFACE_DIR"]).resolve()
+    options = ("fit=false", f"weights={name}", f"data.dir={folder}", "report=false", "hydra.run.dir=again")
+    again = run_here("train.py", *options)
     assert again.code == 0, again.err
-    measured, told = metrics_of(tmp_path / "again"), json.loads(SHIPPED.with_suffix(".json").read_text())
+    measured, told = metrics_of(tmp_path / "again"), json.loads(BUNDLED_WEIGHTS[name].with_suffix(".json").read_text())
     assert measured["split_fingerprint"] == told["split_fingerprint"]
     assert measured["test/age_mae"] == pytest.approx(told["test/age_mae"], abs=0.05)
     assert measured["test/gender_acc"] == pytest.approx(told["test/gender_acc"], abs=0.005)

@@ -132,6 +132,7 @@ def serve(
     weights: str = "default",
     detect: Detect = "auto",
     device: str = "auto",
+    min_confidence: float | None = None,
     max_upload_mb: float = 16,
     max_megapixels: float = 40,
     at_once: int = 2,
@@ -146,6 +147,7 @@ def serve(
         weights: See `Predictor`.
         detect: See `Predictor`; a request may ask for another way.
         device: See `Predictor`.
+        min_confidence: See `Predictor`.
         max_upload_mb: Largest file, in millions of bytes.
         max_megapixels: Largest picture, in millions of pixels.
         at_once: How many pictures are worked on at the same time.
@@ -162,7 +164,7 @@ def serve(
     require(0 < max_megapixels <= 178, f"max_megapixels={max_megapixels:g} must be above 0, and at most 178")
     listener = open_port(host, port)
     try:
-        predictor = Predictor(weights, device, detect=detect)
+        predictor = Predictor(weights, device, detect=detect, min_confidence=min_confidence)
         limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds)
         app = create_app(predictor, limits, at_once, waiting, own_names(host))
         Server(app, listener).serve_until_told()

@@ -9,12 +9,12 @@ const LOW = 200; // a picture that is shown lower than this gets a margin for th
 /** Says an answer in words, such as `34 (27-43)` and `female 97 %`. */
 export function inWords(face) {
   const within = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
-  return [`${Math.round(face.age)}${within}`, `${face.gender} ${percent(face)}`];
+  return [`${Math.round(face.age)}${within}`, face.gender === "unsure" ? "unsure" : `${face.gender} ${percent(face)}`];
 }
 
-/** Returns how probable the answered gender is. */
+/** Returns how probable the likelier gender is. */
 export function percent(face) {
-  const share = face.gender === "female" ? face.p_female : 1 - face.p_female;
+  const share = Math.max(face.p_female, 1 - face.p_female);
   return `${Math.round(100 * share)} %`;
 }
 

@@ -1,0 +1,101 @@
+"""Whole runs with a face-recognition trunk: frozen on cached features, fine-tuned, predicted, exported."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, metrics_of
+from made_face_weights import make_face_weights
+
+from agegender.checkpoint import load_checkpoint
+from agegender.prediction.export import export
+
+Run = Callable[..., Outcome]
+SMALL = (
+    *("data=synthetic", "data.generate.count=120", "data.generate.size=64", "data.image_size=48"),
+    *("trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "report=false", "data.batch_size=16"),
+    *("model.weights=made.onnx", "model.backbone=mobilefacenet", "data.cache_dir=cache"),
+)
+
+
+@pytest.fixture
+def probe(run_here: Run, tmp_path: Path) -> Path:
+    make_face_weights(tmp_path / "made.onnx")
+    done = run_here("train.py", "experiment=face_probe", *SMALL, "hydra.run.dir=probe")
+    assert done.code == 0, done.err
+    assert "computing the trunk's features of" in done.out and "eval mode" not in done.err
+    return tmp_path / "probe"
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_probe_trains_the_heads_only_and_its_checkpoint_answers_as_its_test_did(
+    run_here: Run, probe: Path, tmp_path: Path
+) -> None:
+    network = load_checkpoint(probe / "checkpoints" / "best.ckpt")["network"]
+    made = make_face_weights(tmp_path / "again.onnx").state_dict()
+    for name, value in made.items():
+        torch.testing.assert_close(network[f"trunk.{name}"], value, rtol=1e-5, atol=1e-6)
+    assert float(network["scaler.std"].min()) > 0 and not torch.equal(network["scaler.std"], torch.ones(2816))
+    tested = rows_of(probe / "predictions.csv")
+    done = run_here(
+        "predict.py",
+        f"img=[{','.join(row['path'] for row in tested[:6])}]",
+        "detect=never",
+        f"weights={probe}",
+        "out=a.csv",
+    )
+    assert done.code == 0, done.err
+    answers = {row["path"]: row for row in rows_of(tmp_path / "a.csv")}
+    for row in tested[:6]:
+        told = answers[row["path"]]
+        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.1)
+        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=0.01)
+
+
+def test_probe_resumed_between_epochs_ends_with_the_bits_of_an_uninterrupted_one(
+    run_here: Run, probe: Path, tmp_path: Path
+) -> None:
+    short = [setting for setting in SMALL if not setting.startswith("trainer.max_epochs")]
+    schedule = "optim.schedule=null"  # a cosine over another length would be another training
+    whole = run_here("train.py", "experiment=face_probe", *SMALL, schedule, "hydra.run.dir=whole")
+    one = run_here("train.py", "experiment=face_probe", *short, schedule, "trainer.max_epochs=1", "hydra.run.dir=parts")
+    two = run_here("train.py", "resume=parts", "trainer.max_epochs=2")
+    assert (whole.code, one.code, two.code) == (0, 0, 0), two.err
+    ends = [load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["network"] for run in ("whole", "parts")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
+    run_here: Run, probe: Path, tmp_path: Path
+) -> None:
+    options = ("weights=probe", "trainer.max_epochs=1", "hydra.run.dir=tuned")
+    done = run_here("train.py", "experiment=face", *SMALL, *options)
+    assert done.code == 0, done.err
+    before, after = (
+        load_checkpoint(run / "checkpoints" / "best.ckpt")["network"] for run in (probe, tmp_path / "tuned")
+    )
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert any(name.startswith("trunk.stages.2.") for name in moved) and any(
+        name.startswith("age_head") for name in moved
+    )
+    assert not any(name.startswith(("trunk.stages.0.", "trunk.stages.1.", "scaler.")) for name in moved)
+    assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]
+
+
+def test_fine_tuning_without_the_probe_says_what_to_do(run_here: Run, tmp_path: Path) -> None:
+    make_face_weights(tmp_path / "made.onnx")
+    done = run_here("train.py", "experiment=face", *SMALL)
+    assert done.code != 0 and "logs/face_probe" in done.err and len(done.err.strip().splitlines()) == 1
+
+
+def test_exported_face_network_answers_as_pytorch(run_here: Run, probe: Path, tmp_path: Path) -> None:
+    export(str(tmp_path / "model.onnx"), str(probe))  # refuses a file whose answers differ
+    assert (tmp_path / "model.onnx").stat().st_size > 10_000_000
