@@ -91,7 +91,8 @@ def _years(age: Mapping[str, Any]) -> int | None:
 
 def _checkpoints(given: str) -> list[Path]:
     folder = Path(given)
-    require(given in BUNDLED_WEIGHTS or folder.exists(), f"teacher={given} does not exist; give a run's folder or a checkpoint")
+    known = given in BUNDLED_WEIGHTS or folder.exists()
+    require(known, f"teacher={given} does not exist; give a run's folder or a checkpoint")
     if given not in BUNDLED_WEIGHTS and not (folder / "checkpoints").is_dir():
         runs = sorted(folder.glob("*/checkpoints/best.ckpt"))
         if runs:

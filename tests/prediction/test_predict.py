@@ -250,7 +250,7 @@ def test_without_a_choice_the_weights_that_come_along_answer(
     images = list(map(str, pictures))
     outcome = run_here("predict.py", "detect=never", *images, "out=unsaid.json")
     assert outcome.code == 0, outcome.err
-    assert f"weights: {BUNDLED_WEIGHTS["default"]}\n" in outcome.err and "drawn faces" not in outcome.err
+    assert f"weights: {BUNDLED_WEIGHTS['default']}\n" in outcome.err and "drawn faces" not in outcome.err
     assert run_here("predict.py", "detect=never", *images, "weights=default", "out=said.json").code == 0
     assert rows_of(tmp_path / "unsaid.json") == rows_of(tmp_path / "said.json")
     assert all(row["age_std"] > 0 and row["age_low"] <= row["age_high"] for row in rows_of(tmp_path / "said.json"))
