@@ -58,6 +58,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
         "split_file": None,
         "table": None,
         "limit": None,
+        "leave_out": None,
         "pictures": "drawn",
     }
 

@@ -97,6 +97,7 @@ def metadata(source: TorchNetwork) -> dict[str, str]:
         "split_fingerprint": source.split.get("fingerprint", "unknown"),
         "trained_on_drawings": source.trained_on_drawings,
         **({} if source.trained_on_drawings else {"licence": LICENCE}),
+        **({} if source.origin is None else {"starts_from": source.origin}),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 

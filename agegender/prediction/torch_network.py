@@ -36,6 +36,7 @@ class TorchNetwork:
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
         self.trained_on_drawings = self.split.get("pictures") == "drawn"
+        self.origin: str | None = checkpoint["agegender"].get("origin")
         self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
         self.min_confidence = 0.5 if network.calibration is None else network.calibration.min_confidence
         self.image_size, self.grayscale = network.image_size, network.in_channels == 1

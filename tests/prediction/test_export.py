@@ -135,12 +135,13 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelPr
     assert told.pop("age_unit") == "years" and told.pop("split_fingerprint") == "0123456789ab"
     assert told.pop("agegender_version") == agegender.__version__
     assert {name: json.loads(value) for name, value in told.items()} == {
-        "agegender_format": 1,
+        "agegender_format": 2,
         "image_size": 32,
         "channels": 3,
         "mean": [0.5],
         "std": [0.25],
         "gender_labels": ["male", "female"],
+        "min_confidence": 0.5,
         "trained_on_drawings": False,
     }
 
