@@ -29,13 +29,24 @@ from agegender.evaluation.measures import (
 )
 from agegender.evaluation.run_files import Answers
 
-HEADLINE = ("age_mae", "age_cs5", "age_cs5_whole", "gender_acc", "gender_auroc", "gender_ece")
+# Means over some of the images, then what is counted from all genders together.
+_MEANS = (
+    "age_mae",
+    "age_cs5",
+    "age_cs5_whole",
+    "gender_acc",
+    "gender_acc_from_5",
+    "gender_answered",
+    "gender_acc_answered",
+)
+HEADLINE = (*_MEANS, "gender_auroc", "gender_ece")
 GENDERS = ("male", "female")
 # The parts of the test images that are looked at one by one, by the kind of division, and what people call that. Groups
 # are UTKFace's; a table may have others.
 PARTS: dict[str, tuple[str, ...]] = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
 KINDS = {"age": "age band", "gender": "gender", "group": "group"}
 YEARS = tuple(range(21))  # of the CS@k curve
+_CHILD = 5  # years, below which gender is hardly told by a picture
 FEW = 20  # images, below which an interval is rough
 
 
@@ -160,7 +171,10 @@ def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tup
     # answers are whole years too (classes, ranks), and is told for rounded answers as well.
     whole = np.abs(np.rint(answers.age_pred) - answers.age)
     columns = [(errors, aged), *((_within_five(off), aged) for off in (errors, whole)), (right, gendered)]
-    columns.append((inside, stated))
+    # Infants' gender hardly shows in a picture: every model's accuracy there is near a coin's.
+    columns.append((right, gendered & ~(answers.age < _CHILD)))
+    answered = np.maximum(answers.p_female, 1 - answers.p_female) >= answers.min_confidence
+    columns += [(answered.astype(np.float64), gendered), (right, gendered & answered), (inside, stated)]
     for part in (part for named in parts.values() for part in named.values()):
         columns += [(errors, part & aged), (right, part & gendered), (inside, part & stated)]
     values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
@@ -169,7 +183,9 @@ def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tup
         means = weighted_means(weights, values, within)
         gender = weights[:, gendered], answers.p_female[gendered], answers.gender[gendered]
         others = [by(*gender) for by in (weighted_auroc, weighted_ece)]
-        return np.column_stack([means[:, :4], *others, means[:, 4:]])  # in the order of `HEADLINE`
+        return np.column_stack(
+            [means[:, : len(_MEANS)], *others, means[:, len(_MEANS) :]]
+        )  # in the order of `HEADLINE`
 
     samples = resample(statistics, answers.clusters, resamples, seed)
     return estimates(statistics(np.ones((1, len(errors))))[0], samples), samples

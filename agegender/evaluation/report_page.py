@@ -23,6 +23,9 @@ SHOWN: dict[str, tuple[str, tuple[int, int]]] = {
     "age_cs5": ("CS@5, %", _PERCENT),
     "age_cs5_whole": ("CS@5 of the answers in whole years, %", _PERCENT),
     "gender_acc": ("gender accuracy, %", (100, 2)),
+    "gender_acc_from_5": ("gender accuracy from 5 years of age on, %", (100, 2)),
+    "gender_answered": ("genders answered, the others being unsure, %", _PERCENT),
+    "gender_acc_answered": ("gender accuracy of the answered, %", (100, 2)),
     "gender_auroc": ("gender AUROC", (1, 4)),
     "gender_ece": ("ECE of p_female", (1, 3)),
 }

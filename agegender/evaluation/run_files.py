@@ -40,6 +40,7 @@ class Answers:
         clusters: `[n]`, the photograph that each picture shows, numbered from 0.
         clustered: Whether that is known; else every file is taken as a photograph of its own.
         groups: The groups' names.
+        min_confidence: The probability of the likelier gender below which it is no answer.
     """
 
     paths: list[str]
@@ -55,6 +56,7 @@ class Answers:
     clusters: Integers
     clustered: bool
     groups: tuple[str, ...] = GROUPS
+    min_confidence: float = 0.5
 
     @property
     def aged(self) -> NDArray[np.bool_]:
@@ -130,6 +132,10 @@ def read_run(folder: Path) -> Run:
     """
     results = _read_results(folder / "metrics.json")
     answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
+    least = results.get("min_confidence", 0.5)  # runs that were tested before there was one always answered
+    fits = isinstance(least, float) and 0.5 <= least <= 1
+    require(fits, f"{folder / 'metrics.json'} is damaged (min_confidence is {least!r}); {_AGAIN}")
+    answers = replace(answers, min_confidence=least)
     if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
         answers = replace(answers, clustered=False)
     return Run(folder, results, answers, read_curves(folder), read_robustness(folder))

@@ -58,10 +58,12 @@ def write_results(
     test pictures; without training pictures, those of the test pictures, than which no single answer scores better.
     """
     sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
+    calibration = module.network.calibration
     results = {
         # AUROC of a handful of pictures of one gender is not a number, and JSON has none for that
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         **_baseline(data),
+        "min_confidence": calibration.min_confidence if calibration else 0.5,
         "best_score": figures[monitor] if math.isfinite(figures[monitor]) else None,
         "monitor": monitor,
         "best_epoch": best_epoch,

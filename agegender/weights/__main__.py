@@ -18,7 +18,7 @@ from agegender.weights import LICENCE
 
 # What a stranger must know to judge the figures; of the rest, folders and machines are nobody's business.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
-_ALSO = ("best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
+_ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
 def pack(run: Path, out: Path) -> Path:

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import Made, make_run
 
+from agegender.errors import AgeGenderError
 from agegender.evaluation.bootstrap import Estimate
 from agegender.evaluation.findings import HEADLINE, Findings, measure, paired_difference, plain
-from agegender.evaluation.run_files import Answers, read_answers
+from agegender.evaluation.run_files import Answers, read_answers, read_run
 
 FEW_FACES = (
     Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
@@ -39,7 +40,8 @@ def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 2, 10, 0; of the four pairs of a woman and a man, c loses to b; gaps of the bins 0.1, 0.6, 0.8, 0.1
     ages = {"age_mae": 4.25, "age_cs5": 0.75, "age_cs5_whole": 0.75}
-    assert values == pytest.approx(ages | {"gender_acc": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4})
+    genders = {"gender_acc": 0.5, "gender_acc_from_5": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4}
+    assert values == pytest.approx(ages | genders | {"gender_answered": 1, "gender_acc_answered": 0.5})
     assert tuple(values) == HEADLINE
     assert findings.images == findings.clusters == 4
     assert findings.confusion.tolist() == [[1, 1], [1, 1]]
@@ -75,6 +77,17 @@ def test_the_whole_is_the_mean_of_its_parts(tmp_path: Path) -> None:
         assert sum(part.images * part.gender_acc.value for part in parts) / 4 == pytest.approx(0.5)
 
 
+def test_genders_below_the_runs_min_confidence_are_not_answered(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", FEW_FACES, {"min_confidence": 0.7}))
+    values = {name: estimate.value for name, estimate in measure(run.answers, 200, 2, 0).headline.items()}
+    assert values["gender_answered"] == 0.75  # b, at 0.6, is not
+    assert values["gender_acc_answered"] == pytest.approx(2 / 3) and values["gender_acc"] == 0.5
+    for wrong in (0.3, "high"):
+        broken = make_run(tmp_path / f"broken {wrong}", FEW_FACES, {"min_confidence": wrong})
+        with pytest.raises(AgeGenderError, match=r"metrics\.json is damaged \(min_confidence is"):
+            read_run(broken)
+
+
 PARTLY_LABELLED = (
     Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
     Made("b.jpg", age="", age_pred=1, gender=0, p_female=0.6, group=""),
@@ -89,7 +102,8 @@ def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 10, 0; a is right, b wrong, d right; a above both men; gaps of the bins 0.1, 0.6, 0.1
     ages = {"age_mae": 5, "age_cs5": 2 / 3, "age_cs5_whole": 2 / 3}
-    assert values == pytest.approx(ages | {"gender_acc": 2 / 3, "gender_auroc": 1, "gender_ece": 0.8 / 3})
+    genders = {"gender_acc": 2 / 3, "gender_acc_from_5": 0.5, "gender_auroc": 1, "gender_ece": 0.8 / 3}
+    assert values == pytest.approx(ages | genders | {"gender_answered": 1, "gender_acc_answered": 2 / 3})
     assert findings.confusion.tolist() == [[1, 1], [0, 1]]
     assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
         "age": ["0-2", "70+"],

@@ -84,6 +84,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "baseline/age_mae",
         "baseline/gender_acc",
         "best_score",
+        "min_confidence",
         "best_epoch",
         "monitor",
         "epochs",
