@@ -127,6 +127,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
         "trainer.limit_val_batches=0 leaves nothing to choose the best epoch by: allow at least one batch",
     )
     _check_teacher(config)
+    scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]
+    require(
+        not scaled or config["data"].get("source", "folder") == "folder",
+        "model.feature_clip needs the statistics of training faces, which a stream has no places to take from: with "
+        "data=streaming, begin with weights=<a run that was trained on a folder>, or set model.feature_clip=null",
+    )
     _check_strategy(config)
     if isinstance(trainer.get("profiler"), str):
         check_named("trainer.profiler", trainer["profiler"], PROFILERS)

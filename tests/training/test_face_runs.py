@@ -99,3 +99,10 @@ def test_fine_tuning_without_the_probe_says_what_to_do(run_here: Run, tmp_path: 
 def test_exported_face_network_answers_as_pytorch(run_here: Run, probe: Path, tmp_path: Path) -> None:
     export(str(tmp_path / "model.onnx"), str(probe))  # refuses a file whose answers differ
     assert (tmp_path / "model.onnx").stat().st_size > 10_000_000
+
+
+def test_streamed_faces_give_no_statistics_for_the_features(run_here: Run, tmp_path: Path) -> None:
+    make_face_weights(tmp_path / "made.onnx")
+    weights = ("model.weights=made.onnx", "model.backbone=mobilefacenet")
+    done = run_here("train.py", "experiment=face_probe", "data=streaming", "data.dir=shards", *weights)
+    assert (done.code, done.err.count("\n")) == (1, 1) and "set model.feature_clip=null" in done.err
