@@ -134,6 +134,7 @@ def _run_json(run: Run, findings: Findings, label: str) -> dict[str, Any]:
         "age_class_acc": run.results.get("test/age_class_acc"),
         "data": run.results.get("data"),
         "best_epoch": run.results.get("best_epoch"),
+        "min_confidence": run.answers.min_confidence,
         "baseline": baseline(run),
         "copies_known": run.answers.clustered,
         **plain({**kept, "cumulative_score": shares}),

@@ -39,6 +39,7 @@ def facts_of(run: Run, findings: Findings) -> dict[str, str]:
         "age class accuracy": f"{100 * results['test/age_class_acc']:.2f} %"
         if results.get("test/age_class_acc")
         else None,
+        "least confidence for a gender": f"{results['min_confidence']:.3f}" if "min_confidence" in results else None,
         "parameters": f"{results['parameters']:,}" if "parameters" in results else None,
         "hardware": results.get("hardware"),
     }

@@ -127,7 +127,8 @@ def _headline(report: Report) -> Section:
         text += "Which files are copies of one photograph is not known here (index.csv): each file is drawn by itself. "
     if report.difference:
         text += "The difference is paired: both runs answer the same drawn images. "
-    text += "CS@5 is the share of ages within 5 years of the truth."
+    text += "CS@5 is the share of ages within 5 years of the truth. A gender is answered where the likelier one is at "
+    text += "least as probable as the run's min_confidence, which validation chose; gender accuracy counts all faces."
     return Section("Figures", text, tables=[_headline_table(report)])
 
 

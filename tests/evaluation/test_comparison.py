@@ -110,6 +110,20 @@ def test_the_json_holds_every_number_and_who_made_it(tmp_path: Path) -> None:
     }
     assert run["cases"]["wrong_genders"][0]["file"] == "x.jpg"
     assert "samples" not in run
+    assert run["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1  # nothing was said of it
+
+
+def test_runs_with_and_without_a_min_confidence_are_compared_at_their_own(tmp_path: Path) -> None:
+    made = [Made(f"{i}.jpg", gender=i % 2, p_female=(0.6, 0.9)[i % 2]) for i in range(40)]  # men are answered wrong
+    older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, {"min_confidence": 0.8})
+    held = report_json(report_on(older, newer))
+    assert held["warnings"] == [] and [run["min_confidence"] for run in held["runs"]] == [0.5, 0.8]
+    names = "gender_acc", "gender_answered", "gender_acc_answered"
+    figures = [[run["headline"][name]["value"] for name in names] for run in held["runs"]]
+    assert figures == [[0.5, 1, 0.5], [0.5, 0.5, 1]]
+    assert [held["difference"][name]["value"] for name in names] == [0, -0.5, 0.5]
+    share, right = (held["runs"][1]["headline"][name] for name in names[1:])
+    assert share["low"] < 0.5 < share["high"] and (right["low"], right["high"]) == (1, 1)
 
 
 def test_of_two_runs_the_json_holds_the_difference(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from agegender.data.synthetic import DRAWN
 from agegender.evaluation import report_plots
 from agegender.evaluation.comparison import build_report
 from agegender.evaluation.page import Page, Section, Table
-from agegender.evaluation.report_page import build_page, headline_lines
+from agegender.evaluation.report_page import SHOWN, build_page, headline_lines
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,19 @@ def test_the_figures_stand_beside_their_intervals_and_the_baseline(tmp_path: Pat
     assert rows["ECE of p_female"]["test 1"] == "0.300"
     assert "200 bootstrap resamples" in section(page, "Figures").text
     assert "Copies of one photograph are drawn together." in section(page, "Figures").text
+
+
+def test_the_share_of_answered_genders_and_of_the_right_ones_stand_with_the_bound(tmp_path: Path) -> None:
+    made = [replace(each, p_female=0.4 if i < 6 else each.p_female) for i, each in enumerate(answers())]
+    page = page_of(make_run(tmp_path / "run", made, {"min_confidence": 0.65}))
+    assert dict(page.facts)["least confidence for a gender"] == "0.650"
+    (table,) = section(page, "Figures").tables
+    rows = rows_of(table)
+    share, right = (rows[name] for name in (SHOWN["gender_answered"][0], SHOWN["gender_acc_answered"][0]))
+    low, _, high = share["95 % interval 1"].partition(" to ")
+    assert share["test 1"] == "75.0" and float(low) < 75 < float(high)
+    assert (right["test 1"], right["95 % interval 1"]) == ("100.00", "100.00 to 100.00")
+    assert rows[SHOWN["gender_acc"][0]]["test 1"] == "87.50"
 
 
 def test_without_an_index_the_page_says_that_files_were_drawn(tmp_path: Path) -> None:
