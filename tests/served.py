@@ -31,10 +31,13 @@ class Reply(NamedTuple):
 
 
 @contextmanager
-def served(weights: Path, detect: Detect = "auto", limits: Limits = LIMITS, **room: int) -> Iterator[str]:
+def served(
+    weights: Path, detect: Detect = "auto", limits: Limits = LIMITS, min_confidence: float | None = None, **room: int
+) -> Iterator[str]:
     """Serves in a thread of this process; gives the address."""
     listener = open_port("127.0.0.1", 0)
-    app = create_app(Predictor(weights, "cpu", detect=detect), limits, **room, hosts=own_names("127.0.0.1"))
+    predictor = Predictor(weights, "cpu", detect=detect, min_confidence=min_confidence)
+    app = create_app(predictor, limits, **room, hosts=own_names("127.0.0.1"))
     server = Server(app, listener, announce=False)
     thread = threading.Thread(target=server.serve_until_told, daemon=True)
     thread.start()

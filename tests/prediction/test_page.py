@@ -38,7 +38,7 @@ BOX = (20, 60, 140)  # the colour of boxes and labels
 
 @pytest.fixture(scope="module")
 def address(trained_run: Path) -> Iterator[str]:
-    with served(trained_run / "checkpoints" / "best.ckpt") as address:
+    with served(trained_run / "checkpoints" / "best.ckpt", min_confidence=0.5) as address:
         yield address
 
 
@@ -142,7 +142,7 @@ def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
 def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
     page: Page, photograph: bytes, trained_run: Path
 ) -> None:
-    (expected,) = Predictor(trained_run, "cpu")(photograph)
+    (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
     choose(page, "astronaut.jpg", photograph)
     ((number, age, within, gender, probability, score),) = answered(page, "astronaut.jpg")
     words = ", ".join(in_words(expected))
@@ -161,6 +161,22 @@ def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
         (round(left) + 8, round(top) + 8, round(right) - 8, round(bottom) - 8)
     )
     assert inside.resize((4, 4)).tobytes() == pytest.approx(theirs.resize((4, 4)).tobytes(), abs=25)
+
+
+def test_an_unsure_gender_is_told_without_a_probability(browser: Browser, photograph: bytes, trained_run: Path) -> None:
+    (expected,) = Predictor(trained_run, "cpu", min_confidence=1.0)(photograph)
+    with (
+        served(trained_run / "checkpoints" / "best.ckpt", min_confidence=1.0) as unsure,
+        opened(browser, unsure) as page,
+    ):
+        assert "less probable than 100 %, the answer is unsure" in page.inner_text("#meaning")
+        choose(page, "astronaut.jpg", photograph)
+        ((_, _, _, gender, probability, _),) = answered(page, "astronaut.jpg")
+        assert (gender, probability) == ("unsure", "\u2013")
+        words = ", ".join(in_words(expected))
+        assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"
+        assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
+        assert drawn(page) is not None
 
 
 def test_a_picture_stored_on_its_side_is_shown_upright_with_its_box(page: Page, photograph: bytes) -> None:

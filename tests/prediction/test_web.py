@@ -28,7 +28,7 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.answers import as_row
 from agegender.prediction.predictor import Predictor
 from agegender.prediction.web import serve as serving
-from agegender.prediction.web.facts import read_figures
+from agegender.prediction.web.facts import meaning, read_figures
 from agegender.prediction.web.samples import NAMES, draw_sample
 from agegender.prediction.web.serve import open_port, own_names, serve
 from agegender.prediction.web.uploads import Limits
@@ -91,6 +91,24 @@ def test_faces_are_found_where_the_predictor_finds_them(address: str, trained_ru
     assert reply.json["faces"] == rows_by(Predictor(weights_of(trained_run), "cpu"), picture)
     (face,) = reply.json["faces"]
     assert 150 < face["left"] < 224 < face["right"] < 300 and 40 < face["top"] < 110 < face["bottom"] < 200
+
+
+def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
+    address: str, trained_run: Path, pictures: list[bytes]
+) -> None:
+    with served(weights_of(trained_run), "never", min_confidence=1.0) as never_sure:
+        info = ask(never_sure, "/api/info", method="GET").json
+        replies = [ask(never_sure, body=picture).json["faces"][0] for picture in pictures]
+    assert info["min_confidence"] == 1
+    assert info["meaning"][-1] == "Where the likelier gender is less probable than 100 %, the answer is unsure."
+    assert {reply["gender"] for reply in replies} == {"unsure"}
+    others = [ask(address, "/api/predict?detect=never", picture).json["faces"][0] for picture in pictures]
+    assert [reply["p_female"] for reply in replies] == [other["p_female"] for other in others]
+
+
+def test_where_every_gender_is_answered_the_page_says_nothing_of_unsure_ones() -> None:
+    assert not [line for line in meaning(True, 0.5) if "unsure" in line]
+    assert "less probable than 83.4 %" in meaning(False, 0.8341)[-1]
 
 
 def test_a_picture_without_a_face_is_answered_with_none(address: str) -> None:
@@ -361,6 +379,8 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
         ("at_once=0", "at_once=0 must be at least 1"),
         ("waiting=0", "waiting=0 must be at least 1"),
+        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (always an answer) and 1, or be null"),
+        ("min_confidence=high", "min_confidence='high' has the wrong type"),
         ("detect=sometimes", "detect='sometimes' has the wrong type"),
         ("weights=no, such [file].ckpt", "no, such [file].ckpt"),
         ("host=8.8.8.8", "host=8.8.8.8 port=0 can't be opened"),

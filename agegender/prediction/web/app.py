@@ -81,9 +81,10 @@ class _Web:
             "weights": predictor.weights.name,
             "trained_on_drawings": network.trained_on_drawings,
             "detect": predictor.detect,
+            "min_confidence": predictor.min_confidence,
             "max_upload_mb": limits.size / 1e6,
             "max_megapixels": limits.pixels / 1e6,
-            "meaning": meaning(network.trained_on_drawings),
+            "meaning": meaning(network.trained_on_drawings, predictor.min_confidence),
             "figures": read_figures(predictor.weights),
             "samples": [_about(name, predictor) for name in NAMES if name != GROUP or predictor.detect != "never"],
         }

@@ -22,9 +22,20 @@ _MEANING = (
 _DRAWN = "These weights were trained on drawn faces: their answers say nothing about real people."
 
 
-def meaning(trained_on_drawings: bool) -> list[str]:
-    """Returns what the answers mean and what they don't, a few sentences a line."""
-    return [*([_DRAWN] if trained_on_drawings else []), *_MEANING]
+def meaning(trained_on_drawings: bool, min_confidence: float) -> list[str]:
+    """Returns what the answers mean and what they don't, a few sentences a line.
+
+    Args:
+        trained_on_drawings: Whether the weights learnt from drawn faces.
+        min_confidence: See `Predictor`. At 0.5 every face gets a gender, and nothing is said of it.
+    """
+    percent = f"{100 * min_confidence:.3g} %"
+    unsure = f"Where the likelier gender is less probable than {percent}, the answer is unsure."
+    return [
+        *([_DRAWN] if trained_on_drawings else []),
+        *_MEANING,
+        *([unsure] if min_confidence > 0.5 else []),
+    ]
 
 
 def read_figures(weights: Path) -> dict[str, Any] | None:

@@ -95,7 +95,8 @@ function rowOf(face) {
   const row = document.createElement("tr");
   const within = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
   const score = face.score === null ? "–" : face.score.toFixed(2);
-  for (const text of [face.face, face.age.toFixed(1), within, face.gender, percent(face), score]) {
+  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it would be read as of that
+  for (const text of [face.face, face.age.toFixed(1), within, face.gender, probability, score]) {
     row.insertCell().textContent = text;
   }
   row.cells[3].className = "word";
