@@ -8,20 +8,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, Outcome
-from made_networks import save_network
+from made_networks import CALIBRATION, save_network
 from onnx import helper
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.answers import as_row
 from agegender.prediction.onnx_check import check_faces, require_same
 from agegender.prediction.onnx_graph import build_graph
-from agegender.prediction.onnx_network import OnnxNetwork
+from agegender.prediction.onnx_network import FORMAT, OnnxNetwork
 from agegender.prediction.predictor import Predictor
 from agegender.prediction.torch_network import TorchNetwork
 
@@ -78,6 +79,23 @@ def test_it_is_the_network_that_was_exported(folder: Path) -> None:
     assert ours.weights == folder / "tiny.onnx"
 
 
+def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
+    pictures = [str(path) for path in sorted(faces.glob("*.jpg"))]
+    always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
+    ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
+    widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
+    bound = (ranked[widest] + ranked[widest + 1]) / 2  # rounding takes no face across it
+    save_network(tmp_path / "unsure.ckpt", calibration=replace(CALIBRATION, min_confidence=bound), in_channels=1)
+    onnx.save(build_graph(TorchNetwork(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
+    ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
+    theirs = Predictor(tmp_path / "unsure.ckpt", "cpu", detect="never")
+    assert ours.min_confidence == theirs.min_confidence == bound
+    genders = [[face.gender for face in each.predict(pictures)] for each in (ours, theirs)]
+    assert genders[0] == genders[1] and genders[0].count("unsure") == widest + 1
+    given = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx", min_confidence=0.5)
+    assert "unsure" not in {face.gender for face in given.predict(pictures)}
+
+
 def test_several_threads_may_call_it_at_once(folder: Path) -> None:
     network, pixels = OnnxNetwork(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
@@ -106,7 +124,8 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
         ("text.onnx", "weights=<run folder or checkpoint>"),
         ("empty.onnx", "empty.onnx is no ONNX model"),
         ("other.onnx", "none of ours: it doesn't describe itself"),
-        ("later.onnx", "later.onnx has format 2, this version of agegender reads 1"),
+        ("later.onnx", f"later.onnx has format {FORMAT + 1}, this version of agegender reads {FORMAT}"),
+        ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],
 )
 def test_weights_that_are_no_export_are_refused_in_one_line(
@@ -119,8 +138,10 @@ def test_weights_that_are_no_export_are_refused_in_one_line(
     Path("text.onnx").write_text("hello")
     Path("empty.onnx").touch()
     model = onnx.load(folder / "tiny.onnx")
-    helper.set_model_props(model, {each.key: each.value for each in model.metadata_props} | {"agegender_format": "2"})
-    onnx.save(model, "later.onnx")
+    told_of_itself = {each.key: each.value for each in model.metadata_props}
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 said nothing of min_confidence
+        helper.set_model_props(model, told_of_itself | {"agegender_format": str(version)})
+        onnx.save(model, f"{name}.onnx")
     helper.set_model_props(model, {})
     onnx.save(model, "other.onnx")
     outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
