@@ -18,6 +18,18 @@ ENDS = OLDEST + 1
 PLAIN = Calibration(1.5, [10.0, 30.0, 70.0], [1.0, 2.0, 4.0], [-1.0] * ENDS, [1.0] * ENDS)
 
 
+def test_one_of_before_there_was_a_min_confidence_answers_for_all() -> None:
+    older = {name: value for name, value in asdict(PLAIN).items() if name not in ("min_confidence", "answered")}
+    made = Calibration.read(older)
+    assert (made.min_confidence, made.answered) == (0.5, 1.0) and made == PLAIN
+
+
+@pytest.mark.parametrize("wrong", [0.49, 1.01, float("nan"), "high", None])
+def test_a_min_confidence_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(AgeGenderError, match="calibration is not one of ours"):
+        Calibration.read(asdict(PLAIN) | {"min_confidence": wrong})
+
+
 def test_the_error_is_interpolated_between_knots_and_constant_beyond() -> None:
     years = torch.tensor([0.0, 10, 20, 30, 50, 70, 100])
     assert PLAIN.error(years, torch.ones(7)).tolist() == [1, 1, 1.5, 2, 3, 4, 4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.annotate import Album, draw
-from agegender.prediction.answers import NO_FACE, Prediction
+from agegender.prediction.answers import NO_FACE, UNSURE, Prediction
 from agegender.prediction.predictor import Answered
 
 Run = Callable[..., Outcome]
@@ -37,6 +38,7 @@ class Drawn:
         self.boxes: list[Box] = []
         self.labels: list[Box] = []
         self.texts: list[Box] = []
+        self.said: list[str] = []
         self.letters: list[float] = []
 
 
@@ -51,6 +53,7 @@ def drawn() -> Iterator[Drawn]:
 
     def note_text(self: ImageDraw.ImageDraw, place: Any, said: str, fill: Any, font: Any) -> None:
         noted.texts.append(self.multiline_textbbox(place, said, font))
+        noted.said.append(said)
         noted.letters.append(font.size)
         text(self, place, said, fill, font)
 
@@ -124,6 +127,13 @@ def test_letters_are_legible_and_the_picture_a_jpeg_at_any_size(
     if max(size) >= 4000:
         picture.save(tmp_path / "drawn.jpg")
     assert picture.width * picture.height <= max(360 * 65_500, size[0] * size[1])
+
+
+def test_an_unsure_gender_is_written_as_that_without_a_probability(drawn: Drawn) -> None:
+    undecided = replace(face((100, 100, 200, 220)), p_female=0.54, gender=UNSURE)
+    picture = drawing(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
+    assert drawn.said == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
+    assert len(drawn.boxes) == 2 and all(holds((0, 0, *picture.size), label) for label in drawn.labels)
 
 
 def test_a_long_reason_stays_in_the_picture(drawn: Drawn) -> None:

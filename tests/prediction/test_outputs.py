@@ -10,6 +10,7 @@ import string
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from pyarrow import parquet
 
 from agegender.errors import AgeGenderError
 from agegender.formulas import no_formula
-from agegender.prediction.answers import COLUMNS, Prediction, as_row
+from agegender.prediction.answers import COLUMNS, UNSURE, Prediction, as_row, in_words
 from agegender.prediction.outputs import check_output, print_lines, print_table, write_rows
 
 BOX = (1.26, 2.0, 30.5, 44.0)
 ANSWER = Prediction("a.jpg", 2, *BOX, 0.93456, 31.4159, 8.7654, 22.0, 43.0, 0.123456, "male")
 FORMS = ("faces.csv", "faces.json", "faces.jsonl", "faces.parquet")
+UNDECIDED = replace(ANSWER, p_female=0.54321, gender=UNSURE)
 FAILURE = Prediction("b.jpg", error="no such file")
 # A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
 PATHS = (st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)).filter(lambda path: "\0" not in path)
@@ -40,7 +42,7 @@ ANSWERED = st.builds(
     st.none() | st.integers(0, 120).map(float),
     st.none() | st.integers(0, 120).map(float),
     st.floats(0, 1),
-    st.sampled_from(["male", "female"]),
+    st.sampled_from(["male", "female", UNSURE]),
     st.none(),
 )
 FAILED = st.builds(Prediction, PATHS, error=st.text(string.printable, min_size=1))
@@ -93,6 +95,29 @@ def test_every_form_says_the_same_whatever_the_names_and_errors_are(predictions:
         assert [json.loads(line) for line in lines.read_text(encoding="utf-8").split("\n")[:-1]] == rows
         as_text = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in rows]
         assert parquet.read_table(columns).to_pylist() == as_text  # Parquet's texts are UTF-8
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_unsure_gender_is_a_word_beside_its_probability_in_every_form(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    write(out, [UNDECIDED])
+    if out.suffix == ".csv":
+        (row,) = read_csv(out)
+    elif out.suffix == ".parquet":
+        (row,) = parquet.read_table(out).to_pylist()
+    else:
+        row = json.loads(out.read_text().strip(" \n[]"))
+    assert (row["gender"], row["p_female"]) == ("unsure", 0.5432)
+
+
+@pytest.mark.parametrize(
+    ("p_female", "gender", "words"),
+    [(0.97, "female", "female 97 %"), (0.123456, "male", "male 88 %"), (0.54, UNSURE, "unsure")],
+)
+def test_words_tell_the_likelier_gender_and_how_probable_it_is_or_that_it_is_unsure(
+    p_female: float, gender: str, words: str
+) -> None:
+    assert in_words(replace(ANSWER, p_female=p_female, gender=gender)) == ("31 (22-43)", words)
 
 
 def test_a_pipe_gets_a_line_as_soon_as_there_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +194,18 @@ def test_the_table_holds_each_pictures_name_and_answer_or_error(shown: Callable[
         ["a.jpg", "2", "31", "22 - 43", "male", "0.12"],
         ["b.jpg", "", "no such file", "", "", ""],
     ]
+
+
+def test_the_table_dims_an_unsure_gender_and_no_other(
+    shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = shown(UNDECIDED).splitlines()[3]
+    assert [cell.strip() for cell in line.split("│")[5:7]] == ["unsure", "0.54"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    undecided, answered = shown(UNDECIDED), shown(ANSWER)
+    assert "\x1b[2munsure\x1b[0m" in undecided and "male" in answered and "\x1b[2mmale" not in answered
 
 
 def test_an_age_whose_spread_is_not_known_stands_alone(shown: Callable[..., str]) -> None:

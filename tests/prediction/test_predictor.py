@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, STORED, TINY
+from conftest import ROOT, STORED, TINY, metrics_of
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,6 +148,7 @@ def test_min_confidence_is_the_checkpoints_unless_the_predictor_is_given_one(
     calibration = read_calibration(load_checkpoint(find_checkpoint(trained_run)))
     assert calibration is not None
     assert Predictor(trained_run, "cpu", detect="never").min_confidence == calibration.min_confidence
+    assert metrics_of(trained_run)["min_confidence"] == calibration.min_confidence
     always, never = (Predictor(trained_run, "cpu", detect="never", min_confidence=least) for least in (0.5, 1))
     assert {face.gender for face in always.predict(paths)} <= {"female", "male"}
     assert {face.gender for face in never.predict(paths)} == {"unsure"}

@@ -159,6 +159,7 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
     ("argument", "said"),
     [
         ("every=2", "every=1.0, this is every=2"),
+        ("min_confidence=0.999", "this is min_confidence=0.999"),
         ("tta=flip", "tta=none, this is tta=flip"),
         ("detect=always", "detect=never, this is detect=always"),
         ("annotate=marked", "annotate=None, this is annotate=marked"),  # what is done would not be among the drawings
@@ -274,6 +275,26 @@ def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
     kept = partial.read_bytes()
     assert stopped.partial.startswith(kept) and len(kept) == 1200
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
+
+
+def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another_bound(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    partial = tmp_path / "faces.csv.partial"
+    partial.unlink()
+    run_here("predict.py", *stopped.arguments("whole.csv"), "min_confidence=1")
+    with room_for(1200):
+        error_of(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
+    assert partial.read_text().count('"gender": "unsure"') >= 1
+    assert "min_confidence=1, this is min_confidence=0.5" in error_of(
+        run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=0.5")
+    )
+    run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=1")
+    whole = (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "faces.csv").read_bytes() == whole
+    assert whole.count(b",unsure,") == len(NAMES) - 1  # one is missing
+    assert b"male" not in whole.partition(b"\n")[2]
 
 
 def test_where_only_the_result_can_not_be_written_the_answers_are_kept_for_another_name(
