@@ -59,6 +59,8 @@ def run(config: DictConfig) -> float:
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     hydra = HydraConfig.get()
+    if settings["resume"] and not any(given.startswith("weights=") for given in hydra.overrides.task):
+        settings["weights"] = None  # an experiment's, with which the run began: it has weights of its own by now
     folder = Path(hydra.runtime.output_dir)
     watch = Stopwatch()
     with told_once(folder):

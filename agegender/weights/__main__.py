@@ -59,7 +59,9 @@ def pack(run: Path, out: Path) -> Path:
 
 def _telling(overrides: list[str]) -> list[str]:
     """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
-    return [given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume")]
+    return [
+        given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume", "weights")
+    ]
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:

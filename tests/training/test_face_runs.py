@@ -90,6 +90,17 @@ def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
     assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]
 
 
+def test_fine_tuning_is_resumed_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    probe.rename(tmp_path / "logs" / "face_probe")  # where the experiment looks for its weights
+    options = ("optim.schedule=null", "hydra.run.dir=tuned")
+    begun = run_here("train.py", "experiment=face", *SMALL, *options, "trainer.max_epochs=1")
+    assert begun.code == 0, begun.err
+    done = run_here("train.py", "resume=tuned", "trainer.max_epochs=2")
+    assert done.code == 0, done.err
+    assert metrics_of(tmp_path / "tuned")["epochs"] == 2
+
+
 def test_fine_tuning_without_the_probe_says_what_to_do(run_here: Run, tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx")
     done = run_here("train.py", "experiment=face", *SMALL)
