@@ -6,7 +6,8 @@ temperature is 1 here, since an age's distribution over years is soft already.
 Each teacher answers once per face, for the picture as it is and for its mirror image, while the student sees the
 pictures augmented. This is the cheap variant ("fixed teacher") of Beyer et al., "Knowledge distillation: A good teacher
 is patient and consistent", CVPR 2022. They find it better to show both the same augmented view; that costs a pass of
-every teacher at every step, and these are often larger than the student. Here the cost is two passes per face in all.
+every teacher at every step, and these are often larger than the student. Here the cost is two passes per face in all,
+where each face was left out by one teacher.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +37,8 @@ from agegender.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of how answers are made: part of the cache's key
-_BATCH = 64  # faces
+VERSION = 2  # of how answers are made: part of the cache's key
+_BATCH = 16  # faces: more outgrow a CPU's caches
 
 Answers = tuple[NDArray[np.float16], NDArray[np.float32]]  # of a teacher: [faces, years], and p_female [faces]
 
@@ -48,11 +50,13 @@ class Teacher(NamedTuple):
         path: Where it is.
         digest: SHA-256 of its bytes.
         split: What it was trained on, see `AgeGenderModule`; empty if it doesn't say.
+        years: The length of its age distributions.
     """
 
     path: Path
     digest: str
     split: dict[str, Any]
+    years: int
 
 
 def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> list[Teacher]:
@@ -80,7 +84,7 @@ def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> 
         require(fits, f"teacher={path} answers with {theirs} years, this network with {years}: set age.top={top}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        teachers.append(Teacher(path, digest, told["split"] or {}))
+        teachers.append(Teacher(path, digest, told["split"] or {}, theirs or 0))
     return teachers
 
 
@@ -117,15 +121,16 @@ def make_targets(teachers: Sequence[Teacher], data: AgeGenderDataModule, loss: M
     if not teachers or loss["teacher"] == 0:
         return None
     faces = data.split("train")
-    answers = [_answers(teacher, data) for teacher in teachers]
     chosen = np.stack([_fresh(teacher, data) for teacher in teachers])
     fresh = chosen.any(0)
     chosen[:, ~fresh] = True
     shares = (chosen / chosen.sum(0)).astype(np.float32)
-    ages, p_female = np.zeros(answers[0][0].shape, np.float32), np.zeros(len(faces), np.float32)
-    for share, (their_ages, theirs) in zip(shares, answers, strict=True):
-        ages += share[:, None] * their_ages
-        p_female += share * theirs
+    ages, p_female = np.zeros((len(faces), teachers[0].years), np.float32), np.zeros(len(faces), np.float32)
+    for teacher, taught, share in zip(teachers, chosen, shares, strict=True):
+        if taught.any():
+            their_ages, theirs = _answers(teacher, data, faces.rows[taught])
+            ages[taught] += share[taught, None] * their_ages
+            p_female[taught] += share[taught] * theirs
     log.info(
         "soft targets of %d teacher(s) for %s training faces, %s of them from teachers that left the face out",
         len(teachers),
@@ -153,18 +158,17 @@ def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
     return left_out(index.digests, index.duplicates, split["split_seed"], split["leave_out"])[faces.rows]
 
 
-def _answers(teacher: Teacher, data: AgeGenderDataModule) -> Answers:
-    """Returns a teacher's answers for the training faces, from the cache if they are there."""
-    faces = data.split("train")
-    digests = "".join(faces.index.digests[row] for row in faces.rows.tolist())
-    recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{digests}"
+def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
+    """Returns a teacher's answers for faces given by their rows of the index, from the cache if they are there."""
+    digests = "".join(data.index.digests[row] for row in rows.tolist())
+    recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{_precision(data)}:{digests}"
     path = data.cache_dir / "teachers" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
     waiting = f"another run asks the same teacher: waiting for {path}"
-    with caching("the soft targets", path, 250 * len(faces)), one_at_a_time(path, waiting):
-        answers = _read(path, len(faces))
+    with caching("the soft targets", path, 250 * len(rows)), one_at_a_time(path, waiting):
+        answers = _read(path, len(rows))
         if answers is None:
-            log.info("teacher %s answers for %s faces, once: %s", teacher.path, f"{len(faces):,}", path)
-            answers = _ask(teacher, data)
+            log.info("teacher %s answers for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
+            answers = _ask(teacher, data, rows)
             with write_whole(path) as file:
                 np.savez(file, ages=answers[0], p_female=answers[1])
     return answers
@@ -184,17 +188,27 @@ def _read(path: Path, faces: int) -> Answers | None:
     return None
 
 
-def _ask(teacher: Teacher, data: AgeGenderDataModule) -> Answers:
+def _precision(data: AgeGenderDataModule) -> str | None:
+    """Returns the training's precision, which the teachers answer in too."""
+    return str(data.trainer.precision) if data.trainer else None
+
+
+def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
     """Has a teacher answer: the mean over a face and its mirror image, in the format of its own pictures."""
-    rows, device = data.split("train").rows, data.device
+    device = data.device
+    precision = data.trainer.precision_plugin.forward_context() if data.trainer else nullcontext()
     ages, genders = [], []
-    with torch.random.fork_rng([]), torch.inference_mode():  # a network draws its first weights: not from the run's
+    with (
+        torch.random.fork_rng([]),
+        torch.inference_mode(),
+        precision,
+    ):  # a network draws its first weights: not from the run's
         network = TorchNetwork(teacher.path, str(device)).network
         pixels = data.open_pixels(network.image_size, network.in_channels == 1)
         batches = np.split(rows, range(_BATCH, len(rows), _BATCH))
         for batch in track(batches, f"teacher {teacher.path}", len(batches)):
             images = torch.from_numpy(pixels.read(batch)).permute(0, 3, 1, 2).to(device)
             views = [network(view) for view in (images, images.flip(3))]
-            ages.append(torch.stack([outputs.age.softmax(1) for outputs in views]).mean(0).half().cpu())
+            ages.append(torch.stack([outputs.age.float().softmax(1) for outputs in views]).mean(0).half().cpu())
             genders.append(torch.stack([network.p_female(outputs) for outputs in views]).mean(0).float().cpu())
         return torch.cat(ages).numpy(), torch.cat(genders).numpy()
