@@ -198,11 +198,8 @@ def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -
     device = data.device
     precision = data.trainer.precision_plugin.forward_context() if data.trainer else nullcontext()
     ages, genders = [], []
-    with (
-        torch.random.fork_rng([]),
-        torch.inference_mode(),
-        precision,
-    ):  # a network draws its first weights: not from the run's
+    # A network draws its first weights: not from the run's stream of random numbers.
+    with torch.random.fork_rng([]), torch.inference_mode(), precision:
         network = TorchNetwork(teacher.path, str(device)).network
         pixels = data.open_pixels(network.image_size, network.in_channels == 1)
         batches = np.split(rows, range(_BATCH, len(rows), _BATCH))
@@ -211,4 +208,4 @@ def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -
             views = [network(view) for view in (images, images.flip(3))]
             ages.append(torch.stack([outputs.age.float().softmax(1) for outputs in views]).mean(0).half().cpu())
             genders.append(torch.stack([network.p_female(outputs) for outputs in views]).mean(0).float().cpu())
-        return torch.cat(ages).numpy(), torch.cat(genders).numpy()
+    return torch.cat(ages).numpy(), torch.cat(genders).numpy()  # not under autocast: it refuses float16 on a CPU
