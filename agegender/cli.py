@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,14 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from agegender.targets import hydra_builds_only_known_classes
+    from agegender.hydra_targets import hydra_builds_only_known_classes
+    from agegender.trust import take_trust
 
     started = launched()
     tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
         with one_line_errors(tells=tells), hydra_builds_only_known_classes():
+            sys.argv[1:] = take_trust(sys.argv[1:])
             if resumes_runs:
                 sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:], config_name, conf))
             main()
@@ -163,7 +165,9 @@ def resume_arguments(arguments: list[str], config_name: str = "train", conf: Pat
         )
     from omegaconf import OmegaConf
 
-    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(r"[+~]*(resume|weights|hydra\.)", str(item))]
+    # a stranger's record extends no trust; see `trust.py`
+    dropped = r"[+~]*(resume|weights|trust|hydra\.)"
+    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(dropped, str(item))]
     return [*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)]
 
 
@@ -203,8 +207,12 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
     unknown = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
-        siblings = _keys(config_name, conf, parent)
+        node = _node(config_name, conf, parent)
+        siblings = [str(key) for key in node]
         hint = nearest(unknown[1], siblings)
+        below = [str(key) for key, value in node.items() if isinstance(value, Mapping) and unknown[1] in value]
+        if below and not hint.startswith("did you mean"):
+            hint = f"did you mean {'.'.join(filter(None, (parent, below[0], unknown[1])))}?"
         if "_target_" in siblings and not hint.startswith("did you mean"):
             hint = f"if it is an argument of {parent}'s class, add it with +{unknown[2]}=..."
         return f"{unknown[2]} is not known; {hint}"
@@ -215,16 +223,16 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
         return f"{missing[1]}={missing[2]} is not known; {nearest(missing[2], missing[3].split())}"
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
-        return f"{group[1]} is not known; {nearest(group[1], _keys(config_name, conf, ''))}"
+        return f"{group[1]} is not known; {nearest(group[1], map(str, _node(config_name, conf, '')))}"
     return " ".join(cause.split())
 
 
-def _keys(config_name: str, conf: Path, parent: str) -> list[str]:
-    """Returns the keys below `parent` in the config with the groups that the command line chose, and nothing else."""
+def _node(config_name: str, conf: Path, parent: str) -> Mapping[Any, Any]:
+    """Returns what is below `parent` in the config with the groups that the command line chose, and nothing else."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
@@ -235,4 +243,5 @@ def _keys(config_name: str, conf: Path, parent: str) -> list[str]:
         except HydraException:
             config = compose(config_name)
     node = OmegaConf.select(config, parent) if parent else config
-    return [str(key) for key in node] if isinstance(node, DictConfig) else []
+    found: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else {}
+    return dict(found)

@@ -33,9 +33,10 @@ def build(settings: dict[str, Any]) -> Any:
         return hidden
 
     hidden = images = layers.Input((size, size, channels))
-    for width in model["channels"]:
+    trunk = model["trunk"]
+    for width in trunk["channels"]:
         hidden = layers.Conv2D(
-            width, model["kernel_size"], padding=model["padding"], activation="relu", kernel_initializer=initializer
+            width, trunk["kernel_size"], padding=trunk["padding"], activation="relu", kernel_initializer=initializer
         )(hidden)
         hidden = layers.MaxPooling2D()(hidden)
     shared = dense(layers.Dropout(model["feature_dropout"])(layers.Flatten()(hidden)), model["shared_units"])
@@ -43,7 +44,8 @@ def build(settings: dict[str, Any]) -> Any:
     gender = layers.Dense(1, activation="sigmoid", dtype="float32")(heads[0])
     years = layers.Dense(1, activation=None if age["output"] == "linear" else "relu", dtype="float32")(heads[1])
     network = keras.Model(images, [gender, years])
-    network.compile(keras.optimizers.Adam(settings["lr"]), loss=["binary_crossentropy", age["name"]])
+    loss = {"MeanAbsoluteError": "mae", "MeanSquaredError": "mse"}[age["_target_"].rpartition(".")[2]]
+    network.compile(keras.optimizers.Adam(settings["lr"]), loss=["binary_crossentropy", loss])
     return network
 
 

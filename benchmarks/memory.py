@@ -21,7 +21,7 @@ from pathlib import Path
 from agegender.errors import AgeGenderError, require
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("data.image_size=64", "model.channels=[8,8]", "model.head_units=[16]")
+SMALL = ("data.image_size=64", "model.trunk.channels=[8,8]", "model.head_units=[16]")
 STEADY = ("callbacks.early_stopping=null", "trainer=cpu")  # as many epochs as were asked for
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from agegender.data.synthetic import generate_faces
 from agegender.progress import available_cores
+from agegender.trust import VARIABLE
 
 ROOT = Path(__file__).parent.parent
 # Small enough for a second per run, large enough for every split to hold some faces.
@@ -32,7 +33,7 @@ TINY = (
     "data.generate.size=64",
     "data.image_size=32",
     "data.batch_size=16",
-    "model.channels=[8,16]",
+    "model.trunk.channels=[8,16]",
     "model.head_units=[16]",
     "trainer=cpu",
     "trainer.max_epochs=2",
@@ -131,7 +132,7 @@ def run_here(
         monkeypatch.setenv("HYDRA_FULL_ERROR", wanted)
         capfd.readouterr()
         code = 0
-        threads = torch.get_num_threads()
+        threads, trusted = torch.get_num_threads(), os.environ.get(VARIABLE)
         with warnings.catch_warnings():
             try:
                 runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -139,6 +140,9 @@ def run_here(
                 code = int(end.code or 0)
             finally:
                 torch.set_num_threads(threads)
+                os.environ.pop(VARIABLE, None)  # `trust=` holds for one command
+                if trusted is not None:
+                    os.environ[VARIABLE] = trusted
         out, err = capfd.readouterr()
         return Outcome(code, out, err)
 

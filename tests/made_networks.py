@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nodes import network_settings
 from torch import nn
 
 from agegender.models.calibration import OLDEST, Calibration
@@ -40,14 +41,14 @@ def save_network(
     Args:
         path: Where to.
         trunk: See `TRUNKS`.
-        age: Its age coding, see `AgeGenderNet`.
+        age: Its age coding, see `network_settings`.
         calibration: What validation would have taught.
         pictures: What it would have learnt from, `drawn` or `photographs`.
         options: Further arguments of the network.
     """
     torch.manual_seed(0)
-    described: dict[str, Any] = {"image_size": 32, "in_channels": 3, "trunk": trunk, "age": age or {"name": "dldl"}}
-    described |= TRUNKS[trunk] | options
+    settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age or {"name": "dldl"}}
+    described = network_settings(trunk=trunk, **settings | TRUNKS[trunk] | options)
     network = AgeGenderNet(**described)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):  # as new, a residual block is its shortcut, and norms change nothing

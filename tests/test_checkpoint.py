@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, TINY, Outcome, metrics_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nodes import age_node
 
 import agegender
 from agegender.checkpoint import find_checkpoint, load_checkpoint
@@ -44,7 +45,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
     network = described["network"]
     assert (network["image_size"], network["in_channels"]) == (32, 1)
     assert (network["mean"], network["std"]) == ([0.5], [0.25])
-    assert network["age"] == {"name": "mae", "scale": 20.0, "offset": 33.0, "output": "linear"}
+    assert network["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear")
     assert described["labels"] == {"gender": ["male", "female"], "age": "years"}
     assert described["version"] == agegender.__version__
     assert described["split"] == {

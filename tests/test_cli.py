@@ -33,7 +33,7 @@ MISSPELT = {
     "model.chanels=[8]": "model.chanels is not known; did you mean channels?",
     "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
     "data.generate.cuont=5": "data.generate.cuont is not known; did you mean count?",
-    "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, schedule",
+    "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, scheduler",
     "optim.optimizer.wieght_decay=1": "optim.optimizer.wieght_decay is not known; if it is an argument of "
     "optim.optimizer's class, add it with +optim.optimizer.wieght_decay=...",
     "trainer.max_epoch=3": "trainer.max_epoch is not known; did you mean max_epochs?",
@@ -72,8 +72,20 @@ def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
         ("+optim.optimizer.beta=[0.9,0.99]", "optim.optimizer.beta is not known; did you mean betas?"),
         ("+augment.fip=0.5", "augment.fip is not known; did you mean flip?"),
         ("+model.image_size=9", "model.image_size is not known"),
-        ("age.name=mea", "age.name=mea is not known; did you mean m"),
-        ("model.trunk=conv", "model.trunk=conv is not known; there are conv_stack"),
+        ("age.name=mae", "age.name is not known; there are "),
+        ("model.channels=[8]", "model.channels is not known; did you mean model.trunk.channels?"),
+        ("+model.chanels=[8]", "model.chanels is not known; did you mean model.trunk.channels?"),
+        ("model.name=resnet18", "model.name is not known; "),
+        ("+model.name=resnet18", "model.name=resnet18 chooses nothing: "),
+        ("+model.pretrained=true", "model.pretrained: agegender.models.conv_stack.ConvStack has no published weights"),
+        ("model.trunk=conv", "model.trunk=conv has no _target_: name the class to build"),
+        ("optim.scheduler=cosine", "optim.scheduler=cosine has no _target_: name the class to build"),
+        ("callbacks.pictures=none", "callbacks.pictures=none has no _target_: name the class to build"),
+        ("+trust=[os]", "trust=os is refused: Python's own modules are no parts"),
+        ("trust=torch", "trust=torch is refused: it holds loaders that could run foreign code"),
+        ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is no "),
+        ("age._target_=torch.optim.Adam", "age._target_: torch.optim.Adam is refused; it lacks layer, "),
+        ("model.trunk._target_=nowhere.Trunk", "model.trunk._target_: nowhere.Trunk is refused; the package"),
     ],
 )
 def test_an_added_key_that_nothing_takes_is_refused_before_data_is_read(
@@ -86,7 +98,7 @@ def test_an_added_key_that_nothing_takes_is_refused_before_data_is_read(
 
 
 def test_an_unreadable_command_line_is_one_line(run_here: Callable[..., Outcome]) -> None:
-    outcome = run_here("train.py", "model.channels=[8,")
+    outcome = run_here("train.py", "model.trunk.channels=[8,")
     assert outcome.code == EXIT_USAGE and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
 
 

@@ -14,15 +14,18 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from nodes import AGE_CODINGS, age_node, target
 from omegaconf import OmegaConf, open_dict
 
+from agegender.data.augmentation import build_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.transforms import Augment
 from agegender.errors import AgeGenderError
+from agegender.targets import arguments_of, build
 from agegender.training.assemble import build_data, describe_network
-from agegender.training.build import ALLOWED, build
+from agegender.training.build import WarmupCosine, build_optimizer, build_scheduler
 from agegender.training.config import check_config
-from agegender.training.module import AgeGenderModule, warmup_cosine
+from agegender.training.module import AgeGenderModule
+from agegender.trust import BUILT_IN
 
 OPTIONS = sorted(
     f"{file.parent.relative_to(ROOT / 'conf')}={file.stem}" for file in (ROOT / "conf").glob("*/**/*.yaml")
@@ -74,28 +77,29 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
     settings["loss"].pop("teacher")  # of the soft targets
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    images = Augment(**settings["augment"])(pixels, torch.Generator().manual_seed(0))
+    images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
     years, p_female = module.eval()(images)
     assert years.shape == p_female.shape == (2,)
 
-    built = [build(node) for node in settings["callbacks"].values() if node is not None]
-    loggers = [build(node) for node in settings["logger"].values()]
+    built = [build(node, "callbacks") for node in settings["callbacks"].values() if node is not None]
+    loggers = [build(node, "logger") for node in settings["logger"].values()]
     assert all(isinstance(callback, Callback) for callback in built)
     assert all(isinstance(logger, Logger) for logger in loggers)
     if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
-    trainer = build(settings["trainer"], callbacks=built, logger=loggers)
+    trainer = build(settings["trainer"], "trainer", callbacks=built, logger=loggers)
     assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
-    optimizer = build(settings["optim"]["optimizer"], params=module.network.parameters())
+    optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": list(module.network.parameters())}])
     assert isinstance(optimizer, torch.optim.Optimizer)
-    factor = warmup_cosine(0, 100, **settings["optim"]["schedule"]) if settings["optim"]["schedule"] else 1.0
-    assert 0 < factor <= 1
+    if scheduler := settings["optim"]["scheduler"]:
+        built_scheduler = build_scheduler(scheduler, optimizer, steps=100, epochs=5)
+        assert built_scheduler["interval"] == "step" and 0 < optimizer.param_groups[0]["lr"] < settings["optim"]["lr"]
 
 
 def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[str, Any]]) -> None:
     settings = settings_of("+optim.optimizer.betas=[0.8,0.9]")
     check_config(settings)
-    optimizer = build(settings["optim"]["optimizer"], params=[torch.nn.Parameter(torch.zeros(1))])
+    optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
     betas = optimizer.param_groups[0]["betas"]
     assert list(betas) == [0.8, 0.9] and type(betas) in (list, tuple)
 
@@ -112,13 +116,13 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("data.duplicates=nearly", "data.duplicates='nearly'"),
         ("data.split=randomly", "data.split='randomly'"),
         ("data.generate.count=2.5", "data.generate.count=2.5"),
-        ("model.channels=32", "model.channels=32"),
-        ("model.channels=[32,big]", "model.channels=[32, 'big']"),
-        ("model.channels=[32.5]", "model.channels=[32.5]"),
+        ("model.trunk.channels=32", "model.trunk.channels=32"),
+        ("model.trunk.channels=[32,big]", "model.trunk.channels=[32, 'big']"),
+        ("model.trunk.channels=[32.5]", "model.trunk.channels=[32.5]"),
         ("model.dropout=much", "model.dropout='much'"),
-        ("model.batch_norm=0", "model.batch_norm=0"),
-        ("model.kernel_size=3.0", "model.kernel_size=3.0"),
-        ("model.padding=sane", "model.padding='sane'"),
+        ("model.trunk.batch_norm=0", "model.trunk.batch_norm=0"),
+        ("model.trunk.kernel_size=3.0", "model.trunk.kernel_size=3.0"),
+        ("model.trunk.padding=sane", "model.trunk.padding='sane'"),
         ("model.gender_output=softmax", "model.gender_output='softmax'"),
         ("model.feature_dropout=much", "model.feature_dropout='much'"),
         ("model.weight_init=xavier", "model.weight_init='xavier'"),
@@ -127,7 +131,7 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("report=1", "report=1"),
         ("augment.flip=often", "augment.flip='often'"),
         ("augment.scale=1.1", "augment.scale=1.1"),
-        ("optim.schedule.warmup=long", "optim.schedule.warmup='long'"),
+        ("optim.scheduler.warmup=long", "optim.scheduler.warmup='long'"),
         ("optim.lr=fast", "optim.optimizer.lr='fast'"),
         ("seed=1.5", "seed=1.5"),
         ("seed=zero", "seed='zero'"),
@@ -157,11 +161,11 @@ def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("model.stem=wide", "model.stem='wide' has the wrong type"),
-        ("model.blocks=2", "model.blocks=2 has the wrong type"),
-        ("model.blocks=[1,1.5,1]", "model.blocks=[1, 1.5, 1] has the wrong type"),
-        ("+model.block=[1]", "model.block is not known; did you mean blocks?"),
-        ("+model.padding=same", "model.padding is not known; there are "),
+        ("model.trunk.stem=wide", "model.trunk.stem='wide' has the wrong type"),
+        ("model.trunk.blocks=2", "model.trunk.blocks=2 has the wrong type"),
+        ("model.trunk.blocks=[1,1.5,1]", "model.trunk.blocks=[1, 1.5, 1] has the wrong type"),
+        ("+model.block=[1]", "model.block is not known; did you mean model.trunk.blocks?"),
+        ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
         ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
@@ -239,24 +243,22 @@ def test_a_target_outside_the_libraries_is_refused_by_name_and_never_built(
     with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
         check_config(settings)
     with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
-        build(
-            settings[place[0]] if "_target_" in settings[place[0]] else {"_target_": "torch.optim.Adam", "x": settings}
-        )
+        build({"_target_": "torch.optim.Adam", "x": settings}, "optim.optimizer")
     assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("target", ["agegenderx.Evil", "torch.optimx.Adam", "torch.load", "lightning.pytorchx.A", "os"])
 def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
     with pytest.raises(AgeGenderError, match="is refused"):
-        build({"_target_": target})
-    assert all(name.endswith(".") for name in ALLOWED)
+        build({"_target_": target}, "callbacks")
+    assert all(name.endswith(".") for name in BUILT_IN)
 
 
 def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert outcome.err.startswith("error: _target_: os.mkdir is refused")
+    assert outcome.err.startswith("error: callbacks.x._target_: os.mkdir is refused")
     assert not harm.exists()
 
 
@@ -287,8 +289,8 @@ def test_the_defaults_are_the_classic_grayscale_128_pixel_run_on_utkface(
         128,
         True,
     )
-    assert settings["model"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
-    assert settings["age"]["name"] == "mae" and settings["augment"] == {}
+    assert settings["model"]["trunk"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
+    assert settings["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear") and settings["augment"] == {}
 
 
 @pytest.mark.parametrize("optim", ["adam", "adamw"])
@@ -343,13 +345,13 @@ PUBLISHED = {
 KNOWN_BY: dict[str, dict[str, Any]] = {
     "gray_mae": {
         "model.feature_dropout": 0.5,
-        "optim.schedule": {"warmup": 0.02, "final": 0.01},
+        "optim.scheduler": {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.02, "final": 0.01},
     },
     "age_classes": {"age.width": 5},
     "wide_heads": {"model.head_units": [256, 256]},
     "rgb200_mse": {
         "age.scale": 1.0,
-        "model.channels": [32, 64, 128],
+        "model.trunk.channels": [32, 64, 128],
         "model.shared_units": [512, 128],
         "model.head_units": [],
         "model.dropout": 0.0,
@@ -358,8 +360,8 @@ KNOWN_BY: dict[str, dict[str, Any]] = {
     "he_mse": {
         "age.scale": 1.0,
         "age.output": "relu",
-        "model.channels": [64, 128, 256],
-        "model.padding": "same",
+        "model.trunk.channels": [64, 128, 256],
+        "model.trunk.padding": "same",
         "model.shared_units": [256],
         "model.head_units": [],
         "model.dropout": 0.5,
@@ -374,10 +376,10 @@ KNOWN_BY: dict[str, dict[str, Any]] = {
 def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Callable[..., dict[str, Any]]) -> None:
     channels, side, batch_size, epochs, age, weights = PUBLISHED[name]
     settings = settings_of(f"experiment={name}")
-    data = AgeGenderDataModule(**settings["data"])
+    data = AgeGenderDataModule(**arguments_of(settings["data"]))
     assert (data.channels, data.image_size, data.batch_size) == (channels, side, batch_size)
     assert settings["trainer"]["max_epochs"] == epochs and settings["callbacks"]["early_stopping"] is None
-    assert settings["age"]["name"] == age and settings["data"]["split"] == "content"
+    assert settings["age"]["_target_"] == target(AGE_CODINGS[age]) and settings["data"]["split"] == "content"
     assert settings["optim"]["optimizer"]["_target_"] == "torch.optim.Adam"
     assert (settings["model"]["mean"], settings["model"]["std"]) == ([0.0], [1.0])  # pixels in [0, 1]
     network = {"image_size": side, "in_channels": channels, "age": settings["age"], **settings["model"]}
@@ -387,7 +389,11 @@ def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Cal
     default = settings_of(f"age={age}")
     usual = {key: default[key] for key in groups} | {"model": default["model"] | {"mean": [0.0], "std": [1.0]}}
     for key, value in KNOWN_BY[name].items():
-        group, setting = key.split(".")
-        usual[group] = usual[group] | {setting: value}
+        *groups_of, setting = key.split(".")
+        node = usual
+        for group in groups_of:
+            node[group] = dict(node[group])
+            node = node[group]
+        node[setting] = value
     usual["optim"] = usual["optim"] | {"optimizer": usual["optim"]["optimizer"] | {"lr": usual["optim"]["lr"]}}
     assert groups == usual

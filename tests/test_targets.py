@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from agegender.errors import AgeGenderError
-from agegender.targets import check_hydra
-from agegender.training.build import build, check_node
+from agegender.hydra_targets import check_hydra
+from agegender.targets import build, check_node, check_targets
 from agegender.training.module import AgeGenderModule
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -43,7 +43,7 @@ def harm(tmp_path: Path) -> Path:
 )
 def test_a_way_out_of_a_library_and_its_loaders_are_refused_by_name(target: str, harm: Path) -> None:
     with pytest.raises(AgeGenderError, match=target.replace(".", r"\.") + " is refused"):
-        build({"_target_": target, "path": str(harm)})
+        build({"_target_": target, "path": str(harm)}, "callbacks")
     assert not harm.exists()
 
 
@@ -53,30 +53,34 @@ def test_a_payload_is_found_in_lists_of_any_depth(depth: int, harm: Path) -> Non
     for _ in range(depth):
         node = [node]
     with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
-        build({"_target_": "lightning.pytorch.Trainer", "logger": node})
+        build({"_target_": "lightning.pytorch.Trainer", "logger": node}, "trainer")
     assert not harm.exists()
 
 
 def test_a_text_that_would_become_a_payload_when_read_again_is_refused(harm: Path) -> None:
     text = "${oc.create:{_target_: os.mkdir, path: " + str(harm) + "}}"
     node = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": text}
-    for refuse in (check_node, build):
+    for refuse in (check_node, lambda node: build(node, "callbacks")):
         with pytest.raises(AgeGenderError, match=r"ModelCheckpoint: .* can't be used: `\$\{` begins an interpolation"):
             refuse(node)
     assert not harm.exists()
 
 
 @pytest.mark.parametrize(
-    ("target", "arguments"),
+    ("target", "place", "arguments"),
     [
-        ("lightning.pytorch.loggers.CSVLogger", {"save_dir": "logs"}),
-        ("lightning.pytorch.plugins.environments.LightningEnvironment", {}),  # at home in lightning.fabric
-        ("agegender.training.progress.Progress", {}),
-        ("torchmetrics.MeanMetric", {}),
+        ("lightning.pytorch.loggers.CSVLogger", "logger", {"save_dir": "logs"}),
+        ("agegender.training.progress.Progress", "callbacks", {}),  # a function
+        ("agegender.models.conv_stack.ConvStack", "model.trunk", {"in_channels": 1, "image_size": 64}),
     ],
 )
-def test_classes_of_the_libraries_are_built(target: str, arguments: dict[str, Any]) -> None:
-    assert build({"_target_": target, **arguments}) is not None
+def test_build_builds_classes_of_the_libraries(target: str, place: str, arguments: dict[str, Any]) -> None:
+    assert build({"_target_": target, **arguments}, place) is not None
+
+
+def test_check_targets_lets_classes_of_the_libraries_pass() -> None:
+    names = ["lightning.pytorch.plugins.environments.LightningEnvironment", "torchmetrics.MeanMetric"]  # fabric's
+    check_targets([{"_target_": name} for name in [*names, "torchvision.transforms.v2.RandomErasing"]])
 
 
 def test_a_checkpoints_own_settings_build_no_more_than_a_configs(trained_run: Path, tmp_path: Path, harm: Path) -> None:
@@ -122,7 +126,7 @@ def test_predict_is_guarded_as_train_is(run_here: Callable[..., Outcome], harm: 
     payload = ("+hydra.callbacks.x._target_=os.mkdir", f"+hydra.callbacks.x.path={harm}")
     outcome = run_here("predict.py", "img=face.jpg", *payload)
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.startswith("error: _target_: os.mkdir is refused") and not harm.exists()
+    assert outcome.err.startswith("error: hydra.callbacks.x._target_: os.mkdir is refused") and not harm.exists()
 
 
 @pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])

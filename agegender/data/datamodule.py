@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from agegender.data.augmentation import OWN, Augmentation, build_augmentation
 from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
 from agegender.data.corruptions import corrupt_any
 from agegender.data.dataset import Batch, FaceDataset, step_seed
@@ -28,7 +29,6 @@ from agegender.data.on_device import FacesOnDevice, place
 from agegender.data.source import find_folder
 from agegender.data.split import Rule, Side, left_out
 from agegender.data.table import check_ending
-from agegender.data.transforms import Augment
 from agegender.errors import require
 from agegender.files import default_cache_dir
 from agegender.models.network import AgeGenderNet
@@ -38,7 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class AgeGenderDataModule(pl.LightningDataModule):
-    """Faces, named as in UTKFace or listed by a table, for training, validation and test."""
+    """Faces, named as in UTKFace or listed by a table, for training, validation and test.
+
+    Attributes:
+        streamed: Whether faces come in a stream, in which none can be looked up by its place.
+    """
+
+    streamed = False
 
     def __init__(
         self,
@@ -97,7 +103,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 split and its fingerprint stay as they are. See `training/distillation.py` for its use.
             views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
                 it is; see `keep_features`.
-            augment: Arguments of `Augment`; None or empty for none.
+            augment: Settings of `conf/augment`: a class as `_target_` (`Augment` unless given), and its arguments. The
+                object is called with images and a generator, see `Augment`. None or empty for none.
             seed: Chooses order and augmentation.
         """
         super().__init__()
@@ -137,8 +144,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "strict": strict,
         }
         self.views = views
-        self._augmentation = dict(augment or {})
-        self._augment = Augment(**augment) if augment else None
+        self._augmentation = {key: value for key, value in (augment or {}).items() if value != OWN}
+        self._augment: Augmentation | None = build_augmentation(augment) if augment else None
         self._features: dict[str, FeatureViews] = {}
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}

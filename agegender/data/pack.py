@@ -84,14 +84,11 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
 
 
 def _data_module(data: Mapping[str, Any]) -> AgeGenderDataModule:
-    from agegender.data.datamodule import AgeGenderDataModule
-    from agegender.data.synthetic import generate_faces
-    from agegender.signatures import check_call
+    from agegender.data.settings import check_data, streams
+    from agegender.targets import arguments_of
 
-    require("source" not in data, "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
-    check_call("data", data, AgeGenderDataModule, given=("augment", "seed"))
-    check_call("data.generate", data.get("generate") or {}, generate_faces, given=("folder", "progress"))
-    return AgeGenderDataModule(**data)
+    require(not streams(data), "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
+    return check_data(data)(**arguments_of(data))
 
 
 def _write(

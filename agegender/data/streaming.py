@@ -59,6 +59,7 @@ class StreamingDataModule(AgeGenderDataModule):
     loader processes.
     """
 
+    streamed = True
     _train_loader: StreamLoader | None
 
     def __init__(
@@ -84,7 +85,7 @@ class StreamingDataModule(AgeGenderDataModule):
             grayscale: One channel instead of three.
             batch_size: Faces per step.
             num_workers: Loader processes, which decode; None for one per core, at most 8.
-            augment: Arguments of `Augment`; None or empty for none.
+            augment: See `AgeGenderDataModule`.
             seed: Chooses order and augmentation.
         """
         require(dir is not None, "data=streaming needs data.dir=, the folder or s3:// address of packed faces")

@@ -70,14 +70,11 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
 
 
 def _data_module(data: Mapping[str, Any]) -> AgeGenderDataModule:
-    from agegender.data.datamodule import AgeGenderDataModule
-    from agegender.data.synthetic import generate_faces
-    from agegender.signatures import check_call
+    from agegender.data.settings import check_data, streams
+    from agegender.targets import arguments_of
 
-    require("source" not in data, "explore looks at a folder of images: give the one that was packed, data.dir=...")
-    check_call("data", data, AgeGenderDataModule, given=("augment", "seed"))
-    check_call("data.generate", data.get("generate") or {}, generate_faces, given=("folder", "progress"))
-    return AgeGenderDataModule(**data)
+    require(not streams(data), "explore looks at a folder of images: give the one that was packed, data.dir=...")
+    return check_data(data)(**arguments_of(data))
 
 
 def _write_files(found: DataSummary, folder: Path, sheet: bytes) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import BUNDLED_WEIGHTS, find_checkpoint
-from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import FaceDataset
-from agegender.data.synthetic import DRAWN, generate_faces
+from agegender.data.settings import check_data, streams
+from agegender.data.synthetic import DRAWN
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.measures import Integers
 from agegender.prediction.network import Tta
 from agegender.prediction.torch_network import TorchNetwork
-from agegender.signatures import check_call
+from agegender.targets import arguments_of
 
 _SPLIT_RULE = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "age_range", "limit")
 
@@ -160,7 +160,7 @@ def rebuild(
 def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> AgeGenderDataModule:
     settings = dict(origin.data) if origin.data else _data_of_weights(origin, network.split, data_dir)
     require(
-        settings.get("source", "folder") == "folder",
+        not streams(settings),
         f"run={origin.name} was trained from packed shards (data=streaming), in which single test faces can't be "
         "looked up: measure it on the folder that was packed, python train.py fit=false weights=... data.dir=..., and "
         "give that run",
@@ -168,9 +168,7 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
     if data_dir is not None:
         require(Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is no folder; give the folder of the faces")
         settings |= {"dir": data_dir, "generate": None}
-    made, arguments = choose(settings)
-    check_call("data", arguments, made, given=("augment", "seed"))
-    check_call("data.generate", arguments.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    made, arguments = check_data(settings), arguments_of(settings)
     given = arguments.get("dir")
     there = given is None or arguments.get("generate") is not None or Path(given).expanduser().is_dir()
     require(there, f"the faces of run={origin.name} are not in {given} any more: say where with data_dir=<folder>")

@@ -47,9 +47,9 @@ class ConvStack(nn.Module):
         """
         super().__init__()
         fits = len(channels) > 0 and min(channels) > 0
-        require(fits, f"model.channels={list(channels)} must be one positive number per stage")
-        require(kernel_size > 0, f"model.kernel_size={kernel_size} must be positive")
-        require(0 <= conv_dropout < 1, f"model.conv_dropout={conv_dropout} must be at least 0 and below 1")
+        require(fits, f"model.trunk.channels={list(channels)} must be one positive number per stage")
+        require(kernel_size > 0, f"model.trunk.kernel_size={kernel_size} must be positive")
+        require(0 <= conv_dropout < 1, f"model.trunk.conv_dropout={conv_dropout} must be at least 0 and below 1")
         stages: list[nn.Module] = []
         side, previous = image_size, in_channels
         for width in channels:
@@ -62,8 +62,8 @@ class ConvStack(nn.Module):
             side, previous = (side if padding == "same" else side - kernel_size + 1) // 2, width
             if side < 1:
                 raise AgeGenderError(
-                    f"data.image_size={image_size} is too small for {len(channels)} stages of model.channels with "
-                    f"model.padding={padding}; use larger images, fewer stages or model.padding=same"
+                    f"data.image_size={image_size} is too small for {len(channels)} stages of model.trunk.channels "
+                    f"with model.trunk.padding={padding}; use larger images, fewer stages or model.trunk.padding=same"
                 )
         self.stages = nn.Sequential(*stages, nn.Flatten())
         self._padding = kernel_size // 2 if padding == "same" else 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agegender.errors import require
+from agegender.models.trunk import Published
 
 Backbone = Literal["mobilefacenet", "sface"]
 
@@ -71,6 +72,24 @@ class FaceTrunk(nn.Module):
         """The stages above the 28 x 28 maps."""
         layers: list[nn.Module] = list(self.stages[2:])
         return layers + ([] if self.embed is None else [self.embed])
+
+    @classmethod
+    def published(
+        cls, pretrained: str, in_channels: int, backbone: Backbone | None = None, **options: Any
+    ) -> Published:
+        """Returns the network that weights are for, and the statistics of the pixels that it takes; see `Trunk`."""
+        from agegender.models.face_weights import describe_weights  # which needs this class
+
+        network, mean, std = describe_weights(pretrained, backbone)
+        return Published({"backbone": network, **options}, [mean], [std])
+
+    def load_pretrained(self, pretrained: str) -> str:
+        """Replaces the weights by published ones, or by a file's; see `agegender.models.face_weights`."""
+        from agegender.models.face_weights import load_face_weights, published
+
+        load_face_weights(self, pretrained)
+        known = published(pretrained)
+        return f"{pretrained}, {known.licence}" if known else "a file of the user's own"
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalized images `[batch, channels, size, size]` to features `[batch, num_features]`, float32."""

@@ -73,7 +73,7 @@ def published(weights: str) -> Published | None:
     if weights in PUBLISHED:
         return PUBLISHED[weights]
     fits = Path(weights).expanduser().is_file()
-    require(fits, f"model.weights={weights} is neither a file nor one of: {', '.join(PUBLISHED)}")
+    require(fits, f"model.pretrained={weights} is neither a file nor one of: {', '.join(PUBLISHED)}")
     return None
 
 
@@ -91,12 +91,12 @@ def describe_weights(weights: str, backbone: Backbone | None = None) -> tuple[Ba
     if known is None:
         if backbone is None:
             raise AgeGenderError(
-                f"model.weights={weights} is a file of your own: say its network with model.backbone=mobilefacenet or "
-                "model.backbone=sface"
+                f"model.pretrained={weights} is a file of your own: say its network with "
+                "model.trunk.backbone=mobilefacenet or model.trunk.backbone=sface"
             )
         known = next(entry for entry in PUBLISHED.values() if entry.backbone == backbone)
     fits = backbone in (None, known.backbone)
-    require(fits, f"model.weights={weights} are for model.backbone={known.backbone}, not for {backbone}")
+    require(fits, f"model.pretrained={weights} are for model.trunk.backbone={known.backbone}, not for {backbone}")
     return known.backbone, known.mean, known.std
 
 
@@ -121,8 +121,8 @@ def find_weights(weights: str) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     require(
         digest == known.sha256,
-        f"model.weights={weights}: {path} is damaged or another file (its SHA-256 begins with {digest[:8]}, not with "
-        f"{known.sha256[:8]}); delete it, and it is downloaded anew",
+        f"model.pretrained={weights}: {path} is damaged or another file (its SHA-256 begins with {digest[:8]}, not "
+        f"with {known.sha256[:8]}); delete it, and it is downloaded anew",
     )
     return path
 
@@ -145,7 +145,7 @@ def _download(weights: str, known: Published, path: Path) -> None:
         except (URLError, TimeoutError, KeyError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise AgeGenderError(
-                f"model.weights={weights}: {known.url} can't be read ({reason}); go online, or put {known.file} "
+                f"model.pretrained={weights}: {known.url} can't be read ({reason}); go online, or put {known.file} "
                 f"({known.licence}) into {path.parent}, or say where it lies with {FOLDER_VARIABLE}=<folder>"
             ) from None
         finally:
@@ -175,7 +175,7 @@ def load_face_weights(trunk: FaceTrunk, weights: str) -> None:
     path = find_weights(weights)
     stored = _read(path, weights)
     ours = [layer for layer in trunk.modules() if isinstance(layer, nn.Conv2d | nn.PReLU | nn.Linear)]
-    other = f"model.weights={weights}: {path} is not of the network model.backbone={trunk.backbone}"
+    other = f"model.pretrained={weights}: {path} is not of the network model.trunk.backbone={trunk.backbone}"
     require(len(stored) >= len(ours), other)
     with torch.no_grad():
         for layer, (weight, bias) in zip(ours, stored, strict=False):
@@ -191,13 +191,13 @@ def _read(path: Path, weights: str) -> list[tuple[Tensor, Tensor | None]]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise missing_package(f"model.weights={weights}", error, "onnx") from None
+        raise missing_package(f"model.pretrained={weights}", error, "onnx") from None
     try:
         graph = onnx.load(str(path)).graph
         values = {stored.name: torch.tensor(numpy_helper.to_array(stored)) for stored in graph.initializer}
     except Exception as error:  # protobuf's reader trips over other files in any way there is
         reason = " ".join(str(error).split())[:150]
-        raise AgeGenderError(f"model.weights={weights}: {path} is no ONNX model ({reason})") from None
+        raise AgeGenderError(f"model.pretrained={weights}: {path} is no ONNX model ({reason})") from None
     layers: list[tuple[Tensor, Tensor | None]] = []
     convolved = ""  # the last convolution's output
     for node in graph.node:

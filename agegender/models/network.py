@@ -11,23 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agegender.errors import AgeGenderError, require
-from agegender.models.age import AGE_CODINGS
 from agegender.models.age_coding import AgeCoding
 from agegender.models.calibration import Calibration
-from agegender.models.conv_stack import ConvStack
-from agegender.models.face_trunk import FaceTrunk
 from agegender.models.layers import FeatureScaler, WeightInit, dense_layers, initialise
-from agegender.models.residual import ResidualTrunk
-from agegender.models.torchvision_trunk import TorchvisionTrunk
+from agegender.models.trunk import Trunk, build_trunk
+from agegender.targets import build
 
-Trunk = ConvStack | FaceTrunk | ResidualTrunk | TorchvisionTrunk
 Trainable = Literal["none", "upper", "all"]
-TRUNKS: dict[str, type[Trunk]] = {
-    "conv_stack": ConvStack,
-    "face": FaceTrunk,
-    "residual": ResidualTrunk,
-    "torchvision": TorchvisionTrunk,
-}
 
 
 class Outputs(NamedTuple):
@@ -53,7 +43,7 @@ class AgeGenderNet(nn.Module):
         image_size: int,
         in_channels: int,
         age: Mapping[str, Any],
-        trunk: str = "conv_stack",
+        trunk: Mapping[str, Any],
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.25,),
         shared_units: Sequence[int] = (),
@@ -64,15 +54,14 @@ class AgeGenderNet(nn.Module):
         weight_init: WeightInit = "xavier_uniform",
         trainable: Trainable = "all",
         feature_clip: float | None = None,
-        **trunk_options: Any,
     ):
         """Builds the network from plain values, so that a checkpoint can carry all it takes to build it again.
 
         Args:
             image_size: Side of the pictures, in pixels.
             in_channels: Colour channels of the pictures: 1 (grey) or 3 (RGB).
-            age: `name` of the age coding, and its arguments.
-            trunk: Name of the trunk, see `TRUNKS`.
+            age: The age coding (see `AgeCoding`): its class as `_target_`, and its arguments.
+            trunk: The trunk (see `Trunk`): likewise.
             mean: Subtracted from pixels in [0, 1]; one value, or one per colour channel.
             std: Divides them then; likewise.
             shared_units: Widths of dense layers between the trunk and both heads.
@@ -87,10 +76,9 @@ class AgeGenderNet(nn.Module):
                 statistics included. `upper`: those that the trunk lists as `upper`.
             feature_clip: Standardize the trunk's features (see `FeatureScaler`) and clip them at so many standard
                 deviations; None leaves them as they are.
-            trunk_options: Further arguments of the trunk.
 
         Raises:
-            AgeGenderError: Values that don't fit each other.
+            AgeGenderError: Values that don't fit each other, or a class that is not trusted (see `agegender.targets`).
         """
         super().__init__()
         for name, share in (("dropout", dropout), ("feature_dropout", feature_dropout)):
@@ -105,9 +93,8 @@ class AgeGenderNet(nn.Module):
         # What validation taught: no weight, so that an average of weights (EMA) leaves it alone. See AgeGenderModule.
         self.calibration: Calibration | None = None
         self.image_size, self.in_channels, self.gender_output = image_size, in_channels, gender_output
-        coding = dict(age)
-        self.coding: AgeCoding = AGE_CODINGS[coding.pop("name")](**coding)
-        self.trunk = TRUNKS[trunk](in_channels, image_size, **trunk_options)
+        self.coding: AgeCoding = build(age, "age")
+        self.trunk: Trunk = build_trunk(trunk, in_channels, image_size)
         self.trainable = trainable
         self._freeze()
         self.scaler = None if feature_clip is None else FeatureScaler(self.trunk.num_features, feature_clip)

@@ -41,17 +41,17 @@ class ResidualTrunk(nn.Module):
             AgeGenderError: A value out of range, or pictures that are too small for so many stages.
         """
         super().__init__()
-        require(stem > 0, f"model.stem={stem} must be positive")
+        require(stem > 0, f"model.trunk.stem={stem} must be positive")
         fits = len(channels) > 0 and min(channels) > 0
-        require(fits, f"model.channels={list(channels)} must be one positive number per stage")
+        require(fits, f"model.trunk.channels={list(channels)} must be one positive number per stage")
         fits = len(blocks) == len(channels) and min(blocks) > 0
-        wanted = f"{len(channels)} positive numbers, one per stage of model.channels={list(channels)}"
-        require(fits, f"model.blocks={list(blocks)} must be {wanted}")
+        wanted = f"{len(channels)} positive numbers, one per stage of model.trunk.channels={list(channels)}"
+        require(fits, f"model.trunk.blocks={list(blocks)} must be {wanted}")
         # On fewer pixels than 2 x 2 a last batch of one picture would leave batch norm nothing to normalise over.
         smallest = 4 * 2 ** (len(channels) - 1) + 3
         if image_size < smallest:
             raise AgeGenderError(
-                f"data.image_size={image_size} is too small for {len(channels)} stages of model.channels; "
+                f"data.image_size={image_size} is too small for {len(channels)} stages of model.trunk.channels; "
                 f"use images of at least {smallest} pixels, or fewer stages"
             )
         # Pooling and ReLU may change places; the ReLU after it has a quarter of the work.

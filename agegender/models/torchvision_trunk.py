@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from agegender.errors import AgeGenderError, require
+from agegender.models.trunk import Published
 
 
 class TorchvisionTrunk(nn.Module):
@@ -37,8 +38,7 @@ class TorchvisionTrunk(nn.Module):
         from torchvision import models
 
         super().__init__()
-        known = models.list_models(models)
-        require(name in known, f"model.name={name} is none of torchvision's classifiers: {', '.join(known)}")
+        _require_known(name)
         refused = f"model.name={name} doesn't end in one dense layer, which the heads would replace"
         require(name not in _TWO_ANSWERS, refused)
         self.name = name
@@ -69,15 +69,36 @@ class TorchvisionTrunk(nn.Module):
         features: Tensor = self.classifier(images.expand(-1, 3, -1, -1))
         return features
 
-    def load_pretrained(self, entry: str) -> None:
+    @classmethod
+    def published(
+        cls, pretrained: str | bool | None, in_channels: int, name: str = "mobilenet_v2", **options: Any
+    ) -> Published:
+        """Returns the statistics of the pixels that the published weights were trained with; see `Trunk`.
+
+        Grey pictures get the mean over the colours.
+        """
+        from torchvision import models
+
+        _require_known(name)
+        preset: Any = models.get_model_weights(name).DEFAULT.transforms()
+        mean, std = list(preset.mean), list(preset.std)
+        if in_channels == 1:
+            mean, std = [sum(mean) / 3], [sum(std) / 3]
+        return Published({"name": name, **options}, mean, std)
+
+    def load_pretrained(self, pretrained: str | Literal[True]) -> str:
         """Replaces the weights by published ones, which torchvision downloads once into `$TORCH_HOME`.
 
         Args:
-            entry: Their name in torchvision's list for this classifier, such as `IMAGENET1K_V1`.
+            pretrained: Their name in torchvision's list for this classifier; True for `IMAGENET1K_V1`.
+
+        Returns:
+            Their name.
 
         Raises:
             AgeGenderError: There are none of that name, or they can't be downloaded, or are no weights.
         """
+        entry = "IMAGENET1K_V1" if pretrained is True else pretrained
         weights = _entry(self.name, entry)
         try:
             # a file that is there already is not compared with its hash: it must be read as weights only
@@ -97,25 +118,18 @@ class TorchvisionTrunk(nn.Module):
         found = self.classifier.load_state_dict(state, strict=False)  # the removed layer's weights have no place
         surplus = [key for key in found.unexpected_keys if state[key].shape[:1] != (_CLASSES,)]
         require(not found.missing_keys and not surplus, f"model.name={self.name}: the weights of {entry} don't fit it")
+        return entry
 
 
 _CLASSES = 1000  # of ImageNet
 _TWO_ANSWERS = ("googlenet", "inception_v3")  # in training, a second classifier answers from half-way up
 
 
-def input_statistics(name: str, channels: int) -> tuple[list[float], list[float]]:
-    """Returns the mean and the standard deviation of pixels that a classifier's published weights were trained with.
-
-    Args:
-        name: As in `TorchvisionTrunk`.
-        channels: 3, or 1 for grey pictures, which get the mean over the colours.
-    """
+def _require_known(name: str) -> None:
     from torchvision import models
 
-    preset: Any = models.get_model_weights(name).DEFAULT.transforms()
-    if channels == 3:
-        return list(preset.mean), list(preset.std)
-    return [sum(preset.mean) / 3], [sum(preset.std) / 3]
+    known = models.list_models(models)
+    require(name in known, f"model.name={name} is none of torchvision's classifiers: {', '.join(known)}")
 
 
 def _entry(name: str, entry: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Literal
 from agegender.cli import one_line_errors
 from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
+from agegender.trust import take_trust
 
 USAGE = """python -m agegender.prediction.export out=model.onnx [name=value ...]
   out        the file to write, ending in .onnx
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         if any(argument in ("-h", "--help") for argument in arguments):
             print(USAGE)
             return
+        arguments = take_trust(list(arguments))
         for argument in arguments:
             require("=" in argument, f"{argument} is no setting; write name=value, and see --help")
         given = dict(argument.split("=", 1) for argument in arguments)

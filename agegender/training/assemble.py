@@ -13,15 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from torch import Tensor
 
-from agegender.data.choose import choose
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
-from agegender.models.face_trunk import FaceTrunk
-from agegender.models.face_weights import describe_weights, load_face_weights, published
 from agegender.models.network import AgeGenderNet
-from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
+from agegender.models.trunk import complete
+from agegender.targets import arguments_of, build, resolve
 from agegender.training.batch_norm import SharedBatchNorm
-from agegender.training.build import build
 from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
 from agegender.training.diverging import StopWhenDiverged
@@ -36,11 +33,14 @@ log = logging.getLogger(__name__)
 
 def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) -> AgeGenderDataModule:
     """Builds the datamodule; with `weights` that are only measured, for pictures as their network takes them."""
-    made, options = choose(settings["data"])
+    node = dict(settings["data"])
     if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
         network = weights["agegender"]["network"]
-        options |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
-    return made(**options, augment=settings.get("augment"), seed=settings["seed"])
+        node |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
+    made: AgeGenderDataModule = resolve(node, "data")(
+        **arguments_of(node), augment=settings.get("augment"), seed=settings["seed"]
+    )
+    return made
 
 
 def build_module(
@@ -51,19 +51,12 @@ def build_module(
     if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
-    optim = {key: settings["optim"][key] for key in ("optimizer", "schedule", "trunk_factor")}
+    optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_factor")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # that is SoftTargets's
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
-        trunk = module.network.trunk
-        module.origin = pretrained
-        if isinstance(trunk, FaceTrunk):
-            load_face_weights(trunk, pretrained)
-            known = published(pretrained)
-            module.origin = f"{pretrained}, {known.licence}" if known else "a file of the user's own"
-        elif isinstance(trunk, TorchvisionTrunk):
-            trunk.load_pretrained(pretrained)
+        module.origin = module.network.trunk.load_pretrained(pretrained)  # type: ignore[operator]
     if weights:
         load_weights(module, weights, settings["weights"])
         module.origin = weights["agegender"].get("origin")
@@ -78,19 +71,14 @@ def build_module(
     return module
 
 
-def describe_network(settings: dict[str, Any], image_size: int, channels: int) -> tuple[dict[str, Any], str | None]:
+def describe_network(
+    settings: dict[str, Any], image_size: int, channels: int
+) -> tuple[dict[str, Any], str | bool | None]:
     """Returns the arguments of the network, all that a checkpoint needs, and the published weights to begin with."""
-    model = dict(settings["model"])
-    pretrained: bool | str | None = model.pop("pretrained", None)
-    if model["trunk"] == "torchvision":
-        statistics = zip(("mean", "std"), input_statistics(model["name"], channels), strict=True)
-        model |= {name: values for name, values in statistics if model[name] is None}
-    elif model["trunk"] == "face":
-        pretrained = weights = str(model.pop("weights"))
-        model["backbone"], mean, std = describe_weights(weights, model.get("backbone"))
-        model |= {"mean": [mean], "std": [std]}
-    network = {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}
-    return network, "IMAGENET1K_V1" if pretrained is True else pretrained or None
+    model = complete(settings["model"], channels)
+    pretrained = model.pop("pretrained", None)
+    model.pop("name", None)  # the trunk's own setting refers to it
+    return {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}, pretrained or None
 
 
 _SCALED_BY = 2048  # training faces that the features' statistics are taken from, where nothing is cached
@@ -127,11 +115,13 @@ def _some_features(
 
 def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Callback] = ()) -> pl.Trainer:
     """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
-    callbacks: list[Callback] = [build(node) for node in (settings.get("callbacks") or {}).values() if node is not None]
+    callbacks: list[Callback] = [
+        build(node, "callbacks") for node in (settings.get("callbacks") or {}).values() if node is not None
+    ]
     callbacks += [*watching, PredictionsCsv(folder / "predictions.csv")]
     callbacks.append(StopWhenDiverged(folder / "diverged.txt"))
     callbacks.append(StopOnSignal(folder / "checkpoints" / "last.ckpt"))
-    loggers = [build(node) for node in (settings.get("logger") or {}).values() if node is not None]
+    loggers = [build(node, "logger") for node in (settings.get("logger") or {}).values() if node is not None]
     if not loggers:  # it would have nowhere to write to, and Lightning refuses it
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
@@ -143,7 +133,7 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     given["plugins"] = [*(settings["trainer"].get("plugins") or []), WholeCheckpoints()]
     meant = _for_this_process(settings["trainer"])
     given["plugins"] += meant.pop("plugins", [])
-    trainer: pl.Trainer = build(settings["trainer"], **given, **meant)
+    trainer: pl.Trainer = build(settings["trainer"], "trainer", **given, **meant)
     return trainer
 
 

@@ -1,71 +1,106 @@
-"""Builds the library objects that a config names by `_target_`: the one place where that happens."""
+"""Builds what Lightning's `configure_optimizers` returns: the optimizer, and the scheduler of its learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from agegender.errors import AgeGenderError, require
-from agegender.targets import check_targets
+from agegender.errors import AgeGenderError
+from agegender.targets import accepted, build, check_built, refuses_settings, resolve
 
-# A config, or a checkpoint's hyperparameters, may come from somebody else: it builds objects of these libraries only.
-ALLOWED = ("agegender.", "lightning.pytorch.", "torch.optim.", "torchmetrics.")
+# What `optim.scheduler` may hold beside the scheduler's own arguments; Lightning's words for them.
+LIGHTNINGS_KEYS = ("interval", "monitor")
 
 
-def build(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """Builds the object that `_target_` names from plain values.
+class WarmupCosine(LambdaLR):
+    """A linear warm-up of the learning rate, then half a cosine; see `warmup_cosine`.
 
-    Containers arrive as lists and dicts (`_convert_="all"`): OmegaConf's own types would drag the whole config into an
-    optimiser's state and so into checkpoints.
-
-    Raises:
-        AgeGenderError: `_target_` lies outside the libraries that a config may build from, or it refuses its arguments.
+    A checkpoint holds how many steps were taken, and not `total_steps`: resumed for more epochs, the cosine spans the
+    new length.
     """
-    check_node(config)
-    try:
-        return instantiate(dict(config), *args, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise AgeGenderError(f"{config['_target_']} can't be built with these settings: {reason}") from error
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.01):
+        """Starts at the first step.
+
+        Args:
+            optimizer: Its parameter groups' rates are scaled.
+            total_steps: Length of the whole training.
+            warmup: Share of the steps in which the rates rise to their full value.
+            final: Share of the full rate that is left at the end.
+
+        Raises:
+            AgeGenderError: A share is not between 0 and 1.
+        """
+        for name, share in (("warmup", warmup), ("final", final)):
+            if not 0 <= share <= 1:
+                raise AgeGenderError(f"optim.scheduler.{name}={share} must be a share between 0 and 1")
+        super().__init__(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, final))
+
+
+def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
+    """Returns the factor of the learning rate at a step: a linear warm-up, then half a cosine.
+
+    The cosine is that of Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
+
+    Args:
+        step: From 0.
+        steps: Length of the whole training.
+        warmup: Share of the steps in which the rate rises to its full value.
+        final: Factor that is left at the end.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    progress = min(1.0, (step - rising) / max(1, steps - rising))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:
-    """Builds an optimiser for parameter groups, in two steps: Hydra would copy the weights that it is given.
+    """Builds an optimizer for parameter groups, in two steps: Hydra would copy the weights that it is given.
 
     Raises:
         AgeGenderError: See `build`.
     """
-    make = build({**config, "_partial_": True})
+    make = build({**config, "_partial_": True}, "optim.optimizer")
     try:
         optimizer: Optimizer = make(groups)
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise AgeGenderError(f"{config['_target_']} can't be built with these settings: {reason}") from error
+        raise refuses_settings(config, error) from error
+    check_built(optimizer, "optim.optimizer")
     return optimizer
 
 
-def check_target(config: Mapping[str, Any]) -> None:
-    """Refuses a config whose `_target_`, at any depth, is no class of the libraries in `ALLOWED`."""
-    check_targets(config, ALLOWED)
+def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
+    """Builds the scheduler of an optimizer's learning rates, as Lightning takes it.
 
+    Args:
+        config: `_target_`, any of `torch.optim.lr_scheduler` or ours, and its arguments; `interval`, `step` or `epoch`,
+            says when it moves. If it takes `total_steps` and the config gives none, that is the training's length.
+            `monitor` is the figure that `ReduceLROnPlateau` follows.
+        optimizer: Whose.
+        steps: The training's length.
+        epochs: Likewise.
 
-def check_node(config: Mapping[str, Any]) -> None:
-    """Refuses a node that must not be built: see `check_target`, and a `${...}` that is left in a text.
-
-    Hydra would read it once more, after the check, and what it stands for may be anything to build.
+    Raises:
+        AgeGenderError: See `build`.
     """
-    check_target(config)
-    for text in _texts(config):
-        require("${" not in text, f"{config.get('_target_')}: {text!r} can't be used: `${{` begins an interpolation")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
+    arguments = {key: value for key, value in config.items() if key not in LIGHTNINGS_KEYS}
+    interval = config.get("interval", "epoch")
+    known = accepted(resolve(config, "optim.scheduler"), total_steps=steps if interval == "step" else epochs)
+    if "steps_per_epoch" in arguments:  # OneCycleLR's other way to say how long the training is
+        known = {}
+    make = build({**known, **arguments, "_partial_": True}, "optim.scheduler")
+    try:
+        scheduler: LRScheduler = make(optimizer)
+    except (TypeError, ValueError) as error:
+        raise refuses_settings(config, error) from error
+    check_built(scheduler, "optim.scheduler")
+    made: LRSchedulerConfigType = {"scheduler": scheduler, "interval": interval}
+    if isinstance(scheduler, ReduceLROnPlateau):
+        made["monitor"] = config.get("monitor") or "val/loss"
+    return made

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hydra.utils import get_object
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from agegender.data.choose import choose
-from agegender.data.synthetic import generate_faces
-from agegender.data.transforms import Augment
-from agegender.errors import AgeGenderError, require
-from agegender.models.age import AGE_CODINGS
-from agegender.models.face_trunk import FaceTrunk
-from agegender.models.face_weights import describe_weights
-from agegender.models.network import TRUNKS, AgeGenderNet
-from agegender.models.torchvision_trunk import TorchvisionTrunk
+from agegender.cli import nearest
+from agegender.data.augmentation import resolve_augmentation
+from agegender.data.settings import check_data, streams
+from agegender.errors import require
+from agegender.models.network import AgeGenderNet
+from agegender.models.trunk import complete
 from agegender.signatures import check_call, check_named, check_value
+from agegender.targets import arguments_of, build, check_node, check_targets, resolve
 from agegender.training.balance import Balance
-from agegender.training.build import check_node, check_target
+from agegender.training.build import LIGHTNINGS_KEYS
 from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
-from agegender.training.module import warmup_cosine
 from agegender.training.profiling import PROFILERS
 from agegender.training.soft_targets import SoftTargets
 
@@ -54,39 +51,24 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
         AgeGenderError: Names the key, and the nearest valid one or the type wanted.
     """
-    check_target(config)
+    require("trust" not in config, "trust= counts on the command line only, not in a config or a run's record")
+    check_targets(config)
     for group in ("data", "model", "age", "optim", "trainer"):
         require(bool(config.get(group)), f"{group} is left out: there is nothing to train; choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         check_value(key, config[key], hint)
     check_call("loss", config["loss"], Balance, SoftTargets, given=("rows", "ages", "p_female", "teachers"))
     Balance(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # refuses what means nothing
-    measured = (*NAMES, *CLASS_NAMES) if config["age"].get("name") == "classes" else NAMES
+    _check_built("age", config["age"])
+    measured = (*NAMES, *CLASS_NAMES) if build(config["age"], "age").classes else NAMES
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
     require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
-    made, arguments = choose(config["data"])
-    check_call("data", arguments, made, given=("augment", "seed"))
-    check_call("data.generate", config["data"].get("generate") or {}, generate_faces, given=("folder", "progress"))
-    check_call("augment", config.get("augment") or {}, Augment)
-    check_named("age.name", config["age"].get("name"), AGE_CODINGS)
-    coding = {key: value for key, value in config["age"].items() if key != "name"}
-    check_call("age", coding, AGE_CODINGS[config["age"]["name"]])
-    check_named("model.trunk", config["model"].get("trunk"), TRUNKS)
-    trunk, model = TRUNKS[config["model"]["trunk"]], dict(config["model"])
-    if trunk is TorchvisionTrunk:  # what is filled in before the network is built, see `describe_network`
-        check_value("model.pretrained", model.pop("pretrained", None), bool | str | None)
-        model = {key: value for key, value in model.items() if value is not None or key not in ("mean", "std")}
-    if trunk is FaceTrunk:
-        check_value("model.weights", model.get("weights"), str)
-        describe_weights(model.pop("weights"), model.get("backbone"))
-        model = {key: value for key, value in model.items() if value is not None or key != "backbone"}
-    check_call("model", model, AgeGenderNet, trunk, given=("age", "in_channels", "image_size"))
-    if config["optim"].get("schedule"):
-        schedule = config["optim"]["schedule"]
-        check_call("optim.schedule", schedule, warmup_cosine, given=("step", "steps"))
-        fits = all(0 <= share <= 1 for share in schedule.values())
-        require(fits, f"optim.schedule={schedule} must hold shares between 0 and 1")
+    check_data(config["data"])
+    if augment := config.get("augment"):
+        check_call("augment", arguments_of(augment), resolve_augmentation(augment))
+    _check_model(config["model"], 1 if config["data"].get("grayscale", True) else 3)
+    _check_scheduler(config)
     check_value("optim.trunk_factor", config["optim"].get("trunk_factor"), NonNegativeFloat)
     _check_built("optim.optimizer", config["optim"]["optimizer"], given=("params",))
     _check_built("trainer", config["trainer"], given=("callbacks", "logger"))
@@ -94,7 +76,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if node is not None:
-                _check_built(f"{group}.{name}", node)
+                _check_built(f"{group}.{name}", node, group)
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
@@ -129,7 +111,7 @@ def _check_together(config: Mapping[str, Any]) -> None:
     _check_teacher(config)
     scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]
     require(
-        not scaled or config["data"].get("source", "folder") == "folder",
+        not scaled or not streams(config["data"]),
         "model.feature_clip needs the statistics of training faces, which a stream has no places to take from: with "
         "data=streaming, begin with weights=<a run that was trained on a folder>, or set model.feature_clip=null",
     )
@@ -137,9 +119,6 @@ def _check_together(config: Mapping[str, Any]) -> None:
     if isinstance(trainer.get("profiler"), str):
         check_named("trainer.profiler", trainer["profiler"], PROFILERS)
     _check_precision(config)
-    if config["optim"].get("schedule"):
-        bounded = trainer.get("max_epochs") not in (None, -1) or trainer.get("max_steps", -1) != -1
-        require(bounded, "optim.schedule needs to know where it ends: set trainer.max_epochs")
 
 
 def _check_teacher(config: Mapping[str, Any]) -> None:
@@ -149,11 +128,9 @@ def _check_teacher(config: Mapping[str, Any]) -> None:
         return
     require(len(teacher) > 0, "teacher= names nothing: give a run's folder, a checkpoint or a list of them, or null")
     require(config["fit"], "teacher= teaches in a training: with fit=false, leave it out")
-    name, source = config["age"]["name"], config["data"].get("source", "folder")
-    require(name == "dldl", f"teacher= teaches distributions over years, and age={name} has none: set age=dldl")
     require(
-        source == "folder",
-        f"teacher= needs faces that it can ask for by their place: with data={source}, leave it out, or take the "
+        not streams(config["data"]),
+        "teacher= needs faces that it can ask for by their place: with data=streaming, leave it out, or take the "
         "folder that was packed",
     )
 
@@ -201,14 +178,58 @@ def _check_precision(config: Mapping[str, Any]) -> None:
     )
 
 
-def _check_built(where: str, node: Mapping[str, Any], given: tuple[str, ...] = ()) -> None:
-    """Checks a node that names its class by `_target_`."""
-    target = node.get("_target_")
-    if target is None:
-        raise AgeGenderError(f"{where} has no _target_: name the class to build")
-    check_node(node)
-    try:
-        built = get_object(target)
-    except Exception as error:
-        raise AgeGenderError(f"{where}._target_={target} can't be imported: {' '.join(str(error).split())}") from None
-    check_call(where, {key: value for key, value in node.items() if not key.startswith("_")}, built, given=given)
+def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
+    """Checks the network's settings; what is null may be what the trunk's published weights say."""
+    trunk = model.get("trunk") or {}
+    made = resolve(trunk, "model.trunk")
+    check_value("model.pretrained", model.get("pretrained"), bool | str | None)
+    known = hasattr(made, "load_pretrained")
+    require(known or not model.get("pretrained"), f"model.pretrained: {trunk['_target_']} has no published weights")
+    named = model.get("name") is None or trunk.get("name") == model["name"]
+    require(named, f"model.name={model.get('name')} chooses nothing: it is for model=torchvision and model=timm")
+    may_be_null = ("mean", "std") if hasattr(made, "published") else ()
+    arguments = {key: value for key, value in model.items() if key not in ("trunk", "name", "pretrained")}
+    arguments = {key: value for key, value in arguments.items() if value is not None or key not in may_be_null}
+    options = [name for name in inspect.signature(made).parameters if name not in ("in_channels", "image_size")]
+    for key in {*arguments} - {*inspect.signature(AgeGenderNet).parameters}:
+        hint = nearest(key, options)  # of the trunk's, which have a node of their own
+        moved = hint.removeprefix("did you mean ")
+        require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
+    check_call("model", arguments, AgeGenderNet, given=("age", "in_channels", "image_size", "trunk"))
+    if may_be_null:
+        trunk = {key: value for key, value in trunk.items() if value is not None}
+    _check_built("model.trunk", trunk, given=("in_channels", "image_size"))
+    complete(model, in_channels)  # refuses what the published weights are not for
+
+
+def _check_scheduler(config: Mapping[str, Any]) -> None:
+    scheduler, trainer = config["optim"].get("scheduler"), config["trainer"]
+    if not scheduler:
+        return
+    resolve(scheduler, "optim.scheduler")
+    check_value("optim.scheduler.interval", scheduler.get("interval", "epoch"), Literal["step", "epoch"])
+    check_value("optim.scheduler.monitor", scheduler.get("monitor"), str | None)
+    arguments = {key: value for key, value in scheduler.items() if key not in LIGHTNINGS_KEYS}
+    given = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
+    _check_built("optim.scheduler", arguments, given=given)
+    takes_length = "total_steps" in inspect.signature(resolve(scheduler, "optim.scheduler")).parameters
+    bounded = trainer.get("max_epochs") not in (None, -1)
+    bounded = bounded or (trainer.get("max_steps", -1) != -1 and scheduler.get("interval") == "step")
+    bounded = bounded or not takes_length or {"total_steps", "steps_per_epoch"} & {*arguments}
+    require(bool(bounded), "optim.scheduler needs to know where it ends: set trainer.max_epochs")
+    plateau = scheduler["_target_"].endswith(".ReduceLROnPlateau")
+    require(
+        plateau or scheduler.get("monitor") is None,
+        "optim.scheduler.monitor is for ReduceLROnPlateau, which follows a figure: leave it out",
+    )
+    require(
+        not plateau or scheduler.get("interval", "epoch") == "epoch",
+        "optim.scheduler: ReduceLROnPlateau follows a figure of validation: set optim.scheduler.interval=epoch",
+    )
+
+
+def _check_built(where: str, node: Mapping[str, Any], place: str = "", given: tuple[str, ...] = ()) -> None:
+    """Checks a node that names its class by `_target_`; `place` says what it must be, `where` unless given."""
+    built = resolve(node, place or where, where)
+    check_node(node, where)
+    check_call(where, arguments_of(node), built, given=given)

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import load_checkpoint, read_calibration
 from agegender.cli import run_folder
+from agegender.data.augmentation import resolve_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming import StreamingDataModule
-from agegender.data.transforms import Augment
 from agegender.errors import require
-from agegender.models.age import AGE_CODINGS
-from agegender.models.network import TRUNKS, AgeGenderNet
+from agegender.models.network import AgeGenderNet
+from agegender.targets import resolve
 from agegender.training.balance import Balance
 from agegender.training.module import AgeGenderModule
 from agegender.training.parameters import parameter_groups
@@ -31,7 +31,7 @@ _FREE_TO_RESUME = (
 )
 _SHARDED = "agegender.training.sharding.FullySharded"
 # What says nothing about what a network's weights mean.
-_FREE_TO_LOAD = ("dropout", "feature_dropout", "conv_dropout", "weight_init", "trainable")
+_FREE_TO_LOAD = ("dropout", "feature_dropout", "trunk.conv_dropout", "weight_init", "trainable")
 
 
 def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
@@ -45,7 +45,7 @@ def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) 
     Raises:
         AgeGenderError: The networks differ; names each difference.
     """
-    theirs, ours = complete(weights["agegender"]["network"]), complete(module.hparams["network"])
+    theirs, ours = (flatten(complete(node)) for node in (weights["agegender"]["network"], module.hparams["network"]))
     names = sorted({*theirs, *ours} - {*_FREE_TO_LOAD})
     different = [key for key in names if theirs.get(key) != ours.get(key)]
     pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
@@ -96,18 +96,22 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
 
 def complete(network: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a network's settings with every default filled in, so that those of two versions can be compared."""
-    age = dict(network["age"])
-    known = _defaults(AgeGenderNet) | _defaults(TRUNKS[network.get("trunk", "conv_stack")]) | dict(network)
-    return known | {"age": _defaults(AGE_CODINGS[age["name"]]) | age}
+    parts = {name: _with_defaults(network[name], place) for name, place in (("trunk", "model.trunk"), ("age", "age"))}
+    return _defaults(AgeGenderNet) | dict(network) | parts
+
+
+def _with_defaults(node: Mapping[str, Any], place: str) -> dict[str, Any]:
+    return _defaults(resolve(node, place)) | dict(node)
 
 
 def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
-    model = _defaults(AgeGenderNet) | _defaults(TRUNKS[config.model.trunk])
-    age = _defaults(AGE_CODINGS[config.age.name])
+    model = _defaults(AgeGenderNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
+    age = _defaults(resolve(config.age, "age"))
     loss = _defaults(Balance) | {"teacher": _defaults(SoftTargets)["teacher"]}
     optim = {"trunk_factor": _defaults(parameter_groups)["trunk_factor"]}
     shared = {"model": model, "age": age, "loss": loss, "optim": optim}
-    return flatten({"data": _defaults(AgeGenderDataModule), "augment": _defaults(Augment), **shared})
+    augment = _defaults(resolve_augmentation(config.get("augment") or {}))
+    return flatten({"data": _defaults(AgeGenderDataModule), "augment": augment, **shared})
 
 
 def _defaults(called: Callable[..., Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from agegender.files import caching, one_at_a_time, write_whole
 from agegender.models.age_distribution import LabelDistribution
 from agegender.prediction.torch_network import TorchNetwork
 from agegender.progress import track
+from agegender.targets import build
 from agegender.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,12 @@ def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> 
         return []
     paths = [path for each in ([given] if isinstance(given, str) else given) for path in _checkpoints(each)]
     years = _years(age)
-    require(years is not None, f"teacher= teaches distributions over years, not age={age['name']}: set age=dldl")
+    require(years is not None, f"teacher= teaches distributions over years, not {_name(age)}: set age=dldl")
     teachers = []
     for path in paths:
         told = load_checkpoint(path)["agegender"]
-        theirs, name = _years(told["network"]["age"]), told["network"]["age"]["name"]
-        require(theirs is not None, f"teacher={path} was trained with age={name}: give one that has age=dldl")
+        theirs, name = _years(told["network"]["age"]), _name(told["network"]["age"])
+        require(theirs is not None, f"teacher={path} was trained with {name}: give one that has age=dldl")
         top = (theirs or 1) - 1
         fits = theirs == years
         require(fits, f"teacher={path} answers with {theirs} years, this network with {years}: set age.top={top}")
@@ -89,8 +90,12 @@ def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> 
 
 
 def _years(age: Mapping[str, Any]) -> int | None:
-    coding = dict(age)
-    return LabelDistribution(**coding).outputs if coding.pop("name") == "dldl" else None
+    coding = build(age, "age")
+    return coding.outputs if isinstance(coding, LabelDistribution) else None
+
+
+def _name(age: Mapping[str, Any]) -> str:
+    return str(age["_target_"]).rpartition(".")[2]
 
 
 def _checkpoints(given: str) -> list[Path]:

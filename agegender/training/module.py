@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 import agegender
 from agegender.checkpoint import read_calibration
@@ -22,7 +20,7 @@ from agegender.data.corruptions import corrupt_any
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
-from agegender.training.build import build_optimizer
+from agegender.training.build import build_optimizer, build_scheduler
 from agegender.training.calibrating import fit_calibration
 from agegender.training.known import known_losses
 from agegender.training.metrics import StageMetrics, Step
@@ -58,7 +56,7 @@ class AgeGenderModule(pl.LightningModule):
 
         Args:
             network: Arguments of `AgeGenderNet`.
-            optim: `optimizer` (with `_target_`), `schedule` (null, or `warmup` and `final`, see `warmup_cosine`) and
+            optim: `optimizer` (with `_target_`), `scheduler` (null, or with `_target_`, see `build_scheduler`) and
                 `trunk_factor` (see `parameter_groups`).
             loss: Weights of `age` and `gender`, 1 each by default, and `learned`: whether their balance is learnt too.
             split: What the network was trained on: the split's `fingerprint` and settings. Travels in the checkpoint.
@@ -229,17 +227,17 @@ class AgeGenderModule(pl.LightningModule):
             self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
-        """Builds the optimiser and, if there is one, the schedule, which moves every step."""
+        """Builds the optimizer and, if there is one, the scheduler of its learning rates."""
         settings = self.optim["optimizer"]
         factor = self.optim.get("trunk_factor", 1.0)
         groups = parameter_groups(self.network, self.balance.parameters(), settings, factor, self._dimensions)
         optimizer = build_optimizer(settings, groups)
-        schedule: Mapping[str, float] | None = self.optim.get("schedule")
-        if schedule is None:
+        scheduler: Mapping[str, Any] | None = self.optim.get("scheduler")
+        if scheduler is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, steps, **schedule))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        length = self.trainer.estimated_stepping_batches
+        steps, epochs = (int(length) if length < float("inf") else 0), self.trainer.max_epochs or 0
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(scheduler, optimizer, steps, epochs)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a stranger needs to use the checkpoint without this run's config; see `prediction/predictor.py`."""
@@ -264,21 +262,3 @@ def _each_once(parts: list[Tensor]) -> NDArray[np.float64]:
     _, each = np.unique(answers[:, -1], return_index=True)
     once: NDArray[np.float64] = answers[each, :-1]
     return once
-
-
-def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
-    """Returns the factor of the learning rate at a step: a linear warm-up, then half a cosine.
-
-    The cosine is that of Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
-
-    Args:
-        step: From 0.
-        steps: Length of the whole training.
-        warmup: Share of the steps in which the rate rises to its full value.
-        final: Factor that is left at the end.
-    """
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    progress = min(1.0, (step - rising) / max(1, steps - rising))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

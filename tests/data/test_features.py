@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nodes import network_settings
 
 from agegender.data import features as features_module
 from agegender.data.corruptions import corrupt_any
@@ -33,7 +34,8 @@ def make(tmp_path: Path) -> Make:
 
 def frozen(seed: int = 0) -> AgeGenderNet:
     torch.manual_seed(seed)
-    return AgeGenderNet(32, 3, {"name": "mae"}, "residual", channels=(8, 16), blocks=(1, 1), trainable="none").eval()
+    settings = network_settings({"name": "mae"}, "residual", channels=(8, 16), blocks=(1, 1), trainable="none")
+    return AgeGenderNet(32, 3, **settings).eval()
 
 
 def files(folder: Path) -> dict[str, int]:

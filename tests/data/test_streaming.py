@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pyt
 
 Run = Callable[..., Outcome]
 NETWORK = (
-    "model.channels=[8,16]",
+    "model.trunk.channels=[8,16]",
     "model.head_units=[16]",
     "trainer=cpu",
     "trainer.log_every_n_steps=1",

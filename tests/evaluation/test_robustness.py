@@ -239,7 +239,7 @@ def test_what_can_not_be_measured_is_told_in_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     for name, data in (
-        ("streamed", {"source": "streaming", "dir": "packed"}),
+        ("streamed", {"_target_": "agegender.data.streaming.StreamingDataModule", "dir": "packed"}),
         ("moved", {"generate": None, "dir": "gone"}),
         ("damaged", {}),
     ):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nodes import AGE_CODINGS
 from torch import nn
 
 from agegender.errors import AgeGenderError
-from agegender.models.age import AGE_CODINGS
 from agegender.models.age_coding import AgeCoding
 from agegender.models.age_distribution import Classes, Coral, LabelDistribution
 from agegender.models.age_number import Huber, MeanAbsoluteError, MeanSquaredError

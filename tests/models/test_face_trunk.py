@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made_face_weights import make_face_weights
+from nodes import network_settings
 from torch import nn
 
 from agegender.errors import AgeGenderError
@@ -92,7 +93,7 @@ def network(trainable: str, **options: object) -> AgeGenderNet:
         "trainable": trainable,
         **options,
     }
-    return AgeGenderNet(64, 3, {"name": "dldl"}, **made)  # type: ignore[arg-type]
+    return AgeGenderNet(64, 3, **network_settings({"name": "dldl"}, **made))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trainable", ["none", "upper", "all"])
@@ -109,7 +110,9 @@ def test_only_the_layers_that_trainable_names_get_gradients(trainable: str) -> N
 
 
 def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
-    net = AgeGenderNet(64, 3, {"name": "mae"}, "torchvision", name="resnet18", trainable="none").train()
+    net = AgeGenderNet(
+        64, 3, **network_settings({"name": "mae"}, "torchvision", name="resnet18", trainable="none")
+    ).train()
     before = {name: value.clone() for name, value in net.trunk.state_dict().items()}
     net(torch.rand(4, 3, 64, 64))
     assert not net.trunk.training and net.age_head.training
@@ -118,7 +121,7 @@ def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
 
 def test_upper_is_refused_for_a_trunk_that_does_not_name_its_upper_layers() -> None:
     with pytest.raises(AgeGenderError, match=r"model.trainable=upper is for trunks that say which layers"):
-        AgeGenderNet(64, 3, {"name": "mae"}, "residual", trainable="upper")
+        AgeGenderNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
 
 
 def test_scaler_standardizes_clips_and_leaves_a_constant_feature_alone() -> None:
@@ -148,16 +151,16 @@ def test_weights_are_read_with_batch_norms_folded_into_the_convolutions(
 
 def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx", "sface")
-    with pytest.raises(AgeGenderError, match=r"is not of the network model.backbone=mobilefacenet"):
+    with pytest.raises(AgeGenderError, match=r"is not of the network model.trunk.backbone=mobilefacenet"):
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "made.onnx"))
     (tmp_path / "torn.onnx").write_bytes(b"no graph")
     with pytest.raises(AgeGenderError, match=r"torn.onnx is no ONNX model \([^\n]*\)$"):
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "torn.onnx"))
     with pytest.raises(AgeGenderError, match=r"neither a file nor one of: w600k_mbf, sface"):
         describe_weights("w600k")
-    with pytest.raises(AgeGenderError, match=r"say its network with model.backbone=mobilefacenet or"):
+    with pytest.raises(AgeGenderError, match=r"say its network with model.trunk.backbone=mobilefacenet or"):
         describe_weights(str(tmp_path / "made.onnx"))
-    with pytest.raises(AgeGenderError, match=r"w600k_mbf are for model.backbone=mobilefacenet, not for sface"):
+    with pytest.raises(AgeGenderError, match=r"w600k_mbf are for model.trunk.backbone=mobilefacenet, not for sface"):
         describe_weights("w600k_mbf", "sface")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from nodes import AGE_CODINGS, network_settings
 from torch import nn
 
 from agegender.errors import AgeGenderError
-from agegender.models.age import AGE_CODINGS
 from agegender.models.calibration import Calibration
 from agegender.models.conv_stack import ConvStack
 from agegender.models.layers import dense_layers, initialise
@@ -22,7 +22,7 @@ AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
 
 def small_net(**options: Any) -> AgeGenderNet:
     settings: dict[str, Any] = {"image_size": 16, "in_channels": 1, "age": AGE, "channels": [4, 8], "head_units": [8]}
-    return AgeGenderNet(**settings | options)
+    return AgeGenderNet(**network_settings(**settings | options))
 
 
 def test_answers_one_age_and_one_gender_logit_per_face() -> None:
@@ -59,7 +59,7 @@ def test_normalisation_values_that_fit_no_channel_are_refused(name: str) -> None
 
 
 def test_the_default_network_is_the_classic_one() -> None:
-    net = AgeGenderNet(128, 1, AGE)
+    net = AgeGenderNet(128, 1, **network_settings(AGE))
     trunk = 320 + 18_496 + 73_856 + 295_168  # 3x3 filters and biases of 1 -> 32 -> 64 -> 128 -> 256
     head = 9216 * 256 + 256 + 257  # 6 x 6 x 256 features -> 256 -> 1
     assert sum(weight.numel() for weight in net.parameters()) == trunk + 2 * head

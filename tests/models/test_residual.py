@@ -11,6 +11,7 @@ import torch
 from conftest import TINY, Outcome, metrics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodes import age_node, network_settings
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,9 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def shipped_net(in_channels: int = 3, **options: Any) -> AgeGenderNet:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "residual.yaml"))
-    return AgeGenderNet(128, in_channels, {"name": "mae"}, **{**shipped, **options})
+    for key in {"stem", "channels", "blocks"} & {*options}:
+        shipped["trunk"][key] = options.pop(key)
+    return AgeGenderNet(128, in_channels, age_node("mae"), **{**shipped, **options})
 
 
 def test_the_default_ends_in_the_mean_over_8_x_8_x_192() -> None:
@@ -70,12 +73,12 @@ def test_exactly_the_sizes_are_taken_that_leave_a_single_picture_enough_for_batc
 @pytest.mark.parametrize(
     ("options", "place"),
     [
-        ({"stem": 0}, r"model\.stem=0 must be positive"),
-        ({"channels": []}, r"model\.channels=\[\] must be one positive number per stage"),
-        ({"channels": [8, 0, 8]}, r"model\.channels=\[8, 0, 8\] must be one positive number per stage"),
-        ({"blocks": [1, 1]}, r"model\.blocks=\[1, 1\] must be 3 positive numbers, one per stage of model\.channels="),
-        ({"blocks": [1, 0, 1]}, r"model\.blocks=\[1, 0, 1\] must be 3 positive numbers"),
-        ({"image_size": 18}, r"data\.image_size=18 is too small for 3 stages of model\.channels; use .* 19 pixels"),
+        ({"stem": 0}, r"model\.trunk\.stem=0 must be positive"),
+        ({"channels": []}, r"model\.trunk\.channels=\[\] must be one positive number per stage"),
+        ({"channels": [8, 0, 8]}, r"model\.trunk\.channels=\[8, 0, 8\] must be one positive number per stage"),
+        ({"blocks": [1, 1]}, r"blocks=\[1, 1\] must be 3 positive numbers, one per stage of model\.trunk\.channels="),
+        ({"blocks": [1, 0, 1]}, r"model\.trunk\.blocks=\[1, 0, 1\] must be 3 positive numbers"),
+        ({"image_size": 18}, r"image_size=18 is too small for 3 stages of model\.trunk\.channels; use .* 19 pixels"),
     ],
 )
 def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(options: dict[str, Any], place: str) -> None:
@@ -108,7 +111,7 @@ def test_it_learns_a_small_batch_by_heart(in_channels: int) -> None:
     torch.manual_seed(0)
     age = {"name": "mae", "scale": 20.0, "offset": 33.0}
     options: dict[str, Any] = {"stem": 8, "channels": [8, 16], "blocks": [1, 1], "head_units": []}
-    net = AgeGenderNet(32, in_channels, age, trunk="residual", weight_init="kaiming_normal", **options)
+    net = AgeGenderNet(32, in_channels, **network_settings(age, "residual", weight_init="kaiming_normal", **options))
     images = torch.rand(8, in_channels, 32, 32)
     years, gender = torch.tensor([5.0, 20, 30, 33, 40, 55, 60, 80]), torch.tensor([0.0, 1] * 4)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -127,7 +130,13 @@ def test_a_run_trains_keeps_a_checkpoint_and_measures_it_again(
     run_here: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     small = [setting for setting in TINY if not setting.startswith("model.")]
-    small += ["model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]", "data.grayscale=false"]
+    small += [
+        "model=residual",
+        "model.trunk.stem=8",
+        "model.trunk.channels=[8,16]",
+        "model.trunk.blocks=[1,1]",
+        "data.grayscale=false",
+    ]
     trained = run_here("train.py", *small, "augment=strong", "hydra.run.dir=run")
     assert trained.code == 0, trained.err
     again = run_here("train.py", *small, "fit=false", "weights=run", "hydra.run.dir=again")

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
+from nodes import network_settings
 from torch import nn
 from torchvision import models
 
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
-from agegender.models.torchvision_trunk import TorchvisionTrunk, input_statistics
+from agegender.models.torchvision_trunk import TorchvisionTrunk
 
 Run = Callable[..., Outcome]
 MODEL = ("model=torchvision", "data.grayscale=false", "data.image_size=32")
@@ -29,7 +30,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_of_classifiers_answers_through_the_heads(name: str) -> None:
-    net = AgeGenderNet(64, 3, {"name": "dldl"}, trunk="torchvision", head_units=(), name=name).eval()
+    net = AgeGenderNet(64, 3, **network_settings({"name": "dldl"}, "torchvision", head_units=(), name=name)).eval()
     with torch.inference_mode():
         outputs = net(torch.rand(2, 3, 64, 64))
     assert outputs.age.shape == (2, 121) and outputs.gender.shape == (2,)
@@ -51,7 +52,7 @@ def test_a_grey_picture_is_taken_as_three_equal_channels() -> None:
     trunk = TorchvisionTrunk(1, 64, "resnet18").eval()
     grey = torch.rand(2, 1, 64, 64)
     torch.testing.assert_close(trunk(grey), trunk.classifier(grey.repeat(1, 3, 1, 1)))
-    mean, std = input_statistics("resnet18", 1)
+    mean, std = TorchvisionTrunk.published(True, 1, "resnet18")[1:]
     assert mean == [pytest.approx(0.449, abs=1e-3)] and std == [pytest.approx(0.226, abs=1e-3)]
 
 
@@ -59,7 +60,9 @@ def test_the_initialisation_of_the_heads_leaves_the_trunk_as_torchvision_made_it
     torch.manual_seed(0)
     plain = TorchvisionTrunk(3, 64, "resnet18").state_dict()
     torch.manual_seed(0)
-    net = AgeGenderNet(64, 3, {"name": "mae"}, trunk="torchvision", weight_init="kaiming_uniform", name="resnet18")
+    net = AgeGenderNet(
+        64, 3, **network_settings({"name": "mae"}, "torchvision", weight_init="kaiming_uniform", name="resnet18")
+    )
     assert all(torch.equal(value, net.trunk.state_dict()[name]) for name, value in plain.items())
 
 

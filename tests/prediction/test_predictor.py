@@ -22,6 +22,7 @@ from conftest import ROOT, STORED, TINY, metrics_of
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodes import age_node, trunk_node
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image, ImageOps
@@ -50,8 +51,9 @@ def colour_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A network that sees colours, as Lightning saves it; untrained, but sharp enough to tell any two faces apart."""
     path = tmp_path_factory.mktemp("colour") / "colour.ckpt"
     torch.manual_seed(0)
-    network = {"image_size": 32, "in_channels": 3, "age": {"name": "mae"}, "channels": [8, 16], "head_units": [16]}
-    module = AgeGenderModule(network, {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "schedule": None})
+    sizes = {"image_size": 32, "in_channels": 3, "head_units": [16]}
+    network = sizes | {"age": age_node("mae"), "trunk": trunk_node(channels=[8, 16])}
+    module = AgeGenderModule(network, {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "scheduler": None})
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path, weights_only=True)

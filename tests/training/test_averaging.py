@@ -18,7 +18,7 @@ Run = Callable[..., Outcome]
 SMALL = [setting for setting in TINY if not setting.startswith("model.")]
 EMA = (
     *SMALL,
-    *("model=residual", "model.stem=4", "model.channels=[4,8]", "model.blocks=[1,1]", "age=dldl"),
+    *("model=residual", "model.trunk.stem=4", "model.trunk.channels=[4,8]", "model.trunk.blocks=[1,1]", "age=dldl"),
     *("callbacks=ema", "callbacks.averaging.decay=0.9", "callbacks.early_stopping=null", "optim=adamw"),
 )
 
@@ -72,7 +72,7 @@ def test_predicting_takes_the_average(averaged: Path, run_here: Run, tmp_path: P
 
 @pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_average_and_the_same_own_weights(run_here: Run, tmp_path: Path) -> None:
-    steps = (*EMA, "optim.schedule=null")
+    steps = (*EMA, "optim.scheduler=null")
     assert run_here("train.py", *steps, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
     assert run_here("train.py", *steps, "trainer.max_epochs=2", "hydra.run.dir=halves").code == 0
     resumed = run_here("train.py", *steps, "trainer.max_epochs=3", "resume=halves")

@@ -8,12 +8,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from nodes import age_node, trunk_node
 
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 from agegender.training.compiling import CompileNetwork
 
-NETWORK: dict[str, Any] = {"image_size": 16, "in_channels": 1, "age": {"name": "mae"}, "channels": [4], "dropout": 0.0}
+TRUNK, AGE = trunk_node(channels=[4]), age_node("mae")
+NETWORK: dict[str, Any] = {"image_size": 16, "in_channels": 1, "age": AGE, "trunk": TRUNK, "dropout": 0.0}
 
 
 class OneStep(pl.LightningModule):

@@ -101,7 +101,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
     [
         # With two faces in the last batch: of a face that is there twice, batch norm counts both.
         (
-            *("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]"),
+            *("model=residual", "model.trunk.stem=8", "model.trunk.channels=[8,16]", "model.trunk.blocks=[1,1]"),
             *("model.feature_dropout=0", "data.limit=96"),
         ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),

@@ -15,6 +15,7 @@ import torch
 from conftest import TINY, Outcome, run_script
 from made_networks import save_network
 from made_tables import half_labelled, rows_of, write_table
+from nodes import age_node, trunk_node
 from numpy.typing import NDArray
 from stopped_runs import CrashError, assert_same_run, crash, differences, stop_at
 from torch import Tensor
@@ -31,11 +32,12 @@ from agegender.training.module import AgeGenderModule
 from agegender.training.soft_targets import SoftTargets
 
 Run = Callable[..., Outcome]
-DLDL = {"name": "dldl"}
+DLDL = age_node("dldl")
 STUDENT = (*TINY, "age=dldl", "optim=adamw", "augment=light")
 TABLE = tuple(setting for setting in STUDENT if not setting.startswith(("data=", "data.generate")))
-NETWORK = {"image_size": 16, "in_channels": 1, "age": DLDL, "channels": [4], "head_units": [8], "dropout": 0.0}
-OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "schedule": None}
+TRUNK = trunk_node(channels=[4])
+NETWORK = {"image_size": 16, "in_channels": 1, "age": DLDL, "trunk": TRUNK, "head_units": [8], "dropout": 0.0}
+OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler": None}
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +213,7 @@ def test_a_folder_of_runs_means_all_of_them_and_a_runs_folder_its_best_checkpoin
     best = [folds / part / "checkpoints/best.ckpt" for part in ("0", "1")]
     assert [each.path for each in find_teachers(str(folds), DLDL)] == best
     assert [each.path for each in find_teachers([str(folds / "1"), str(teacher)], DLDL)] == [best[1], teacher]
-    assert find_teachers(None, {"name": "mae"}) == []
+    assert find_teachers(None, age_node("mae")) == []
 
 
 def soft_targets(weight: float, count: int = 12) -> tuple[SoftTargets, Tensor, Tensor]:

@@ -18,7 +18,7 @@ Run = Callable[..., Outcome]
 SMALL = (
     *("data=synthetic", "data.generate.count=120", "data.generate.size=64", "data.image_size=48"),
     *("trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "report=false", "data.batch_size=16"),
-    *("model.weights=made.onnx", "model.backbone=mobilefacenet", "data.cache_dir=cache"),
+    *("model.pretrained=made.onnx", "model.trunk.backbone=mobilefacenet", "data.cache_dir=cache"),
 )
 
 
@@ -64,7 +64,7 @@ def test_probe_resumed_between_epochs_ends_with_the_bits_of_an_uninterrupted_one
     run_here: Run, probe: Path, tmp_path: Path
 ) -> None:
     short = [setting for setting in SMALL if not setting.startswith("trainer.max_epochs")]
-    schedule = "optim.schedule=null"  # a cosine over another length would be another training
+    schedule = "optim.scheduler=null"  # a cosine over another length would be another training
     whole = run_here("train.py", "experiment=face_probe", *SMALL, schedule, "hydra.run.dir=whole")
     one = run_here("train.py", "experiment=face_probe", *short, schedule, "trainer.max_epochs=1", "hydra.run.dir=parts")
     two = run_here("train.py", "resume=parts", "trainer.max_epochs=2")
@@ -93,7 +93,7 @@ def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
 def test_fine_tuning_is_resumed_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     probe.rename(tmp_path / "logs" / "face_probe")  # where the experiment looks for its weights
-    options = ("optim.schedule=null", "hydra.run.dir=tuned")
+    options = ("optim.scheduler=null", "hydra.run.dir=tuned")
     begun = run_here("train.py", "experiment=face", *SMALL, *options, "trainer.max_epochs=1")
     assert begun.code == 0, begun.err
     done = run_here("train.py", "resume=tuned", "trainer.max_epochs=2")
@@ -114,6 +114,6 @@ def test_exported_face_network_answers_as_pytorch(run_here: Run, probe: Path, tm
 
 def test_streamed_faces_give_no_statistics_for_the_features(run_here: Run, tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx")
-    weights = ("model.weights=made.onnx", "model.backbone=mobilefacenet")
+    weights = ("model.pretrained=made.onnx", "model.trunk.backbone=mobilefacenet")
     done = run_here("train.py", "experiment=face_probe", "data=streaming", "data.dir=shards", *weights)
     assert (done.code, done.err.count("\n")) == (1, 1) and "set model.feature_clip=null" in done.err

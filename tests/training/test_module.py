@@ -11,18 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nodes import age_node, target, trunk_node
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 
 from agegender.data.dataset import Batch, step_seed
 from agegender.models.conv_stack import ConvStack
-from agegender.training.module import AgeGenderModule, warmup_cosine
+from agegender.training.build import WarmupCosine, warmup_cosine
+from agegender.training.module import AgeGenderModule
 
 NETWORK = {
     "image_size": 16,
     "in_channels": 1,
-    "age": {"name": "mae", "scale": 20.0, "offset": 33.0},
-    "channels": [8, 16],
+    "age": age_node("mae", scale=20.0, offset=33.0),
+    "trunk": trunk_node(channels=[8, 16]),
     "head_units": [32],
     "dropout": 0.0,
 }
@@ -30,7 +32,7 @@ NETWORK = {
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:.*does not have many workers", "ignore:The number of training"
 )
-OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "schedule": None}
+OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler": None}
 
 
 @pytest.fixture(autouse=True)
@@ -196,8 +198,8 @@ def test_forward_answers_years_and_a_probability() -> None:
 @pytest.mark.parametrize("coding", ["mae", "mse"])
 def test_one_batch_can_be_overfitted(coding: str) -> None:
     pl.seed_everything(0, verbose=False)
-    schedule = {"warmup": 0.05, "final": 0.0}
-    module = module_of({"age": {"name": coding}}, optim=OPTIM | {"schedule": schedule})
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.05, "final": 0.0}
+    module = module_of({"age": age_node(coding)}, optim=OPTIM | {"scheduler": scheduler})
     batch = some_faces()
     trainer = quiet_trainer(max_epochs=4)
     trainer.fit(module, batches_of(*[batch] * 75))
@@ -254,7 +256,8 @@ def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
 
 
 def test_the_schedule_moves_every_step_and_ends_at_its_final_factor() -> None:
-    module = module_of(optim=OPTIM | {"schedule": {"warmup": 0.25, "final": 0.1}})
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.25, "final": 0.1}
+    module = module_of(optim=OPTIM | {"scheduler": scheduler})
     rates: list[float] = []
 
     class Watch(pl.Callback):

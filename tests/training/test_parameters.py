@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from nodes import network_settings
 from torch import nn
 
 from agegender.models.network import AgeGenderNet
@@ -17,7 +18,7 @@ ADAM = {"_target_": "torch.optim.Adam", "lr": 0.01}
 
 def residual_net() -> AgeGenderNet:
     options: dict[str, Any] = {"stem": 4, "channels": [4, 8], "blocks": [1, 1], "head_units": [8]}
-    return AgeGenderNet(32, 3, {"name": "dldl"}, trunk="residual", **options)
+    return AgeGenderNet(32, 3, **network_settings({"name": "dldl"}, "residual", **options))
 
 
 def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

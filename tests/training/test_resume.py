@@ -189,7 +189,7 @@ def test_a_warning_says_so_when_the_weights_saw_another_split(run_here: Run, tra
 def test_weights_that_do_not_fit_the_network_are_one_line_that_names_the_difference(
     run_here: Run, trained_run: Path
 ) -> None:
-    outcome = run_here("train.py", *TINY, "model.channels=[8,32]", f"weights={trained_run}")
+    outcome = run_here("train.py", *TINY, "model.trunk.channels=[8,32]", f"weights={trained_run}")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
     assert "don't fit this network (channels: [8, 16] there, [8, 32] here)" in outcome.err
 
@@ -224,10 +224,10 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
     ("setting", "says"),
     [
         ("model.dropout=1.5", "model.dropout=1.5 must be at least 0 and below 1"),
-        ("model.conv_dropout=-1", "model.conv_dropout=-1 must be at least 0"),
-        ("model.channels=[0]", "model.channels=[0] must be one positive number per stage"),
-        ("model.channels=[]", "model.channels=[] must be one positive number per stage"),
-        ("model.kernel_size=0", "model.kernel_size=0 must be positive"),
+        ("model.trunk.conv_dropout=-1", "model.trunk.conv_dropout=-1 must be at least 0"),
+        ("model.trunk.channels=[0]", "model.trunk.channels=[0] must be one positive number per stage"),
+        ("model.trunk.channels=[]", "model.trunk.channels=[] must be one positive number per stage"),
+        ("model.trunk.kernel_size=0", "model.trunk.kernel_size=0 must be positive"),
         ("model.head_units=[0]", "model.head_units=[0] must be positive"),
         ("model.std=[0]", "model.std=[0] must be above zero"),
         ("age.scale=0", "age.scale=0 must be above zero"),
@@ -245,7 +245,7 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("trainer.devices=0", "trainer.devices=0 trains on nothing"),
         ("trainer.precision=bf16-true", "would compute ages in that precision"),
         ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
-        ("optim.schedule={warmup: 0.1}", "optim.schedule.final is missing"),
+        ("optim.scheduler={warmup: 0.1}", "optim.scheduler.final is missing"),
         ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
         ("logger=null", "a group can't be null; leave it out with ~logger"),
     ],
@@ -272,7 +272,7 @@ def test_a_group_that_may_be_left_out_may(run_here: Run, nothing: str, tmp_path:
 def test_a_schedule_without_an_end_is_refused(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "optim=adamw", "trainer.max_epochs=-1")
     assert outcome.code == 1
-    assert outcome.err == "error: optim.schedule needs to know where it ends: set trainer.max_epochs\n"
+    assert outcome.err == "error: optim.scheduler needs to know where it ends: set trainer.max_epochs\n"
 
 
 def test_clipping_a_fused_optimiser_in_mixed_precision_is_refused_or_works(run_here: Run) -> None:

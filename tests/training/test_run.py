@@ -111,7 +111,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
     assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
     assert results["train_seconds"] == pytest.approx(2 * results["seconds_per_epoch"], abs=0.06)
     assert results["version/torch"] == torch.__version__.split("+")[0] or results["version/torch"] == torch.__version__
-    assert "thread" in results["hardware"] and "model.channels=[8,16]" in results["overrides"]
+    assert "thread" in results["hardware"] and "model.trunk.channels=[8,16]" in results["overrides"]
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -193,7 +193,7 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
         ("~callbacks.early_stopping", "callbacks.pictures=null"),
         ("callbacks.progress=null", "~callbacks.learning_rate"),
         ("trainer.accumulate_grad_batches=2", "optim=adamw"),
-        ("model.conv_dropout=0.2", "model.batch_norm=true", "model.padding=same"),
+        ("model.trunk.conv_dropout=0.2", "model.trunk.batch_norm=true", "model.trunk.padding=same"),
         ("model.shared_units=[12]", "model.weight_init=kaiming_normal", "age=mse"),
         ("data.grayscale=false", "model.mean=[0.5,0.4,0.4]", "augment=light"),
         ("data.limit=60", "data.num_workers=1", "data.cache=none"),

@@ -22,7 +22,13 @@ from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
 SETTINGS = (
-    *("data=streaming", "data.image_size=32", "data.batch_size=16", "model.channels=[8,16]", "model.head_units=[16]"),
+    *(
+        "data=streaming",
+        "data.image_size=32",
+        "data.batch_size=16",
+        "model.trunk.channels=[8,16]",
+        "model.head_units=[16]",
+    ),
     *("trainer=cpu", "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "report=false", "augment=light"),
     *("model.dropout=0.3", "optim=adamw"),
 )
@@ -113,7 +119,7 @@ def test_streamed_faces_are_measured_by_two_processes_as_by_one(
 @pytest.mark.slow
 def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
     shards = pack_small(faces, tmp_path / "shards")
-    unscheduled = ("callbacks.early_stopping=null", "optim.schedule=null")  # nothing depends on how long the whole is
+    unscheduled = ("callbacks.early_stopping=null", "optim.scheduler=null")  # nothing depends on how long the whole is
     settings = (*SETTINGS, *TWO, *unscheduled, f"data.dir={shards}", "data.num_workers=0")
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as file:

@@ -44,7 +44,7 @@ def test_the_hparams_tab_is_filled_with_flat_settings_and_the_best_figures(
     start = plugin_data_pb2.HParamsPluginData.FromString(plugin["_hparams_/session_start_info"])
     settings = dict(start.session_start_info.hparams.items())
     assert settings["optim.lr"].number_value == 1e-3
-    assert settings["model.trunk"].string_value == "conv_stack"
+    assert settings["model.trunk._target_"].string_value.endswith(".ConvStack")
     assert settings["data.batch_size"].number_value == 16
     assert settings["seed"].number_value == 0 and settings["name"].string_value == "default"
     assert not any(value.string_value.startswith("{'") for value in settings.values())  # nothing nested

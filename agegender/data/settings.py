@@ -1,0 +1,35 @@
+"""Are the settings of `data` right? And the datamodule that they name, for commands that need no training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agegender.data.synthetic import generate_faces
+from agegender.signatures import check_call
+from agegender.targets import arguments_of, resolve
+
+if TYPE_CHECKING:
+    from agegender.data.datamodule import AgeGenderDataModule
+
+FOLDER = "agegender.data.datamodule.AgeGenderDataModule"  # what settings without `_target_` mean
+
+
+def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule]:
+    """Returns the datamodule's class, once its settings have been held against its signature.
+
+    Args:
+        settings: Of `conf/data`: the class as `_target_`, and its arguments.
+
+    Raises:
+        AgeGenderError: The class is not allowed, or a setting is unknown, missing or of the wrong type.
+    """
+    made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
+    check_call("data", arguments_of(settings), made, given=("augment", "seed"))
+    check_call("data.generate", settings.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    return made
+
+
+def streams(settings: Mapping[str, Any]) -> bool:
+    """Tells whether the faces come as a stream, in which no single face can be looked up by its place."""
+    return bool(getattr(resolve({"_target_": FOLDER, **settings}, "data"), "streamed", False))

@@ -1,0 +1,60 @@
+"""Settings of networks, with trunks and age codings by their names in conf/model and conf/age."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agegender.models.age_coding import AgeCoding
+from agegender.models.age_distribution import Classes, Coral, LabelDistribution
+from agegender.models.age_number import Huber, MeanAbsoluteError, MeanSquaredError
+from agegender.models.conv_stack import ConvStack
+from agegender.models.face_trunk import FaceTrunk
+from agegender.models.residual import ResidualTrunk
+from agegender.models.torchvision_trunk import TorchvisionTrunk
+from agegender.targets import accepted
+
+AGE_CODINGS: dict[str, type[AgeCoding]] = {
+    "mae": MeanAbsoluteError,
+    "mse": MeanSquaredError,
+    "huber": Huber,
+    "classes": Classes,
+    "dldl": LabelDistribution,
+    "coral": Coral,
+}
+TRUNKS: dict[str, type[Any]] = {
+    "conv_stack": ConvStack,
+    "face": FaceTrunk,
+    "residual": ResidualTrunk,
+    "torchvision": TorchvisionTrunk,
+}
+
+
+def target(built: type[Any]) -> str:
+    """Returns a class's dotted name."""
+    return f"{built.__module__}.{built.__qualname__}"
+
+
+def age_node(name: str, **options: Any) -> dict[str, Any]:
+    """Returns the settings of an age coding."""
+    return {"_target_": target(AGE_CODINGS[name]), **options}
+
+
+def trunk_node(trunk: str = "conv_stack", /, **options: Any) -> dict[str, Any]:
+    """Returns the settings of a trunk."""
+    return {"_target_": target(TRUNKS[trunk]), **options}
+
+
+def network_settings(age: dict[str, Any], trunk: str = "conv_stack", **options: Any) -> dict[str, Any]:
+    """Returns the arguments of `AgeGenderNet`.
+
+    Args:
+        age: `name` of the age coding, and its arguments.
+        trunk: Name of the trunk.
+        options: Arguments of the network or of the trunk.
+    """
+    trunks = accepted(TRUNKS[trunk], **{key: value for key, value in options.items() if key not in _GIVEN})
+    others = {key: value for key, value in options.items() if key not in trunks}
+    return {"age": age_node(**age), "trunk": trunk_node(trunk, **trunks), **others}
+
+
+_GIVEN = ("in_channels", "image_size")
