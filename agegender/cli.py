@@ -210,9 +210,12 @@ def _explain(error: Exception, config_name: str, conf: Path) -> str:
         node = _node(config_name, conf, parent)
         siblings = [str(key) for key in node]
         hint = nearest(unknown[1], siblings)
-        below = [str(key) for key, value in node.items() if isinstance(value, Mapping) and unknown[1] in value]
-        if below and not hint.startswith("did you mean"):
-            hint = f"did you mean {'.'.join(filter(None, (parent, below[0], unknown[1])))}?"
+        if not hint.startswith("did you mean"):
+            below = [
+                (str(key), nearest(unknown[1], value)) for key, value in node.items() if isinstance(value, Mapping)
+            ]
+            places = [(key, found.split()[-1]) for key, found in below if found.startswith("did you mean")]
+            hint = f"did you mean {'.'.join([*filter(None, [parent]), *places[0]])}" if places else hint
         if "_target_" in siblings and not hint.startswith("did you mean"):
             hint = f"if it is an argument of {parent}'s class, add it with +{unknown[2]}=..."
         return f"{unknown[2]} is not known; {hint}"

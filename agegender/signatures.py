@@ -67,12 +67,13 @@ def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check_value(where: str, value: Any, hint: Any) -> None:
-    """Refuses a value that is not of the hinted type; a node with `_target_` is an object still to be built.
+    """Refuses a value that is not of the hinted type; a node with `_target_`, or a list of such, is still to be built.
 
     Raises:
         AgeGenderError: Names the key, the value and the type wanted.
     """
-    if isinstance(value, Mapping) and "_target_" in value:
+    nodes = value if isinstance(value, list) else [value]
+    if any(isinstance(node, Mapping) and "_target_" in node for node in nodes):
         return
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))

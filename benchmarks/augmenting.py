@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from agegender.data.transforms import Augment
+from agegender.data.augmentation import build_augmentation
 from agegender.models.network import AgeGenderNet
 from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn
@@ -29,7 +29,7 @@ def measure(rounds: int = 5) -> Paired:
     """Times training steps with and without the augmentation in turn."""
     generator = torch.Generator().manual_seed(0)
     strong: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / "strong.yaml"))
-    augment = Augment(**strong)
+    augment = build_augmentation(strong)
     return in_turn(
         "training with augment=strong against augment=none",
         _training(lambda images: augment(images, generator)),

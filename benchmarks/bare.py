@@ -21,8 +21,9 @@ CONF = Path(__file__).parent.parent / "conf"
 def settings_of(*overrides: str) -> dict[str, Any]:
     """Returns the settings that `train.py` would have with these overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
-    return dict(config)
+        config = compose("train", list(overrides))
+    settings: Any = OmegaConf.to_container(config, resolve=False)
+    return {**settings, "model": OmegaConf.to_container(config.model, resolve=True)}
 
 
 def network_of(*overrides: str) -> dict[str, Any]:

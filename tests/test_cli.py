@@ -30,7 +30,7 @@ from agegender.errors import AgeGenderError, InterruptedRunError
 
 MISSPELT = {
     "model.dropuot=0.2": "model.dropuot is not known; did you mean dropout?",
-    "model.chanels=[8]": "model.chanels is not known; did you mean channels?",
+    "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
     "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
     "data.generate.cuont=5": "data.generate.cuont is not known; did you mean count?",
     "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, scheduler",

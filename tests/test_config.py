@@ -57,7 +57,7 @@ def test_every_group_of_the_design_has_its_options() -> None:
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
         "experiment=small experiment=pretrained experiment=coral_protocol "
-        "model=conv_stack model=residual model=torchvision optim=adam optim=adamw "
+        "model=conv_stack model=residual model=torchvision model=timm model=face optim=adam optim=adamw "
         "sweep=grid sweep=optuna "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed trainer=ddp trainer=fsdp"
     )
@@ -68,6 +68,8 @@ def test_every_group_of_the_design_has_its_options() -> None:
 def test_every_shipped_option_composes_passes_the_check_and_builds(
     option: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
+    if option == "model=timm":
+        pytest.importorskip("timm")
     settings = settings_of(option)
     check_config(settings)
     if option == "data=streaming":

@@ -116,7 +116,7 @@ def test_a_package_that_nobody_trusts_is_refused_in_one_line_and_never_imported(
     outcome = run_here("train.py", *SMALL, *parts)
     assert outcome.code == 1 and outcome.err.count("\n") == 1
     assert " is refused; " in outcome.err and "add trust=my_plugin to the command line" in outcome.err
-    assert not (tmp_path / "imported.txt").exists() and not (tmp_path / "logs").exists()
+    assert not (tmp_path / "imported.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     assert refused.code == 1 and "add trust=my_plugin" in refused.err and refused.err.count("\n") == 1
     resumed = run_here("train.py", "resume=run", "trainer.max_epochs=2", "trust=my_plugin")
     assert resumed.code == 0, resumed.err
-    assert (tmp_path / "epochs.txt").read_text() == "0 0.008000\n1 0.004000\n"
+    assert (tmp_path / "epochs.txt").read_text() == "0 0.004000\n1 0.002000\n"  # halved before the hook
     assert metrics_of(tmp_path / "run")["epochs"] == 2
 
     face = str(next(faces.iterdir()))
     _forget()
     refused = run_here("predict.py", f"img={face}", "weights=run")
-    assert refused.code == 1 and "model.trunk._target_: my_plugin.parts.Trunk is refused" in refused.err
+    assert refused.code == 1 and "age._target_: my_plugin.parts.LogAge is refused" in refused.err
     answered = run_here("predict.py", f"img={face}", "weights=run", "trust=my_plugin", "out=-")
     assert answered.code == 0, answered.err
     assert 0 < json.loads(answered.out)["age"] < 120
@@ -190,9 +190,7 @@ def test_an_installed_package_that_declares_a_plug_in_is_trusted(
     assert build(node, "model.trunk", in_channels=1).num_features == 24
 
 
-def test_a_checkpoint_says_in_one_line_which_package_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = {"image_size": 32, "in_channels": 1, "trunk": {"_target_": "my_plugin.parts.Trunk"}}
     network["age"] = {"_target_": "my_plugin.parts.LogAge"}
     shutil.rmtree(tmp_path / "my_plugin")

@@ -35,6 +35,7 @@ from agegender.prediction.answers import Prediction
 from agegender.prediction.predictor import LARGEST_PART, Predictor
 from agegender.prediction.sources import PAUSE, Picture
 from agegender.prediction.torch_network import TorchNetwork
+from agegender.targets import arguments_of
 from agegender.training.module import AgeGenderModule
 
 YEARS = 1e-4
@@ -102,7 +103,7 @@ def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", list(TINY)).data, resolve=True)
     assert isinstance(config, dict)
-    data = AgeGenderDataModule(**{str(key): value for key, value in config.items()})
+    data = AgeGenderDataModule(**arguments_of({str(key): value for key, value in config.items()}))
     data.prepare_data()
     data.setup()
     checkpoint = trained_run / "checkpoints" / "best.ckpt"
