@@ -36,7 +36,11 @@ class NodeType(NamedTuple):
 
 # By the node's place in the config; `callbacks` and `logger` hold any number of such nodes.
 NODE_TYPES = {
-    "data": NodeType("lightning.pytorch.LightningDataModule", ("index", "split", "split_settings", "channels")),
+    "data": NodeType(
+        "lightning.pytorch.LightningDataModule",
+        ("find_index", "index", "split", "split_settings", "channels"),
+        ("image_size", "batch_size", "cache_dir", "table", "generate"),
+    ),
     "model.trunk": NodeType("torch.nn.Module", ("forward",), ("num_features",)),
     "age": NodeType(methods=("layer", "loss", "decode", "spread", "label"), attributes=("outputs", "classes")),
     "augment": NodeType(methods=("__call__",)),
@@ -132,9 +136,10 @@ def resolve(node: Mapping[str, Any], place: str, where: str = "") -> Callable[..
 
 
 def accepted(called: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Returns those of the values that a class or function has arguments for, `**kwargs` aside."""
+    """Returns those of the values that a class or function has arguments for: all, if it takes any (`**kwargs`)."""
     known = inspect.signature(called).parameters
-    return {name: value for name, value in values.items() if name in known}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    return {name: value for name, value in values.items() if takes_any or name in known}
 
 
 def arguments_of(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from agegender.models.age_coding import AgeCoding
@@ -11,7 +12,6 @@ from agegender.models.conv_stack import ConvStack
 from agegender.models.face_trunk import FaceTrunk
 from agegender.models.residual import ResidualTrunk
 from agegender.models.torchvision_trunk import TorchvisionTrunk
-from agegender.targets import accepted
 
 AGE_CODINGS: dict[str, type[AgeCoding]] = {
     "mae": MeanAbsoluteError,
@@ -52,9 +52,7 @@ def network_settings(age: dict[str, Any], trunk: str = "conv_stack", **options: 
         trunk: Name of the trunk.
         options: Arguments of the network or of the trunk.
     """
-    trunks = accepted(TRUNKS[trunk], **{key: value for key, value in options.items() if key not in _GIVEN})
+    known = {*inspect.signature(TRUNKS[trunk]).parameters} - {"in_channels", "image_size"}
+    trunks = {key: value for key, value in options.items() if key in known}
     others = {key: value for key, value in options.items() if key not in trunks}
     return {"age": age_node(**age), "trunk": trunk_node(trunk, **trunks), **others}
-
-
-_GIVEN = ("in_channels", "image_size")

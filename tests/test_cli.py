@@ -72,7 +72,7 @@ def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
         ("+optim.optimizer.beta=[0.9,0.99]", "optim.optimizer.beta is not known; did you mean betas?"),
         ("+augment.fip=0.5", "augment.fip is not known; did you mean flip?"),
         ("+model.image_size=9", "model.image_size is not known"),
-        ("age.name=mae", "age.name is not known; there are "),
+        ("age.name=mae", "age.name is not known; if it is an argument of age's class"),
         ("model.channels=[8]", "model.channels is not known; did you mean model.trunk.channels?"),
         ("+model.chanels=[8]", "model.chanels is not known; did you mean model.trunk.channels?"),
         ("model.name=resnet18", "model.name is not known; "),

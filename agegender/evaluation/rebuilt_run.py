@@ -20,7 +20,7 @@ from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.measures import Integers
 from agegender.prediction.network import Tta
 from agegender.prediction.torch_network import TorchNetwork
-from agegender.targets import arguments_of
+from agegender.targets import accepted, arguments_of
 
 _SPLIT_RULE = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "age_range", "limit")
 
@@ -173,7 +173,7 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
     there = given is None or arguments.get("generate") is not None or Path(given).expanduser().is_dir()
     require(there, f"the faces of run={origin.name} are not in {given} any more: say where with data_dir=<folder>")
     # Each face is read once: a cache of all decoded faces would be made for nothing.
-    arguments |= {"cache": "none", "on_device": False, "num_workers": None}
+    arguments |= accepted(made, cache="none", on_device=False, num_workers=None)
     arguments |= {"image_size": network.image_size, "grayscale": network.grayscale}
     return made(**arguments)
 

@@ -75,18 +75,20 @@ class FaceTrunk(nn.Module):
 
     @classmethod
     def published(
-        cls, pretrained: str, in_channels: int, backbone: Backbone | None = None, **options: Any
+        cls, pretrained: str | bool | None, in_channels: int, backbone: Backbone | None = None, **options: Any
     ) -> Published:
         """Returns the network that weights are for, and the statistics of the pixels that it takes; see `Trunk`."""
-        from agegender.models.face_weights import describe_weights  # which needs this class
+        from agegender.models.face_weights import DEFAULTS, describe_weights  # which needs this class
 
-        network, mean, std = describe_weights(pretrained, backbone)
+        named = pretrained if isinstance(pretrained, str) else DEFAULTS[backbone or "mobilefacenet"]
+        network, mean, std = describe_weights(named, backbone)
         return Published({"backbone": network, **options}, [mean], [std])
 
-    def load_pretrained(self, pretrained: str) -> str:
+    def load_pretrained(self, pretrained: str | Literal[True]) -> str:
         """Replaces the weights by published ones, or by a file's; see `agegender.models.face_weights`."""
-        from agegender.models.face_weights import load_face_weights, published
+        from agegender.models.face_weights import DEFAULTS, load_face_weights, published
 
+        pretrained = DEFAULTS[self.backbone] if pretrained is True else pretrained
         load_face_weights(self, pretrained)
         known = published(pretrained)
         return f"{pretrained}, {known.licence}" if known else "a file of the user's own"

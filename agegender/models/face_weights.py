@@ -62,6 +62,7 @@ PUBLISHED = {
         128 / 255,
     ),
 }
+DEFAULTS: dict[str, str] = {entry.backbone: name for name, entry in PUBLISHED.items()}  # by network
 
 
 def published(weights: str) -> Published | None:

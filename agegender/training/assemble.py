@@ -17,7 +17,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.launched import launched
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
-from agegender.targets import arguments_of, build, resolve
+from agegender.targets import accepted, arguments_of, build, check_built, resolve
 from agegender.training.batch_norm import SharedBatchNorm
 from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
@@ -37,10 +37,12 @@ def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) 
     if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
         network = weights["agegender"]["network"]
         node |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
-    made: AgeGenderDataModule = resolve(node, "data")(
-        **arguments_of(node), augment=settings.get("augment"), seed=settings["seed"]
+    made = resolve(node, "data")
+    data: AgeGenderDataModule = made(
+        **arguments_of(node), **accepted(made, augment=settings.get("augment"), seed=settings["seed"])
     )
-    return made
+    check_built(data, "data")
+    return data
 
 
 def build_module(

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from agegender.errors import AgeGenderError
+from agegender.errors import require
 from agegender.targets import accepted, build, check_built, refuses_settings, resolve
 
 # What `optim.scheduler` may hold beside the scheduler's own arguments; Lightning's words for them.
@@ -36,10 +36,14 @@ class WarmupCosine(LambdaLR):
         Raises:
             AgeGenderError: A share is not between 0 and 1.
         """
-        for name, share in (("warmup", warmup), ("final", final)):
-            if not 0 <= share <= 1:
-                raise AgeGenderError(f"optim.scheduler.{name}={share} must be a share between 0 and 1")
+        check_shares(warmup, final)
         super().__init__(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, final))
+
+
+def check_shares(warmup: float = 0.05, final: float = 0.01) -> None:
+    """Refuses settings of `WarmupCosine` that are no shares."""
+    for name, share in (("warmup", warmup), ("final", final)):
+        require(0 <= share <= 1, f"optim.scheduler.{name}={share} must be a share between 0 and 1")
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:

@@ -15,9 +15,9 @@ from agegender.errors import require
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.signatures import check_call, check_named, check_value
-from agegender.targets import arguments_of, build, check_node, check_targets, resolve
+from agegender.targets import accepted, arguments_of, build, check_node, check_targets, resolve
 from agegender.training.balance import Balance
-from agegender.training.build import LIGHTNINGS_KEYS
+from agegender.training.build import LIGHTNINGS_KEYS, WarmupCosine, check_shares
 from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.profiling import PROFILERS
@@ -64,8 +64,12 @@ def check_config(config: Mapping[str, Any]) -> None:
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
     wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
     require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
-    check_data(config["data"])
+    made = check_data(config["data"])
     if augment := config.get("augment"):
+        taken = accepted(made, augment=augment)
+        require(
+            bool(taken), f"{config['data']['_target_']} takes no augment: set augment=none, or give it the argument"
+        )
         check_call("augment", arguments_of(augment), resolve_augmentation(augment))
     _check_model(config["model"], 1 if config["data"].get("grayscale", True) else 3)
     _check_scheduler(config)
@@ -212,6 +216,8 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     arguments = {key: value for key, value in scheduler.items() if key not in LIGHTNINGS_KEYS}
     given = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
     _check_built("optim.scheduler", arguments, given=given)
+    if resolve(scheduler, "optim.scheduler") is WarmupCosine:
+        check_shares(**{key: value for key, value in arguments.items() if key in ("warmup", "final")})
     takes_length = "total_steps" in inspect.signature(resolve(scheduler, "optim.scheduler")).parameters
     bounded = trainer.get("max_epochs") not in (None, -1)
     bounded = bounded or (trainer.get("max_steps", -1) != -1 and scheduler.get("interval") == "step")

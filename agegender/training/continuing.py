@@ -81,6 +81,11 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
     if streamed and streamed["dataset"]["world_size"] != devices:
         dealt = streamed["dataset"]["world_size"]
         changed.append(f"an epoch's shards were dealt out to {dealt} devices (data=streaming), not to {devices}")
+    planned = [state["total_steps"] for state in saved.get("lr_schedulers", []) if "total_steps" in state]
+    lengths = [key for key in ("trainer.max_epochs", "trainer.max_steps") if before.get(key) != now.get(key)]
+    if planned and lengths:  # PyTorch would stop at the last step with an error of its own
+        was, key = before.get(lengths[0]), lengths[0]
+        changed.append(f"its scheduler ends after {planned[0]} steps: {key} was {was} and is {now.get(key)}")
     split = (saved["hyper_parameters"]["split"] or {}).get("fingerprint")
     if split != module.hparams["split"]["fingerprint"]:
         changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")

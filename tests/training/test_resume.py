@@ -21,6 +21,7 @@ from agegender.training.callbacks import Checkpoint
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
+COSINE = "_target_: agegender.training.build.WarmupCosine"
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_weights_that_do_not_fit_the_network_are_one_line_that_names_the_differe
 ) -> None:
     outcome = run_here("train.py", *TINY, "model.trunk.channels=[8,32]", f"weights={trained_run}")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert "don't fit this network (channels: [8, 16] there, [8, 32] here)" in outcome.err
+    assert "don't fit this network (trunk.channels: [8, 16] there, [8, 32] here)" in outcome.err
 
 
 def test_a_resumed_run_says_what_it_was_resumed_with(run_here: Run, finished: Path) -> None:
@@ -245,7 +246,11 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("trainer.devices=0", "trainer.devices=0 trains on nothing"),
         ("trainer.precision=bf16-true", "would compute ages in that precision"),
         ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
-        ("optim.scheduler={warmup: 0.1}", "optim.scheduler.final is missing"),
+        ("optim.scheduler={warmup: 0.1}", "optim.scheduler={'warmup': 0.1} has no _target_: name the class to build"),
+        (f"optim.scheduler={{{COSINE}, warmup: 2}}", "optim.scheduler.warmup=2 must be a share between 0 and 1"),
+        (f"optim.scheduler={{{COSINE}, interval: day}}", "optim.scheduler.interval='day' has the wrong type"),
+        (f"optim.scheduler={{{COSINE}, monitor: val/loss}}", "optim.scheduler.monitor is for ReduceLROnPlateau"),
+        ("optim.scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "optim.scheduler.step_size is missing"),
         ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
         ("logger=null", "a group can't be null; leave it out with ~logger"),
     ],
@@ -316,7 +321,7 @@ def test_what_would_make_it_another_run_is_refused_and_nothing_of_the_run_is_tou
 def test_weights_that_mean_other_ages_are_refused(run_here: Run, trained_run: Path) -> None:
     outcome = run_here("train.py", *TINY, f"weights={trained_run}", "age.scale=10")
     assert outcome.code == 1
-    assert "age: {'scale': 20.0, 'offset': 33.0, 'output': 'linear', 'name': 'mae'} there" in outcome.err
+    assert "(age.scale: 20.0 there, 10 here)" in outcome.err
 
 
 def test_a_run_of_an_older_version_resumes_as_it_was_and_not_under_a_younger_setting(
