@@ -57,18 +57,6 @@ def launched(environment: Mapping[str, str] | None = None, arguments: Sequence[s
     return None
 
 
-def own_arguments(arguments: list[str]) -> list[str]:
-    """Returns the arguments for this process: of several, only the first has a run's folder made and recorded.
-
-    torchrun and srun start the same command everywhere, and the time of day, which names the folder, may differ.
-    """
-    launch = launched(arguments=arguments)
-    if launch is None or launch.by == "Lightning" or launch.rank == 0:
-        return arguments
-    kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
-    return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]
-
-
 def let_the_first_tell() -> None:
     """Waits a little before this process ends silently with an error that the first one has as well.
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming import StreamingDataModule
-from agegender.signatures import check_named
+from agegender.data.synthetic import generate_faces
+from agegender.errors import require
+from agegender.signatures import check_call, check_named
 
 DATA_MODULES: dict[str, type[AgeGenderDataModule]] = {"folder": AgeGenderDataModule, "streaming": StreamingDataModule}
 
@@ -21,3 +23,19 @@ def choose(data: Mapping[str, Any]) -> tuple[type[AgeGenderDataModule], dict[str
     source = data.get("source", "folder")
     check_named("data.source", source, DATA_MODULES)
     return DATA_MODULES[source], {name: value for name, value in data.items() if name != "source"}
+
+
+def folder_module(data: Mapping[str, Any], refusal: str) -> AgeGenderDataModule:
+    """Builds the datamodule of a folder of images, for a command that looks at the files themselves.
+
+    Args:
+        data: Its arguments.
+        refusal: What is said where `data` speaks of packed shards.
+
+    Raises:
+        AgeGenderError: It does, or a setting doesn't fit.
+    """
+    require("source" not in data, refusal)
+    check_call("data", data, AgeGenderDataModule, given=("augment", "seed"))
+    check_call("data.generate", data.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    return AgeGenderDataModule(**data)

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import load_checkpoint, read_calibration
-from agegender.cli import run_folder
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming import StreamingDataModule
 from agegender.data.transforms import Augment
 from agegender.errors import require
 from agegender.models.age import AGE_CODINGS
 from agegender.models.network import TRUNKS, AgeGenderNet
+from agegender.resuming import run_folder
 from agegender.training.balance import Balance
 from agegender.training.module import AgeGenderModule
 from agegender.training.parameters import parameter_groups

@@ -22,8 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from agegender.cli import EXIT_ERROR, EXIT_INTERRUPTED
-from agegender.errors import AgeGenderError, InterruptedRunError, require
+from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, AgeGenderError, InterruptedRunError, require
 from agegender.files import one_at_a_time
 from agegender.launched import Launch, launched, let_the_first_tell
 
