@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, nearest
-from agegender.launched import LIGHTNINGS
+from agegender.launched import LIGHTNINGS, script
 from agegender.version import __version__
 
 if TYPE_CHECKING:  # Hydra is imported when a command starts, and torch when its settings fit: `--help` needs neither
@@ -151,14 +151,6 @@ def main() -> None:
     else:
         print(f"error: {given[0]} is no command; {nearest(given[0], COMMANDS)}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-
-
-def script(name: str) -> str:
-    """Returns how to call `train` or `predict` again, as a person would here: by a clone's script, or the command."""
-    from agegender.compose import CONF
-
-    by_command = os.path.basename(sys.argv[0]) in ("agegender", "agegender.exe", "__main__.py")
-    return f"agegender {name}" if by_command or CONF.parent.name == "agegender" else f"python {name}.py"
 
 
 def _help() -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 LIGHTNINGS = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command of each process that it starts
@@ -55,6 +56,13 @@ def launched(environment: Mapping[str, str] | None = None, arguments: Sequence[s
         tasks = re.match(r"\d+", told.get("SLURM_NTASKS_PER_NODE", ""))
         return Launch("SLURM", rank, int(told["SLURM_NTASKS"]), node, local, int(tasks[0]) if tasks else None)
     return None
+
+
+def script(name: Literal["train", "predict"]) -> str:
+    """Returns how to start `train` or `predict` again, for a shell: by a clone's script, or the installed command."""
+    in_a_clone = (Path(__file__).resolve().parent.parent / f"{name}.py").is_file()
+    by_command = Path(sys.argv[0]).name in ("agegender", "agegender.exe", "__main__.py")
+    return f"python {name}.py" if in_a_clone and not by_command else f"agegender {name}"
 
 
 def let_the_first_tell() -> None:
