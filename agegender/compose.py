@@ -97,9 +97,9 @@ def expand_homes(config: DictConfig) -> None:
 
 
 def _keys_of(config: DictConfig, above: str) -> Iterator[str]:
-    for name in config:
+    for name in map(str, config):
         key = f"{above}{name}"
-        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, str(name)):
+        if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name):
             continue
         if isinstance(config[name], DictConfig):
             yield from _keys_of(config[name], f"{key}.")

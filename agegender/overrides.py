@@ -113,27 +113,32 @@ def is_path(key: str) -> bool:
 
 
 def _path_value(key: str, value: str, sweeps: bool) -> str:
-    there = os.path.lexists(value)
+    there, listed = os.path.lexists(value), key in LISTS
     is_hydras = value == "null" or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
-    if value == "" or (is_hydras and not there):
+    if value == "" or (is_hydras and not there and not all(map(os.path.lexists, _parts(value, listed)))):
         return value
-    listed = key in LISTS
     if there or not (listed or sweeps) or key.startswith("hydra."):
         return _plain(key, value)
     if sweeps:
-        return ",".join(_choice(key, part, listed) for part in _parts(value))
+        return ",".join(_choice(key, part, listed) for part in _parts(value, listed))
     if _is_list(value):
         return _choice(key, value, listed)
-    names = [name for name in _parts(value) if name]
+    names = [name for name in _parts(value, lists=True) if name]
     return _plain(key, names[0]) if len(names) == 1 else path_list(names) if names else value
 
 
 def _choice(key: str, part: str, listed: bool) -> str:
+    if os.path.lexists(part):
+        return _plain(key, part)
     if part in ("", "null") or _is_quoted(part):
         return part
-    if listed and _is_list(part) and not os.path.lexists(part):
+    if listed and _is_list(part):
         inside = part[1:-1]
-        return part if "'" in inside or '"' in inside else path_list([name.strip() for name in _parts(inside) if name])
+        return (
+            part
+            if "'" in inside or '"' in inside
+            else path_list([name.strip() for name in _parts(inside, lists=False) if name])
+        )
     return _plain(key, part)
 
 
@@ -166,7 +171,7 @@ def paths_value(names: Sequence[str]) -> str:
     """Returns a value for one of `LISTS` that `path_arguments` leads back to these paths; a plain one if it can."""
     names = [f"./{name}" if name.startswith("~") else name for name in names]
     value = ",".join(names)
-    plain = _parts(value) == names and not (_is_quoted(value) or _is_list(value) or value in ("", "null"))
+    plain = _parts(value, lists=True) == names and not (_is_quoted(value) or _is_list(value) or value in ("", "null"))
     return value if plain else path_list(names)
 
 
@@ -178,9 +183,9 @@ def _is_list(value: str) -> bool:
     return value.startswith("[") and value.endswith("]")
 
 
-def _parts(value: str) -> list[str]:
-    """Splits at the commas that are part of no path and of no list in brackets."""
-    words = _outside_brackets(value)
+def _parts(value: str, lists: bool) -> list[str]:
+    """Splits at the commas that are part of no path and, where there may be `lists`, of none in brackets."""
+    words = _outside_brackets(value) if lists else value.split(",")
     parts: list[str] = []
     while words:
         ends = range(len(words), 0, -1)
@@ -192,8 +197,8 @@ def _parts(value: str) -> list[str]:
 
 def _is_there(path: str) -> bool:
     path = os.path.expanduser(path)
-    folder = os.path.dirname(path)
-    return os.path.lexists(path) or ("," in folder and os.path.isdir(folder))
+    folder, name = os.path.split(path)
+    return os.path.lexists(path) or ("," in folder and "," not in name and os.path.isdir(folder))
 
 
 def _outside_brackets(value: str) -> list[str]:
