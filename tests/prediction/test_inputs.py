@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from agegender.errors import AgeGenderError
+from agegender.overrides import image_arguments
 from agegender.prediction import inputs
-from agegender.prediction.inputs import Live, image_arguments, list_images, open_images
+from agegender.prediction.inputs import Live, list_images, open_images
 from agegender.prediction.sources import PAUSE
 
 # Whatever a file system takes, often made of what Hydra, OmegaConf or a glob reads as syntax.
@@ -141,7 +142,7 @@ def test_a_file_whose_name_looks_like_a_list_wins_over_the_list(
 
 
 def test_settings_and_hydras_own_options_are_passed_on_untouched() -> None:
-    settings_only = ["out=a b.csv", "+extra=1", "~weights", "++device=cpu", "--cfg", "job", "--help", "-cn", "other"]
+    settings_only = ["out=a/b.csv", "+extra=1", "~weights", "++device=cpu", "--cfg", "job", "--help", "-cn", "other"]
     assert image_arguments(settings_only) == settings_only
 
 
