@@ -67,8 +67,8 @@ def _from_events(folder: Path) -> Iterator[tuple[str, int, float]]:
 
 def _scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:
     """Yields time, step, tag and value of each scalar in an event file."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
 
     for record in _records(path):
         try:
