@@ -73,6 +73,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
     if not described:
         raise AgeGenderError(f"{path} is not an agegender checkpoint: it doesn't describe its network")
+    network = checkpoint["agegender"].get("network") if isinstance(checkpoint["agegender"], dict) else None
+    older = isinstance(network, dict) and not isinstance(network.get("trunk"), dict)
+    require(not older, f"{path} is of an older version, which named its trunk in another way: train it anew")
     prefix = "network."
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -47,7 +47,7 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
         if found is None or checkpoint is None:
             return fresh
         command = [argument for argument in fresh if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
-        return [*command, *_continuing(found, checkpoint, command)]
+        return _options_first([*command, *_continuing(found, checkpoint, command)])
     given = Path(values[-1])
     if not given.exists():
         given = Path(unquoted(values[-1])).expanduser()
@@ -61,7 +61,19 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
 
     dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # a stranger's record extends no trust; see `trust.py`
     kept = [str(item) for item in OmegaConf.load(saved) if not re.match(dropped, str(item))]
-    return [*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)]
+    return _options_first([*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)])
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Moves Hydra's options before the settings, which its parser takes in one piece only."""
+    options: list[str] = []
+    settings: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        (options if argument.startswith("-") else settings).append(argument)
+        if argument in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
+            options.append(next(rest, ""))
+    return [*options, *settings]
 
 
 def _continuing(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:

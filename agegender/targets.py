@@ -73,6 +73,8 @@ def build(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: Any) -> 
 
     check_node(node, place)
     resolve(node, place)
+    partial = node.get("_partial_") and not place.startswith("optim.")  # whose first argument comes later
+    require(not partial, f"{place}._partial_ is refused: {place} is built at once")
     try:
         built = instantiate(dict(node), *args, _convert_="all", **kwargs)
     except InstantiationException as error:
