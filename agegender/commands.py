@@ -126,10 +126,10 @@ COMMANDS = {
 def start(name: str) -> None:
     """Starts a sub-command with the settings in `sys.argv`."""
     from agegender.cli import run_command
-    from agegender.overrides import image_arguments, path_arguments
+    from agegender.overrides import image_arguments, path_arguments, report_arguments
     from agegender.resuming import train_arguments
 
-    rewrites = {"train": train_arguments, "predict": image_arguments}
+    rewrites = {"train": train_arguments, "predict": image_arguments, "report": report_arguments}
     run_command(COMMANDS[name].run, name, rewrites.get(name, path_arguments))
 
 
