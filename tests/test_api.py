@@ -73,7 +73,7 @@ def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
     assert (config.data.dir, config.weights, config.optim.lr) == (ODD, "epoch=3.ckpt", 5e-4)
     assert config.model.trunk == "residual"
     assert compose_config(["experiment=mine_elsewhere"], config_dir="elsewhere").optim.lr == 7e-4
-    with pytest.raises(AgeGenderError, match="experiment=mine_elsewhere is not known; there are .*, mine_conf,"):
+    with pytest.raises(AgeGenderError, match=r"experiment=mine_elsewhere is not known; there are .*, mine_conf,"):
         compose_config(["experiment=mine_elsewhere"])
 
 
@@ -99,7 +99,7 @@ def test_train_refuses_what_is_no_config_of_one_run(tmp_path: Path, monkeypatch:
         train(OmegaConf.create({"seed": 3}))
     with pytest.raises(AgeGenderError, match="leave out sweep="):
         train(compose_config(["sweep=grid"]))
-    with pytest.raises(AgeGenderError, match="neither data.dir nor data.table is set"):
+    with pytest.raises(AgeGenderError, match=r"neither data\.dir nor data.table is set"):
         train(compose_config(["data=table", "trainer=cpu"]))
     assert not any(path.name == "checkpoints" for path in tmp_path.rglob("*"))
 

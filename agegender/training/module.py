@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,6 +21,7 @@ from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibrat
 from agegender.data.corruptions import corrupt_any
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import Batch, step_seed
+from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
 from agegender.training.build import build_optimizer
@@ -92,7 +93,7 @@ class AgeGenderModule(pl.LightningModule):
     @classmethod
     def load_from_checkpoint(
         cls,
-        checkpoint_path: str | Path,
+        checkpoint_path: str | Path | IO[Any],
         map_location: Any = None,
         hparams_file: Any = None,
         strict: bool | None = None,
@@ -112,6 +113,8 @@ class AgeGenderModule(pl.LightningModule):
         Raises:
             AgeGenderError: There is no such checkpoint, it is damaged, or it is not one of ours.
         """
+        if not isinstance(checkpoint_path, str | Path):
+            raise AgeGenderError("give a checkpoint by its name: an open file can't be looked up, nor checked")
         checkpoint = load_checkpoint(find_checkpoint(checkpoint_path))
         described = checkpoint["agegender"]
         # Weights that were packed to be passed on have no settings of a training.
