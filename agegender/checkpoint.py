@@ -14,7 +14,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.models.calibration import Calibration
 
 _WEIGHTS = Path(__file__).parent / "weights"
-# The weights that come with the package (`python -m agegender.weights`); `./small` is a file or folder of that name.
+# The weights that come with the package (`agegender bundle`); `./small` is a file or folder of that name.
 BUNDLED_WEIGHTS = {"default": _WEIGHTS / "face.ckpt", "face": _WEIGHTS / "face.ckpt", "small": _WEIGHTS / "small.ckpt"}
 
 

@@ -1,4 +1,4 @@
-"""Packs a run's best weights to be passed on: `python -m agegender.weights run=logs/small/<time> out=small.ckpt`."""
+"""Packs a run's best weights to be passed on: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.report` as a user runs it, and as the end of a training calls it."""
+"""`agegender report` as a user runs it, and as the end of a training calls it."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_same_run_gives_the_same_bytes_and_the_command_in_it_makes_them_agai
     assert report_here("run=logs/again").code == 0
     again = tmp_path / "logs/again/report"
     command = numbers_of(again)["command"]
-    assert command == "python -m agegender.evaluation.report run=logs/again"
+    assert command == "agegender report run=logs/again"
     first = {path.name: path.read_bytes() for path in again.iterdir()}
     assert report_here(*shlex.split(command)[3:]).code == 0
     assert {path.name: path.read_bytes() for path in again.iterdir()} == first
@@ -364,7 +364,7 @@ def test_the_command_of_a_report_leads_back_to_its_runs(names: list[str]) -> Non
         try:
             runs = [Path(name) for name in names]
             words = shlex.split(report_command(runs, None, {"resamples": 2000, "faces": 3, "seed": 0}))
-            run, *settings = report_arguments(words[3:])
+            run, *settings = report_arguments(words[2:])
         finally:
             os.chdir(before)
     read = as_hydra_reads(run)

@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.robustness`: a real tiny run on drawn faces, measured, recomputed and reported."""
+"""`agegender robustness`: a real tiny run on drawn faces, measured, recomputed and reported."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> Non
 
 def test_report_of_a_run_that_was_not_measured_names_the_command(trained_run: Path, tmp_path: Path) -> None:
     text = write_report([trained_run], tmp_path, resamples=5, faces=0).read_text(encoding="utf-8")
-    assert f"python -m agegender.evaluation.robustness run={trained_run} does it." in text
+    assert f"agegender robustness run={trained_run} does it." in text
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["runs"][0]["robustness"] is None
 
 
