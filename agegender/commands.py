@@ -173,11 +173,9 @@ def _complete() -> None:
     _, _, rest = line.lstrip().partition(" ")
     name, _, settings = rest.lstrip().partition(" ")
     asks = any(argument.startswith("query=") for argument in sys.argv[1:])
-    if asks and name not in COMMANDS:
-        print(" ".join(each for each in COMMANDS if each.startswith(name)))
-        return
-    if asks and not rest.lstrip().startswith(f"{name} "):
-        print(name)
+    if asks and not (name in COMMANDS and rest.lstrip().startswith(f"{name} ")):
+        between = "\n" if "query=fish" in sys.argv else " "
+        print(between.join(each for each in COMMANDS if each.startswith(name)))
         return
     os.environ["COMP_LINE"] = f"agegender {settings}"
     start(name if name in COMMANDS else "train")

@@ -109,9 +109,10 @@ def test_command_to_go_on_with_is_the_one_that_is_there(monkeypatch: pytest.Monk
 def test_completion_answers_as_the_sub_command(
     line: str, wanted: set[str], run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COMP_LINE", line)
-    outcome = run_here(MAIN, "-sc", "query=bash")
-    assert outcome.code == 0 and set(outcome.out.split()) == wanted, outcome.err
+    for shell, between in (("bash", " "), ("fish", "\n")):
+        monkeypatch.setenv("COMP_LINE", line)
+        outcome = run_here(MAIN, "-sc", f"query={shell}")
+        assert outcome.code == 0 and set(outcome.out.strip().split(between)) == wanted, outcome.err
 
 
 def imports_of(file: Path) -> set[Path]:
