@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.models.calibration import Calibration
 
 _WEIGHTS = Path(__file__).parent / "weights"
-# The weights that come with the package (`python -m agegender.weights`); `./small` is a file or folder of that name.
+# The weights that come with the package (`agegender bundle`); `./small` is a file or folder of that name.
 BUNDLED_WEIGHTS = {"default": _WEIGHTS / "face.ckpt", "face": _WEIGHTS / "face.ckpt", "small": _WEIGHTS / "small.ckpt"}
 
 
@@ -28,6 +29,8 @@ def find_checkpoint(given: str | Path) -> Path:
         AgeGenderError: There is none, or it is an exported model.
     """
     path = BUNDLED_WEIGHTS.get(str(given), Path(given))
+    if str(path).startswith("~") and not path.exists():
+        path = Path(os.path.expanduser(path))
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():

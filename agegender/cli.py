@@ -88,7 +88,7 @@ def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {_explain(error, config_name)}", EXIT_USAGE, tells)
+        _stop(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE, tells)
     except OSError as error:
         if wants_traceback or not _is_shut(error):
             raise
@@ -145,14 +145,20 @@ def _is_shut(error: OSError) -> bool:
     return error.errno in FULL or (bool(error.filename) and error.errno in shut)
 
 
-def _explain(error: Exception, config_name: str) -> str:
-    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown."""
+def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str:
+    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown.
+
+    Args:
+        error: Of Hydra or OmegaConf.
+        config_name: The command's.
+        arguments: Its command line, with the groups that it chose.
+    """
     text = str(error)
     cause = f"{text} {error.__cause__ or ''}"
     unknown = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
-        node = _node(config_name, parent)
+        node = _node(config_name, arguments, parent)
         siblings = [str(key) for key in node]
         hint = nearest(unknown[1], siblings)
         if not hint.startswith("did you mean"):
@@ -171,19 +177,19 @@ def _explain(error: Exception, config_name: str) -> str:
         return f"{missing[1]}={missing[2]} is not known; {nearest(missing[2], missing[3].split())}"
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
-        return f"{group[1]} is not known; {nearest(group[1], map(str, _node(config_name, '')))}"
+        return f"{group[1]} is not known; {nearest(group[1], map(str, _node(config_name, arguments, '')))}"
     bare = re.search(r"Error parsing override '(.+)'\s+missing EQUAL", text, re.S)
     if bare:
         return f"{bare[1]} is no setting; write name=value, and see --help"
     return " ".join(cause.split())
 
 
-def _node(config_name: str, parent: str) -> Mapping[Any, Any]:
+def _node(config_name: str, arguments: Sequence[str], parent: str) -> Mapping[Any, Any]:
     """Returns what is below `parent` in the config with the groups that the command line chose, and nothing else."""
     from agegender.compose import CONF, compose_command
 
-    folder, with_hydra = config_dir(sys.argv[1:]), parent.startswith("hydra")
-    groups = [argument for argument in sys.argv[1:] if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
+    folder, with_hydra = config_dir(arguments), parent.startswith("hydra")
+    groups = [argument for argument in arguments if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
     chosen = [choice for choice in groups if (CONF / choice.split("=")[0]).is_dir()]
     try:
         config = compose_command(config_name, chosen, folder, with_hydra)

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from agegender.errors import AgeGenderError
 from agegender.launched import LIGHTNINGS, launched
-from agegender.overrides import config_dir, is_sweep, own_arguments, path_arguments, quoted, split_options, unquoted
+from agegender.overrides import (
+    as_written,
+    config_dir,
+    is_sweep,
+    own_arguments,
+    path_arguments,
+    quoted,
+    split_options,
+    unquoted,
+)
 
 AUTO = "auto"  # `./auto` is a folder of that name
 
@@ -60,7 +69,7 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # a stranger's record extends no trust; see `trust.py`
-    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(dropped, str(item))]
+    kept = [item for item in as_written(OmegaConf.load(saved)) if not re.match(dropped, item)]
     return _options_first([*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)])
 
 

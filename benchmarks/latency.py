@@ -77,7 +77,7 @@ def main() -> None:
     """Prints two lines for each of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="*", default=["default"], help="as predict.py takes them")
-    parser.add_argument("--onnx", nargs="*", default=[], help="files of `python -m agegender.prediction.export`")
+    parser.add_argument("--onnx", nargs="*", default=[], help="files of `agegender export`")
     parser.add_argument("--calls", type=int, default=500, help="that are timed, after a warm-up")
     chosen = parser.parse_args()
     require(chosen.calls > 0, f"--calls {chosen.calls}: give the number of calls to time, 1 or more")

@@ -1,4 +1,4 @@
-"""What is in a folder of faces: `python -m agegender.evaluation.explore data.dir=...`; `--help` lists the settings."""
+"""What is in a folder of faces: `agegender explore data.dir=...`; `--help` lists the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained model does on its test images, as a page: `python -m agegender.evaluation.report run=logs/...`."""
+"""What a trained model does on its test images, as a page: `agegender report run=logs/...`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, i
         *([f"out={shown_path(out)}"] if out is not None else []),
     ]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
-    return f"python -m agegender.evaluation.report {shlex.join(arguments)}"
+    return f"agegender report {shlex.join(arguments)}"
 
 
 def shown_path(path: Path) -> str:

@@ -33,9 +33,7 @@ def read_bands(run: Path) -> list[dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise AgeGenderError(
-            f"{path} can't be read as a report; make it anew: python -m agegender.evaluation.report run={run}"
-        ) from None
+        raise AgeGenderError(f"{path} can't be read as a report; make it anew: agegender report run={run}") from None
 
 
 def _band(part: Mapping[str, Any]) -> dict[str, Any]:

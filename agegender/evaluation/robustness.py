@@ -1,4 +1,4 @@
-"""How a trained model stands harmless changes of the pictures: `python -m agegender.evaluation.robustness run=...`."""
+"""How a trained model stands harmless changes of the pictures: `agegender robustness run=...`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _NEEDED = {"run", "images", "command", "warnings"}
 
 
 def read_robustness(folder: Path) -> dict[str, Any] | None:
-    """Reads what `python -m agegender.evaluation.robustness` left in a run's folder; None if it never did.
+    """Reads what `agegender robustness` left in a run's folder; None if it never did.
 
     Raises:
         AgeGenderError: The file is damaged.
@@ -47,4 +47,4 @@ def robustness_command(run: str, given: Mapping[str, Any] | None = None) -> str:
     shown = shown_path(Path(run)) if Path(run).exists() else run
     settings = {name: value for name, value in (given or {}).items() if value != usual.get(name)}
     arguments = [f"run={shown}", *(f"{name}={value}" for name, value in settings.items())]
-    return f"python -m agegender.evaluation.robustness {shlex.join(arguments)}"
+    return f"agegender robustness {shlex.join(arguments)}"

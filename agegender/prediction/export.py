@@ -1,4 +1,4 @@
-"""Exports a network for ONNX Runtime: `python -m agegender.prediction.export weights=<checkpoint> out=model.onnx`."""
+"""Exports a network for ONNX Runtime: `agegender export weights=<checkpoint> out=model.onnx`."""
 
 from __future__ import annotations
 

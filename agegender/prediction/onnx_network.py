@@ -15,7 +15,7 @@ from agegender.errors import AgeGenderError, missing_package, require
 FORMAT = 2  # of the graph's input, outputs and metadata; goes up when an older reader would misread them
 INPUT = "pixels"
 OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
-EXPORT = "python -m agegender.prediction.export weights={} out=model.onnx"
+EXPORT = "agegender export weights={} out=model.onnx"
 BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
 _A_CHECKPOINT = "<run folder or checkpoint>"
 

@@ -25,6 +25,7 @@ from agegender.data.index import FaceIndex
 from agegender.data.split import Side
 from agegender.errors import AgeGenderError, require
 from agegender.files import write_whole, writing
+from agegender.overrides import as_written
 from agegender.run_folder import at_work
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
@@ -59,7 +60,7 @@ def run(config: DictConfig) -> float:
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     hydra = HydraConfig.get()
-    if settings["resume"] and not any(given.startswith("weights=") for given in hydra.overrides.task):
+    if settings["resume"] and not any(given.startswith("weights=") for given in as_written(hydra.overrides.task)):
         settings["weights"] = None  # an experiment's, with which the run began: it has weights of its own by now
     folder = Path(hydra.runtime.output_dir)
     watch = Stopwatch()
@@ -231,7 +232,7 @@ def _quieten() -> None:
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
     """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
-    overrides = OmegaConf.create(list(HydraConfig.get().overrides.task))
+    overrides = OmegaConf.create(as_written(HydraConfig.get().overrides.task))
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
         with writing("the run's settings", folder / name), write_whole(folder / name, "w", encoding="utf-8") as file:
             OmegaConf.save(content, file)  # a run whose settings are cut off could not be continued again

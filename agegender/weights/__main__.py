@@ -1,21 +1,25 @@
-"""Packs a run's best weights to be passed on: `python -m agegender.weights run=logs/small/<time> out=small.ckpt`."""
+"""Packs a run's best weights to be passed on: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report_bands import read_bands
 from agegender.files import write_whole
+from agegender.overrides import as_written
 from agegender.weights import LICENCE
 
 # What a stranger must know to judge the figures; of the rest, folders and machines are nobody's business.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
+_UNTOLD = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
 _ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
@@ -42,7 +46,7 @@ def pack(run: Path, out: Path) -> Path:
     with write_whole(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
     told: dict[str, Any] = {
-        "command": " ".join(["python train.py", *_telling(figures["overrides"].split())]),
+        "command": " ".join(["python train.py", *_telling(_overrides(run, figures))]),
         "licence": LICENCE,
         "origin": checkpoint["agegender"].get("origin"),
     }
@@ -66,11 +70,17 @@ def bundle(run: str | None, out: str | None) -> Path:
     return pack(Path(run), Path(out))
 
 
+def _overrides(run: Path, figures: dict[str, Any]) -> list[str]:
+    """Returns the settings that a run was started with; of a record that is gone, by its figures."""
+    record = run / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        return str(figures["overrides"]).split()
+    return [shlex.quote(item) if " " in item else item for item in as_written(OmegaConf.load(record))]
+
+
 def _telling(overrides: list[str]) -> list[str]:
     """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
-    return [
-        given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume", "weights")
-    ]
+    return [given for given in overrides if given.lstrip("'+").split("=")[0] not in _UNTOLD]
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.explore` as a user runs it: one page, its plots and its tables."""
+"""`agegender explore` as a user runs it: one page, its plots and its tables."""
 
 from __future__ import annotations
 
