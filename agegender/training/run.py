@@ -98,6 +98,9 @@ def _train_and_test(
         soft_targets = make_targets(teachers, data, settings["loss"])
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
+    norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
+    if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
     module.soft_targets = soft_targets
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
@@ -206,6 +209,10 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
 
 def _check_hardware(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
+    require(
+        "FullySharded" not in str(trainer.get("strategy")) or (torch.cuda.is_available() and accelerator != "cpu"),
+        "trainer=fsdp is for NVIDIA's GPUs, and there is none here, or trainer.accelerator=cpu: use trainer=ddp",
+    )
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise AgeGenderError(
             f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
