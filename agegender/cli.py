@@ -14,7 +14,7 @@ from typing import Any
 
 from agegender.errors import AgeGenderError, InterruptedRunError, TerminatedError
 from agegender.files import FULL
-from agegender.launched import LIGHTNINGS, launched, let_the_first_tell, own_arguments
+from agegender.launched import LIGHTNINGS, launched, own_arguments
 from agegender.resuming import AUTO, find_unfinished, newest_whole
 
 EXIT_ERROR = 1
@@ -49,23 +49,21 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
 
     from agegender.targets import hydra_builds_only_known_classes
 
-    started = launched()
-    tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
-        with one_line_errors(tells=tells), hydra_builds_only_known_classes():
+        with one_line_errors(), hydra_builds_only_known_classes():
             if resumes_runs:
                 sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:], config_name, conf))
             main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE, tells)
+        _stop(f"error: {_explain(error, config_name, conf)}", EXIT_USAGE)
     except OSError as error:
         if wants_traceback or not _is_shut(error):
             raise
         where = error.filename or "the files that a command leaves"
         line = f"error: can't write {where} ({error.strerror}): choose another folder, or free the disk"
-        _stop(line, EXIT_ERROR, tells)
+        _stop(line, EXIT_ERROR)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
@@ -73,12 +71,11 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
         _stop(
             f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}",
             EXIT_USAGE,
-            tells,
         )
 
 
 @contextmanager
-def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]:
+def one_line_errors(reraise: bool = False) -> Iterator[None]:
     """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
 
     A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
@@ -86,7 +83,6 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
     Args:
         reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others. Only
             an interruption becomes a KeyboardInterrupt, which ends them all.
-        tells: Print the line; of several processes that stop for the same reason, one does.
     """
     try:
         yield
@@ -96,17 +92,14 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
                 raise KeyboardInterrupt(str(error)) from error
             raise
         if isinstance(error, TerminatedError):
-            _stop(str(error), EXIT_TERMINATED, tells)
+            _stop(str(error), EXIT_TERMINATED)
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED), tells)
-        _stop(f"error: {error}", EXIT_ERROR, tells)
+            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
+        _stop(f"error: {error}", EXIT_ERROR)
 
 
-def _stop(line: str, code: int, tells: bool = True) -> None:
-    if tells:
-        print(line, file=sys.stderr)
-    elif code in (EXIT_ERROR, EXIT_USAGE):
-        let_the_first_tell()
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
     sys.exit(code)
 
 

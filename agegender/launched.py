@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 LIGHTNINGS = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command of each process that it starts
-_TELLING = 5.0  # seconds that the first process gets to tell an error that all have
 
 
 class Launch(NamedTuple):
@@ -67,14 +65,3 @@ def own_arguments(arguments: list[str]) -> list[str]:
         return arguments
     kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
     return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]
-
-
-def let_the_first_tell() -> None:
-    """Waits a little before this process ends silently with an error that the first one has as well.
-
-    torchrun ends all processes as soon as one has failed: the first would be gone before it had told. It ends this one
-    too, as soon as the first has failed.
-    """
-    started = launched()
-    if started is not None and started.by != "Lightning":
-        time.sleep(_TELLING)

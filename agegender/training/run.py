@@ -37,7 +37,7 @@ from agegender.training.module import AgeGenderModule
 from agegender.training.results import log_hyperparameters, print_results, write_results
 from agegender.training.sharding import FullySharded
 from agegender.training.stopping import terminable
-from agegender.training.together import check_launch, ending_together, first, in_turn, join, told_once, wait_for_others
+from agegender.training.together import check_launch, ending_together, first, in_turn, join, wait_for_others
 
 log = logging.getLogger(__name__)
 
@@ -63,17 +63,16 @@ def run(config: DictConfig) -> float:
         settings["weights"] = None  # an experiment's, with which the run began: it has weights of its own by now
     folder = Path(hydra.runtime.output_dir)
     watch = Stopwatch()
-    with told_once(folder):
-        with _leaving_nothing(folder):
-            check_config(settings)
-            teachers = find_teachers(settings["teacher"], settings["age"])
-            _check_hardware(settings["trainer"])
-            _quieten()
-            trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
-            check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-        with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
-            join(trainer)
-            return _train_and_test(config, settings, folder, trainer, watch, teachers)
+    with _leaving_nothing(folder):
+        check_config(settings)
+        teachers = find_teachers(settings["teacher"], settings["age"])
+        _check_hardware(settings["trainer"])
+        _quieten()
+        trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
+        check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
+    with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
+        join(trainer)
+        return _train_and_test(config, settings, folder, trainer, watch, teachers)
 
 
 def _train_and_test(
