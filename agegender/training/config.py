@@ -20,7 +20,6 @@ from agegender.models.torchvision_trunk import TorchvisionTrunk
 from agegender.signatures import check_call, check_named, check_value
 from agegender.training.balance import Balance
 from agegender.training.build import check_node, check_target
-from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.module import warmup_cosine
 from agegender.training.profiling import PROFILERS
@@ -37,7 +36,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "monitor": str,
     "mode": Literal["min", "max"],
     "name": str,
-    "compile": Wish,
+    "compile": bool,
     "tta": Literal["none", "flip"],
 }
 

@@ -28,7 +28,6 @@ from agegender.files import write_whole, writing
 from agegender.run_folder import at_work
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
-from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.distillation import Teacher, find_teachers, make_targets
@@ -68,7 +67,7 @@ def run(config: DictConfig) -> float:
         teachers = find_teachers(settings["teacher"], settings["age"])
         _check_hardware(settings["trainer"])
         _quieten()
-        trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
+        trainer = assemble.build_trainer(settings, folder, [watch])
         check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
     with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
         join(trainer)
@@ -116,6 +115,8 @@ def _train_and_test(
         _write_index(data.index, folder)
 
     if settings["fit"]:
+        if settings["compile"]:
+            module.network.compile()  # in place, at its first batches: no key of its weights changes by it
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
     def whole() -> AgeGenderModule:
