@@ -184,6 +184,8 @@ def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> No
     assert reply.status in (413, 422) and list(reply.json) == ["error"]
 
 
+# Starlette leaves the file of a form that breaks off to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [

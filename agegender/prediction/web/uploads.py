@@ -83,10 +83,13 @@ async def _file_of_form(request: Request, chunks: AsyncGenerator[bytes, None]) -
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form is broken: {error.message}") from None
-    file = form.get(FIELD)
-    if not isinstance(file, UploadFile):
-        raise HTTPException(400, f'the form has no file in a field "{FIELD}"')
-    return await file.read()
+    try:
+        file = form.get(FIELD)
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, f'the form has no file in a field "{FIELD}"')
+        return await file.read()
+    finally:
+        await form.close()
 
 
 def check(content: bytes, limits: Limits) -> None:
