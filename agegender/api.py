@@ -21,11 +21,11 @@ from agegender.cli import explain
 from agegender.compose import compose_command, expand_homes
 from agegender.errors import AgeGenderError, require
 from agegender.files import write_whole, writing
+from agegender.hydra_targets import check_hydra
 from agegender.launched import LIGHTNINGS, launched
 from agegender.overrides import as_written, own_arguments, path_arguments
 from agegender.resuming import resume_arguments
 from agegender.run_folder import OwnFolder
-from agegender.targets import check_hydra
 
 
 @dataclass(frozen=True)

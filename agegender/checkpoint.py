@@ -100,7 +100,7 @@ def load_whole(path: Path) -> dict[str, Any]:
 
 
 def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
-    """Returns what a checkpoint says about how far its answers can be trusted; None if nothing (older ones).
+    """Returns what a checkpoint says about how far its answers can be trusted; None before its first validation.
 
     Raises:
         AgeGenderError: It is not a calibration of ours.

@@ -27,7 +27,6 @@ from agegender.errors import (
 )
 from agegender.files import FULL
 from agegender.hydra_targets import hydra_builds_only_known_classes
-from agegender.launched import launched, let_the_first_tell
 from agegender.overrides import config_dir, path_arguments
 from agegender.trust import take_trust
 
@@ -80,21 +79,19 @@ def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
     """Turns what Hydra or the system says about a command line into one line and an exit code."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing and exiting itself
-    started = launched()
-    tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
-        with one_line_errors(tells=tells), hydra_builds_only_known_classes():
+        with one_line_errors(), hydra_builds_only_known_classes():
             yield
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE, tells)
+        _stop(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE)
     except OSError as error:
         if wants_traceback or not _is_shut(error):
             raise
         where = error.filename or "the files that a command leaves"
         line = f"error: can't write {where} ({error.strerror}): choose another folder, or free the disk"
-        _stop(line, EXIT_ERROR, tells)
+        _stop(line, EXIT_ERROR)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
@@ -102,12 +99,11 @@ def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
         _stop(
             f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}",
             EXIT_USAGE,
-            tells,
         )
 
 
 @contextmanager
-def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]:
+def one_line_errors(reraise: bool = False) -> Iterator[None]:
     """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
 
     A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
@@ -115,7 +111,6 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
     Args:
         reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others. Only
             an interruption becomes a KeyboardInterrupt, which ends them all.
-        tells: Print the line; of several processes that stop for the same reason, one does.
     """
     try:
         yield
@@ -125,17 +120,14 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
                 raise KeyboardInterrupt(str(error)) from error
             raise
         if isinstance(error, TerminatedError):
-            _stop(str(error), EXIT_TERMINATED, tells)
+            _stop(str(error), EXIT_TERMINATED)
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED), tells)
-        _stop(f"error: {error}", EXIT_ERROR, tells)
+            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
+        _stop(f"error: {error}", EXIT_ERROR)
 
 
-def _stop(line: str, code: int, tells: bool = True) -> None:
-    if tells:
-        print(line, file=sys.stderr)
-    elif code in (EXIT_ERROR, EXIT_USAGE):
-        let_the_first_tell()
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
     sys.exit(code)
 
 

@@ -67,7 +67,7 @@ def test_an_example_trains(command: list[str], run_here: Run, tmp_path: Path) ->
         lines = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
         assert any("val/age_mae" in line for line in lines)
     if "gradient_norm" in text:
-        from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        from tensorboard.backend.event_processing.event_accumulator import (
             EventAccumulator,
         )
 

@@ -37,7 +37,7 @@ def read_bands(run: Path) -> list[dict[str, Any]] | None:
 
 
 def _band(part: Mapping[str, Any]) -> dict[str, Any]:
-    # reports that were made before there were intervals have no coverage
+    # where no interval was stated there is no coverage
     figures = {name: (part.get(name) or {}).get("value") for name in _FIGURES}
     rounded = {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
     return {"ages": str(part["name"]), "images": int(part["images"]), **rounded}

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import socket
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from http.client import HTTPConnection, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,88 +97,41 @@ def _from_shares(values: NDArray[Any]) -> NDArray[np.uint8]:
     return pixels
 
 
-class _OverTheWeb(urllib.request.HTTPRedirectHandler):
-    """Follows to other http(s) addresses only: urllib itself would go on to ftp."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        onward = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if onward is not None and onward.type not in ("http", "https"):
-            raise urllib.error.HTTPError(newurl, code, f"to {onward.type}:, which is not followed", headers, fp)
-        return onward
-
-
-class _Reader(io.RawIOBase):
-    """Reads from a connection while there is time; a byte now and then would outlast any patience with each."""
-
-    def __init__(self, raw: io.RawIOBase, connection: socket.socket, until: float):
-        self._raw, self._connection, self._until = raw, connection, until
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._connection.settimeout(min(_PATIENCE, left))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Timely(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens connections that end at a given time, headers and redirects included."""
-
-    def __init__(self, until: float):
-        super().__init__()
-
-        class Response(HTTPResponse):
-            def __init__(self, sock: socket.socket, *args: Any, **options: Any):
-                super().__init__(sock, *args, **options)
-                self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, until))
-
-        self._response = Response
-
-    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(self._connect, HTTPConnection), req)
-
-    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(self._connect, HTTPSConnection), req)
-
-    def _connect(self, kind: type[HTTPConnection], *args: Any, **options: Any) -> HTTPConnection:
-        connection = kind(*args, **options)
-        connection.response_class = self._response
-        return connection
-
-
 def download(address: str) -> bytes:
-    """Fetches a picture.
+    """Fetches a picture over http(s), redirects included.
 
     Raises:
         UnreadableImageError: It can't be fetched, or not in time, or it is larger than 64 MiB.
     """
-    in_time = _Timely(time.monotonic() + _LONGEST_DOWNLOAD)
+    import requests  # a tenth of a second that files don't need
+    import urllib3
+
+    until = time.monotonic() + _LONGEST_DOWNLOAD
+    headers = {"User-Agent": "agegender", "Accept-Encoding": "identity"}
+    content = bytearray()
     try:
-        # as a browser shows it, an address may hold spaces and letters of any language
-        plain = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-        request = urllib.request.Request(plain, headers={"User-Agent": "agegender"})
-        with urllib.request.build_opener(_OverTheWeb, in_time).open(request, timeout=_PATIENCE) as answer:
-            content: bytes = answer.read(_LARGEST_DOWNLOAD + 1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise UnreadableImageError(f"the server answers {error.code} {_short(error.reason)}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UnreadableImageError(f"can't be fetched ({_short(reason)})") from None
-    except Exception as error:  # http.client's own errors, of a server that speaks something else
-        raise UnreadableImageError(f"can't be fetched ({type(error).__name__})") from None
-    if len(content) > _LARGEST_DOWNLOAD:
-        raise UnreadableImageError(f"larger than {_LARGEST_DOWNLOAD >> 20} MiB")
-    return content
+        with requests.get(address, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+            if not answer.ok:
+                raise UnreadableImageError(f"the server answers {answer.status_code} {_short(answer.reason)}")
+            while part := answer.raw.read1(1 << 16, decode_content=False):
+                content += part
+                if len(content) > _LARGEST_DOWNLOAD:
+                    raise UnreadableImageError(f"larger than {_LARGEST_DOWNLOAD >> 20} MiB")
+                if time.monotonic() > until:  # a byte now and then would outlast any patience with each
+                    raise UnreadableImageError("can't be fetched (timed out)")
+    except UnreadableImageError:
+        raise
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise UnreadableImageError("can't be fetched (timed out)") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise UnreadableImageError(f"can't be fetched ({_short(_cause(error))})") from None
+    return bytes(content)
+
+
+def _cause(error: Exception) -> str:
+    """Returns the end of what requests says, which wraps what urllib3 says, which wraps what the system says."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", inner)).rsplit(": ", 1)[-1]
 
 
 def _short(reason: object) -> str:
