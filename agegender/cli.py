@@ -14,6 +14,7 @@ from typing import Any
 
 from agegender.errors import AgeGenderError, InterruptedRunError, TerminatedError
 from agegender.files import FULL
+from agegender.hydra_versions import sweep_arguments
 from agegender.launched import LIGHTNINGS, launched, let_the_first_tell, own_arguments
 from agegender.resuming import AUTO, find_unfinished, newest_whole
 
@@ -56,7 +57,7 @@ def launch(main: Callable[[], Any], config_name: str, conf: Path, resumes_runs: 
         with one_line_errors(tells=tells), hydra_builds_only_known_classes():
             sys.argv[1:] = take_trust(sys.argv[1:])
             if resumes_runs:
-                sys.argv[1:] = own_arguments(resume_arguments(sys.argv[1:], config_name, conf))
+                sys.argv[1:] = sweep_arguments(own_arguments(resume_arguments(sys.argv[1:], config_name, conf)))
             main()
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
