@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from agegender.version import __version__
+
 if TYPE_CHECKING:
     from agegender.prediction.answers import Prediction
     from agegender.prediction.predictor import Predictor
 
-__version__ = "0.1.0"
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,15 @@
-"""The one error that a user can mend; everything else is a bug and keeps its traceback."""
+"""The one error that a user can mend, exit codes, and the nearest name; all else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2  # a command line that can't be understood
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+EXIT_TERMINATED = 143  # for SIGTERM
+EXIT_PIPE = 141  # and for a pipe whose other end was closed, as `| head` does
 
 
 class AgeGenderError(Exception):
@@ -12,6 +23,15 @@ def require(fits: bool, otherwise: str) -> None:
     """Raises an `AgeGenderError` with the message `otherwise` unless a setting fits."""
     if not fits:
         raise AgeGenderError(otherwise)
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {next(name for name in names if name.lower() == close[0])}?"
+    return f"there are {', '.join(names)}" if names else "nothing can be set there"
 
 
 def missing_package(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:

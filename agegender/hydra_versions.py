@@ -9,6 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
+def version_base() -> dict[str, str]:
+    """Returns the argument by which `hydra.main` and its like get 1.3's defaults; 1.4 has them and warns of it."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
 def sweep_arguments(arguments: Sequence[str]) -> list[str]:
     """Adds `hydra.mode=MULTIRUN` to a command line that chooses a sweep by name, as `sweep=grid`.
 

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 LIGHTNINGS = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command of each process that it starts
@@ -57,16 +58,11 @@ def launched(environment: Mapping[str, str] | None = None, arguments: Sequence[s
     return None
 
 
-def own_arguments(arguments: list[str]) -> list[str]:
-    """Returns the arguments for this process: of several, only the first has a run's folder made and recorded.
-
-    torchrun and srun start the same command everywhere, and the time of day, which names the folder, may differ.
-    """
-    launch = launched(arguments=arguments)
-    if launch is None or launch.by == "Lightning" or launch.rank == 0:
-        return arguments
-    kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
-    return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]
+def script(name: Literal["train", "predict"]) -> str:
+    """Returns how to start `train` or `predict` again, for a shell: by a clone's script, or the installed command."""
+    in_a_clone = (Path(__file__).resolve().parent.parent / f"{name}.py").is_file()
+    by_command = Path(sys.argv[0]).name in ("agegender", "agegender.exe", "__main__.py")
+    return f"python {name}.py" if in_a_clone and not by_command else f"agegender {name}"
 
 
 def let_the_first_tell() -> None:

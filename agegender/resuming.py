@@ -1,4 +1,4 @@
-"""Which run `resume=` means, and the newest whole checkpoint in it."""
+"""Which run `resume=` means, the newest whole checkpoint in it, and the command line that continues it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,90 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import sweep_arguments
+from agegender.launched import LIGHTNINGS, launched
+from agegender.overrides import config_dir, is_sweep, own_arguments, path_arguments, quoted, split_options, unquoted
 
 AUTO = "auto"  # `./auto` is a folder of that name
+
+
+def train_arguments(arguments: Sequence[str]) -> list[str]:
+    """Rewrites train's command line: `resume=` becomes the run that it names, and paths reach the config unharmed."""
+    if any(argument.startswith(LIGHTNINGS) for argument in arguments):
+        return list(arguments)  # the first process, which Lightning had start this one, has rewritten them
+    return sweep_arguments(own_arguments(resume_arguments(path_arguments(arguments))))
+
+
+def resume_arguments(arguments: Sequence[str]) -> list[str]:
+    """Expands `resume=<run folder or checkpoint>` so that the run continues where and as it was.
+
+    The old run's own overrides come first, then the given ones; outputs go to the old run's folder. `resume=auto` finds
+    the run itself (see `find_unfinished`): then the command holds as it is given, and must be that run's. Where there
+    is none to continue, nothing of `resume=` is left. Anything else is returned unchanged.
+
+    Raises:
+        AgeGenderError: There is no run or checkpoint at that place, or no whole one.
+    """
+    arguments = list(arguments)
+    values = [argument.split("=", 1)[1] for argument in arguments if re.match(r"\+*resume=", argument)]
+    if not values or values[-1] in ("null", ""):
+        return arguments
+    if is_sweep(arguments):
+        raise AgeGenderError("resume= continues one run; it can't be part of a multirun (-m)")
+    fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
+    if values[-1] == AUTO:
+        if launched(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in fresh):
+            # each looks for itself, and the first may be at work in the run by the time that the others look
+            raise AgeGenderError("resume=auto of several processes needs to be told the folder: add hydra.run.dir=...")
+        found = find_unfinished(fresh)
+        checkpoint = newest_whole(found) if found else None
+        if found is None or checkpoint is None:
+            return fresh
+        command = [argument for argument in fresh if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
+        return [*command, *_continuing(found, checkpoint, command)]
+    given = Path(values[-1])
+    if not given.exists():
+        given = Path(unquoted(values[-1])).expanduser()
+    run = run_folder(given)
+    saved = run / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise AgeGenderError(
+            f"resume={given}: {saved} is missing, so the run's settings are unknown; use weights= instead"
+        )
+    from omegaconf import OmegaConf
+
+    dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # a stranger's record extends no trust; see `trust.py`
+    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(dropped, str(item))]
+    return [*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)]
+
+
+def _continuing(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:
+    # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
+    outputs = [f"hydra.run.dir={quoted(str(run))}", "hydra.output_subdir=null"]
+    outputs += ["hydra.mode=RUN"] * any(item.startswith("sweep=") for item in kept)  # a sweep's job, not the sweep
+    return [f"resume={quoted(str(checkpoint))}", *outputs]
+
+
+def run_folder(path: Path) -> Path:
+    """Returns the folder of the run that a path (the folder itself, or one of its checkpoints) belongs to.
+
+    Raises:
+        AgeGenderError: There is nothing at that path.
+    """
+    if path.is_file():
+        return path.parent.parent
+    if path.is_dir():
+        return path
+    raise AgeGenderError(f"{path} does not exist; give a run's folder (logs/...) or a checkpoint in it")
+
+
+def _checkpoint(given: Path, run: Path) -> Path:
+    checkpoint = given if given.is_file() else newest_whole(run)
+    if checkpoint is None:
+        last = run / "checkpoints" / "last.ckpt"
+        lacking = "whole checkpoint" if last.parent.is_dir() and any(last.parent.glob("*.ckpt")) else "checkpoint"
+        raise AgeGenderError(f"resume={given}: there is no {lacking} at {last}; start the run again")
+    return checkpoint
 
 
 def newest_whole(run: Path) -> Path | None:
@@ -37,7 +119,7 @@ def newest_whole(run: Path) -> Path | None:
     return max(found)[-1] if found else None
 
 
-def find_unfinished(arguments: Sequence[str], config_name: str, conf: Path) -> Path | None:
+def find_unfinished(arguments: Sequence[str]) -> Path | None:
     """Returns the folder of the run that `resume=auto` continues, or None if it is to start afresh.
 
     That is the run in `hydra.run.dir`, if the command gives one, even a finished one, of which only the test is left to
@@ -46,18 +128,13 @@ def find_unfinished(arguments: Sequence[str], config_name: str, conf: Path) -> P
 
     Args:
         arguments: The command's, without `resume=`.
-        config_name: Its primary config.
-        conf: Its config folder.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
+    from agegender.compose import compose_command
     from agegender.run_folder import is_at_work
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
-        config = compose(config_name, overrides, return_hydra_config=True)
+    options, overrides = split_options(arguments)
+    config_name = options.get("--config-name", options.get("-cn", "train"))
+    config = compose_command(config_name, overrides, config_dir(arguments), hydra=True)
     folder = Path(config.hydra.run.dir)
     if any(re.match(r"\+*hydra\.run\.dir=", argument) for argument in arguments):
         return folder if _settings(folder).is_file() else None

@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from agegender.cli import quoted
 from agegender.files import remove_partials, take_lock, writing
 from agegender.launched import launched
+from agegender.overrides import quoted
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from agegender.cli import nearest
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, nearest, require
 
 
 def check_call(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agegender.training.module import AgeGenderModule
 

@@ -16,17 +16,17 @@ from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agegender.cli import (
+from agegender.cli import one_line_errors, run_command
+from agegender.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    launch,
+    AgeGenderError,
+    InterruptedRunError,
     nearest,
-    one_line_errors,
-    resume_arguments,
-    run_folder,
 )
-from agegender.errors import AgeGenderError, InterruptedRunError
+from agegender.hydra_versions import version_base
+from agegender.resuming import resume_arguments, run_folder
 
 MISSPELT = {
     "model.dropuot=0.2": "model.dropuot is not known; did you mean dropout?",
@@ -111,12 +111,8 @@ def test_a_mistake_on_the_command_line_of_a_real_process_is_one_line_without_the
 def test_hydra_full_error_asks_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["train.py", "model.dropuot=1"])
-
-    def broken() -> None:
-        raise HydraException("inside")
-
     with pytest.raises(HydraException):
-        launch(broken, "train", ROOT / "conf")
+        run_command(lambda config: None, "train")
 
 
 @given(st.text(string.ascii_lowercase, min_size=1), st.lists(st.text(string.ascii_lowercase, min_size=1), max_size=6))
@@ -197,7 +193,7 @@ def test_resume_takes_a_checkpoint_of_the_run_too(tmp_path: Path) -> None:
 
 def test_a_runs_folder_may_have_quotes_and_spaces_in_its_name(tmp_path: Path) -> None:
     run = old_run(tmp_path / "it's my run", "[]")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = compose("train", resume_arguments([f"resume={run}"]), return_hydra_config=True)
     assert config.resume == str(run / "checkpoints" / "last.ckpt")
     assert config.hydra.run.dir == str(run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agegender.launched import Launch, launched, own_arguments
+from agegender.launched import Launch, launched
+from agegender.overrides import own_arguments
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",

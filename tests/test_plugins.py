@@ -15,7 +15,6 @@ from conftest import TINY, Outcome, metrics_of
 from agegender import trust
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
-from agegender.prediction.export import main as export
 from agegender.targets import build
 
 Run = Callable[..., Outcome]
@@ -164,7 +163,8 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     assert 0 < json.loads(answered.out)["age"] < 120
 
     pytest.importorskip("onnxscript")
-    export(["weights=run", "out=model.onnx", "trust=my_plugin"])
+    exported = run_here("agegender/prediction/export.py", "weights=run", "out=model.onnx", "trust=my_plugin")
+    assert exported.code == 0, exported.err
     assert (tmp_path / "model.onnx").stat().st_size > 1000
     capfd.readouterr()
 

@@ -9,14 +9,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
 
-from agegender.cli import launch, one_line_errors
 from agegender.data.index import FaceIndex
 from agegender.data.packed import INDEX, MANIFEST, QUARANTINE, VERSION, write_columns
 from agegender.data.split import SPLITS, Side
@@ -24,12 +21,8 @@ from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import one_at_a_time
 from agegender.progress import track
 
-if TYPE_CHECKING:
-    from agegender.data.datamodule import AgeGenderDataModule
-
 log = logging.getLogger(__name__)
 
-CONF = Path(__file__).parents[2] / "conf"
 MB = 1_000_000  # bytes
 
 
@@ -60,7 +53,9 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
         import litdata  # noqa: F401
     except ImportError as error:
         raise missing_package("packing", error, "stream") from None
-    module = _data_module(data)
+    from agegender.data.settings import folder_module  # imports torch: mistakes answer without it
+
+    module = folder_module(data, "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
     rule = module.split_settings["split"]
     require(rule == "content", f"data.split={rule} has no shards: leave it out")
     require(module.leave_out is None, "data.leave_out is for a training from the folder itself: leave it out")
@@ -81,14 +76,6 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
     except OSError as error:
         raise AgeGenderError(f"can't write out={out} ({error.strerror or error}); choose another folder") from None
     return folder
-
-
-def _data_module(data: Mapping[str, Any]) -> AgeGenderDataModule:
-    from agegender.data.settings import check_data, streams
-    from agegender.targets import arguments_of
-
-    require(not streams(data), "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
-    return check_data(data)(**arguments_of(data))
 
 
 def _write(
@@ -138,18 +125,7 @@ def _read(path: Path) -> bytes:
         raise AgeGenderError(f"{path} can't be read any more ({error.strerror}); start again") from None
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="pack")
-def main(config: DictConfig) -> None:
-    """Packs, and says where."""
-    with one_line_errors():
-        from agegender.signatures import check_call
-
-        settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_call("", settings, pack)
-        folder = pack(**settings)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        print(f"{size / 1e6:.1f} MB in {folder}; train on it with: python train.py data=streaming data.dir={folder}")
-
-
 if __name__ == "__main__":
-    launch(main, "pack", CONF)
+    from agegender.commands import start
+
+    start("pack")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agegender.data.synthetic import generate_faces
+from agegender.errors import require
 from agegender.signatures import check_call
 from agegender.targets import arguments_of, resolve
 
@@ -33,3 +34,17 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
 def streams(settings: Mapping[str, Any]) -> bool:
     """Tells whether the faces come as a stream, in which no single face can be looked up by its place."""
     return bool(getattr(resolve({"_target_": FOLDER, **settings}, "data"), "streamed", False))
+
+
+def folder_module(settings: Mapping[str, Any], refusal: str) -> AgeGenderDataModule:
+    """Builds the datamodule of a folder of images, for a command that looks at the files themselves.
+
+    Args:
+        settings: Of `conf/data`.
+        refusal: What is said where they speak of packed shards.
+
+    Raises:
+        AgeGenderError: They do, or a setting doesn't fit.
+    """
+    require(not streams(settings), refusal)
+    return check_data(settings)(**arguments_of(settings))

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import hydra
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
-from agegender.cli import launch, one_line_errors
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.data_figures import DataSummary, summarise
 from agegender.evaluation.page import write_page
 from agegender.files import write_whole
 
-if TYPE_CHECKING:  # torch and matplotlib are imported where they are needed: mistakes answer without them
-    from agegender.data.datamodule import AgeGenderDataModule
-
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 16, seed: int = 0) -> Path:
@@ -44,6 +35,8 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
         AgeGenderError: Settings that don't fit, no usable image, a split without faces, or a folder that can't be
             written.
     """
+    # torch and matplotlib are imported where they are needed: mistakes answer without them
+    from agegender.data.settings import folder_module
     from agegender.evaluation.data_page import build_data_page
     from agegender.evaluation.data_plots import Album
 
@@ -51,7 +44,7 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
         require(value >= least, f"{name}={value} must be at least {least}")
     folder = Path(out).expanduser()
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file; give a folder for the page and its plots")
-    module = _data_module(data)
+    module = folder_module(data, "explore looks at a folder of images: give the one that was packed, data.dir=...")
     index = module.find_index()
     log.info("measuring brightness, contrast and sharpness")
     found = summarise(index, module.split_settings, outliers)
@@ -69,14 +62,6 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
     return folder / "explore.html"
 
 
-def _data_module(data: Mapping[str, Any]) -> AgeGenderDataModule:
-    from agegender.data.settings import check_data, streams
-    from agegender.targets import arguments_of
-
-    require(not streams(data), "explore looks at a folder of images: give the one that was packed, data.dir=...")
-    return check_data(data)(**arguments_of(data))
-
-
 def _write_files(found: DataSummary, folder: Path, sheet: bytes) -> None:
     with write_whole(folder / "plots" / "samples.png") as file:
         file.write(sheet)
@@ -86,16 +71,7 @@ def _write_files(found: DataSummary, folder: Path, sheet: bytes) -> None:
     found.index.write_quarantine(folder / "quarantine.csv")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")
-def main(config: DictConfig) -> None:
-    """Writes the page and says where it is."""
-    with one_line_errors():
-        from agegender.signatures import check_call
-
-        settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_call("", settings, explore)
-        print(f"page: {explore(**settings)}")
-
-
 if __name__ == "__main__":
-    launch(main, "explore", CONF)
+    from agegender.commands import start
+
+    start("explore")

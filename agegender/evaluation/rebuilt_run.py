@@ -18,6 +18,7 @@ from agegender.data.synthetic import DRAWN
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.bootstrap import number_clusters
 from agegender.evaluation.measures import Integers
+from agegender.launched import script
 from agegender.prediction.network import Tta
 from agegender.prediction.torch_network import TorchNetwork
 from agegender.targets import accepted, arguments_of
@@ -162,8 +163,8 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
     require(
         not streams(settings),
         f"run={origin.name} was trained from packed shards (data=streaming), in which single test faces can't be "
-        "looked up: measure it on the folder that was packed, python train.py fit=false weights=... data.dir=..., and "
-        "give that run",
+        f"looked up: measure it on the folder that was packed, {script('train')} fit=false weights=... data.dir=..., "
+        "and give that run",
     )
     if data_dir is not None:
         require(Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is no folder; give the folder of the faces")
@@ -185,7 +186,7 @@ def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | N
     require(
         bool(split) and not file,
         f"the split of run={origin.name} came {'from ' + str(file) if file else 'from nobody knows where'}: test it "
-        "with python train.py fit=false weights=... and the data's settings, and give that run",
+        f"with {script('train')} fit=false weights=... and the data's settings, and give that run",
     )
     return {name: split[name] for name in _SPLIT_RULE if name in split}
 

@@ -3,68 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-
-from agegender.cli import launch, one_line_errors, quoted
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
+from agegender.overrides import paths_value
 
 if TYPE_CHECKING:
     from agegender.evaluation.comparison import Report
 
-_CONF = Path(__file__).parents[2] / "conf"
 _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
-
-
-def report_arguments(arguments: Sequence[str], folders: Sequence[str] = ("run", "out")) -> list[str]:
-    """Rewrites a command line so that folders reach the config unharmed.
-
-    Hydra's grammar reads commas, spaces, brackets and `=` in a value as syntax: `run=a,b` would be a sweep. A person
-    means two folders by it, unless there is one of that name. A value in brackets or quotes is left to Hydra, unless
-    there is a folder of that name.
-
-    Args:
-        arguments: After the program's name.
-        folders: The settings that name folders.
-    """
-    return [_folder_argument(argument, folders) for argument in arguments]
-
-
-def _folder_argument(argument: str, folders: Sequence[str]) -> str:
-    key, _, value = argument.partition("=")
-    names = _folders(value) if key == "run" else [value]
-    if key not in folders or not names or _is_hydras(value):
-        return argument
-    return f"{key}={quoted(names[0])}" if len(names) == 1 else f"{key}={_list(names)}"
-
-
-def _is_hydras(value: str) -> bool:
-    return not os.path.lexists(value) and (value in ("", "null") or value[0] in "[('\"")
-
-
-def _folders(value: str) -> list[str]:
-    return [value] if os.path.lexists(value) else [name for name in value.split(",") if name]
-
-
-def _list(names: Sequence[str]) -> str:
-    return f"[{','.join(map(quoted, names))}]"
 
 
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
     """Returns the command line that makes a report, for a shell; settings at their defaults are left out."""
-    names = [shown_path(run) for run in runs]
-    value = ",".join(names)
-    if _folders(value) != names or _is_hydras(value):
-        value = _list(names)
-    arguments = [f"run={value}", *([f"out={shown_path(out)}"] if out is not None else [])]
+    arguments = [
+        f"run={paths_value([shown_path(run) for run in runs])}",
+        *([f"out={shown_path(out)}"] if out is not None else []),
+    ]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
     return f"python -m agegender.evaluation.report {shlex.join(arguments)}"
 
@@ -146,17 +106,7 @@ def report(
     print(page)
 
 
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="report")
-def main(config: DictConfig) -> None:
-    """Writes the report."""
-    from agegender.signatures import check_call
-
-    with one_line_errors():
-        settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_call("", settings, report)
-        report(**settings)
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = report_arguments(sys.argv[1:])
-    launch(main, "report", _CONF)
+    from agegender.commands import start
+
+    start("report")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-
-from agegender.cli import launch, one_line_errors
 from agegender.errors import AgeGenderError, require
-from agegender.evaluation.report import report_arguments, shown_path
+from agegender.evaluation.report import shown_path
 from agegender.evaluation.robustness_file import RESAMPLES, SEED, robustness_command
 from agegender.files import write_whole
 
@@ -21,9 +16,6 @@ if TYPE_CHECKING:  # torch and matplotlib are imported where they are needed: mi
     from agegender.evaluation.rebuilt_run import RebuiltRun
 
 log = logging.getLogger(__name__)
-
-_CONF = Path(__file__).parents[2] / "conf"
-_FOLDERS = ("run", "out", "data_dir")
 
 
 def measure_robustness(
@@ -128,17 +120,7 @@ def _write(numbers: dict[str, Any], folder: Path) -> Path:
     return folder / "robustness.html"
 
 
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="robustness")
-def main(config: DictConfig) -> None:
-    """Measures a run and says where its page is."""
-    with one_line_errors():
-        from agegender.signatures import check_call
-
-        settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_call("", settings, measure_robustness)
-        print(f"page: {measure_robustness(**settings)}")
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = report_arguments(sys.argv[1:], _FOLDERS)
-    launch(main, "robustness", _CONF)
+    from agegender.commands import start
+
+    start("robustness")

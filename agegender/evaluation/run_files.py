@@ -20,6 +20,7 @@ from agegender.evaluation.curves import Curves, read_curves
 from agegender.evaluation.measures import Floats, Integers
 from agegender.evaluation.robustness_file import read_robustness
 from agegender.formulas import plain_path
+from agegender.launched import script
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> l
     """
     if not given:
         found = _tested(logs)
-        require(bool(found), f"no tested run below {logs.resolve()}; train one (python train.py) or give run=...")
+        require(bool(found), f"no tested run below {logs.resolve()}; train one ({script('train')}) or give run=...")
         return found[-1:]
     return [_find_run(Path(name)) for name in ([given] if isinstance(given, str) else given)]
 
@@ -113,8 +114,8 @@ def _find_run(path: Path) -> Path:
 
 def _untested(folder: Path) -> str:
     return (
-        f"{folder} has no predictions.csv: run its test first, python train.py fit=false weights={folder}, and report "
-        "on the folder that this makes"
+        f"{folder} has no predictions.csv: run its test first, {script('train')} fit=false weights={folder}, and "
+        "report on the folder that this makes"
     )
 
 
@@ -134,7 +135,7 @@ def read_run(folder: Path) -> Run:
     answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
     least = results.get("min_confidence", 0.5)  # runs that were tested before there was one always answered
     fits = isinstance(least, float) and 0.5 <= least <= 1
-    require(fits, f"{folder / 'metrics.json'} is damaged (min_confidence is {least!r}); {_AGAIN}")
+    require(fits, f"{folder / 'metrics.json'} is damaged (min_confidence is {least!r}); {_again()}")
     answers = replace(answers, min_confidence=least)
     if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
         answers = replace(answers, clustered=False)
@@ -147,12 +148,13 @@ def _read_results(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
-    require(isinstance(results, dict), f"{path} is damaged (it holds no object); {_AGAIN}")
+        raise AgeGenderError(f"{path} is damaged ({error}); {_again()}") from None
+    require(isinstance(results, dict), f"{path} is damaged (it holds no object); {_again()}")
     return dict(results)
 
 
-_AGAIN = "measure the run again with python train.py fit=false weights=<its folder>"
+def _again() -> str:
+    return f"measure the run again with {script('train')} fit=false weights=<its folder>"
 
 
 def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> Answers:
@@ -174,8 +176,8 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
             rows.append((plain_path(row["path"]), _read_row(row, len(groups))))
         except (KeyError, ValueError) as problem:
             reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
-            raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_AGAIN}") from None
-    require(bool(rows), f"{path} holds no answers; {_AGAIN}")
+            raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_again()}") from None
+    require(bool(rows), f"{path} holds no answers; {_again()}")
     known = _duplicate_groups(folder / "index.csv")
     named = sorted((_name(path, data, known), path, numbers) for path, numbers in rows)
     names, paths = [row[0] for row in named], [row[1] for row in named]
@@ -213,7 +215,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except OSError as error:
         raise AgeGenderError(f"{path} can't be read ({error.strerror}); give a run's folder (logs/...)") from None
     except csv.Error as error:
-        raise AgeGenderError(f"{path} is damaged ({error}); {_AGAIN}") from None
+        raise AgeGenderError(f"{path} is damaged ({error}); {_again()}") from None
 
 
 def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agegender.errors import AgeGenderError
 from agegender.files import write_whole
+from agegender.overrides import ADDRESS
 from agegender.prediction.answers import Prediction, in_words
 from agegender.prediction.predictor import Answered
-from agegender.prediction.sources import ADDRESS
 
 _INK, _PAPER = (255, 255, 255), (20, 60, 140)
 _SMALLEST = 360  # pixels a side that labels need to be read and to find room; smaller pictures are enlarged

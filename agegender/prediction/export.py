@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from agegender.cli import one_line_errors
 from agegender.errors import AgeGenderError, missing_package, require
 from agegender.files import write_whole
-from agegender.trust import take_trust
-
-USAGE = """python -m agegender.prediction.export out=model.onnx [name=value ...]
-  out        the file to write, ending in .onnx
-  weights    default; a checkpoint, a run's folder, or a folder of runs (its newest)
-  check      a folder, file or glob of face crops to check the answers on; drawn faces if left out
-  precision  float32; float16 or int8: weights in two bytes or one, refused if that moves the answers
-  format     onnx"""
 
 
 def export(
-    out: str,
+    out: str | None,
     weights: str = "default",
     check: str | None = None,
     precision: Literal["float32", "float16", "int8"] = "float32",
@@ -43,6 +32,8 @@ def export(
         AgeGenderError: A setting that doesn't fit, a missing package, a network that can't be exported, or answers
             that differ (see `onnx_check`). Then there is no file.
     """
+    if not out:
+        raise AgeGenderError("say where to: agegender export out=model.onnx; see --help")
     target = Path(out)
     require(target.suffix == ".onnx" and not target.is_dir(), f"out={out} must be a file ending in .onnx")
     try:
@@ -85,24 +76,7 @@ def export(
     print(target)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Exports what the command line names."""
-    from agegender.signatures import check_call
-
-    with one_line_errors():
-        if any(argument in ("-h", "--help") for argument in arguments):
-            print(USAGE)
-            return
-        arguments = take_trust(list(arguments))
-        for argument in arguments:
-            require("=" in argument, f"{argument} is no setting; write name=value, and see --help")
-        given = dict(argument.split("=", 1) for argument in arguments)
-        require(
-            bool(given.get("out")), "say where to: python -m agegender.prediction.export out=model.onnx; see --help"
-        )
-        check_call("", given, export)
-        export(**given)  # type: ignore[arg-type]
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    from agegender.commands import start
+
+    start("export")

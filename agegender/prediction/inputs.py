@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
-from agegender.cli import quoted
 from agegender.errors import AgeGenderError
-from agegender.prediction.sources import ADDRESS, PAUSE, Picture, named
+from agegender.overrides import ADDRESS
+from agegender.prediction.sources import PAUSE, Picture, named
 from agegender.prediction.video import SUFFIXES as VIDEOS
 from agegender.prediction.video import WEBCAM, frames
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds".split()  # noqa: SIM905
 )
-
-# Hydra's own; the word after one is no picture.
-OPTIONS_WITH_VALUE = frozenset(
-    ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # what Hydra shows or repeats
-) | {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 
 NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
 
@@ -34,45 +28,6 @@ class Live(StrEnum):
 
     STANDARD_INPUT = "-"
     WEBCAM = WEBCAM
-
-
-def image_arguments(arguments: Sequence[str]) -> list[str]:
-    """Rewrites a command line so that any file name reaches the config unharmed.
-
-    Hydra's grammar reads commas, spaces, brackets and `=` in a value as syntax. A person means a file by them. So
-    `img=holiday (1).jpg` and names given without `img=` (as a shell's own globbing leaves them) become one quoted list.
-    A value in brackets is left to Hydra, unless there is a file of that name.
-    """
-    images: list[str] = []
-    rest: list[str] = []
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        value = argument.removeprefix("img=")
-        if value != argument:
-            if value[:1] in ("[", "'", '"') and not os.path.lexists(value):
-                rest.append(argument)
-            elif value.startswith(ADDRESS):
-                images += re.split(",(?=https?://)", value)  # other commas are the address's own
-            elif "," in value and not os.path.lexists(value) and not glob.glob(value):
-                images += value.split(",")
-            else:
-                images.append(value)
-        elif before not in OPTIONS_WITH_VALUE and _is_file_name(argument):
-            images.append(argument)
-        else:
-            rest.append(argument)
-    named = [image for image in images if image]
-    if named:
-        rest.append(f"img=[{','.join(quoted(image) for image in named)}]")
-    return rest
-
-
-def _is_file_name(argument: str) -> bool:
-    """Tells a bare name from a setting; `+` and `~` begin settings too, unless there is a file of that name."""
-    if argument.startswith("-"):
-        return False
-    if argument.startswith(ADDRESS) or os.path.lexists(argument):
-        return True
-    return not ("=" in argument or argument.startswith(("+", "~")))
 
 
 def list_images(given: Sequence[str]) -> list[str]:

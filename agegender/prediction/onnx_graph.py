@@ -11,11 +11,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-import agegender
 from agegender.errors import AgeGenderError, require
 from agegender.models.network import AgeGenderNet
 from agegender.prediction.onnx_network import FORMAT, INPUT, OUTPUTS
 from agegender.prediction.torch_network import TorchNetwork
+from agegender.version import __version__
 from agegender.weights import LICENCE
 
 Precision = Literal["float32", "float16", "int8"]
@@ -86,7 +86,7 @@ def metadata(source: TorchNetwork) -> dict[str, str]:
     network = source.network
     told = {
         "agegender_format": FORMAT,
-        "agegender_version": agegender.__version__,
+        "agegender_version": __version__,
         "image_size": network.image_size,
         "channels": network.in_channels,
         "mean": _decimals(network.mean),

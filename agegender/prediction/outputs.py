@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agegender.cli import EXIT_PIPE
-from agegender.errors import AgeGenderError, missing_package, require
+from agegender.errors import EXIT_PIPE, AgeGenderError, missing_package, require
 from agegender.files import write_whole
 from agegender.formulas import no_formula
 from agegender.prediction.answers import COLUMNS, UNSURE, Prediction, as_row

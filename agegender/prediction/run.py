@@ -12,6 +12,7 @@ from typing import Any
 
 from agegender.allocation import keep_freed_memory
 from agegender.errors import AgeGenderError, require
+from agegender.launched import script
 from agegender.prediction.annotate import Album
 from agegender.prediction.answers import Prediction
 from agegender.prediction.inputs import Live, list_images, open_images, read_whole_list
@@ -67,7 +68,7 @@ def predict(
         AgeGenderError: Anything that concerns all pictures; what concerns one is in its row.
     """
     if not img:
-        raise AgeGenderError("which picture? python predict.py img=face.jpg (or a folder, a glob, a video, ...)")
+        raise AgeGenderError(f"which picture? {script('predict')} img=face.jpg (or a folder, a glob, a video, ...)")
     require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
     require(every > 0, f"every={every} must be above 0 seconds")
     into_file = out is not None and out != PIPE

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agegender.data.decode import ImageSource, UnreadableImageError
+from agegender.overrides import ADDRESS
 
 if TYPE_CHECKING:
     import torch
 
 PictureSource = Union[ImageSource, NDArray[Any], "torch.Tensor"]
-ADDRESS = ("http://", "https://")
 _LARGEST_DOWNLOAD = 64 << 20  # bytes
 _PATIENCE = 20  # seconds without a byte
 _LONGEST_DOWNLOAD = 120  # seconds from the request to the last byte

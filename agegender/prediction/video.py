@@ -13,7 +13,8 @@ from PIL import Image
 
 from agegender.data.decode import ImageSource, UnreadableImageError
 from agegender.errors import AgeGenderError, missing_package
-from agegender.prediction.sources import ADDRESS, Picture
+from agegender.overrides import ADDRESS
+from agegender.prediction.sources import Picture
 
 SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
 WEBCAM = "webcam"

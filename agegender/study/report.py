@@ -11,6 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from agegender.files import write_whole
+from agegender.launched import script
 from agegender.study.pruning import PRUNED
 from agegender.study.space import as_overrides
 
@@ -95,7 +96,7 @@ def _last_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -
         best = trials[0]
         kept = [item for item in fixed if not item.lstrip("+~").startswith(("sweep=", "callbacks.pruning"))]
         command = [*kept, *as_overrides(best.params), "fit=false", f"weights={folder / str(best.number)}"]
-        lines.append(f"measure the best on the test faces, once: python train.py {shlex.join(command)}")
+        lines.append(f"measure the best on the test faces, once: {script('train')} {shlex.join(command)}")
     return lines
 
 

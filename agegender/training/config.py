@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from agegender.cli import nearest
 from agegender.data.augmentation import resolve_augmentation
 from agegender.data.settings import check_data, streams
-from agegender.errors import require
+from agegender.errors import nearest, require
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.signatures import check_call, check_named, check_value
@@ -221,8 +220,8 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     takes_length = "total_steps" in inspect.signature(resolve(scheduler, "optim.scheduler")).parameters
     bounded = trainer.get("max_epochs") not in (None, -1)
     bounded = bounded or (trainer.get("max_steps", -1) != -1 and scheduler.get("interval") == "step")
-    bounded = bounded or not takes_length or {"total_steps", "steps_per_epoch"} & {*arguments}
-    require(bool(bounded), "optim.scheduler needs to know where it ends: set trainer.max_epochs")
+    bounded = bounded or not takes_length or bool({"total_steps", "steps_per_epoch"} & {*arguments})
+    require(bounded, "optim.scheduler needs to know where it ends: set trainer.max_epochs")
     plateau = scheduler["_target_"].endswith(".ReduceLROnPlateau")
     require(
         plateau or scheduler.get("monitor") is None,

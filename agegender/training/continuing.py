@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.checkpoint import load_checkpoint, read_calibration
-from agegender.cli import run_folder
 from agegender.data.augmentation import resolve_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming import StreamingDataModule
 from agegender.errors import require
 from agegender.models.network import AgeGenderNet
+from agegender.resuming import run_folder
 from agegender.targets import resolve
 from agegender.training.balance import Balance
 from agegender.training.module import AgeGenderModule

@@ -15,6 +15,7 @@ import torch
 from agegender.data.loader import loader_died
 from agegender.errors import AgeGenderError, DivergedError, FaultError
 from agegender.files import FULL, cannot_write
+from agegender.launched import script
 from agegender.progress import available_cores
 
 # What PyTorch says when an allocation on the CPU fails; it has no exception of its own for that.
@@ -66,7 +67,7 @@ def _silent_writer() -> Iterator[None]:
         threading.excepthook = before
 
 
-_CONTINUE = "continue with: python train.py resume={run}"
+_CONTINUE = "continue with: {train} resume={run}"
 _BEFORE_IT_DIVERGED = "start from it with a lower rate (weights={run} optim.lr=...), or set trainer.gradient_clip_val=1"
 
 
@@ -75,7 +76,7 @@ def _kept(run: Path, way_on: str) -> str:
     for name in ("last.ckpt", "best.ckpt"):
         path = run / "checkpoints" / name
         if path.is_file():
-            return f". {path} is kept; {way_on.format(run=run)}"
+            return f". {path} is kept; {way_on.format(run=run, train=script('train'))}"
     return ". There is no checkpoint yet: start again"
 
 

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
-import agegender
 from agegender.checkpoint import read_calibration
 from agegender.data.corruptions import corrupt_any
 from agegender.data.dataset import Batch, step_seed
@@ -26,6 +25,7 @@ from agegender.training.known import known_losses
 from agegender.training.metrics import StageMetrics, Step
 from agegender.training.parameters import count_dimensions, parameter_groups
 from agegender.training.together import added_up, gathered
+from agegender.version import __version__
 
 if TYPE_CHECKING:
     from agegender.training.soft_targets import SoftTargets
@@ -242,7 +242,7 @@ class AgeGenderModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a stranger needs to use the checkpoint without this run's config; see `prediction/predictor.py`."""
         checkpoint["agegender"] = {
-            "version": agegender.__version__,
+            "version": __version__,
             "network": self.hparams["network"],
             "labels": {"gender": ["male", "female"], "age": "years"},
             "split": self.hparams["split"],

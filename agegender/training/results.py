@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
-import agegender
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.names import GROUPS
 from agegender.data.split import SPLITS
@@ -24,6 +23,7 @@ from agegender.data.synthetic import DRAWN
 from agegender.files import write_whole, writing
 from agegender.training.module import AgeGenderModule
 from agegender.training.trackers import Scalar, log_best
+from agegender.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
 _ROWS = {
@@ -79,7 +79,7 @@ def write_results(
         "overrides": " ".join(HydraConfig.get().overrides.task),
         "hardware": _hardware(trainer),
         "precision": trainer.precision,
-        "version/agegender": agegender.__version__,
+        "version/agegender": __version__,
         "version/python": platform.python_version(),
         **{f"version/{name}": version(name) for name in _PACKAGES},
     }

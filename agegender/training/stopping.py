@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from agegender.errors import InterruptedRunError, TerminatedError
+from agegender.launched import script
 from agegender.training.averaging import WeightAverage
 from agegender.training.together import Vote, several
 
@@ -123,7 +124,7 @@ class StopOnSignal(Callback):
     def _stopped(self, where: str) -> InterruptedRunError:
         asked = self._asked or signal.SIGTERM
         run = self.last_checkpoint.parent.parent
-        line = f"{_WORDS[asked]} {where}; continue with: python train.py resume={run}"
+        line = f"{_WORDS[asked]} {where}; continue with: {script('train')} resume={run}"
         return InterruptedRunError(line, 128 + asked)
 
 
@@ -149,7 +150,8 @@ def terminable(run: Path) -> Iterator[None]:
             signal.raise_signal(number)
             return
         saved = (run / "checkpoints" / "last.ckpt").is_file()
-        line = f"terminated; continue with: python train.py resume={run}" if saved else "terminated before any training"
+        way_on = f"terminated; continue with: {script('train')} resume={run}"
+        line = way_on if saved else "terminated before any training"
         raise TerminatedError(line)
 
     previous = signal.signal(signal.SIGTERM, end)

@@ -16,8 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from agegender.cli import EXIT_ERROR
-from agegender.errors import AgeGenderError
+from agegender.errors import EXIT_ERROR, AgeGenderError
 from agegender.files import write_whole
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from agegender.cli import EXIT_ERROR, EXIT_INTERRUPTED
-from agegender.errors import AgeGenderError, InterruptedRunError, require
+from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, AgeGenderError, InterruptedRunError, require
 from agegender.files import one_at_a_time
-from agegender.launched import Launch, launched, let_the_first_tell
+from agegender.launched import Launch, launched, let_the_first_tell, script
 
 T = TypeVar("T")
 
@@ -206,7 +205,7 @@ def told_once(folder: Path) -> Iterator[None]:
         if several() and not isinstance(error, AgeGenderError) and _LOST.search(str(error)):
             raise AgeGenderError(
                 "another process of this training is gone without a word (killed, or out of memory?); what was saved "
-                f"last continues with: python train.py resume={folder}"
+                f"last continues with: {script('train')} resume={folder}"
             ) from error
         raise
 

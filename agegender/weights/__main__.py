@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
-from agegender.cli import one_line_errors
-from agegender.errors import require
+from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report_bands import read_bands
 from agegender.files import write_whole
 from agegender.weights import LICENCE
@@ -57,6 +55,17 @@ def pack(run: Path, out: Path) -> Path:
     return out
 
 
+def bundle(run: str | None, out: str | None) -> Path:
+    """Packs the run that the settings name; see `pack`.
+
+    Raises:
+        AgeGenderError: One of the two is missing, or see `pack`.
+    """
+    if not run or not out:
+        raise AgeGenderError("say which run and where to: agegender bundle run=logs/small/<date_time> out=small.ckpt")
+    return pack(Path(run), Path(out))
+
+
 def _telling(overrides: list[str]) -> list[str]:
     """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
     return [
@@ -68,17 +77,7 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
     return value.half() if value.is_floating_point() and value.ndim > 1 else value.clone()
 
 
-def main() -> None:
-    """Packs the run that the command line names."""
-    given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
-    with one_line_errors():
-        fits = set(given) == {"run", "out"} and all(given.values())
-        require(
-            fits, "say which run and where to: python -m agegender.weights run=logs/small/<date_time> out=small.ckpt"
-        )
-        out = pack(Path(given["run"]), Path(given["out"]))
-        print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
-
-
 if __name__ == "__main__":
-    main()
+    from agegender.commands import start
+
+    start("bundle")

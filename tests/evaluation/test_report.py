@@ -27,7 +27,8 @@ from PIL import Image
 
 from agegender.errors import AgeGenderError
 from agegender.evaluation import report_plots
-from agegender.evaluation.report import report_arguments, report_command, write_report
+from agegender.evaluation.report import report_command, write_report
+from agegender.overrides import path_arguments
 
 Run = Callable[..., Outcome]
 QUICK = ("resamples=50", "faces=2")
@@ -250,7 +251,7 @@ def test_a_difference_of_splits_is_said_on_the_terminal_too(report_here: Run, tm
         (("run=a", "out=a/metrics.json"), "a/metrics.json can't be written"),
         (("run=a", "resamples=0"), "resamples=0 must be at least 1"),
         (("run=a", "faces=many"), "faces='many' has the wrong type"),
-        (("run=[1]",), "has the wrong type"),
+        (("run=[1]",), "run=1 does not exist"),
     ],
 )
 def test_what_a_user_got_wrong_is_one_line(
@@ -334,7 +335,7 @@ def as_hydra_reads(argument: str) -> Any:
     ],
 )
 def test_folders_are_read_as_a_person_means_them(argument: str, value: Any) -> None:
-    (rewritten,) = report_arguments([argument])
+    (rewritten,) = path_arguments([argument])
     assert as_hydra_reads(rewritten) == value
 
 
@@ -344,12 +345,12 @@ def test_a_folder_with_a_comma_in_its_name_is_one_if_it_is_there(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b").mkdir()
     (tmp_path / "[x]").mkdir()
-    assert report_arguments(["run=a,b", "run=[x]"]) == ["run='a,b'", "run='[x]'"]
+    assert path_arguments(["run=a,b", "run=[x]"]) == ["run='a,b'", "run='[x]'"]
 
 
 def test_other_arguments_stay_as_they_are() -> None:
     others = ["--help", "resamples=5", "-cn", "seed=1,2", "run", "runs=a,b", "out=null", "run="]
-    assert report_arguments(others) == others
+    assert path_arguments(others) == others
 
 
 @given(st.lists(NAMES, min_size=1, max_size=2))
@@ -363,7 +364,7 @@ def test_the_command_of_a_report_leads_back_to_its_runs(names: list[str]) -> Non
         try:
             runs = [Path(name) for name in names]
             words = shlex.split(report_command(runs, None, {"resamples": 2000, "faces": 3, "seed": 0}))
-            run, *settings = report_arguments(words[3:])
+            run, *settings = path_arguments(words[3:])
         finally:
             os.chdir(before)
     read = as_hydra_reads(run)

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import version_base
+from agegender.overrides import image_arguments
 from agegender.prediction import inputs
-from agegender.prediction.inputs import Live, image_arguments, list_images, open_images
+from agegender.prediction.inputs import Live, list_images, open_images
 from agegender.prediction.sources import PAUSE
 
 # Whatever a file system takes, often made of what Hydra, OmegaConf or a glob reads as syntax.
@@ -62,7 +64,7 @@ TRAPS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _composing() -> Iterator[None]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         yield
 
 
@@ -141,7 +143,7 @@ def test_a_file_whose_name_looks_like_a_list_wins_over_the_list(
 
 
 def test_settings_and_hydras_own_options_are_passed_on_untouched() -> None:
-    settings_only = ["out=a b.csv", "+extra=1", "~weights", "++device=cpu", "--cfg", "job", "--help", "-cn", "other"]
+    settings_only = ["out=a/b.csv", "+extra=1", "~weights", "++device=cpu", "--cfg", "job", "--help", "-cn", "other"]
     assert image_arguments(settings_only) == settings_only
 
 

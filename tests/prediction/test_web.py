@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -388,50 +386,9 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_in_one_line(argument: str, reason: str, run_here: Run) -> None:
-    from agegender.prediction.web.__main__ import web_arguments
-
-    outcome = run_here(WEB, *web_arguments(["port=0", argument]))
+    outcome = run_here(WEB, "port=0", argument)
     assert outcome.code in (1, 2) and outcome.out == ""
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and reason in outcome.err
-
-
-@pytest.mark.slow
-def test_the_page_starts_where_only_the_package_is_installed(trained_run: Path, tmp_path: Path) -> None:
-    """Of the clone there is what a wheel holds: the package's code, and the files that pyproject.toml adds."""
-    package = ROOT / "agegender"
-    added = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["agegender"]
-    for file in {found for pattern in ("**/*.py", *added) for found in package.glob(pattern)}:
-        if file.parent.name != "weights" or file.suffix == ".py":
-            there = tmp_path / "site" / file.relative_to(ROOT)
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, there)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    command = [sys.executable, "-m", "agegender.prediction.web"]
-
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    out, err = run("--help").communicate(timeout=60)
-    assert "port: 7860" in out and "upload_seconds: 30" in out, err
-    out, err = run("prot=80").communicate(timeout=60)
-    assert (out, err) == ("", "error: prot is not known; did you mean port?\n")
-    server = run("port=0", f"weights={trained_run}", "device=cpu", "detect=never")
-    try:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith("ready: http://127.0.0.1:"), server.communicate()
-        page = ask(line.split()[1], "/", method="GET")
-        assert (page.status, page.body) == (200, (PAGE / "index.html").read_bytes())
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def test_a_port_in_use_is_named(trained_run: Path) -> None:

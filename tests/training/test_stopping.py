@@ -27,8 +27,7 @@ from stopped_runs import (
     uninterrupted,
 )
 
-from agegender.cli import resume_arguments
-from agegender.resuming import newest_whole
+from agegender.resuming import newest_whole, resume_arguments
 from agegender.run_folder import at_work
 from agegender.training.module import AgeGenderModule
 
@@ -177,7 +176,7 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_
     monkeypatch.chdir(tmp_path)
 
     def found() -> list[str]:
-        arguments = resume_arguments(["name=a", "weights=x", "resume=auto"], "train", ROOT / "conf")
+        arguments = resume_arguments(["name=a", "weights=x", "resume=auto"])
         return [item for item in arguments if item.startswith(("resume=", "weights="))]
 
     assert found() == ["weights=x"]

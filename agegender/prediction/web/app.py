@@ -15,9 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agegender import __version__
-from agegender.cli import nearest
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, nearest
 from agegender.prediction.answers import NO_FACE, as_row
 from agegender.prediction.predictor import Detect, Predictor
 from agegender.prediction.sources import Picture
@@ -28,6 +26,7 @@ from agegender.prediction.web.linger import Linger
 from agegender.prediction.web.refused import RefusedError
 from agegender.prediction.web.samples import GROUP, NAMES, draw_sample
 from agegender.prediction.web.uploads import Limits, Upload, Uploads
+from agegender.version import __version__
 
 log = logging.getLogger(__name__)
 
