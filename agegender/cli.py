@@ -27,6 +27,7 @@ from agegender.errors import (
 )
 from agegender.files import FULL
 from agegender.hydra_targets import hydra_builds_only_known_classes
+from agegender.hydra_versions import version_base
 from agegender.overrides import config_dir, path_arguments
 from agegender.trust import take_trust
 
@@ -58,7 +59,7 @@ def run_command(
     with _hydras_errors_in_one_line(config_name):
         register_plugins()
         sys.argv[1:] = rewrite(take_trust(sys.argv[1:]))
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        hydra.main(**version_base(), config_path=str(CONF), config_name=config_name)(job)()
 
 
 def call(function: Callable[..., Any], config: DictConfig) -> Any:

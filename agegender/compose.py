@@ -15,6 +15,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import version_base
 from agegender.overrides import is_path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -64,7 +65,7 @@ def config_folders(config_dir: str | None = None) -> Iterator[None]:
     GlobalHydra.instance().clear()
     OwnConfigs.further = None if config_dir is None else os.path.expanduser(config_dir)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), **version_base()):
             yield
     finally:
         OwnConfigs.further = None

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from agegender.errors import require
+from agegender.hydra_versions import allowing
 from agegender.targets import check_target, check_targets
-from agegender.trust import VARIABLE
+from agegender.trust import VARIABLE, extensions
 
 _LIBRARIES = ("agegender.", "hydra.", "hydra_plugins.", "optuna.")
 _NODES = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper")
@@ -29,18 +30,21 @@ def hydra_builds_only_known_classes() -> Iterator[None]:
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    load = ConfigLoaderImpl.load_configuration
+    # Hydra 1.4 comes through the second of these, which the first calls.
+    name = "_load_configuration" if hasattr(ConfigLoaderImpl, "_load_configuration") else "load_configuration"
+    load = getattr(ConfigLoaderImpl, name)
 
     def load_checked(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
         config = load(self, *args, **kwargs)
         check_hydra(config)
         return config
 
-    ConfigLoaderImpl.load_configuration = load_checked  # type: ignore[method-assign]
+    setattr(ConfigLoaderImpl, name, load_checked)
     try:
-        yield
+        with allowing((*_LIBRARIES, *_LOGGERS_LIBRARIES, *extensions())):
+            yield
     finally:
-        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+        setattr(ConfigLoaderImpl, name, load)
 
 
 def check_hydra(config: Any) -> None:

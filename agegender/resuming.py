@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import sweep_arguments
 from agegender.launched import LIGHTNINGS, launched
 from agegender.overrides import (
     as_written,
@@ -27,7 +28,7 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
     """Rewrites train's command line: `resume=` becomes the run that it names, and paths reach the config unharmed."""
     if any(argument.startswith(LIGHTNINGS) for argument in arguments):
         return list(arguments)  # the first process, which Lightning had start this one, has rewritten them
-    return own_arguments(resume_arguments(path_arguments(arguments)))
+    return sweep_arguments(own_arguments(resume_arguments(path_arguments(arguments))))
 
 
 def resume_arguments(arguments: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agegender.errors import AgeGenderError, require
+from agegender.hydra_versions import allow_list
 from agegender.trust import BUILT_IN, extensions, find_beside, refusal
 
 _TARGET = "_target_"
@@ -76,7 +77,7 @@ def build(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: Any) -> 
     partial = node.get("_partial_") and not place.startswith("optim.")  # whose first argument comes later
     require(not partial, f"{place}._partial_ is refused: {place} is built at once")
     try:
-        built = instantiate(dict(node), *args, _convert_="all", **kwargs)
+        built = instantiate(dict(node), *args, _convert_="all", **allow_list(_homes()), **kwargs)
     except InstantiationException as error:
         if isinstance(error.__cause__, AgeGenderError):
             raise error.__cause__ from None
@@ -212,20 +213,26 @@ def _check_home(target: str, libraries: Sequence[str] | None, key: str) -> None:
     """Refuses a name that leads to anything but a class, or a permitted function, of the trusted packages."""
     from hydra.utils import get_object
 
-    libraries, more = tuple(BUILT_IN if libraries is None else libraries), extensions()
+    more = extensions()
     if target.startswith(more):
         find_beside()
     try:
         found = get_object(target)
     except Exception:
         return
-    homes = (*libraries, *(home for name in libraries for home in _HOMES.get(name, ())), *more)
+    homes = _homes(libraries)
     home = f"{getattr(found, '__module__', '')}."
     own = inspect.isfunction(found) and home.startswith((*_OWN_FUNCTIONS, *more))
     fits = own or (inspect.isclass(found) and home.startswith(homes))
     if not fits or home.startswith(_REFUSED):
-        names = ", ".join(name[:-1] for name in (*libraries, *more))
+        names = ", ".join(name[:-1] for name in (*(BUILT_IN if libraries is None else libraries), *more))
         raise AgeGenderError(f"{key}: {target} is refused; it is no class that a config may build from {names}")
+
+
+def _homes(libraries: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Returns the packages, each with a dot at its end, that the classes of trusted packages may lie in."""
+    libraries = BUILT_IN if libraries is None else libraries
+    return (*libraries, *(home for name in libraries for home in _HOMES.get(name, ())), *extensions())
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from agegender.data.decode import read_image, to_pixels
+from agegender.hydra_versions import version_base
 from agegender.models.network import AgeGenderNet
 from agegender.training.assemble import describe_network
 
@@ -20,7 +21,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 def settings_of(*overrides: str) -> dict[str, Any]:
     """Returns the settings that `train.py` would have with these overrides."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **version_base()):
         config = compose("train", list(overrides))
     settings: Any = OmegaConf.to_container(config, resolve=False)
     return {**settings, "model": OmegaConf.to_container(config.model, resolve=True)}

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from agegender.allocation import keep_freed_memory
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.hydra_versions import version_base
 from agegender.models.network import AgeGenderNet
 from agegender.training import assemble
 from benchmarks.bare import CONF, training_step
@@ -91,7 +92,7 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         rival: Makes the other side from the same settings, data and (a copy of the) network.
     """
     keep_freed_memory()  # as train.py does; the bare loop gains as much by it
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), **version_base()):
         # enough epochs for all turns; the bar and every default callback are there, as on a terminal
         shown = ["trainer.max_epochs=1000", "callbacks.progress._target_=lightning.pytorch.callbacks.RichProgressBar"]
         config = compose("train", [*overrides, *shown, f"hydra.run.dir={folder}"], return_hydra_config=True)

@@ -25,6 +25,7 @@ from agegender.errors import (
     InterruptedRunError,
     nearest,
 )
+from agegender.hydra_versions import version_base
 from agegender.resuming import resume_arguments, run_folder
 
 MISSPELT = {
@@ -192,7 +193,7 @@ def test_resume_takes_a_checkpoint_of_the_run_too(tmp_path: Path) -> None:
 
 def test_a_runs_folder_may_have_quotes_and_spaces_in_its_name(tmp_path: Path) -> None:
     run = old_run(tmp_path / "it's my run", "[]")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = compose("train", resume_arguments([f"resume={run}"]), return_hydra_config=True)
     assert config.resume == str(run / "checkpoints" / "last.ckpt")
     assert config.hydra.run.dir == str(run)

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf, open_dict
 from agegender.data.augmentation import build_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import version_base
 from agegender.targets import arguments_of, build
 from agegender.training.assemble import build_data, describe_network
 from agegender.training.build import WarmupCosine, build_optimizer, build_scheduler
@@ -37,7 +38,7 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     """Composes conf/train.yaml as `train.py` would, with its outputs in `tmp_path`."""
 
     def settings(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "conf"), **version_base()):
             config = compose("train", [*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from agegender.errors import AgeGenderError
 from agegender.hydra_targets import check_hydra
+from agegender.hydra_versions import version_base
 from agegender.targets import build, check_node, check_targets
 from agegender.training.module import AgeGenderModule
 
@@ -131,7 +132,7 @@ def test_predict_is_guarded_as_train_is(run_here: Callable[..., Outcome], harm: 
 
 @pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])
 def test_our_own_configs_pass(name: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **version_base()):
         config = compose(name, return_hydra_config=True)
     assert OmegaConf.select(config, "hydra.sweeper._target_")
     check_hydra(config)

@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard, drawn with Pillow: faces with answers, predicted against true age, the gender confusion."""
+"""Pictures for the loggers, drawn with Pillow: faces with answers, predicted against true age, the gender confusion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,13 +15,14 @@ from agegender.data.dataset import Batch, FaceDataset
 from agegender.data.names import MISSING
 from agegender.errors import require
 from agegender.training.callbacks import Answers
+from agegender.training.trackers import log_picture, takes_pictures
 
 INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)
 LETTERS = ("M", "F")
 
 
 class Pictures(Callback):
-    """Adds three pictures to TensorBoard after every validation; does nothing with other loggers."""
+    """Hands three pictures to the loggers after every validation; those that take none, as CSV, are left out."""
 
     def __init__(self, faces: int = 16):
         """Sets how many validation faces the grid shows; they are spread over the split and stay the same."""
@@ -44,8 +44,8 @@ class Pictures(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws and logs the pictures."""
         answers = self._answers.take()
-        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not writers or not trainer.is_global_zero or trainer.sanity_checking:
+        loggers = [logger for logger in trainer.loggers if takes_pictures(logger)]
+        if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return
         dataset: FaceDataset = trainer.datamodule.split("val")  # type: ignore[attr-defined]
         age, gender = dataset.index.age[answers["row"]], dataset.index.gender[answers["row"]]
@@ -54,9 +54,9 @@ class Pictures(Callback):
             pictures["val/age_true_vs_predicted"] = age_scatter(age[known], answers["age_pred"][known])
         if (known := gender != MISSING).any():
             pictures["val/gender_confusion"] = confusion_matrix(gender[known], answers["p_female"][known] > 0.5)
-        for writer in writers:
+        for logger in loggers:
             for name, picture in pictures.items():
-                writer.add_image(name, np.asarray(picture), trainer.global_step, dataformats="HWC")
+                log_picture(logger, name, picture, trainer.global_step)
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

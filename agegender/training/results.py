@@ -1,4 +1,4 @@
-"""What a run says at its end: `metrics.json`, the HPARAMS tab, and a table for people."""
+"""What a run says at its end: `metrics.json`, the loggers' best figures, and a table for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from agegender.data.synthetic import DRAWN
 from agegender.files import write_whole, writing
 from agegender.overrides import as_written
 from agegender.training.module import AgeGenderModule
+from agegender.training.trackers import Scalar, log_best
 from agegender.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
@@ -146,16 +146,16 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def log_hyperparameters(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
-    """Fills TensorBoard's HPARAMS tab: the flat settings beside the best checkpoint's figures."""
+def hyperparameters(settings: dict[str, Any]) -> dict[str, Scalar]:
+    """Returns the settings that loggers are given, by dotted key."""
     chosen = {key: value for key, value in settings.items() if key not in ("callbacks", "logger", "resume", "weights")}
+    return {key: _plain(value) for key, value in flatten(chosen).items()}
+
+
+def log_results(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Hands the best checkpoint's figures to the loggers."""
     final = {key: value for key, value in results.items() if key.startswith(("val/", "test/")) and value is not None}
-    plain = {key: _plain(value) for key, value in flatten(chosen).items()}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            # Under another name than the curves': TensorBoard would append the final value to them.
-            logger.log_hyperparams(plain, {f"best/{name}": value for name, value in final.items()})
-            logger.save()
+    log_best(trainer.loggers, hyperparameters(settings), final, trainer.global_step)
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -168,7 +168,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: node}
 
 
-def _plain(value: Any) -> bool | int | float | str:
+def _plain(value: Any) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 

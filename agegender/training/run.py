@@ -34,10 +34,11 @@ from agegender.training.continuing import check_resumable
 from agegender.training.distillation import Teacher, find_teachers, make_targets
 from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
-from agegender.training.results import log_hyperparameters, print_results, write_results
+from agegender.training.results import hyperparameters, log_results, print_results, write_results
 from agegender.training.sharding import FullySharded
 from agegender.training.stopping import terminable
 from agegender.training.together import check_launch, ending_together, first, in_turn, join, wait_for_others
+from agegender.training.trackers import closing, log_settings
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def run(config: DictConfig) -> float:
         check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
     with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
         join(trainer)
-        return _train_and_test(config, settings, folder, trainer, watch, teachers)
+        with closing(trainer.loggers):
+            return _train_and_test(config, settings, folder, trainer, watch, teachers)
 
 
 def _train_and_test(
@@ -114,6 +116,7 @@ def _train_and_test(
         if resume:
             _keep_settings(config, folder / ".hydra")
         _write_index(data.index, folder)
+        log_settings(trainer.loggers, hyperparameters(settings))
 
     if settings["fit"]:
         if settings["compile"]:
@@ -156,7 +159,7 @@ def _tell(
     best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
-    log_hyperparameters(trainer, settings, results)
+    log_results(trainer, settings, results)
     print_results(results, folder)
     if settings["test"] and settings["report"]:
         _report(folder)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import version_base
 from agegender.overrides import image_arguments
 from agegender.prediction import inputs
 from agegender.prediction.inputs import Live, list_images, open_images
@@ -63,7 +64,7 @@ TRAPS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _composing() -> Iterator[None]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         yield
 
 

@@ -31,6 +31,7 @@ import agegender
 from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
+from agegender.hydra_versions import version_base
 from agegender.prediction.answers import Prediction
 from agegender.prediction.predictor import LARGEST_PART, Predictor
 from agegender.prediction.sources import PAUSE, Picture
@@ -100,7 +101,7 @@ def stored(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run: Path, predictor: Predictor) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = OmegaConf.to_container(compose("train", list(TINY)).data, resolve=True)
     assert isinstance(config, dict)
     data = AgeGenderDataModule(**arguments_of({str(key): value for key, value in config.items()}))
