@@ -24,7 +24,7 @@ STEPS = {"gray_mae": 20, "rgb200_mse": 8, "he_mse": 3}  # in a turn: some second
 
 
 def keras_in(python: str, begun: ExitStack) -> Rival:
-    """Returns what starts the Keras side with this interpreter; it ends with `begun`."""
+    """Return what starts the Keras side with this interpreter; it ends with `begun`."""
 
     def start(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
         told = {name: settings[name] for name in ("model", "age")} | {
@@ -55,14 +55,14 @@ def keras_in(python: str, begun: ExitStack) -> Rival:
 
 
 def against(network: str, python: str, rounds: int, overrides: list[str]) -> Paired:
-    """Measures one of the notebooks' networks."""
+    """Measure one of the notebooks' networks."""
     chosen = [f"experiment={network}", "data=synthetic", *overrides]
     with ExitStack() as begun:
         return measure(chosen, STEPS[network], rounds, keras_in(python, begun))
 
 
 def main() -> None:
-    """Prints a ratio per network, and their mean."""
+    """Print a ratio per network, and their mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has tensorflow")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of turns")

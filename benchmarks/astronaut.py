@@ -33,7 +33,7 @@ Edit = Callable[[Image.Image], Image.Image]
 
 
 def photograph() -> Image.Image:
-    """Returns the photograph: 512 x 512 pixels, whose face UTKFace would have cut out at 105 x 105.
+    """Return the photograph: 512 x 512 pixels, whose face UTKFace would have cut out at 105 x 105.
 
     Raises:
         AgeGenderError: scikit-image is missing.
@@ -105,12 +105,12 @@ EDITS: dict[str, Edit] = {
 
 
 def pictures(picture: Image.Image) -> dict[str, Image.Image]:
-    """Returns the picture unedited and under each edit."""
+    """Return the picture unedited and under each edit."""
     return {UNEDITED: picture} | {name: edit(picture) for name, edit in EDITS.items()}
 
 
 def summary(answers: dict[str, Prediction]) -> dict[str, Any]:
-    """Returns the worst of all answers, and whether each goal is met; a face that is not found misses both.
+    """Return the worst of all answers, and whether each goal is met; a face that is not found misses both.
 
     Args:
         answers: By edit, for the largest face.
@@ -130,7 +130,7 @@ def summary(answers: dict[str, Prediction]) -> dict[str, Any]:
 
 
 def show(answers: dict[str, Prediction]) -> str:
-    """Returns the table: a line for each picture, marked where it misses a goal."""
+    """Return the table: a line for each picture, marked where it misses a goal."""
     lines = [f"{'edit':<15}{'age':>6}{'80 %':>10}{'p_female':>10}  gender"]
     for name, one in answers.items():
         if one.age is None or one.p_female is None:
@@ -145,7 +145,7 @@ def show(answers: dict[str, Prediction]) -> str:
 
 
 def verdict(worst: dict[str, Any]) -> str:
-    """Returns a line for each goal."""
+    """Return a line for each goal."""
     if not worst["found"]:
         return "the face was found in no picture: both goals missed"
     shares, ages = ("met" if worst[goal] else "missed" for goal in ("p_female_met", "age_met"))
@@ -159,7 +159,7 @@ def verdict(worst: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Prints the table and the verdict."""
+    """Print the table and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--json", type=Path, help="file for the same figures")

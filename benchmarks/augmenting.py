@@ -39,7 +39,7 @@ def measure(rounds: int = 5) -> Paired:
 
 
 def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
-    """Returns a function that trains a network of its own for some steps and says how many images that took."""
+    """Return a function that trains a network of its own for some steps and says how many images that took."""
     net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.to(memory_format=torch.channels_last).train()
     take = training_step(net)
@@ -54,7 +54,7 @@ def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     parser = argparse.ArgumentParser(description="Training steps with augment=strong against those without.")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements")
     print(measure(parser.parse_args().rounds))

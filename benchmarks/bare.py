@@ -19,20 +19,20 @@ CONF = Path(__file__).parent.parent / "conf"
 
 
 def settings_of(*overrides: str) -> dict[str, Any]:
-    """Returns the settings that `train.py` would have with these overrides."""
+    """Return the settings that `train.py` would have with these overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=False)
     return dict(config)
 
 
 def network_of(*overrides: str) -> dict[str, Any]:
-    """Returns the arguments of the network that `train.py` would build with these overrides."""
+    """Return the arguments of the network that `train.py` would build with these overrides."""
     settings = settings_of(*overrides)
     return describe_network(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
 def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Returns images (uint8, channels last in memory), ages in years and genders: what they are costs no time."""
+    """Return images (uint8, channels last in memory), ages in years and genders: what they are costs no time."""
     shape = (count, net.image_size, net.image_size, net.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     genders = torch.randint(0, 2, (count,), device=device)
@@ -40,7 +40,7 @@ def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Te
 
 
 def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """Returns what trains the network on images, ages and genders: forth, back, and a step of fused Adam."""
+    """Return what trains the network on images, ages and genders: forth, back, and a step of fused Adam."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
     def step(images: Tensor, ages: Tensor, genders: Tensor) -> None:
@@ -55,7 +55,7 @@ def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Ca
 
 
 def decode(paths: Sequence[Path], size: int, grayscale: bool) -> int:
-    """Decodes pictures one after another; returns how many."""
+    """Decode pictures one after another; returns how many."""
     for path in paths:
         to_pixels(read_image(path), size, grayscale)
     return len(paths)

@@ -50,7 +50,7 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     arguments = parser("The build of the pixel cache against the bare decoder.").parse_args()
     print(measure(arguments.data, arguments.rounds))
 

@@ -9,7 +9,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Returns a command line with `--data` and `--rounds`."""
+    """Return a command line with `--data` and `--rounds`."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; without it, faces are drawn")
     made.add_argument("--rounds", type=int, default=5, help="pairs of measurements")
@@ -17,7 +17,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def data_module(folder: Path | None, count: int = 2000, **settings: object) -> AgeGenderDataModule:
-    """Returns a datamodule, set up, on the folder or on `count` drawn faces of 200 x 200 pixels."""
+    """Return a datamodule, set up, on the folder or on `count` drawn faces of 200 x 200 pixels."""
     chosen: dict[str, object] = {"dir": str(folder)} if folder else {"generate": {"count": count}}
     data = AgeGenderDataModule(**{**chosen, **settings})  # type: ignore[arg-type]
     data.prepare_data()

@@ -36,7 +36,7 @@ REST = "ReLU, casts, copies, the rest"
 
 
 def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
-    """Returns how many operations per second a product of two large matrices reaches, on all cores."""
+    """Return how many operations per second a product of two large matrices reaches, on all cores."""
     a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
     torch.mm(a, b)
     times = []
@@ -48,7 +48,7 @@ def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 
 
 def training_operations(network: dict[str, object]) -> int:
-    """Returns how many multiplications and additions a training step spends on a picture."""
+    """Return how many multiplications and additions a training step spends on a picture."""
     net = AgeGenderNet(**network).train()  # type: ignore[arg-type]
     images, ages, genders = random_batch(net, 2)
     # The counter doesn't know operations in oneDNN's own layout, which this keeps the trunk from (see ConvStack).
@@ -59,7 +59,7 @@ def training_operations(network: dict[str, object]) -> int:
 
 
 def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int = 10) -> dict[str, float]:
-    """Returns which share of a bare training step's time each of its parts takes."""
+    """Return which share of a bare training step's time each of its parts takes."""
     net = AgeGenderNet(**network).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
     batch, step = random_batch(net, batch_size), training_step(net, bf16=bf16)
     for _ in range(3):
@@ -76,7 +76,7 @@ def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int =
 
 
 def main() -> None:
-    """Prints the machine's rates, each network's floor, and its step in parts."""
+    """Print the machine's rates, each network's floor, and its step in parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=NETWORKS, help="some of %(default)s")
     chosen = parser.parse_args()

@@ -29,7 +29,7 @@ from benchmarks.bare import CONF, network_of, random_batch, training_step
 
 
 def classic_training(folder: Path | None) -> dict[str, float]:
-    """Returns the figures of a whole `gray_mae` run on the GPU."""
+    """Return the figures of a whole `gray_mae` run on the GPU."""
     with tempfile.TemporaryDirectory() as run:
         data = f"data.dir={folder}" if folder else "data=synthetic"
         chosen = ["experiment=gray_mae", "trainer=mixed", "trainer.accelerator=gpu", data, f"hydra.run.dir={run}"]
@@ -39,7 +39,7 @@ def classic_training(folder: Path | None) -> dict[str, float]:
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 20) -> float:
-    """Returns the mean time of some work on the GPU, after a warm-up."""
+    """Return the mean time of some work on the GPU, after a warm-up."""
     for _ in range(3):
         work()
     torch.cuda.synchronize()
@@ -51,20 +51,20 @@ def seconds_of(work: Callable[[], object], repeats: int = 20) -> float:
 
 
 def multiply_rate() -> float:
-    """Returns the card's bfloat16 matrix-multiply rate, in operations per second."""
+    """Return the card's bfloat16 matrix-multiply rate, in operations per second."""
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     return 2 * 8192**3 / seconds_of(lambda: a @ b)
 
 
 def copy_rate() -> float:
-    """Returns the card's memory rate, in bytes read plus bytes written per second."""
+    """Return the card's memory rate, in bytes read plus bytes written per second."""
     data = torch.empty(1 << 30, device="cuda", dtype=torch.uint8)
     other = torch.empty_like(data)
     return 2 * data.nbytes / seconds_of(lambda: other.copy_(data))
 
 
 def residual_step(batch: int) -> tuple[Callable[[], None], AgeGenderNet, Tensor]:
-    """Returns a training step of the residual network in bfloat16, the network, and the images that it trains on."""
+    """Return a training step of the residual network in bfloat16, the network, and the images that it trains on."""
     net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.cuda().to(memory_format=torch.channels_last).train()
     images, ages, genders = random_batch(net, batch, "cuda")
@@ -73,7 +73,7 @@ def residual_step(batch: int) -> tuple[Callable[[], None], AgeGenderNet, Tensor]
 
 
 def activation_bytes(net: AgeGenderNet, images: Tensor) -> int:
-    """Returns what a step must move at the least: each convolution's input and output, in bfloat16, forth and back."""
+    """Return what a step must move at the least: each convolution's input and output, in bfloat16, forth and back."""
     moved = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -90,7 +90,7 @@ def activation_bytes(net: AgeGenderNet, images: Tensor) -> int:
 
 
 def main() -> None:
-    """Prints the figures, or why there are none."""
+    """Print the figures, or why there are none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of UTKFace; without it, faces are drawn")
     parser.add_argument("--batch", type=int, default=256, help="batch of the residual network")

@@ -15,7 +15,7 @@ from agegender.training.results import cpu_name
 
 
 def named_weights(given: str, file: Path) -> str:
-    """Returns the weights as they were given, their file's name, and the beginning of its SHA-256.
+    """Return the weights as they were given, their file's name, and the beginning of its SHA-256.
 
     `default` means other weights in another version: the checksum tells which ones a table is about.
     """
@@ -24,7 +24,7 @@ def named_weights(given: str, file: Path) -> str:
 
 
 def heading(module: str, *weights: str) -> str:
-    """Returns the lines above a table.
+    """Return the lines above a table.
 
     Args:
         module: Of the benchmark, such as `portraits`.

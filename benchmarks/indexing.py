@@ -49,14 +49,14 @@ class Indexed:
     peak: int
 
     def __str__(self) -> str:
-        """Returns it as a line."""
+        """Return it as a line."""
         held = f"{self.peak / 2**30:.2f} GiB, {self.peak / self.names:,.0f} B a name"
         took = f"{self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of a core)"
         return f"{self.names:,} names: {took}, {held}"
 
 
 def make_names(folder: Path, count: int) -> None:
-    """Makes empty files named as in UTKFace."""
+    """Make empty files named as in UTKFace."""
     folder.mkdir(parents=True, exist_ok=True)
     where = os.open(folder, os.O_RDONLY)
     try:
@@ -68,7 +68,7 @@ def make_names(folder: Path, count: int) -> None:
 
 
 def measure(folder: Path) -> Indexed:
-    """Reads the names of a folder in a process of its own."""
+    """Read the names of a folder in a process of its own."""
     start = time.perf_counter()
     command = [sys.executable, "-c", _READ, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -77,7 +77,7 @@ def measure(folder: Path) -> Indexed:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1_000_000, help="how many names to make")
     parser.add_argument("--names", type=Path, help="folder that holds them already, and is kept")

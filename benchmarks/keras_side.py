@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def build(settings: dict[str, Any]) -> Any:
-    """Builds and compiles the network: convolution + ReLU and pooling per stage, dense layers, two heads."""
+    """Build and compiles the network: convolution + ReLU and pooling per stage, dense layers, two heads."""
     import keras
     from keras import layers
 
@@ -48,7 +48,7 @@ def build(settings: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Trains when told to."""
+    """Train when told to."""
     settings = json.loads(sys.argv[1])
     answers, sys.stdout = sys.stdout, sys.stderr
     network = build(settings)

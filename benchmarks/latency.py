@@ -29,7 +29,7 @@ WARM_UP = 20
 
 
 def milliseconds(work: Callable[[], object], calls: int, clock: Callable[[], float] = time.process_time) -> Floats:
-    """Returns how long each of some calls took, after a warm-up: `[calls]`, in milliseconds.
+    """Return how long each of some calls took, after a warm-up: `[calls]`, in milliseconds.
 
     Args:
         work: What is timed.
@@ -68,13 +68,13 @@ def measure(predictor: Predictor, face: Path, calls: int) -> dict[str, Floats]:
 
 
 def in_words(times: Floats) -> str:
-    """Returns the median, the range of the middle 90 % and the whole range."""
+    """Return the median, the range of the middle 90 % and the whole range."""
     low, median, high = np.quantile(times, (0.05, 0.5, 0.95))
     return f"{median:.2f} ms (90 % within {low:.2f} to {high:.2f}; all within {times.min():.2f} to {times.max():.2f})"
 
 
 def main() -> None:
-    """Prints two lines for each of the weights."""
+    """Print two lines for each of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="*", default=["default"], help="as predict.py takes them")
     parser.add_argument("--onnx", nargs="*", default=[], help="files of `python -m agegender.prediction.export`")

@@ -20,7 +20,7 @@ from agegender.evaluation.run_files import Run, find_runs, read_run
 
 
 def leaked(leaky: Path, clean: Path) -> set[str]:
-    """Returns the test images of the leaky run that have a copy among its training or validation images.
+    """Return the test images of the leaky run that have a copy among its training or validation images.
 
     Args:
         leaky: A run's folder.
@@ -44,7 +44,7 @@ def _index(run: Path) -> list[dict[str, str]]:
 
 
 def row(name: str, run: Run, names: Iterable[str]) -> str:
-    """Returns the number of images, the age MAE in years and the gender accuracy in percent over some of them."""
+    """Return the number of images, the age MAE in years and the gender accuracy in percent over some of them."""
     taken, answers = set(names), run.answers
     own = np.array([name in taken for name in answers.names])
     age = np.abs(answers.age - answers.age_pred)[own].mean()
@@ -53,7 +53,7 @@ def row(name: str, run: Run, names: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("leaky", help="a run with data.duplicates=none or exact, or data.split=random")
     parser.add_argument("clean", help="a run of the same data with data.duplicates=near")

@@ -60,7 +60,7 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     arguments = parser("The loader on cached pixels against Dataset, Pillow and DataLoader.").parse_args()
     print(measure(arguments.data, arguments.rounds))
 

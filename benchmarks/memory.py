@@ -26,7 +26,7 @@ STEADY = ("callbacks.early_stopping=null", "trainer=cpu")  # as many epochs as w
 
 
 def peak(overrides: Sequence[str], every: float = 0.1) -> float:
-    """Runs `train.py` and returns the most memory that it held at once, in GiB.
+    """Run `train.py` and returns the most memory that it held at once, in GiB.
 
     Args:
         overrides: On its command line.
@@ -54,7 +54,7 @@ def peak(overrides: Sequence[str], every: float = 0.1) -> float:
 
 
 def _held(process: int) -> int:
-    """Returns the KiB that a process and its children hold beyond the page cache."""
+    """Return the KiB that a process and its children hold beyond the page cache."""
     held = 0
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended between two looks
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
@@ -67,7 +67,7 @@ def _held(process: int) -> int:
 
 
 def main() -> None:
-    """Prints the peaks."""
+    """Print the peaks."""
     made = argparse.ArgumentParser(description="The peak memory of a training.")
     made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; without it, faces are drawn")
     made.add_argument("--full", action="store_true", help="the default network, on all of the folder")

@@ -28,7 +28,7 @@ class Paired:
         return statistics.median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
 
     def __str__(self) -> str:
-        """Returns a line: the ratio with its range over the rounds, and the median rates."""
+        """Return a line: the ratio with its range over the rounds, and the median rates."""
         rounds = sorted(a / b for a, b in zip(self.ours, self.theirs, strict=True))
         medians = f"{statistics.median(self.ours):,.1f} against {statistics.median(self.theirs):,.1f} per second"
         return (

@@ -42,11 +42,11 @@ class Answers:
     p_female: Floats
 
     def distance(self, base: Answers) -> Floats:
-        """Returns how far the ages are from others, in years, where there is one."""
+        """Return how far the ages are from others, in years, where there is one."""
         return np.abs(self.age - base.age)[~np.isnan(self.age)]
 
     def row(self, base: Answers, age: Floats, gender: Floats) -> str:
-        """Returns figures: errors of what was answered, distance from the crops' answers, faces without an answer."""
+        """Return figures: errors of what was answered, distance from the crops' answers, faces without an answer."""
         there, distance = ~np.isnan(self.age), self.distance(base)
         return (
             f"{np.abs(self.age - age)[there].mean():6.2f} {100 * ((self.p_female > 0.5) == gender)[there].mean():7.1f} "
@@ -56,7 +56,7 @@ class Answers:
 
 
 def paste(crop: Image.Image, scale: float, turn: float, rng: np.random.Generator) -> Image.Image:
-    """Returns a picture of blurred colours with a crop somewhere in it."""
+    """Return a picture of blurred colours with a crop somewhere in it."""
     blocks = rng.integers(60, 200, (SIZE[1] // 50, SIZE[0] // 50, 3), dtype=np.uint8)
     picture = Image.fromarray(blocks).resize(SIZE, Image.Resampling.BICUBIC)
     small = crop.resize([round(side * scale) for side in crop.size], Image.Resampling.LANCZOS)
@@ -68,7 +68,7 @@ def paste(crop: Image.Image, scale: float, turn: float, rng: np.random.Generator
 
 
 def check(auto: dict[str, float], never: dict[str, float]) -> None:
-    """Refuses answers that are too far from the crops' with finding faces, or not far without.
+    """Refuse answers that are too far from the crops' with finding faces, or not far without.
 
     Args:
         auto: The mean distance in years for each way, with `detect=auto`.
@@ -86,7 +86,7 @@ def check(auto: dict[str, float], never: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Prints the table and checks it."""
+    """Print the table and checks it."""
     made = parser(__doc__ or "")
     made.add_argument(
         "--images", type=int, default=500, help="test faces, taken evenly from all in the order of their ages"

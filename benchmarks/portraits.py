@@ -60,13 +60,13 @@ class Portraits:
     left_out: dict[str, str]
 
     def taken(self, rows: NDArray[np.bool_]) -> Portraits:
-        """Returns some of them."""
+        """Return some of them."""
         paths = [path for path, taken in zip(self.paths, rows, strict=True) if taken]
         return Portraits(paths, self.age[rows], self.gender[rows], self.subset[rows], self.left_out)
 
 
 def person_of(path: str) -> str:
-    """Returns what the names of one person's pictures have in common: all but a number that follows a number.
+    """Return what the names of one person's pictures have in common: all but a number that follows a number.
 
     `london_001_03.jpg` and `london_001_08.jpg` show one person; `canada_003f.jpg`, `3dsk_ivan.jpg` and `3dsk_ivan2.jpg`
     one each.
@@ -77,7 +77,7 @@ def person_of(path: str) -> str:
 
 
 def read_portraits(folder: Path) -> Portraits:
-    """Reads which portraits a folder's `labels.csv` names, and what it says of them.
+    """Read which portraits a folder's `labels.csv` names, and what it says of them.
 
     Raises:
         AgeGenderError: There is no such table, or it can't be read, or it names nobody of known age and gender.
@@ -99,7 +99,7 @@ def read_portraits(folder: Path) -> Portraits:
 
 
 def _subsets(table: Path) -> dict[str, str]:
-    """Returns the column `subset` by picture; `read_table` passes over it."""
+    """Return the column `subset` by picture; `read_table` passes over it."""
     with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip().casefold() for name in next(reader)]
@@ -111,7 +111,7 @@ def _subsets(table: Path) -> dict[str, str]:
 
 
 def parts(portraits: Portraits) -> dict[str, NDArray[np.bool_]]:
-    """Returns what is counted on its own, and which rows belong to it: all, each subset, each gender."""
+    """Return what is counted on its own, and which rows belong to it: all, each subset, each gender."""
     found = {"all": np.ones(len(portraits.paths), dtype=bool)}
     found |= {name: portraits.subset == name for name in dict.fromkeys(portraits.subset.tolist()) if name}
     found |= {"men": portraits.gender == 0, "women": portraits.gender == 1}
@@ -121,7 +121,7 @@ def parts(portraits: Portraits) -> dict[str, NDArray[np.bool_]]:
 def measure(
     portraits: Portraits, answers: Sequence[Prediction], constant: float, resamples: int = RESAMPLES
 ) -> dict[str, list[Estimate]]:
-    """Counts each part's figures, in the order of `_COLUMNS`.
+    """Count each part's figures, in the order of `_COLUMNS`.
 
     Args:
         portraits: Those that were answered.
@@ -158,7 +158,7 @@ def measure(
 
 
 def show(figures: dict[str, list[Estimate]], portraits: Portraits) -> str:
-    """Returns the table: a line for each part."""
+    """Return the table: a line for each part."""
     own = parts(portraits)
     widths = [24 if interval else 12 for _, _, interval in _COLUMNS.values()]
     heads = (f"{name:>{width}}" for name, width in zip(_COLUMNS, widths, strict=True))
@@ -179,7 +179,7 @@ def _cell(one: Estimate, unit: float, digits: int, interval: bool) -> str:
 
 
 def _told(reasons: dict[str, str], what: str) -> list[str]:
-    """Returns a line that counts pictures without figures, and gives one for each reason; none if there is none."""
+    """Return a line that counts pictures without figures, and gives one for each reason; none if there is none."""
     if not reasons:
         return []
     examples = {reason: path for path, reason in reversed(reasons.items())}
@@ -187,7 +187,7 @@ def _told(reasons: dict[str, str], what: str) -> list[str]:
 
 
 def main() -> None:
-    """Prints the table, and what isn't in it."""
+    """Print the table, and what isn't in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures and labels.csv")
     parser.add_argument("--weights", default="default")

@@ -40,7 +40,7 @@ PHOTO = 3000, 2000  # pixels of a photograph, with the noise that a sensor leave
 
 
 def untrained(path: Path, *overrides: str) -> Path:
-    """Writes a checkpoint of untrained weights, of as much as predicting reads."""
+    """Write a checkpoint of untrained weights, of as much as predicting reads."""
     network = network_of(*overrides)
     weights = {f"network.{name}": value for name, value in AgeGenderNet(**network).state_dict().items()}
     described = {"network": network, "split": None, "labels": {"gender": ["male", "female"]}}
@@ -49,7 +49,7 @@ def untrained(path: Path, *overrides: str) -> Path:
 
 
 def latency(*overrides: str, calls: int = 200) -> float:
-    """Returns the median milliseconds of one picture's way through the network, on one thread of the CPU.
+    """Return the median milliseconds of one picture's way through the network, on one thread of the CPU.
 
     They are the thread's own: on a quiet machine as many pass on the clock, on a busy one others' work isn't counted.
     """
@@ -134,7 +134,7 @@ def cold_start(rounds: int = 5) -> Paired:
 
 
 def help_seconds(rounds: int = 3) -> dict[str, float]:
-    """Returns the median seconds until `train.py` has answered `--help`, and a misspelt key."""
+    """Return the median seconds until `train.py` has answered `--help`, and a misspelt key."""
     medians = {}
     with tempfile.TemporaryDirectory() as where:
         for argument, code in (("--help", 0), ("trainr.max_epochs=3", 2)):
@@ -155,7 +155,7 @@ def _run(arguments: list[str], where: Path, code: int) -> int:
 
 
 def main() -> None:
-    """Prints every figure on a line of its own."""
+    """Print every figure on a line of its own."""
     chosen = parser("How fast predict.py is.").parse_args()
     for name, overrides in {
         "default, grayscale": (),

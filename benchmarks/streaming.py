@@ -21,7 +21,7 @@ BATCH = 64
 
 
 def measure(folder: Path | None, rounds: int = 5, count: int = 2000) -> tuple[Paired, float]:
-    """Returns both rates in images per second, and the bytes of a face in a shard."""
+    """Return both rates in images per second, and the bytes of a face in a shard."""
     decoded = data_module(
         folder, count, image_size=SIZE, grayscale=False, batch_size=BATCH, cache="none", num_workers=0
     )
@@ -41,7 +41,7 @@ def measure(folder: Path | None, rounds: int = 5, count: int = 2000) -> tuple[Pa
 
 
 def peaks(count: int) -> tuple[float, float]:
-    """Returns the memory of a training on `count` drawn faces and on four times as many, in GiB."""
+    """Return the memory of a training on `count` drawn faces and on four times as many, in GiB."""
     found = []
     with tempfile.TemporaryDirectory() as made:
         for number in (count, 4 * count):
@@ -52,7 +52,7 @@ def peaks(count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the figures."""
     made = parser("Streaming against decoding from a folder.")
     made.add_argument("--memory", action="store_true", help="also watch two trainings")
     chosen = made.parse_args()

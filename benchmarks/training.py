@@ -37,7 +37,7 @@ class TakeTurns(Callback):
     """Times the Trainer's steps and, in turn with them, a rival's."""
 
     def __init__(self, rival: Steps, steps: int, rounds: int):
-        """Says who else takes `steps` steps at a time, and how many rounds count after one of warm-up."""
+        """Say who else takes `steps` steps at a time, and how many rounds count after one of warm-up."""
         self.rival, self.steps, self.rounds = rival, steps, rounds
         self.ours: list[float] = []
         self.theirs: list[float] = []
@@ -65,7 +65,7 @@ class TakeTurns(Callback):
 
 
 def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
-    """Returns a training loop without a framework, over the same pixels."""
+    """Return a training loop without a framework, over the same pixels."""
 
     def steps() -> Iterator[int]:
         take = training_step(net, settings["optim"]["lr"], settings["trainer"]["precision"] == "bf16-mixed")
@@ -82,7 +82,7 @@ def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) 
 
 
 def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival = bare_loop) -> Paired:
-    """Returns the images per second of `train.py` with these overrides, and of a rival.
+    """Return the images per second of `train.py` with these overrides, and of a rival.
 
     Args:
         overrides: As on `train.py`'s command line.
@@ -110,7 +110,7 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
 
 
 def main() -> None:
-    """Prints the ratio."""
+    """Print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of turns")
     parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")

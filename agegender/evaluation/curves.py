@@ -1,4 +1,4 @@
-"""The curves of a training, as its loggers left them."""
+"""Training and validation curves, read from a run's logger files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-# What was logged at the end of each epoch: `stage/name` to value by epoch, counted from 1, in order.
+# Metrics logged at the end of each epoch: `stage/name` -> epoch (from 1, ascending) -> value.
 Curves = Mapping[str, Mapping[int, float]]
 
 STAGES = ("train", "val")
@@ -17,7 +17,7 @@ _LARGEST_SCALAR = 1 << 16  # bytes; what is larger is a picture
 
 
 def curve_names(curves: Sequence[Curves]) -> list[str]:
-    """Returns the names that any of the runs has both of training and validation; the usual ones come first."""
+    """Return the metrics that at least one run logged in both training and validation; the common ones come first."""
     names = {
         tag.split("/", 1)[1]
         for run in curves
@@ -28,9 +28,9 @@ def curve_names(curves: Sequence[Curves]) -> list[str]:
 
 
 def read_curves(folder: Path) -> Curves:
-    """Reads the curves from a run's folder: TensorBoard's event files, the CSV logger's table, or both.
+    """Read the curves from a run's folder: TensorBoard's event files, the CSV logger's table, or both.
 
-    A resumed run may hold a step twice: what was written later counts. What can't be read is no curve.
+    A resumed run may hold a step twice; the value written last counts. Unreadable entries are skipped.
     """
     points = [*_from_table(folder / "csv" / "metrics.csv"), *_from_events(folder / "tensorboard")]
     curves: dict[str, dict[int, float]] = {}

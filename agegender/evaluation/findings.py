@@ -119,7 +119,7 @@ class Findings:
 
 
 def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings:
-    """Counts everything, with bootstrap intervals.
+    """Count everything, with bootstrap intervals.
 
     Args:
         answers: At least one.
@@ -157,12 +157,12 @@ _Parts = dict[str, dict[str, NDArray[np.bool_]]]
 
 
 def _errors(answers: Answers) -> Floats:
-    """Returns how many years off each answer is; NaN where the age is not known."""
+    """Return how many years off each answer is; NaN where the age is not known."""
     return np.abs(answers.age_pred - answers.age)
 
 
 def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
-    """Returns the headline, the coverage, and age MAE, gender accuracy and coverage of each part; and all samples."""
+    """Return the headline, the coverage, and age MAE, gender accuracy and coverage of each part; and all samples."""
     errors, aged, gendered = _errors(answers), answers.aged, answers.gendered
     right = (says_female(answers.p_female) == answers.gender).astype(np.float64)
     inside, stated = _held(answers)
@@ -208,7 +208,7 @@ def _held(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _parts(answers: Answers) -> _Parts:
-    """Returns which images belong to which part, by kind; parts without an image are left out."""
+    """Return which images belong to which part, by kind; parts without an image are left out."""
     bands = np.where(answers.aged, age_bands(answers.age), MISSING)
     places = {"age": bands, "gender": answers.gender, "group": answers.group}
     names = PARTS | {"group": answers.groups}
@@ -253,13 +253,13 @@ def _cases(answers: Answers, faces: int, seed: int) -> Cases:
 
 
 def paired_difference(first: Findings, second: Findings) -> dict[str, Estimate]:
-    """Returns second minus first of each headline figure; both must come from the same images, clusters and seed."""
+    """Return second minus first of each headline figure; both must come from the same images, clusters and seed."""
     values = np.array([second.headline[name].value - first.headline[name].value for name in HEADLINE])
     return dict(zip(HEADLINE, estimates(values, second.samples - first.samples), strict=True))
 
 
 def plain(value: Any) -> Any:
-    """Turns findings into what JSON can hold; what is not a number becomes None."""
+    """Turn findings into what JSON can hold; what is not a number becomes None."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):

@@ -68,7 +68,7 @@ class RebuiltRun:
 
 
 def find_origin(run: str) -> Origin:
-    """Finds the weights of a run, and what its record says about its data.
+    """Find the weights of a run, and what its record says about its data.
 
     Args:
         run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, or a name of
@@ -102,7 +102,7 @@ def _checkpoint_of(run: str) -> Path:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Returns the few of a run's settings that matter here; none if there is no record."""
+    """Return the few of a run's settings that matter here; none if there is no record."""
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         return {}
@@ -124,7 +124,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def rebuild(
     origin: Origin, data_dir: str | None = None, limit: int | None = None, tta: Tta | None = None, device: str = "auto"
 ) -> RebuiltRun:
-    """Loads the network and finds its test faces.
+    """Load the network and finds its test faces.
 
     Args:
         origin: See `find_origin`.
@@ -181,7 +181,7 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
 
 
 def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
-    """Returns the data's settings by the split that a checkpoint carries."""
+    """Return the data's settings by the split that a checkpoint carries."""
     require(data_dir is not None, f"run={origin.name} says nothing about its faces: add data_dir=<folder of UTKFace>")
     file = split.get("split_file") or split.get("table")
     require(

@@ -25,7 +25,7 @@ _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 
 
 def report_arguments(arguments: Sequence[str], folders: Sequence[str] = ("run", "out")) -> list[str]:
-    """Rewrites a command line so that folders reach the config unharmed.
+    """Rewrite a command line so that folders reach the config unharmed.
 
     Hydra's grammar reads commas, spaces, brackets and `=` in a value as syntax: `run=a,b` would be a sweep. A person
     means two folders by it, unless there is one of that name. A value in brackets or quotes is left to Hydra, unless
@@ -59,7 +59,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
-    """Returns the command line that makes a report, for a shell; settings at their defaults are left out."""
+    """Return the command line that makes a report, for a shell; settings at their defaults are left out."""
     names = [shown_path(run) for run in runs]
     value = ",".join(names)
     if _folders(value) != names or _is_hydras(value):
@@ -70,7 +70,7 @@ def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, i
 
 
 def shown_path(path: Path) -> str:
-    """Returns the path from the current folder, if it lies below it."""
+    """Return the path from the current folder, if it lies below it."""
     whole = path.resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)
 
@@ -78,7 +78,7 @@ def shown_path(path: Path) -> str:
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> Path:
-    """Writes the page about one run, or two side by side: `report.html`, `report.json` and each plot as a PNG.
+    """Write the page about one run, or two side by side: `report.html`, `report.json` and each plot as a PNG.
 
     Args:
         runs: Folders of finished runs.
@@ -121,7 +121,7 @@ def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> 
 def report(
     run: str | list[str] | None, out: str | None = None, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> None:
-    """Writes a report and prints its main figures.
+    """Write a report and prints its main figures.
 
     Args:
         run: A run's folder, a folder of runs (its newest is taken), two of either, or None for the newest run of all.

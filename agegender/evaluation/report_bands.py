@@ -13,7 +13,7 @@ _FIGURES = ("age_mae", "gender_acc", "coverage")
 
 
 def read_bands(run: Path) -> list[dict[str, Any]] | None:
-    """Reads the figures by age band from the report of a run.
+    """Read the figures by age band from the report of a run.
 
     Args:
         run: Its folder.

@@ -23,7 +23,7 @@ _LINES = (
 
 
 def face_sections(answers: Answers, findings: Findings, label: str = "") -> list[Section]:
-    """Returns a section with cards for each kind of case; kinds without a case are left out."""
+    """Return a section with cards for each kind of case; kinds without a case are left out."""
     uris: dict[str, str] = {}
     sections = []
     for kind, (title, text) in _TITLES.items():

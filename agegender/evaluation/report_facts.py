@@ -15,12 +15,12 @@ _NOTES = (
 
 
 def run_name(label: str) -> str:
-    """Returns how a sentence begins that is about the run of this label."""
+    """Return how a sentence begins that is about the run of this label."""
     return f"Run {label}" if label else "This run"
 
 
 def facts_of(run: Run, findings: Findings) -> dict[str, str]:
-    """Returns what is known about a run, by name; what is not known is left out."""
+    """Return what is known about a run, by name; what is not known is left out."""
     results, known = run.results, run.answers.clustered
     photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
     if findings.ages < findings.images or findings.genders < findings.images:
@@ -47,7 +47,7 @@ def facts_of(run: Run, findings: Findings) -> dict[str, str]:
 
 
 def notes_of(report: Report) -> list[str]:
-    """Returns the lines at the page's end: what its figures don't say."""
+    """Return the lines at the page's end: what its figures don't say."""
     notes = []
     if any(run.results.get("data") == DRAWN for run in report.runs.values()):
         notes.append("The faces are drawn: nothing here says anything about real people.")

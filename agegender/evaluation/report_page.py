@@ -43,7 +43,7 @@ NOTHING = "n/a"
 
 
 def build_page(report: Report) -> Page:
-    """Returns the page of one run or two."""
+    """Return the page of one run or two."""
     facts = {label: facts_of(run, report.findings[label]) for label, run in report.runs.items()}
     single = facts.get("")
     names = [run.folder.resolve().name for run in report.runs.values()]
@@ -88,7 +88,7 @@ def _with_interval(found: Estimate, form: tuple[int, int], sign: str = "") -> tu
 
 
 def headline_lines(report: Report) -> list[str]:
-    """Returns the headline figures for a terminal, a line each."""
+    """Return the headline figures for a terminal, a line each."""
     lines = []
     for name, (title, form) in SHOWN.items():
         found = [(label, *_with_interval(column[name], form, sign)) for label, column, sign in _columns(report)]
@@ -97,7 +97,7 @@ def headline_lines(report: Report) -> list[str]:
 
 
 def _columns(report: Report) -> list[tuple[str, dict[str, Estimate], str]]:
-    """Returns name, figures and sign format of each pair of columns: the runs, and their difference."""
+    """Return name, figures and sign format of each pair of columns: the runs, and their difference."""
     columns = [(label, findings.headline, "") for label, findings in report.findings.items()]
     return columns + ([("B minus A", report.difference, "+")] if report.difference else [])
 
@@ -154,12 +154,12 @@ def _no_curves(run: Run, label: str) -> str:
 
 
 def _knowing(report: Report, label: str) -> dict[str, Findings]:
-    """Returns the runs in which some test image has this label: `ages` or `genders`."""
+    """Return the runs in which some test image has this label: `ages` or `genders`."""
     return {run: findings for run, findings in report.findings.items() if getattr(findings, label)}
 
 
 def _unknown(report: Report, label: str) -> str:
-    """Says for which runs no test image has this label."""
+    """Say for which runs no test image has this label."""
     without = [run_name(run) for run in report.findings if run not in _knowing(report, f"{label}s")]
     return f"{' and '.join(without)} was tested on images without any {label}." if without else ""
 

@@ -41,7 +41,7 @@ def _diagonal(axes: Axes, low: float, high: float) -> None:
 
 
 def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], titles: Mapping[str, str]) -> list[Plot]:
-    """Draws each measure that was logged for training and validation, by epoch.
+    """Draw each measure that was logged for training and validation, by epoch.
 
     Args:
         runs: The curves of each run, by its label.
@@ -72,7 +72,7 @@ def _curve(axes: Axes, points: Mapping[int, float], colour: str, style: str, lab
 
 
 def age_plot(answers: Answers, bands: list[Slice], label: str = "") -> Plot:
-    """Draws predicted against true age, with the mean answer of each age band; call it only if an age is known."""
+    """Draw predicted against true age, with the mean answer of each age band; call it only if an age is known."""
     _, axes = new_plot(*_SQUARE)
     age, age_pred = answers.age[answers.aged], answers.age_pred[answers.aged]
     top = max(100.0, float(age.max()))
@@ -99,7 +99,7 @@ def _captioned(caption: str, label: str) -> str:
 
 
 def cumulative_score_plot(runs: Runs) -> Plot:
-    """Draws the CS@k curve; call it only if an age is known."""
+    """Draw the CS@k curve; call it only if an age is known."""
     _, axes = new_plot()
     for label, colour, findings in _coloured(runs):
         score = findings.headline["age_cs5"].value
@@ -113,7 +113,7 @@ def cumulative_score_plot(runs: Runs) -> Plot:
 
 
 def slice_plots(runs: Runs, kind: str) -> list[Plot]:
-    """Draws the age MAE and the gender accuracy of each part of the images, with intervals.
+    """Draw the age MAE and the gender accuracy of each part of the images, with intervals.
 
     Args:
         runs: What was found.
@@ -146,7 +146,7 @@ def _slice_axes(runs: Runs, kind: str, pick: Callable[[Slice], Estimate]) -> Axe
 
 
 def roc_plot(runs: Runs) -> Plot:
-    """Draws the ROC curve of "female"; call it only if a run has one."""
+    """Draw the ROC curve of "female"; call it only if a run has one."""
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
     for label, colour, findings in _coloured(runs):
@@ -166,7 +166,7 @@ def roc_plot(runs: Runs) -> Plot:
 
 
 def confusion_plot(findings: Findings, label: str = "") -> Plot:
-    """Draws how often each true gender got each answer; call it only if a gender is known."""
+    """Draw how often each true gender got each answer; call it only if a gender is known."""
     _, axes = new_plot(*_SQUARE)
     shares = findings.confusion / np.maximum(findings.confusion.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -182,7 +182,7 @@ def confusion_plot(findings: Findings, label: str = "") -> Plot:
 
 
 def reliability_plot(runs: Runs) -> Plot:
-    """Draws the share of female faces against the mean `p_female` of each bin, above the bins' counts.
+    """Draw the share of female faces against the mean `p_female` of each bin, above the bins' counts.
 
     Call it only with runs that know a gender.
     """
@@ -200,7 +200,7 @@ def reliability_plot(runs: Runs) -> Plot:
 
 
 def coverage_plot(runs: Runs) -> Plot:
-    """Draws how many true ages the central intervals hold; call it only if a run states a spread."""
+    """Draw how many true ages the central intervals hold; call it only if a run states a spread."""
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
     for label, colour, findings in _coloured(runs):
@@ -212,7 +212,7 @@ def coverage_plot(runs: Runs) -> Plot:
 
 
 def spread_plot(runs: Runs) -> Plot:
-    """Draws the error against the stated spread; call it only if a run states a spread."""
+    """Draw the error against the stated spread; call it only if a run states a spread."""
     _, axes = new_plot(*_SQUARE)
     top = 1.0
     for label, colour, findings in _coloured(runs):

@@ -37,7 +37,7 @@ def measure_robustness(
     tta: Literal["none", "flip"] | None = None,
     device: str = "auto",
 ) -> Path:
-    """Answers for a run's test faces as they are and under each of `corruptions.CORRUPTIONS`, and writes the figures.
+    """Answer for a run's test faces as they are and under each of `corruptions.CORRUPTIONS`, and writes the figures.
 
     The network computes in float32: where the run's own test was in mixed precision, the clean figures can differ from
     its in the third digit.
@@ -91,7 +91,7 @@ def _folder_of(name: str, run: Path | None) -> Path:
 
 
 def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
-    """Returns what was measured, for the reader of the figures."""
+    """Return what was measured, for the reader of the figures."""
     from agegender.evaluation.bootstrap import CONFIDENCE
 
     origin, network = rebuilt.origin, rebuilt.network

@@ -29,7 +29,7 @@ _ANSWERS = ("age_pred", "p_female", "age_low", "age_high")
 
 @torch.inference_mode()
 def answer_all(run: RebuiltRun, batch_size: int) -> dict[str, dict[str, Floats]]:
-    """Answers for every face as it is and under each corruption.
+    """Answer for every face as it is and under each corruption.
 
     A batch is decoded once and goes through the network once per condition.
 
@@ -62,7 +62,7 @@ def _answer(asked: TorchNetwork, images: torch.Tensor) -> Floats:
 
 
 def measure(run: RebuiltRun, answers: dict[str, dict[str, Floats]], resamples: int, seed: int) -> dict[str, Any]:
-    """Counts every figure with its interval.
+    """Count every figure with its interval.
 
     Args:
         run: Whose faces and labels they are.
@@ -102,7 +102,7 @@ def measure(run: RebuiltRun, answers: dict[str, dict[str, Floats]], resamples: i
 
 
 def _columns(age: Floats, gender: Integers, answers: dict[str, Floats]) -> Sequence[tuple[Floats, NDArray[np.bool_]]]:
-    """Returns for each of `MEASURES` a value per face and the faces that count."""
+    """Return for each of `MEASURES` a value per face and the faces that count."""
     aged, gendered = np.isfinite(age), gender != MISSING
     errors = answers["age_pred"] - age
     right = (says_female(answers["p_female"]) == gender).astype(np.float64)
@@ -121,7 +121,7 @@ def _columns(age: Floats, gender: Integers, answers: dict[str, Floats]) -> Seque
 
 
 def _with_changes(means: Floats) -> Floats:
-    """Adds the corruptions' mean as a last condition, and the changes against the clean faces as last measures.
+    """Add the corruptions' mean as a last condition, and the changes against the clean faces as last measures.
 
     Args:
         means: `[resamples, conditions, measures]`, the clean faces first.

@@ -19,7 +19,7 @@ _NEEDED = {"run", "images", "command", "warnings"}
 
 
 def read_robustness(folder: Path) -> dict[str, Any] | None:
-    """Reads what `python -m agegender.evaluation.robustness` left in a run's folder; None if it never did.
+    """Read what `python -m agegender.evaluation.robustness` left in a run's folder; None if it never did.
 
     Raises:
         AgeGenderError: The file is damaged.
@@ -37,7 +37,7 @@ def read_robustness(folder: Path) -> dict[str, Any] | None:
 
 
 def robustness_command(run: str, given: Mapping[str, Any] | None = None) -> str:
-    """Returns the command line that measures a run, for a shell.
+    """Return the command line that measures a run, for a shell.
 
     Args:
         run: As the user gave it.

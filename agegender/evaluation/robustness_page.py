@@ -54,7 +54,7 @@ _Figure = Mapping[str, float] | None
 
 
 def table_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """Returns a row of text per condition, as `HEADER` names the columns; the mean over the corruptions comes last."""
+    """Return a row of text per condition, as `HEADER` names the columns; the mean over the corruptions comes last."""
     return [[_row_name(name), *_cells(found)] for name, found in numbers["conditions"].items()]
 
 
@@ -107,7 +107,7 @@ _ON_TERMINAL = {
 
 
 def print_table(numbers: Mapping[str, Any]) -> None:
-    """Prints the main columns, and how to read them."""
+    """Print the main columns, and how to read them."""
     title = f"{numbers['run']}: {numbers['images']:,} test faces under harmless changes"
     table = TerminalTable(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for place, name in _ON_TERMINAL.items():
@@ -120,7 +120,7 @@ def print_table(numbers: Mapping[str, Any]) -> None:
 
 
 def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
-    """Returns the page of a measurement.
+    """Return the page of a measurement.
 
     Args:
         numbers: What `robustness.json` holds.
@@ -169,7 +169,7 @@ def _figures(numbers: Mapping[str, Any]) -> Section:
 
 
 def robustness_plots(numbers: Mapping[str, Any]) -> list[Plot]:
-    """Draws the MAE's increase and the coverage by corruption, with intervals; what was not counted is left out."""
+    """Draw the MAE's increase and the coverage by corruption, with intervals; what was not counted is left out."""
     plots = []
     changes = {name: found["age_mae_change"] for name, found in numbers["conditions"].items() if name != CLEAN}
     if any(changes.values()):
@@ -197,7 +197,7 @@ def _plot(name: str, caption: str, found: Mapping[str, _Figure], label: str, lin
 
 
 def robustness_section(runs: Mapping[str, Run]) -> Section:
-    """Returns a report's section about it: the tables of the runs that were measured, and how to measure the others.
+    """Return a report's section about it: the tables of the runs that were measured, and how to measure the others.
 
     Args:
         runs: By their labels.

@@ -81,7 +81,7 @@ class Run:
 
 
 def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> list[Path]:
-    """Resolves what a user gives as `run`.
+    """Resolve what a user gives as `run`.
 
     Args:
         given: A run's folder, a folder of runs (the newest that was tested), a list of them, or None for the newest
@@ -119,13 +119,13 @@ def _untested(folder: Path) -> str:
 
 
 def _tested(folder: Path) -> list[Path]:
-    """Returns the runs with a test below a folder, the newest last."""
+    """Return the runs with a test below a folder, the newest last."""
     found = sorted(folder.glob("**/predictions.csv"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in found]
 
 
 def read_run(folder: Path) -> Run:
-    """Reads everything that a report needs of a run; only `predictions.csv` must be there.
+    """Read everything that a report needs of a run; only `predictions.csv` must be there.
 
     Raises:
         AgeGenderError: A file is missing or damaged.
@@ -156,7 +156,7 @@ _AGAIN = "measure the run again with python train.py fit=false weights=<its fold
 
 
 def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> Answers:
-    """Reads `predictions.csv`, and from `index.csv` which pictures are copies of one photograph.
+    """Read `predictions.csv`, and from `index.csv` which pictures are copies of one photograph.
 
     Args:
         folder: Of the run.
@@ -200,7 +200,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
 
 
 def _name(path: str, data: str, known: Mapping[str, str]) -> str:
-    """Returns what the index calls a file: its path from the data's folder, or as the table gave it; else its name."""
+    """Return what the index calls a file: its path from the data's folder, or as the table gave it; else its name."""
     inside = path.removeprefix(os.path.join(data, ""))
     return inside if inside in known else os.path.basename(path)
 
@@ -241,7 +241,7 @@ def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:
 
 
 def _duplicate_groups(path: Path) -> dict[str, str]:
-    """Returns the duplicate group of each file; empty if there is no such list."""
+    """Return the duplicate group of each file; empty if there is no such list."""
     if not path.is_file():
         return {}
     rows = _rows(path)

@@ -20,7 +20,7 @@ _NAMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
 
 
 def write_trials_page(study: Study, monitor: str, path: Path) -> None:
-    """Writes the page; it opens offline."""
+    """Write the page; it opens offline."""
     trials = ranked(study)
     keys = keys_of(trials)
     best = next((trial for trial in trials if trial.state is TrialState.COMPLETE), None)

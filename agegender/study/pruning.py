@@ -38,7 +38,7 @@ class PruneTrial(Callback):
         startup_trials: int = 5,
         warmup_epochs: int = 3,
     ):
-        """Names the trial.
+        """Name the trial.
 
         Args:
             folder: Of the study.
@@ -55,7 +55,7 @@ class PruneTrial(Callback):
         self._open = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the study; one process of several speaks to it."""
+        """Open the study; one process of several speaks to it."""
         if self.trial is None or not trainer.is_global_zero:
             return
         storage = self._open.enter_context(open_storage(self.storage, self.folder))
@@ -66,7 +66,7 @@ class PruneTrial(Callback):
             self._live = live_trial(study, self.trial)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reports the epoch, and asks whether to go on."""
+        """Report the epoch, and asks whether to go on."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         stop = self._live is not None and not trainer.should_stop and self._hopeless(self._live, trainer)
@@ -88,11 +88,11 @@ class PruneTrial(Callback):
         return True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Closes the study."""
+        """Close the study."""
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Closes the study."""
+        """Close the study."""
         self._close()
 
     def _close(self) -> None:

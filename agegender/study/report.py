@@ -19,7 +19,7 @@ _SHOWN = 10  # trials in the table on the terminal
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that ended: completed ones, best first, then pruned ones, then failures."""
+    """Return the trials that ended: completed ones, best first, then pruned ones, then failures."""
     sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
     trials = study.get_trials(deepcopy=False, states=tuple(_STATES))
     order = list(_STATES)
@@ -27,17 +27,17 @@ def ranked(study: Study) -> list[FrozenTrial]:
 
 
 def keys_of(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Returns what was varied in any of the trials, in the order of its first use."""
+    """Return what was varied in any of the trials, in the order of its first use."""
     return list(dict.fromkeys(key for trial in sorted(trials, key=lambda each: each.number) for key in trial.params))
 
 
 def said(value: object) -> str:
-    """Returns a value as a person would write it."""
+    """Return a value as a person would write it."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def row_of(trial: FrozenTrial, keys: Sequence[str]) -> list[str]:
-    """Returns a trial's cells: number, state, score, epochs seen, what was varied, what went wrong."""
+    """Return a trial's cells: number, state, score, epochs seen, what was varied, what went wrong."""
     epochs = max(trial.intermediate_values, default=None)
     varied = [said(trial.params.get(key)) for key in keys]
     return [str(trial.number), _STATES[trial.state], said(trial.value), said(epochs), *varied, _error(trial)]
@@ -48,7 +48,7 @@ def _error(trial: FrozenTrial) -> str:
 
 
 def write_study(study: Study, monitor: str, folder: Path, page: bool = True) -> None:
-    """Writes `trials.csv`, every digit of it, and with `page` also `study.html`."""
+    """Write `trials.csv`, every digit of it, and with `page` also `study.html`."""
     trials = ranked(study)
     keys = keys_of(trials)
     with write_whole(folder / "trials.csv", "w", newline="", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ def write_study(study: Study, monitor: str, folder: Path, page: bool = True) -> 
 
 
 def print_study(study: Study, monitor: str, folder: Path, fixed: Sequence[str]) -> None:
-    """Prints the best trials, the counts, and how the best one is measured on the test set.
+    """Print the best trials, the counts, and how the best one is measured on the test set.
 
     Args:
         study: The study.
@@ -100,7 +100,7 @@ def _last_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -
 
 
 def counted(trials: Sequence[FrozenTrial]) -> str:
-    """Returns how many trials ended in which way."""
+    """Return how many trials ended in which way."""
     states = [trial.state for trial in trials]
     parts = [f"{states.count(state)} {name}" for state, name in _STATES.items() if state in states]
     return f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}"

@@ -49,7 +49,7 @@ class Search:
     """One `python train.py sweep=optuna`: a number of trials added to a study, which is made if there is none."""
 
     def __init__(self, options: Options, config: DictConfig, launcher: Launcher, loader: ConfigLoader):
-        """Checks the options.
+        """Check the options.
 
         Args:
             options: How many trials of what.
@@ -68,7 +68,7 @@ class Search:
         self.where = options.storage or str(self.folder / "study.db")
 
     def run(self, arguments: list[str]) -> None:
-        """Runs the trials.
+        """Run the trials.
 
         Args:
             arguments: The command line's overrides.
@@ -108,7 +108,7 @@ class Search:
             return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.at_once > 1)
 
     def _trials_left(self, study: Study, space: Space) -> int:
-        """Puts back what was interrupted, and returns how many trials this command adds; says so of an old study."""
+        """Put back what was interrupted, and returns how many trials this command adds; says so of an old study."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self._conclude(study, trial.number):
                 put_back(study, trial.number, space, died=True)
@@ -123,7 +123,7 @@ class Search:
         return wanted - done
 
     def _check_folder(self, study: Study) -> None:
-        """Refuses to write over the runs of a study that is gone."""
+        """Refuse to write over the runs of a study that is gone."""
         runs = sorted(path.name for path in self.folder.glob("[0-9]*") if (path / ".hydra").is_dir())
         require(
             not runs or bool(study.get_trials(deepcopy=False)),
@@ -132,7 +132,7 @@ class Search:
         )
 
     def _launch(self, study: Study, batch: list[Trial], fixed: list[str], space: Space) -> None:
-        """Runs trials as jobs; what a job left behind tells what became of it, whatever became of the launcher."""
+        """Run trials as jobs; what a job left behind tells what became of it, whatever became of the launcher."""
         jobs = [[*fixed, *self._own(trial), *as_overrides(trial.params)] for trial in batch]
         died = "its process died"
         try:
@@ -154,14 +154,14 @@ class Search:
         return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * prunes)]
 
     def _wait_no_longer(self, study: Study, asked: list[int]) -> None:
-        """Names the trials that left nothing behind, after a look at what came of them meanwhile."""
+        """Name the trials that left nothing behind, after a look at what came of them meanwhile."""
         running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
         for number in running:
             if not self._conclude(study, number):
                 print(f"trial {number} has not ended: its process died, or runs still; the next command will see")
 
     def _conclude(self, study: Study, number: int, otherwise: str | None = None) -> bool:
-        """Tells the study what became of a trial: by the record of its job, or without one, the error `otherwise`.
+        """Tell the study what became of a trial: by the record of its job, or without one, the error `otherwise`.
 
         Returns:
             Whether anything is known of it.

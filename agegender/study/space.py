@@ -17,7 +17,7 @@ Space = dict[str, BaseDistribution]
 
 
 def read_space(params: Mapping[str, str], arguments: list[str], loader: ConfigLoader) -> tuple[list[str], Space]:
-    """Sorts overrides into those that all trials share and those that a study varies.
+    """Sort overrides into those that all trials share and those that a study varies.
 
     `a,b` and `choice(a,b)` are one of these; `interval(a,b)` a number between, `int(interval(a,b))` a whole one,
     `range(a,b,step)` one of a row; `tag(log,...)` makes equal factors equally likely.
@@ -64,11 +64,11 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
 
 
 def as_overrides(params: Mapping[str, Any]) -> list[str]:
-    """Returns a trial's values as Hydra's overrides."""
+    """Return a trial's values as Hydra's overrides."""
     return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in params.items()]
 
 
 def any_point(space: Space) -> dict[str, Any]:
-    """Returns one point of the space, to see whether a config can be composed with it."""
+    """Return one point of the space, to see whether a config can be composed with it."""
     study = create_study()  # in memory
     return study.ask(space).params

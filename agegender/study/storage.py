@@ -36,7 +36,7 @@ DIED = "died_before"  # the attribute of a trial that repeats one whose process 
 
 @contextmanager
 def open_storage(address: str | None, folder: Path) -> Iterator[RDBStorage]:
-    """Opens the database of a study, and closes it at the end.
+    """Open the database of a study, and closes it at the end.
 
     Args:
         address: An SQLAlchemy address; None for SQLite, `study.db` in the folder.
@@ -65,7 +65,7 @@ def open_storage(address: str | None, folder: Path) -> Iterator[RDBStorage]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Lets one search work on a study at a time: a trial that runs though nobody has the lock was interrupted.
+    """Let one search work on a study at a time: a trial that runs though nobody has the lock was interrupted.
 
     Raises:
         AgeGenderError: Another process is at it.
@@ -80,14 +80,14 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """Returns what a trial's score depends on, by dotted key; interpolations (`${optim.lr}`) as they are written."""
+    """Return what a trial's score depends on, by dotted key; interpolations (`${optim.lr}`) as they are written."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     plain.pop("hydra", None)
     return {key: value for key, value in flatten(plain).items() if not _below(key, _FREE)}
 
 
 def check_continues(study: Study, settings: Mapping[str, Any], space: Space, where: str) -> None:
-    """Refuses to add trials to a study whose scores would mean something else; notes the settings of a new one.
+    """Refuse to add trials to a study whose scores would mean something else; notes the settings of a new one.
 
     Raises:
         AgeGenderError: Names each difference.
@@ -117,12 +117,12 @@ def check_continues(study: Study, settings: Mapping[str, Any], space: Space, whe
 
 
 def live_trial(study: Study, number: int) -> Trial:
-    """Returns a trial that runs, as the process that started it, or another one, may report to it."""
+    """Return a trial that runs, as the process that started it, or another one, may report to it."""
     return Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def put_back(study: Study, number: int, space: Space, died: bool) -> None:
-    """Marks a trial that was interrupted as failed, and has its settings tried again by the next one.
+    """Mark a trial that was interrupted as failed, and has its settings tried again by the next one.
 
     Args:
         study: The study.

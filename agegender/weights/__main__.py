@@ -22,7 +22,7 @@ _ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardwa
 
 
 def pack(run: Path, out: Path) -> Path:
-    """Writes a run's best weights in half precision, and its figures beside them.
+    """Write a run's best weights in half precision, and its figures beside them.
 
     What is kept in half precision are the convolutions' and dense layers' weights. Norms and biases are few, and their
     sums are better kept whole.
@@ -58,7 +58,7 @@ def pack(run: Path, out: Path) -> Path:
 
 
 def _telling(overrides: list[str]) -> list[str]:
-    """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
+    """Return the overrides that made the weights what they are, without where they lay and what came afterwards."""
     return [
         given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume", "weights")
     ]

@@ -20,19 +20,19 @@ class OptunaSweeper(Sweeper):
     """
 
     def __init__(self, trials: int, at_once: int, startup: int, storage: str | None, params: Mapping[str, Any]):
-        """Takes the settings of `conf/hydra/sweeper/study.yaml`, where they are explained."""
+        """Take the settings of `conf/hydra/sweeper/study.yaml`, where they are explained."""
         self.trials, self.at_once, self.startup, self.storage = trials, at_once, startup, storage
         self.params = {str(key): str(value) for key, value in params.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher ready."""
+        """Make the launcher ready."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the study; `arguments` are the command line's overrides, before those of `params`."""
+        """Run the study; `arguments` are the command line's overrides, before those of `params`."""
         try:
             from agegender.study.search import Search
         except ImportError as error:

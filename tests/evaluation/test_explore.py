@@ -322,7 +322,7 @@ def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
     write_table(tmp_path / "labels.csv", rows)
     outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
     assert outcome.code == 0, outcome.err
-    assert "table: labels.csv" in outcome.out and "not known of 61 images" in outcome.out
+    assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
     found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
     assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
     assert found["faces"]["group"] == {"$ou_th$": 40, "north": 41} and list(found["by_group"]) == found["groups"]
@@ -330,7 +330,7 @@ def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
     ages = [int(str(row["age"])) for row in rows if row["age"] != ""]
     assert found["faces"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
     assert found["copies"]["all"]["disagree_on_gender"] == 1 and found["copies"]["all"]["disagree_on_age"] == 0
-    assert "It is as the table labels.csv says." in page.sections["Split"].text
+    assert "The split is given by the table labels.csv." in page.sections["Split"].text
     captions = [caption for row in faces_of(page.sections["Sample"]) for _, caption in row]
     assert any(caption.startswith("? ") for caption in captions) and not any("-1" in caption for caption in captions)
     assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
