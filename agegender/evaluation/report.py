@@ -1,4 +1,4 @@
-"""What a trained model does on its test images, as a page: `python -m agegender.evaluation.report run=logs/...`."""
+"""Report on a trained model's test predictions: `python -m agegender.evaluation.report run=logs/...`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 
 
 def report_arguments(arguments: Sequence[str], folders: Sequence[str] = ("run", "out")) -> list[str]:
-    """Rewrite a command line so that folders reach the config unharmed.
+    """Quote the folders on a command line, so that Hydra's grammar leaves them unchanged.
 
-    Hydra's grammar reads commas, spaces, brackets and `=` in a value as syntax: `run=a,b` would be a sweep. A person
-    means two folders by it, unless there is one of that name. A value in brackets or quotes is left to Hydra, unless
-    there is a folder of that name.
+    Hydra reads commas, spaces, brackets and `=` in a value as syntax: `run=a,b` would be a sweep. Here it means two
+    folders, unless a folder has that name. A value in brackets or quotes is left to Hydra, unless a folder has that
+    name.
 
     Args:
-        arguments: After the program's name.
-        folders: The settings that name folders.
+        arguments: Arguments after the program's name.
+        folders: Keys of the settings that name folders.
     """
     return [_folder_argument(argument, folders) for argument in arguments]
 
@@ -59,7 +59,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
-    """Return the command line that makes a report, for a shell; settings at their defaults are left out."""
+    """Return the shell command that makes a report; settings at their defaults are left out."""
     names = [shown_path(run) for run in runs]
     value = ",".join(names)
     if _folders(value) != names or _is_hydras(value):
@@ -70,7 +70,7 @@ def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, i
 
 
 def shown_path(path: Path) -> str:
-    """Return the path from the current folder, if it lies below it."""
+    """Return the path relative to the current folder if it lies below it, else unchanged."""
     whole = path.resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)
 
@@ -78,17 +78,17 @@ def shown_path(path: Path) -> str:
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> Path:
-    """Write the page about one run, or two side by side: `report.html`, `report.json` and each plot as a PNG.
+    """Write a report on one run, or on two side by side: `report.html`, `report.json` and each plot as a PNG.
 
     Args:
         runs: Folders of finished runs.
-        out: Where to; None for `report` in the run's folder, or `report_with_<second run>` in the first one's.
-        resamples: Of the bootstrap.
-        faces: How many faces each row shows.
-        seed: Of the resamples and the random faces: the same runs give the same digits.
+        out: Output folder; None for `report` in the run's folder, or `report_with_<second run>` in the first one's.
+        resamples: Number of bootstrap resamples.
+        faces: Number of faces in each row.
+        seed: Random seed of the resamples and of the random faces; the same runs and seed give the same values.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         AgeGenderError: More than two runs, a missing or damaged file, or a folder that can't be written.
@@ -97,7 +97,7 @@ def write_report(
 
 
 def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> tuple[Path, Report]:
-    # matplotlib and what else takes long to import: `--help` and typing mistakes answer without it
+    # matplotlib and other slow imports: `--help` and errors in the settings don't wait for them
     from agegender.evaluation.comparison import build_report, report_json
     from agegender.evaluation.page import write_page
     from agegender.evaluation.report_page import build_page
@@ -121,7 +121,7 @@ def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> 
 def report(
     run: str | list[str] | None, out: str | None = None, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> None:
-    """Write a report and prints its main figures.
+    """Write a report and print its headline metrics.
 
     Args:
         run: A run's folder, a folder of runs (its newest is taken), two of either, or None for the newest run of all.

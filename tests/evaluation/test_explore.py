@@ -225,7 +225,7 @@ def test_every_quarantined_name_stands_with_its_reason(odd_page: Path) -> None:
 def test_of_many_quarantined_names_200_are_shown_and_the_rest_counted(crowded_page: Path) -> None:
     section = read_page(crowded_page).sections["Quarantine"]
     assert "<b>?.jpg" in section.cells and "note 198.txt" in section.cells and "note 199.txt" not in section.cells
-    assert "204 names" in section.text and " 4 more" in section.text
+    assert "204 files" in section.text and " 4 more" in section.text
     assert len(table_of(crowded_page / "quarantine.csv")) == 204
 
 

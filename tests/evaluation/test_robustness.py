@@ -138,7 +138,7 @@ def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> Non
 
 def test_report_of_a_run_that_was_not_measured_names_the_command(trained_run: Path, tmp_path: Path) -> None:
     text = write_report([trained_run], tmp_path, resamples=5, faces=0).read_text(encoding="utf-8")
-    assert f"python -m agegender.evaluation.robustness run={trained_run} does it." in text
+    assert f"python -m agegender.evaluation.robustness run={trained_run} measures it." in text
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["runs"][0]["robustness"] is None
 
 
@@ -225,11 +225,11 @@ def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path
     [
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
         (("run=empty",), "empty holds no checkpoints/best.ckpt"),
-        (("run=small",), "run=small says nothing about its faces: add data_dir="),
+        (("run=small",), "run=small has no recorded data folder: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
-        (("run=moved",), "the faces of run=moved are not in gone any more: say where with data_dir="),
+        (("run=moved",), "the faces of run=moved are not in gone any more: give data_dir="),
         (("run=damaged",), "damaged/.hydra/config.yaml is damaged"),
-        (("run=moved", "data_dir=gone"), "data_dir=gone is no folder"),
+        (("run=moved", "data_dir=gone"), "data_dir=gone is not a folder"),
         (("run=small", "limit=0"), "limit=0 must be at least 1"),
         (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
     ],
