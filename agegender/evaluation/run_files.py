@@ -108,7 +108,7 @@ def _find_run(path: Path) -> Path:
         return runs[-1]
     if (path / "checkpoints").is_dir() or (path / "metrics.json").is_file():
         raise AgeGenderError(_untested(path))
-    raise AgeGenderError(f"{path} and its subfolders hold no predictions.csv; give a run's folder (logs/...)")
+    raise AgeGenderError(f"{path} holds no predictions.csv, and no folder in it does; give a run's folder (logs/...)")
 
 
 def _untested(folder: Path) -> str:

@@ -227,7 +227,7 @@ def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path
         (("run=empty",), "empty holds no checkpoints/best.ckpt"),
         (("run=small",), "run=small has no recorded data folder: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
-        (("run=moved",), "the faces of run=moved are not in gone any more: give data_dir="),
+        (("run=moved",), "the faces of run=moved are not in gone any more: give their folder with data_dir="),
         (("run=damaged",), "damaged/.hydra/config.yaml is damaged"),
         (("run=moved", "data_dir=gone"), "data_dir=gone is not a folder"),
         (("run=small", "limit=0"), "limit=0 must be at least 1"),
