@@ -1,4 +1,4 @@
-"""Effect of leaked copies: metrics of a run whose split separates copies, on test images with and without a copy.
+"""Effect of leaked copies: the metrics of a run on test images with a copy in its training part, and on the others.
 
 `python -m benchmarks.leak logs/small_copies logs/small`: the run with the leak, and a run without one
 (`data.duplicates=near`), whose `index.csv` lists the copies. The last two rows are the test images common to both runs.

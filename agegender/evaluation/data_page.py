@@ -83,7 +83,7 @@ def _sections(found: DataSummary, album: Album, sample: Sequence[int]) -> list[S
     index, figures = found.index, found.figures
     light = [_light(found, album, plot_measure(name, found.measured[name])) for name in ABOUT_LIGHT]
     aged, grouped = figures["faces"]["age"]["mean"] is not None, any(figures["faces"]["group"].values())
-    drawn = f"{len(sample)} faces drawn at random, from the youngest to the oldest; the same as in plots/samples.png."
+    drawn = f"{len(sample)} random faces in ascending order of age; the same as in plots/samples.png."
     return [
         Section("Ages", plots=plot_ages(index)) if aged else Section("Ages", "No image has an age."),
         Section("Genders and groups", tables=[_label_table(figures, grouped)], plots=plot_counts(index)),
@@ -191,7 +191,7 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
     ]
     tables = [
         Table(("split", "images", "share", "mean age", "median age", "female", *found.index.groups), balance),
-        Table(("split", *AGE_BANDS), bands, caption="Share of each split's images by age in years."),
+        Table(("split", *AGE_BANDS), bands, caption="Percentage of each split's images by age in years."),
     ]
     return Section("Split", text, tables=tables, plots=plots)
 

@@ -120,7 +120,7 @@ def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> 
         age = known(index.age[rows[side]])
         weights = np.full(len(age), 100 / max(len(age), 1))
         axes.hist(age, bins=bins, weights=weights, histtype="step", color=color, label=side, linewidth=1.5)
-    axes.set(xlabel="age, years", ylabel="share of the split's images, %")
+    axes.set(xlabel="age, years", ylabel="percentage of the split's images")
     axes.legend(frameon=False)
     return Plot("split_ages", "Ages in each split; the lines of a balanced split coincide.", to_png(figure))
 
@@ -136,7 +136,7 @@ def plot_measure(name: str, values: NDArray[np.float64]) -> Plot:
         axes.xaxis.set_major_formatter(ScalarFormatter())
     else:
         axes.hist(values, bins=np.linspace(0, 256 if name == "brightness" else 128, 65).tolist(), color=BLUE)
-    axes.set(xlabel="sharpness (logarithmic)" if logarithmic else f"{name}, grey levels", ylabel="images")
+    axes.set(xlabel="sharpness (logarithmic)" if logarithmic else f"{name}, gray levels", ylabel="images")
     return Plot(name, f"Images by {name}.", to_png(figure))
 
 
