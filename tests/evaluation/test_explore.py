@@ -358,7 +358,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
     assert outcome.code == 0, outcome.err
     (folder,) = (tmp_path / "logs" / "explore").iterdir()
     page = read_page(folder)
-    assert "These faces are drawn" in page.text and "not to be published" in page.text
+    assert "These faces and their labels are synthetic" in page.text and "do not publish it" in page.text
     assert "No copies were found (data.duplicates=none)" in page.sections["Copies"].text
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"synthetic", "scans"}
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "cache"}
