@@ -366,7 +366,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
 
 def test_real_faces_are_not_called_drawn_and_their_licence_stands_below(odd_page: Path) -> None:
     text = read_page(odd_page).text
-    assert "These faces are drawn" not in text
+    assert "These faces and their labels are synthetic" not in text
     assert "non-commercial research" in text and "binary label" in text
 
 
