@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-# What was logged at the end of each epoch: `stage/name` to value by epoch, counted from 1, in order.
+# Metrics logged at the end of each epoch: `stage/name` -> epoch (from 1, ascending) -> value.
 Curves = Mapping[str, Mapping[int, float]]
 
 STAGES = ("train", "val")
@@ -15,7 +15,7 @@ _FIRST = ("loss", "age_loss", "gender_loss", "age_mae", "age_cs5", "gender_acc")
 
 
 def curve_names(curves: Sequence[Curves]) -> list[str]:
-    """Returns the names that any of the runs has both of training and validation; the usual ones come first."""
+    """Return the metrics that at least one run logged in both training and validation; the common ones come first."""
     names = {
         tag.split("/", 1)[1]
         for run in curves
