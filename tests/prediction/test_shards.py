@@ -116,7 +116,7 @@ def test_more_shards_than_pictures_leave_some_empty_and_none_wrong(
 
 def test_a_camera_has_no_shards(run_here: Run, settings: tuple[str, ...]) -> None:
     refused = run_here("predict.py", "img=webcam", *settings[1:], "shard=1/2", "out=-")
-    assert (refused.code, refused.out) == (1, "") and "a list that has an end" in refused.err
+    assert (refused.code, refused.out) == (1, "") and "a finite list" in refused.err
 
 
 @pytest.mark.parametrize("given", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/2/3", "1.5/3"])

@@ -65,7 +65,7 @@ def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, traine
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
     assert done.stderr.splitlines()[2:] == [
-        "error: img=- found no name on standard input: give it some, each on a line of its own"
+        "error: img=- found no name on standard input: write one name per line"
     ]
 
 
