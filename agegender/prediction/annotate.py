@@ -64,9 +64,9 @@ def _place(
     size: tuple[int, int],
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """Return the box of a label: below the face box, above it, beside it or inside, the first that is free.
+    """Return the box of a label: the first free one below, above, beside or inside the face box.
 
-    If all of these overlap another label, return the free cell nearest to the face box, of a grid over the image.
+    If all of them overlap another label, return the free cell nearest to the face box, of a grid over the image.
     """
     _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)
     letters = round(getattr(font, "size", 14))
@@ -106,7 +106,7 @@ class Album:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AgeGenderError(f"annotate={folder} can't be created ({error.strerror}); name another folder") from None
+            raise AgeGenderError(f"annotate={folder} can't be created ({error.strerror}); use another folder") from None
         self._folder = folder
         self._names: set[str] = set()
 

@@ -117,7 +117,7 @@ class FaceFinder:
             raise missing_package("finding faces", error, "faces", instead) from None
         self._cv2: Any = cv2
         self._make: Any = YuNetDetector
-        self._of_thread = threading.local()  # a detector keeps the size of its last image, so that threads can't share it
+        self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
 
     def find(self, picture: Image.Image) -> list[Face]:
         """Return the faces in an image, the largest first.

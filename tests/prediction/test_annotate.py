@@ -263,7 +263,7 @@ def test_a_picture_that_could_not_be_read_has_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_made_is_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"file": "file", "below a file": "file/album", "below /proc": "/proc/album", "name too long": "x" * 300}
-    with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); name another folder$"):
+    with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); use another folder$"):
         Album(tmp_path / folder[kind])
 
 

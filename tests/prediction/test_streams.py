@@ -64,9 +64,7 @@ def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
 def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
-    assert done.stderr.splitlines()[2:] == [
-        "error: img=- found no name on standard input: write one name per line"
-    ]
+    assert done.stderr.splitlines()[2:] == ["error: img=- found no name on standard input: write one name per line"]
 
 
 @pytest.mark.parametrize("out", ["out=-", ""])
