@@ -168,7 +168,7 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
     for form in ("faces.json", "faces.csv"):
         outcome = run_here("predict.py", "detect=never", *names, weights, f"out={form}")
         assert outcome.code == 1
-        assert "5 of 7 pictures have no answer" in outcome.err and "Traceback" not in outcome.err
+        assert "5 of 7 images have no prediction" in outcome.err and "Traceback" not in outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row["path"] for row in rows] == names
     for row in rows:
@@ -391,7 +391,7 @@ def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces:
         "predict.py", "detect=never", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}"
     )
     assert outcome.code == 0
-    assert "trained on drawn faces: the answers say nothing about real people" in outcome.err
+    assert "trained on drawn faces: the predictions say nothing about real people" in outcome.err
 
 
 def test_a_folder_of_runs_means_its_newest_best_checkpoint(

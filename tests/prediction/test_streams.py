@@ -41,7 +41,7 @@ def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
     assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
     said = done.stderr.splitlines()
     assert [line.split(":")[0] for line in said[:2]] == ["weights", "warning"]
-    assert said[2:] == ["1 of 5 pictures have no answer; the error says why"]
+    assert said[2:] == ["1 of 5 images have no prediction; see their errors"]
 
 
 @pytest.mark.slow
