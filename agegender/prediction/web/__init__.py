@@ -1,1 +1,1 @@
-"""The predictor as a page and an HTTP API: `python -m agegender.prediction.web`."""
+"""The web page and HTTP API of the predictor: `python -m agegender.prediction.web`."""
