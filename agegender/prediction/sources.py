@@ -1,4 +1,4 @@
-"""A picture wherever it is: a file, an address, bytes, an array, a tensor, a frame of a video."""
+"""Sources of images: files, URLs, bytes, arrays, tensors and video frames."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LONGEST_DOWNLOAD = 120  # seconds from the request to the last byte
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with a name, read when its turn comes.
+    """A named image that is read lazily.
 
     Attributes:
         path: The name.
-        read: Returns what `data.decode.read_image` takes; raises `UnreadableImageError` if there is nothing.
-        decoded: Its pixels are in memory already: few such should wait.
+        read: Returns a source for `data.decode.read_image`, or raises `UnreadableImageError`.
+        decoded: Whether the pixels are in memory already, so that only few should be queued.
     """
 
     path: str
@@ -40,14 +40,14 @@ class Picture:
 
 
 def _none() -> ImageSource:
-    raise UnreadableImageError("a pause, no picture")
+    raise UnreadableImageError("a pause, not an image")
 
 
-PAUSE = Picture("", _none)  # stands in a stream of pictures where the next may be long in coming; gets no answer
+PAUSE = Picture("", _none)  # marks a possible wait in a stream of images; gets no prediction
 
 
 def named(source: PictureSource | Picture) -> Picture:
-    """Returns a picture by the name that a person knows it by."""
+    """Return an image with its path or URL as its name, or its type for one in memory."""
     if isinstance(source, Picture):
         return source
     if isinstance(source, str) and source.startswith(ADDRESS):
@@ -66,16 +66,16 @@ def _from_array(source: Any) -> Image.Image:
     if not isinstance(values, np.ndarray):
         if not hasattr(values, "detach"):
             raise TypeError(
-                f"a {type(source).__name__} is no picture: give a path, bytes, a Pillow picture or an array"
+                f"a {type(source).__name__} is not an image: give a path, bytes, a Pillow image or an array"
             )
         if values.ndim == 3:
-            values = values.permute(1, 2, 0)  # torchvision's order, channels first
+            values = values.permute(1, 2, 0)  # channels first, as in torchvision
         try:
             values = values.detach()
             values = (values.float() if values.is_floating_point() else values).cpu().numpy()
-        except (RuntimeError, TypeError) as error:  # sparse, on no device, of a type that numpy doesn't know, ...
+        except (RuntimeError, TypeError) as error:  # sparse, on the meta device, of a type that NumPy lacks, ...
             reason = str(error).split("\n")[0][:120]
-            raise UnreadableImageError(f"a tensor that can't be turned into an array ({reason})") from None
+            raise UnreadableImageError(f"a tensor that can't be converted to an array ({reason})") from None
         if values.dtype.kind == "f":
             values = _from_shares(values)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -83,16 +83,16 @@ def _from_array(source: Any) -> Image.Image:
     fits = values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3))
     if not fits or 0 in values.shape:
         raise UnreadableImageError(
-            f"an array of {values.dtype} {list(values.shape)} is no picture: give uint8 [height, width] or "
+            f"an array of {values.dtype} {list(values.shape)} is not an image: give uint8 [height, width] or "
             "[height, width, 3] in RGB, or a tensor [3, height, width]"
         )
     return Image.fromarray(np.ascontiguousarray(values))
 
 
 def _from_shares(values: NDArray[Any]) -> NDArray[np.uint8]:
-    # a resize with a bicubic filter goes a little beyond 0 and 1; what goes far was scaled otherwise
+    # bicubic resizing goes a little beyond 0 and 1; values far outside have another scale
     if not np.all((values > -0.5) & (values < 1.5)):
-        raise UnreadableImageError("a tensor of floats is no picture unless they lie from 0 to 1")
+        raise UnreadableImageError("a tensor of floats must lie between 0 and 1")
     pixels: NDArray[np.uint8] = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
     return pixels
 

@@ -123,7 +123,7 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
         ("half.onnx", "half.onnx is no ONNX model"),
         ("text.onnx", "weights=<run folder or checkpoint>"),
         ("empty.onnx", "empty.onnx is no ONNX model"),
-        ("other.onnx", "none of ours: it doesn't describe itself"),
+        ("other.onnx", "an ONNX model without agegender's metadata"),
         ("later.onnx", f"later.onnx has format {FORMAT + 1}, this version of agegender reads {FORMAT}"),
         ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],

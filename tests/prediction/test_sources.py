@@ -134,7 +134,7 @@ def test_one_gives_a_list_of_its_faces_and_several_a_list_of_lists(predictor: Pr
 
 @pytest.mark.parametrize("nothing", [None, 3, 2.5, object(), {"a": 1}, bytearray(b"x"), np.uint8(3), print])
 def test_what_can_not_be_meant_as_a_picture_is_a_type_error(nothing: Any, predictor: Predictor) -> None:
-    with pytest.raises(TypeError, match="is no picture: give a path"):
+    with pytest.raises(TypeError, match="is not an image: give a path"):
         predictor(nothing)
 
 
@@ -142,18 +142,18 @@ def test_what_can_not_be_meant_as_a_picture_is_a_type_error(nothing: Any, predic
     ("source", "said"),
     [
         (np.zeros((4, 4, 3)), "array of float64"),
-        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\] is no picture"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "no picture"),
-        (np.zeros((0, 4), np.uint8), "no picture"),
-        (np.array("text"), "no picture"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\] is not an image"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "not an image"),
+        (np.zeros((0, 4), np.uint8), "not an image"),
+        (np.array("text"), "not an image"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "array of int64"),
         (torch.zeros(2, 3, 4, 4), r"\[2, 3, 4, 4\]"),
-        (torch.full((3, 4, 4), 255.0), "from 0 to 1"),
-        (torch.full((3, 4, 4), torch.nan), "from 0 to 1"),
-        (torch.full((3, 4, 4), torch.inf), "from 0 to 1"),
-        (torch.full((3, 4, 4), -2.0), "from 0 to 1"),
-        (torch.zeros(3, 4, 4).to_sparse(), "can't be turned into an array"),
-        (torch.zeros(3, 4, 4, device="meta"), "can't be turned into an array"),
+        (torch.full((3, 4, 4), 255.0), "between 0 and 1"),
+        (torch.full((3, 4, 4), torch.nan), "between 0 and 1"),
+        (torch.full((3, 4, 4), torch.inf), "between 0 and 1"),
+        (torch.full((3, 4, 4), -2.0), "between 0 and 1"),
+        (torch.zeros(3, 4, 4).to_sparse(), "can't be converted to an array"),
+        (torch.zeros(3, 4, 4, device="meta"), "can't be converted to an array"),
         (torch.zeros(3, 4, 4, dtype=torch.complex64), "array of complex64"),
         (io.StringIO("text"), "."),
         (b"", "not a picture"),

@@ -379,7 +379,7 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
         ("at_once=0", "at_once=0 must be at least 1"),
         ("waiting=0", "waiting=0 must be at least 1"),
-        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (always an answer) and 1, or be null"),
+        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
         ("min_confidence=high", "min_confidence='high' has the wrong type"),
         ("detect=sometimes", "detect='sometimes' has the wrong type"),
         ("weights=no, such [file].ckpt", "no, such [file].ckpt"),

@@ -62,14 +62,14 @@ def create_app(
 
 
 class _Web:
-    """What the requests share."""
+    """State shared by all requests."""
 
     def __init__(self, predictor: Predictor, limits: Limits, at_once: int, waiting: int):
         self._limits, self._room = limits, at_once + waiting
         self._detect = predictor.detect
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
-            with suppress(AgeGenderError):  # without the packages that find faces, those ways are not there
+            with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
                 predictors.setdefault(detect, predictor.detecting(detect))
         self._ways: Mapping[Detect, Predictor] = predictors
         self._line = Line(predictors, at_once)
@@ -142,7 +142,7 @@ class _Web:
 
 
 def _about(name: str, predictor: Predictor) -> dict[str, str]:
-    """Says how a sample is to be sent: weights of drawn faces know them as they are drawn."""
+    """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
     drawn = predictor.network.trained_on_drawings and name != GROUP
     return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
 
@@ -169,4 +169,4 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _fault(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server made a mistake; its log says which"}, 500)
+    return JSONResponse({"error": "internal server error; see the server's log"}, 500)
