@@ -48,8 +48,8 @@ def pack(run: Path, out: Path) -> Path:
     network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
     with write_whole(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
-    told: dict[str, Any] = {
-        "command": " ".join(["python train.py", *_telling(_overrides(run, figures))]),
+    record: dict[str, Any] = {
+        "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
         "licence": LICENCE,
         "origin": checkpoint["agegender"].get("origin"),
     }
