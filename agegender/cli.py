@@ -150,7 +150,8 @@ def _explain(error: Exception, config_name: str) -> str:
     """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown."""
     text = str(error)
     cause = f"{text} {error.__cause__ or ''}"
-    unknown = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", cause)
+    # Hydra 1.4 puts a guess of its own between the two lines
+    unknown = re.search(r"Key '([^']+)' is not in struct[^\n]*\s+(?:Did you mean[^\n]*\s+)?full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
         node = _node(config_name, parent)
