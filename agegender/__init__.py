@@ -1,24 +1,40 @@
 """Age and gender from faces: training, measuring and using models on UTKFace."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from agegender.version import __version__
 
 if TYPE_CHECKING:
+    from agegender.api import TrainedRun, compose_config, train
+    from agegender.data.datamodule import AgeGenderDataModule
     from agegender.prediction.answers import Prediction
     from agegender.prediction.predictor import Predictor
+    from agegender.training.module import AgeGenderModule
 
-__all__ = ["Prediction", "Predictor", "__version__"]
+__all__ = [
+    "AgeGenderDataModule",
+    "AgeGenderModule",
+    "Prediction",
+    "Predictor",
+    "TrainedRun",
+    "__version__",
+    "compose_config",
+    "train",
+]
+_HOMES = {
+    "AgeGenderDataModule": "agegender.data.datamodule",
+    "AgeGenderModule": "agegender.training.module",
+    "Prediction": "agegender.prediction.answers",
+    "Predictor": "agegender.prediction.predictor",
+    "TrainedRun": "agegender.api",
+    "compose_config": "agegender.api",
+    "train": "agegender.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for only then: `train.py --help` answers without."""
-    if name == "Predictor":
-        from agegender.prediction.predictor import Predictor
-
-        return Predictor
-    if name == "Prediction":
-        from agegender.prediction.answers import Prediction
-
-        return Prediction
+    """Imports what is asked for only then: `train.py --help` answers without torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

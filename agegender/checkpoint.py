@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.models.calibration import Calibration
 
 _WEIGHTS = Path(__file__).parent / "weights"
-# The weights that come with the package (`python -m agegender.weights`); `./small` is a file or folder of that name.
+# The weights that come with the package (`agegender bundle`); `./small` is a file or folder of that name.
 BUNDLED_WEIGHTS = {"default": _WEIGHTS / "face.ckpt", "face": _WEIGHTS / "face.ckpt", "small": _WEIGHTS / "small.ckpt"}
 
 
@@ -28,6 +29,8 @@ def find_checkpoint(given: str | Path) -> Path:
         AgeGenderError: There is none, or it is an exported model.
     """
     path = BUNDLED_WEIGHTS.get(str(given), Path(given))
+    if str(path).startswith("~") and not path.exists():
+        path = Path(os.path.expanduser(path))
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():
@@ -73,6 +76,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
     if not described:
         raise AgeGenderError(f"{path} is not an agegender checkpoint: it doesn't describe its network")
+    network = checkpoint["agegender"].get("network") if isinstance(checkpoint["agegender"], dict) else None
+    older = isinstance(network, dict) and not isinstance(network.get("trunk"), dict)
+    require(not older, f"{path} is of an older version, which named its trunk in another way: train it anew")
     prefix = "network."
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -94,7 +100,7 @@ def load_whole(path: Path) -> dict[str, Any]:
 
 
 def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
-    """Returns what a checkpoint says about how far its answers can be trusted; None if nothing (older ones).
+    """Returns what a checkpoint says about how far its answers can be trusted; None before its first validation.
 
     Raises:
         AgeGenderError: It is not a calibration of ours.

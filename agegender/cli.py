@@ -28,7 +28,6 @@ from agegender.errors import (
 from agegender.files import FULL
 from agegender.hydra_targets import hydra_builds_only_known_classes
 from agegender.hydra_versions import version_base
-from agegender.launched import launched, let_the_first_tell
 from agegender.overrides import config_dir, path_arguments
 from agegender.trust import take_trust
 
@@ -81,21 +80,19 @@ def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
     """Turns what Hydra or the system says about a command line into one line and an exit code."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing and exiting itself
-    started = launched()
-    tells = started is None or started.rank == 0  # of several processes that were given one command line
     try:
-        with one_line_errors(tells=tells), hydra_builds_only_known_classes():
+        with one_line_errors(), hydra_builds_only_known_classes():
             yield
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {_explain(error, config_name)}", EXIT_USAGE, tells)
+        _stop(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE)
     except OSError as error:
         if wants_traceback or not _is_shut(error):
             raise
         where = error.filename or "the files that a command leaves"
         line = f"error: can't write {where} ({error.strerror}): choose another folder, or free the disk"
-        _stop(line, EXIT_ERROR, tells)
+        _stop(line, EXIT_ERROR)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
@@ -103,12 +100,11 @@ def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
         _stop(
             f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}",
             EXIT_USAGE,
-            tells,
         )
 
 
 @contextmanager
-def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]:
+def one_line_errors(reraise: bool = False) -> Iterator[None]:
     """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
 
     A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
@@ -116,7 +112,6 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
     Args:
         reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others. Only
             an interruption becomes a KeyboardInterrupt, which ends them all.
-        tells: Print the line; of several processes that stop for the same reason, one does.
     """
     try:
         yield
@@ -126,17 +121,14 @@ def one_line_errors(reraise: bool = False, tells: bool = True) -> Iterator[None]
                 raise KeyboardInterrupt(str(error)) from error
             raise
         if isinstance(error, TerminatedError):
-            _stop(str(error), EXIT_TERMINATED, tells)
+            _stop(str(error), EXIT_TERMINATED)
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED), tells)
-        _stop(f"error: {error}", EXIT_ERROR, tells)
+            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
+        _stop(f"error: {error}", EXIT_ERROR)
 
 
-def _stop(line: str, code: int, tells: bool = True) -> None:
-    if tells:
-        print(line, file=sys.stderr)
-    elif code in (EXIT_ERROR, EXIT_USAGE):
-        let_the_first_tell()
+def _stop(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
     sys.exit(code)
 
 
@@ -146,15 +138,21 @@ def _is_shut(error: OSError) -> bool:
     return error.errno in FULL or (bool(error.filename) and error.errno in shut)
 
 
-def _explain(error: Exception, config_name: str) -> str:
-    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown."""
+def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str:
+    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown.
+
+    Args:
+        error: Of Hydra or OmegaConf.
+        config_name: The command's.
+        arguments: Its command line, with the groups that it chose.
+    """
     text = str(error)
     cause = f"{text} {error.__cause__ or ''}"
     # Hydra 1.4 puts a guess of its own between the two lines
     unknown = re.search(r"Key '([^']+)' is not in struct[^\n]*\s+(?:Did you mean[^\n]*\s+)?full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
-        node = _node(config_name, parent)
+        node = _node(config_name, arguments, parent)
         siblings = [str(key) for key in node]
         hint = nearest(unknown[1], siblings)
         if not hint.startswith("did you mean"):
@@ -173,19 +171,19 @@ def _explain(error: Exception, config_name: str) -> str:
         return f"{missing[1]}={missing[2]} is not known; {nearest(missing[2], missing[3].split())}"
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
-        return f"{group[1]} is not known; {nearest(group[1], map(str, _node(config_name, '')))}"
+        return f"{group[1]} is not known; {nearest(group[1], map(str, _node(config_name, arguments, '')))}"
     bare = re.search(r"Error parsing override '(.+)'\s+missing EQUAL", text, re.S)
     if bare:
         return f"{bare[1]} is no setting; write name=value, and see --help"
     return " ".join(cause.split())
 
 
-def _node(config_name: str, parent: str) -> Mapping[Any, Any]:
+def _node(config_name: str, arguments: Sequence[str], parent: str) -> Mapping[Any, Any]:
     """Returns what is below `parent` in the config with the groups that the command line chose, and nothing else."""
     from agegender.compose import CONF, compose_command
 
-    folder, with_hydra = config_dir(sys.argv[1:]), parent.startswith("hydra")
-    groups = [argument for argument in sys.argv[1:] if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
+    folder, with_hydra = config_dir(arguments), parent.startswith("hydra")
+    groups = [argument for argument in arguments if re.fullmatch(r"[a-z_/]+=[a-z_0-9]+", argument)]
     chosen = [choice for choice in groups if (CONF / choice.split("=")[0]).is_dir()]
     try:
         config = compose_command(config_name, chosen, folder, with_hydra)

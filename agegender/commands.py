@@ -126,10 +126,10 @@ COMMANDS = {
 def start(name: str) -> None:
     """Starts a sub-command with the settings in `sys.argv`."""
     from agegender.cli import run_command
-    from agegender.overrides import image_arguments, path_arguments
+    from agegender.overrides import image_arguments, path_arguments, report_arguments
     from agegender.resuming import train_arguments
 
-    rewrites = {"train": train_arguments, "predict": image_arguments}
+    rewrites = {"train": train_arguments, "predict": image_arguments, "report": report_arguments}
     run_command(COMMANDS[name].run, name, rewrites.get(name, path_arguments))
 
 
@@ -173,11 +173,9 @@ def _complete() -> None:
     _, _, rest = line.lstrip().partition(" ")
     name, _, settings = rest.lstrip().partition(" ")
     asks = any(argument.startswith("query=") for argument in sys.argv[1:])
-    if asks and name not in COMMANDS:
-        print(" ".join(each for each in COMMANDS if each.startswith(name)))
-        return
-    if asks and not rest.lstrip().startswith(f"{name} "):
-        print(name)
+    if asks and not (name in COMMANDS and rest.lstrip().startswith(f"{name} ")):
+        between = "\n" if "query=fish" in sys.argv else " "
+        print(between.join(each for each in COMMANDS if each.startswith(name)))
         return
     os.environ["COMP_LINE"] = f"agegender {settings}"
     start(name if name in COMMANDS else "train")

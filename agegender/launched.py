@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 LIGHTNINGS = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command of each process that it starts
-_TELLING = 5.0  # seconds that the first process gets to tell an error that all have
 
 
 class Launch(NamedTuple):
@@ -63,14 +61,3 @@ def script(name: Literal["train", "predict"]) -> str:
     in_a_clone = (Path(__file__).resolve().parent.parent / f"{name}.py").is_file()
     by_command = Path(sys.argv[0]).name in ("agegender", "agegender.exe", "__main__.py")
     return f"python {name}.py" if in_a_clone and not by_command else f"agegender {name}"
-
-
-def let_the_first_tell() -> None:
-    """Waits a little before this process ends silently with an error that the first one has as well.
-
-    torchrun ends all processes as soon as one has failed: the first would be gone before it had told. It ends this one
-    too, as soon as the first has failed.
-    """
-    started = launched()
-    if started is not None and started.by != "Lightning":
-        time.sleep(_TELLING)

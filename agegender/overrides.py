@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from agegender.launched import launched
 
@@ -19,13 +20,14 @@ ADDRESS = ("http://", "https://")
 # Settings whose value is one path, or an address of its own kind, in any of the commands.
 PATHS = (
     *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.weights"),
-    *("weights", "out", "annotate", "data_dir", "check", "host"),
+    *("weights", "run", "out", "annotate", "data_dir", "check", "host"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
 # (A run's `resume=` is one too: `resuming.resume_arguments` takes it as it is given.)
-# Settings that take several paths too: a,b or [a,b]. `img` has rules of its own, see `image_arguments`.
-LISTS = ("run", "teacher")
+# Settings that take several paths too, a,b or [a,b]; so does report's `run`. `img` has rules of its own, see
+# `image_arguments`.
+LISTS = ("teacher",)
 
 # Hydra's own options; the word after one is no setting.
 OPTIONS_WITH_VALUE = frozenset(
@@ -60,6 +62,14 @@ def unquoted(value: str) -> str:
     return re.sub(r"(\\*)\\\$\{", lambda found: found[1][::2] + "${", inner)
 
 
+def as_written(overrides: Any) -> list[str]:
+    """Returns overrides as they were written: to go through Hydra's own list of them would compute `${...}` in it."""
+    from omegaconf import ListConfig, OmegaConf
+
+    plain: Any = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
+    return [str(item) for item in plain or ()]
+
+
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Tells whether a command line asks for several runs, as far as it can be seen from it alone."""
     return any(_SWEEP.fullmatch(argument) for argument in arguments)
@@ -86,7 +96,12 @@ def config_dir(arguments: Sequence[str]) -> str | None:
     return options.get("--config-dir", options.get("-cd"))
 
 
-def path_arguments(arguments: Sequence[str]) -> list[str]:
+def report_arguments(arguments: Sequence[str]) -> list[str]:
+    """Rewrites report's command line, which takes one or two runs; see `path_arguments`."""
+    return path_arguments(arguments, lists=("run",))
+
+
+def path_arguments(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
     """Rewrites a command line so that every path reaches the config unharmed, and `~` as the home folder.
 
     A comma is part of a path where that file is there, or its folder is (if the comma stands in that). Else it
@@ -96,13 +111,17 @@ def path_arguments(arguments: Sequence[str]) -> list[str]:
     A value in Hydra's own quotes, or in brackets where there may be a list, is left to Hydra, unless there is a file
     of that name. `${now:...}`, `${hydra:...}` and `${oc.env:...}` are computed; in the folders of `hydra` any
     `${...}`.
+
+    Args:
+        arguments: After the program's name.
+        lists: The settings that take several paths.
     """
     sweeps = is_sweep(arguments)
     rewritten: list[str] = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
         found = None if before in OPTIONS_WITH_VALUE else _OVERRIDE.fullmatch(argument)
-        if found and (found[2] in LISTS or is_path(found[2])):
-            argument = f"{found[1]}{found[2]}={_path_value(found[2], found[3], sweeps)}"
+        if found and (found[2] in lists or is_path(found[2])):
+            argument = f"{found[1]}{found[2]}={_path_value(found[2], found[3], sweeps, found[2] in lists)}"
         rewritten.append(argument)
     return rewritten
 
@@ -112,8 +131,8 @@ def is_path(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in PATHS)
 
 
-def _path_value(key: str, value: str, sweeps: bool) -> str:
-    there, listed = os.path.lexists(value), key in LISTS
+def _path_value(key: str, value: str, sweeps: bool, listed: bool) -> str:
+    there = os.path.lexists(value)
     is_hydras = value == "null" or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
     if value == "" or (is_hydras and not there and not all(map(os.path.lexists, _parts(value, listed)))):
         return value
@@ -168,7 +187,7 @@ def path_list(names: Sequence[str]) -> str:
 
 
 def paths_value(names: Sequence[str]) -> str:
-    """Returns a value for one of `LISTS` that `path_arguments` leads back to these paths; a plain one if it can."""
+    """Returns a value for report's `run` that `report_arguments` leads back to these paths; a plain one if it can."""
     names = [f"./{name}" if name.startswith("~") else name for name in names]
     value = ",".join(names)
     plain = _parts(value, lists=True) == names and not (_is_quoted(value) or _is_list(value) or value in ("", "null"))

@@ -10,7 +10,16 @@ from pathlib import Path
 from agegender.errors import AgeGenderError
 from agegender.hydra_versions import sweep_arguments
 from agegender.launched import LIGHTNINGS, launched
-from agegender.overrides import config_dir, is_sweep, own_arguments, path_arguments, quoted, split_options, unquoted
+from agegender.overrides import (
+    as_written,
+    config_dir,
+    is_sweep,
+    own_arguments,
+    path_arguments,
+    quoted,
+    split_options,
+    unquoted,
+)
 
 AUTO = "auto"  # `./auto` is a folder of that name
 
@@ -48,7 +57,7 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
         if found is None or checkpoint is None:
             return fresh
         command = [argument for argument in fresh if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
-        return [*command, *_continuing(found, checkpoint, command)]
+        return _options_first([*command, *_continuing(found, checkpoint, command)])
     given = Path(values[-1])
     if not given.exists():
         given = Path(unquoted(values[-1])).expanduser()
@@ -61,8 +70,20 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # a stranger's record extends no trust; see `trust.py`
-    kept = [str(item) for item in OmegaConf.load(saved) if not re.match(dropped, str(item))]
-    return [*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)]
+    kept = [item for item in as_written(OmegaConf.load(saved)) if not re.match(dropped, item)]
+    return _options_first([*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)])
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Moves Hydra's options before the settings, which its parser takes in one piece only."""
+    options: list[str] = []
+    settings: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        (options if argument.startswith("-") else settings).append(argument)
+        if argument in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
+            options.append(next(rest, ""))
+    return [*options, *settings]
 
 
 def _continuing(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:

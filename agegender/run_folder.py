@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from agegender.files import remove_partials, take_lock, writing
 from agegender.launched import launched
-from agegender.overrides import quoted
+from agegender.overrides import as_written, quoted
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class OwnFolder(Callback):
 
 
 def _claim(config: DictConfig, kind: str) -> None:
-    given = list(config.hydra.overrides.hydra)
+    given = as_written(config.hydra.overrides.hydra)
     named: dict[str, Any] = OmegaConf.to_container(config.hydra[kind], resolve=False)  # type: ignore[assignment]
     if "${now:" not in str(named["dir"]):
         return

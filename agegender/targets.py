@@ -74,6 +74,8 @@ def build(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: Any) -> 
 
     check_node(node, place)
     resolve(node, place)
+    partial = node.get("_partial_") and not place.startswith("optim.")  # whose first argument comes later
+    require(not partial, f"{place}._partial_ is refused: {place} is built at once")
     try:
         built = instantiate(dict(node), *args, _convert_="all", **allow_list(_homes()), **kwargs)
     except Exception as error:  # what the class raised: Hydra 1.3 hides it in an exception of its own, 1.4 passes it on

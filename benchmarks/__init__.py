@@ -1,1 +1,1 @@
-"""Scripts that print the figures of docs/performance.md: `python -m benchmarks.loader`, and so on."""
+"""Benchmarks behind the tables of docs/performance.md: `python -m benchmarks.loader`, and so on."""

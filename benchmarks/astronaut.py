@@ -1,8 +1,8 @@
-"""Judges weights on one photograph under 17 edits that change neither age nor gender.
+"""Evaluate weights on one photograph under 17 edits that change neither age nor gender.
 
-The photograph is scikit-image's portrait of an astronaut, a woman of about 42, in the public domain. Each picture goes
-to the predictor as it is (`detect=auto`). Goals, for the photograph and every edit: `p_female` of 0.85 and more, and an
-age from 28 to 50. `python -m benchmarks.astronaut [--json FILE]`; needs scikit-image.
+The photograph is scikit-image's portrait of an astronaut, a woman of about 42, in the public domain. The predictor
+detects the face (`detect=auto`). Goals, for the photograph and every edit: `p_female` of at least 0.85, and an age from
+28 to 50. `python -m benchmarks.astronaut [--json FILE]`; needs scikit-image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Edit = Callable[[Image.Image], Image.Image]
 
 
 def photograph() -> Image.Image:
-    """Returns the photograph: 512 x 512 pixels, whose face UTKFace would have cut out at 105 x 105.
+    """Return the photograph of 512 x 512 pixels; UTKFace's crop of the face would have 105 x 105.
 
     Raises:
         AgeGenderError: scikit-image is missing.
@@ -63,7 +63,7 @@ def _stored(quality: int) -> Edit:
 
 
 def _turned(degrees: float) -> Edit:
-    return lambda picture: picture.rotate(degrees, Image.Resampling.BICUBIC)  # to the left; corners are black
+    return lambda picture: picture.rotate(degrees, Image.Resampling.BICUBIC)  # counterclockwise; corners are black
 
 
 def _quarters(method: Image.Transpose) -> Edit:
@@ -76,7 +76,7 @@ def _lit(factor: float) -> Edit:
 
 def _noisy(levels: float) -> Edit:
     def edit(picture: Image.Image) -> Image.Image:
-        # alike in all three colours: else most of it would be gone from a grey picture
+        # the same in all three channels: independent noise would mostly average out in a gray image
         noise = np.random.default_rng(0).normal(0, levels, (picture.height, picture.width, 1))
         return Image.fromarray((np.asarray(picture) + noise).round().clip(0, 255).astype(np.uint8))
 
@@ -105,32 +105,32 @@ EDITS: dict[str, Edit] = {
 
 
 def pictures(picture: Image.Image) -> dict[str, Image.Image]:
-    """Returns the picture unedited and under each edit."""
+    """Return the image unedited and under each edit, by name."""
     return {UNEDITED: picture} | {name: edit(picture) for name, edit in EDITS.items()}
 
 
 def summary(answers: dict[str, Prediction]) -> dict[str, Any]:
-    """Returns the worst of all answers, and whether each goal is met; a face that is not found misses both.
+    """Return the worst predictions, and whether each goal is met; a face that is not found misses both.
 
     Args:
-        answers: By edit, for the largest face.
+        answers: Predictions of the largest face, by edit.
     """
     found = [(one.age, one.p_female) for one in answers.values() if one.age is not None and one.p_female is not None]
-    ages, shares = zip(*found, strict=True) if found else ((), ())
+    ages, p_female = zip(*found, strict=True) if found else ((), ())
     whole = len(found) == len(answers)
     return {
         "found": len(found),
         "pictures": len(answers),
-        "p_female_min": min(shares, default=None),
+        "p_female_min": min(p_female, default=None),
         "age_min": min(ages, default=None),
         "age_max": max(ages, default=None),
-        "p_female_met": whole and min(shares) >= LEAST_FEMALE,
+        "p_female_met": whole and min(p_female) >= LEAST_FEMALE,
         "age_met": whole and min(ages) >= YOUNGEST and max(ages) <= OLDEST,
     }
 
 
 def show(answers: dict[str, Prediction]) -> str:
-    """Returns the table: a line for each picture, marked where it misses a goal."""
+    """Return the table: a line for each edit, with the goals that it misses."""
     lines = [f"{'edit':<15}{'age':>6}{'80 %':>10}{'p_female':>10}  gender"]
     for name, one in answers.items():
         if one.age is None or one.p_female is None:
@@ -139,30 +139,30 @@ def show(answers: dict[str, Prediction]) -> str:
         within = "-" if one.age_low is None else f"{one.age_low:.0f} to {one.age_high:.0f}"
         missed = [] if one.p_female >= LEAST_FEMALE else [f"p_female below {LEAST_FEMALE}"]
         missed += [] if YOUNGEST <= one.age <= OLDEST else [f"age outside {YOUNGEST:g} to {OLDEST:g}"]
-        told = f"{name:<15}{one.age:>6.1f}{within:>10}{one.p_female:>10.3f}  {one.gender}"
-        lines.append(f"{told:<51}{'; '.join(missed)}".rstrip())
+        line = f"{name:<15}{one.age:>6.1f}{within:>10}{one.p_female:>10.3f}  {one.gender}"
+        lines.append(f"{line:<51}{'; '.join(missed)}".rstrip())
     return "\n".join(lines)
 
 
 def verdict(worst: dict[str, Any]) -> str:
-    """Returns a line for each goal."""
+    """Return a line for each goal."""
     if not worst["found"]:
-        return "the face was found in no picture: both goals missed"
-    shares, ages = ("met" if worst[goal] else "missed" for goal in ("p_female_met", "age_met"))
+        return "the face was found in no image: both goals missed"
+    gender, age = ("met" if worst[goal] else "missed" for goal in ("p_female_met", "age_met"))
     return "\n".join(
         [
-            f"face found in {worst['found']} of {worst['pictures']} pictures",
-            f"p_female: {worst['p_female_min']:.3f} at least; goal {LEAST_FEMALE} in each: {shares}",
-            f"age: {worst['age_min']:.1f} to {worst['age_max']:.1f}; goal {YOUNGEST:g} to {OLDEST:g} in each: {ages}",
+            f"face found in {worst['found']} of {worst['pictures']} images",
+            f"p_female: {worst['p_female_min']:.3f} at least; goal {LEAST_FEMALE} in each: {gender}",
+            f"age: {worst['age_min']:.1f} to {worst['age_max']:.1f}; goal {YOUNGEST:g} to {OLDEST:g} in each: {age}",
         ]
     )
 
 
 def main() -> None:
-    """Prints the table and the verdict."""
+    """Print the table and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="default")
-    parser.add_argument("--json", type=Path, help="file for the same figures")
+    parser.add_argument("--json", type=Path, help="JSON file for the same results")
     chosen = parser.parse_args()
     predictor = Predictor(chosen.weights, "cpu")
     edited = pictures(photograph())

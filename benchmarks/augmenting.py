@@ -1,9 +1,8 @@
-"""What `augment=strong` costs a training of the residual network; the floor is 0.91: at most a tenth more per step.
+"""Training speed with `augment=strong`, as a ratio to that without; the required ratio is 0.91 (a tenth more time).
 
 Both sides train a network of `model=residual` in float32 on the same random bytes, 128 x 128 in RGB, batches of 64, on
-all of PyTorch's threads: forward, both losses, backward, a step of fused Adam. Ours passes each batch through
-`Augment` with the strengths of conf/augment/strong.yaml first; the other side doesn't. Each turn takes 4 steps. The
-ratio is the time without over the time with; rates are in images per second.
+all of PyTorch's threads: forward, both losses, backward, a step of fused Adam. The first passes each batch through
+`Augment` with the settings of conf/augment/strong.yaml before. Each turn takes 4 steps. Rates are in images per second.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn
 
 BATCH = 64
-STEPS = 4  # in a turn
+STEPS = 4  # training steps per turn
 
 
 def measure(rounds: int = 5) -> Paired:
-    """Times training steps with and without the augmentation in turn."""
+    """Time training steps with and without the augmentation in turn."""
     generator = torch.Generator().manual_seed(0)
     strong: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / "strong.yaml"))
     augment = build_augmentation(strong)
@@ -39,7 +38,7 @@ def measure(rounds: int = 5) -> Paired:
 
 
 def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
-    """Returns a function that trains a network of its own for some steps and says how many images that took."""
+    """Return a function that trains a new network for `STEPS` steps and returns the number of images."""
     net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.to(memory_format=torch.channels_last).train()
     take = training_step(net)
@@ -54,9 +53,9 @@ def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     parser = argparse.ArgumentParser(description="Training steps with augment=strong against those without.")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements")
+    parser.add_argument("--rounds", type=int, default=5, help="number of pairs of measurements")
     print(measure(parser.parse_args().rounds))
 
 

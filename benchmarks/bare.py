@@ -1,4 +1,4 @@
-"""What the benchmarks hold against the framework: a network, its training step and the decoder, and nothing else."""
+"""Baselines of the benchmarks without Lightning: a network, its training step, and a decoding loop."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def settings_of(*overrides: str) -> dict[str, Any]:
 
 
 def network_of(*overrides: str) -> dict[str, Any]:
-    """Returns the arguments of the network that `train.py` would build with these overrides."""
+    """Return the arguments of the network that `train.py` would build with these overrides."""
     settings = settings_of(*overrides)
     return describe_network(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
 def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Returns images (uint8, channels last in memory), ages in years and genders: what they are costs no time."""
+    """Return random images (uint8 `[count, channels, size, size]`, channels last), ages in years, and genders."""
     shape = (count, net.image_size, net.image_size, net.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     genders = torch.randint(0, 2, (count,), device=device)
@@ -42,7 +42,7 @@ def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Te
 
 
 def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """Returns what trains the network on images, ages and genders: forth, back, and a step of fused Adam."""
+    """Return a training step on images, ages and genders: forward, backward, and a step of fused Adam."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
     def step(images: Tensor, ages: Tensor, genders: Tensor) -> None:
@@ -57,7 +57,7 @@ def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Ca
 
 
 def decode(paths: Sequence[Path], size: int, grayscale: bool) -> int:
-    """Decodes pictures one after another; returns how many."""
+    """Decode images one after another, and return their number."""
     for path in paths:
         to_pixels(read_image(path), size, grayscale)
     return len(paths)

@@ -1,9 +1,9 @@
-"""How much of the decoder's own rate the build of the pixel cache reaches; the floor is 0.90.
+"""Speed of building the pixel cache, as a ratio to the bare decoder; the required ratio is 0.90.
 
-Ours is `open_pixels` into a fresh folder, at 128 x 128 pixels in RGB: reading, decoding, resizing and writing, with the
-threads, the lock and the progress bar that belong to it. The other side is the bare decoder, `read_image` and
-`to_pixels` in a loop that keeps nothing, one process per core, started beforehand. Both take the same files, the copies
-among them once. Rates are in images per second.
+The cache is built by `open_pixels` in an empty folder, at 128 x 128 pixels in RGB: reading, decoding, resizing and
+writing, including threads, lock and progress bar. The baseline is the bare decoder, `read_image` and `to_pixels` in a
+loop that discards the pixels, in one process per core, started beforehand. Both take the same files, without
+duplicates. Rates are in images per second.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from benchmarks.faces import data_module, parser
 from benchmarks.paired import Paired, in_turn
 
 SIZE = 128
-MOST = 20_000  # files of a folder that are used
+MOST = 20_000  # maximum number of files of a folder
 
 
 def measure(folder: Path | None, rounds: int = 5) -> Paired:
-    """Times the build of the cache and the bare decoder in turn, on drawn faces or up to 20,000 of the folder's."""
+    """Time the build of the cache and the bare decoder in turn, on synthetic faces or up to 20,000 of the folder's."""
     data = data_module(folder, cache="none", limit=MOST)
     index = data.index
     used = np.sort(np.concatenate([data.split(name).rows for name in ("train", "val", "test")]))
     _, firsts = np.unique(np.array(index.digests)[used], return_index=True)
     paths = [index.folder / index.names[row] for row in used[firsts]]
     cores = available_cores()
-    shares = [paths[core::cores] for core in range(cores)]
+    parts = [paths[core::cores] for core in range(cores)]
 
     def build() -> int:
         with tempfile.TemporaryDirectory(dir=data.cache_dir) as fresh:
@@ -42,15 +42,15 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
         return len(paths)
 
     bare = partial(decode, size=SIZE, grayscale=False)
-    # Spawned, not forked: a fork would take this process's threads for its own.
+    # Spawned, not forked: a fork copies the state of this process's threads, but not the threads.
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         return in_turn(
-            "cache build against bare decoder", build, lambda: sum(pool.map(bare, shares, chunksize=1)), rounds
+            "cache build against bare decoder", build, lambda: sum(pool.map(bare, parts, chunksize=1)), rounds
         )
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     arguments = parser("The build of the pixel cache against the bare decoder.").parse_args()
     print(measure(arguments.data, arguments.rounds))
 

@@ -1,4 +1,4 @@
-"""The pictures that the benchmarks run on: a folder given by `--data`, or drawn faces of UTKFace's size."""
+"""The images of the benchmarks: a folder given by `--data`, or synthetic faces of UTKFace's size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from agegender.data.datamodule import AgeGenderDataModule
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Returns a command line with `--data` and `--rounds`."""
+    """Return an argument parser with `--data` and `--rounds`."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; without it, faces are drawn")
-    made.add_argument("--rounds", type=int, default=5, help="pairs of measurements")
+    made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; synthetic faces without it")
+    made.add_argument("--rounds", type=int, default=5, help="number of pairs of measurements")
     return made
 
 
 def data_module(folder: Path | None, count: int = 2000, **settings: object) -> AgeGenderDataModule:
-    """Returns a datamodule, set up, on the folder or on `count` drawn faces of 200 x 200 pixels."""
+    """Return a datamodule, set up, on the folder or on `count` synthetic faces of 200 x 200 pixels."""
     chosen: dict[str, object] = {"dir": str(folder)} if folder else {"generate": {"count": count}}
     data = AgeGenderDataModule(**{**chosen, **settings})  # type: ignore[arg-type]
     data.prepare_data()

@@ -1,7 +1,7 @@
-"""What this machine's arithmetic allows on a CPU: no framework trains faster. And where a training step's time goes.
+"""Upper bound of the training speed on this CPU, for any framework, and a profile of the training step.
 
-The floor of a network is what a picture costs to train (convolutions and dense layers, forth and back, as PyTorch's
-counter has it) at the machine's own matrix-multiply rate. `python -m benchmarks.floor [--networks gray_mae]`.
+The bound is the machine's measured matrix-multiply rate divided by the FLOPs of training on an image (convolutions and
+dense layers, forward and backward, by PyTorch's FLOP counter). `python -m benchmarks.floor [--networks gray_mae]`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from agegender.allocation import keep_freed_memory
 from agegender.models.network import AgeGenderNet
 from benchmarks.bare import network_of, random_batch, settings_of, training_step
 
-SIDE = 4096  # of the matrices
+SIDE = 4096  # rows and columns of the matrices
 NETWORKS = "gray_mae,rgb200_mse,he_mse"
-PARTS = {  # what an operation's name holds -> the part of a step that it belongs to; the first that fits
+PARTS = {  # substring of an operation's name -> part of the step; the first match counts
     "convolution_backward": "convolutions, backward",
     "convolution": "convolutions, forward",
-    "max_pool": "max-pooling, both ways",
+    "max_pool": "max-pooling, both passes",
     "mm": "dense layers",
     "linear": "dense layers",
     "bernoulli": "dropout's random numbers",
@@ -36,7 +36,7 @@ REST = "ReLU, casts, copies, the rest"
 
 
 def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
-    """Returns how many operations per second a product of two large matrices reaches, on all cores."""
+    """Return the operations per second of a product of two large matrices on all cores."""
     a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
     torch.mm(a, b)
     times = []
@@ -48,10 +48,10 @@ def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 
 
 def training_operations(network: dict[str, object]) -> int:
-    """Returns how many multiplications and additions a training step spends on a picture."""
+    """Return the number of multiplications and additions of a training step per image."""
     net = AgeGenderNet(**network).train()  # type: ignore[arg-type]
     images, ages, genders = random_batch(net, 2)
-    # The counter doesn't know operations in oneDNN's own layout, which this keeps the trunk from (see ConvStack).
+    # The counter misses operations in oneDNN's layout; anomaly detection disables that layout (see ConvStack).
     with torch.autograd.set_detect_anomaly(True, check_nan=False), FlopCounterMode(display=False) as counter:
         outputs = net(images)
         (net.coding.loss(outputs.age, ages) + net.gender_loss(outputs, genders)).backward()  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ def training_operations(network: dict[str, object]) -> int:
 
 
 def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int = 10) -> dict[str, float]:
-    """Returns which share of a bare training step's time each of its parts takes."""
+    """Return the fraction of a bare training step's time by part of the step, the largest first."""
     net = AgeGenderNet(**network).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
     batch, step = random_batch(net, batch_size), training_step(net, bf16=bf16)
     for _ in range(3):
@@ -76,12 +76,12 @@ def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int =
 
 
 def main() -> None:
-    """Prints the machine's rates, each network's floor, and its step in parts."""
+    """Print the machine's rates, and each network's upper bound and step profile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default=NETWORKS, help="some of %(default)s")
+    parser.add_argument("--networks", default=NETWORKS, help="a subset of %(default)s")
     chosen = parser.parse_args()
     keep_freed_memory()  # as train.py does
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler tells of itself
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's own messages
     rates = {"float32": multiply_rate(torch.float32), "bfloat16": multiply_rate(torch.bfloat16)}
     for precision, rate in rates.items():
         print(f"{precision}: {rate / 1e9:.0f} GFLOP/s in a product of two matrices of {SIDE} x {SIDE}")
@@ -89,7 +89,7 @@ def main() -> None:
         network = network_of(f"experiment={name}")
         cost = training_operations(network)
         limits = " and ".join(f"{rate / cost:.0f} in {precision}" for precision, rate in rates.items())
-        print(f"{name}: {cost / 1e9:.2f} GFLOP to train on a picture; at most {limits} per second")
+        print(f"{name}: {cost / 1e9:.2f} GFLOP to train on an image; at most {limits} per second")
         batch_size = settings_of(f"experiment={name}")["data"]["batch_size"]
         for precision in rates:
             parts = shares(network, batch_size, precision == "bfloat16").items()

@@ -1,4 +1,4 @@
-"""What stands above a table that judges weights: the command, the weights and the machine."""
+"""The heading of a benchmark's table: the command, the weights and the machine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from agegender.training.results import cpu_name
 
 
 def named_weights(given: str, file: Path) -> str:
-    """Returns the weights as they were given, their file's name, and the beginning of its SHA-256.
+    """Return the weights as given, their file name, and the first 12 digits of its SHA-256.
 
-    `default` means other weights in another version: the checksum tells which ones a table is about.
+    `default` refers to different weights in different versions; the checksum identifies them.
     """
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return f"{f'{given}, ' if str(given) in BUNDLED_WEIGHTS else ''}{file.name} (SHA-256 {checksum})"
 
 
 def heading(module: str, *weights: str) -> str:
-    """Returns the lines above a table.
+    """Return the heading of a table, of several lines.
 
     Args:
-        module: Of the benchmark, such as `portraits`.
-        weights: From `named_weights`.
+        module: Module of the benchmark, such as `portraits`.
+        weights: Descriptions from `named_weights`.
     """
     cores = available_cores()
     return "\n".join(

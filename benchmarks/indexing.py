@@ -1,8 +1,8 @@
-"""How long it takes to read 1,000,000 file names, and the memory that takes; no picture is opened.
+"""Time and memory of reading 1,000,000 file names; no image is opened.
 
-Empty files under names as in UTKFace are made in a folder of their own (`--names`), and read by the function that every
-run begins with, in a process of its own whose peak is what the system reports. Goals: 20 s and 1 GiB, the process's
-start included in both. `python -m benchmarks.indexing [--count 1000000]`.
+Empty files named as in UTKFace are created in a temporary folder (or given with `--names`). `read_names`, the first
+step of every run, reads them in a process of its own, whose peak memory the operating system reports. Goals: 20 s and
+1 GiB, both including the start of the process. `python -m benchmarks.indexing [--count 1000000]`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ print(json.dumps([len(listing.labels), time.perf_counter() - start, time.process
 
 @dataclass(frozen=True)
 class Indexed:
-    """What reading the names took.
+    """Time and memory of reading names.
 
     Attributes:
-        names: How many there were.
-        seconds: From the start of the process to the end.
-        reading: Of these, for the names alone.
-        cpu: Seconds of work on a core, all in all: `seconds`, were nothing else going on.
-        peak: Bytes of memory that the process held at once.
+        names: Number of names.
+        seconds: Wall time of the whole process.
+        reading: Wall time of reading the names, in seconds.
+        cpu: CPU time of the process, in seconds.
+        peak: Peak resident memory of the process, in bytes.
     """
 
     names: int
@@ -49,26 +49,26 @@ class Indexed:
     peak: int
 
     def __str__(self) -> str:
-        """Returns it as a line."""
+        """Return the results in a line."""
         held = f"{self.peak / 2**30:.2f} GiB, {self.peak / self.names:,.0f} B a name"
-        took = f"{self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of a core)"
+        took = f"{self.seconds:.1f} s (reading {self.reading:.1f} s, {self.cpu:.1f} s of CPU time)"
         return f"{self.names:,} names: {took}, {held}"
 
 
 def make_names(folder: Path, count: int) -> None:
-    """Makes empty files named as in UTKFace."""
+    """Create empty files named as in UTKFace."""
     folder.mkdir(parents=True, exist_ok=True)
-    where = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         for number in range(count):
             name = f"{number % 116 + 1}_{number % 2}_{number % 5}_{20170116000000000 + number}.jpg.chip.jpg"
-            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=where))
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     finally:
-        os.close(where)
+        os.close(descriptor)
 
 
 def measure(folder: Path) -> Indexed:
-    """Reads the names of a folder in a process of its own."""
+    """Read the names of a folder in a process of its own."""
     start = time.perf_counter()
     command = [sys.executable, "-c", _READ, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -77,10 +77,10 @@ def measure(folder: Path) -> Indexed:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1_000_000, help="how many names to make")
-    parser.add_argument("--names", type=Path, help="folder that holds them already, and is kept")
+    parser.add_argument("--count", type=int, default=1_000_000, help="number of names to create")
+    parser.add_argument("--names", type=Path, help="existing folder of such names, which is kept")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         if chosen.names is None:

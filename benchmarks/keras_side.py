@@ -1,8 +1,8 @@
-"""The notebooks' networks in Keras, training when told to: the other side of `benchmarks.against_keras`.
+"""The notebooks' networks in Keras, the baseline of `benchmarks.against_keras`, as a process that trains on request.
 
-Needs `tensorflow` and nothing of this project, so that it can run in an environment of its own. Reads a network's
-settings as JSON from its first argument, then numbers of training steps from standard input, a line each; answers each
-with the number of images, once those steps are done.
+It needs `tensorflow` and nothing of this project, so that it can run in another environment. It reads a network's
+settings as JSON from its first argument, then numbers of training steps from standard input, one per line; after each
+it runs the steps and prints their number of images.
 """
 
 import json
@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def build(settings: dict[str, Any]) -> Any:
-    """Builds and compiles the network: convolution + ReLU and pooling per stage, dense layers, two heads."""
+    """Build and compile the network: convolution + ReLU and pooling per stage, dense layers, two heads."""
     import keras
     from keras import layers
 
@@ -50,16 +50,16 @@ def build(settings: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Trains when told to."""
+    """Train as many steps as each line of standard input requests."""
     settings = json.loads(sys.argv[1])
-    answers, sys.stdout = sys.stdout, sys.stderr
+    output, sys.stdout = sys.stdout, sys.stderr  # Keras prints to standard output, too
     network = build(settings)
     import keras
     import tensorflow as tf
 
     batch, size = settings["batch_size"], settings["image_size"]
     random = np.random.default_rng(0)
-    # Random pictures, in memory and scaled already: what they show doesn't change the speed.
+    # Random images, in memory and already scaled: their content doesn't change the speed.
     images = random.random((4 * batch, size, size, settings["channels"]), dtype=np.float32)
     truths = (random.integers(0, 2, (4 * batch, 1)), random.random((4 * batch, 1), dtype=np.float32) * 80)
     batches = tf.data.Dataset.from_tensor_slices((images, truths)).batch(batch).repeat().prefetch(2)
@@ -70,7 +70,7 @@ def main() -> None:
         def on_train_batch_begin(self, batch_idx: int, logs: Any = None) -> None:
             while self.left == 0:
                 if self.asked:
-                    print(self.asked * batch, file=answers, flush=True)
+                    print(self.asked * batch, file=output, flush=True)
                 line = sys.stdin.readline()
                 if not line:
                     os._exit(0)

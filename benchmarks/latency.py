@@ -1,7 +1,7 @@
-"""How long one face takes on one thread of the CPU: through the network alone, and the whole way through `Predictor`.
+"""Latency of one face on one CPU thread: of the network alone, and of `Predictor` from file to prediction.
 
-The face is a drawn one of 200 x 200 pixels, decoded from its file in every call and taken for a crop
-(`detect=never`): what it shows doesn't change the time. With `--onnx` an exported file is timed too.
+The face is a synthetic one of 200 x 200 pixels, decoded from its file in every call, without face detection
+(`detect=never`); its content doesn't change the time. With `--onnx` an exported file is timed too.
 `python -m benchmarks.latency [--weights default ...] [--onnx model.onnx]`.
 """
 
@@ -29,13 +29,13 @@ WARM_UP = 20
 
 
 def milliseconds(work: Callable[[], object], calls: int, clock: Callable[[], float] = time.process_time) -> Floats:
-    """Returns how long each of some calls took, after a warm-up: `[calls]`, in milliseconds.
+    """Return the duration of each call after a warm-up, in milliseconds `[calls]`.
 
     Args:
-        work: What is timed.
-        calls: How many that count.
-        clock: In seconds. The process's own time: on a quiet machine as much passes on the clock if one thread works
-            at a time, on a busy one others' work isn't counted.
+        work: The timed function.
+        calls: Number of measured calls.
+        clock: Clock in seconds. The default is process time: with one active thread it equals wall time on an idle
+            machine, and is independent of other processes on a busy one.
     """
     times = []
     for _ in range(WARM_UP + calls):
@@ -47,7 +47,7 @@ def milliseconds(work: Callable[[], object], calls: int, clock: Callable[[], flo
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keeps PyTorch on one thread meanwhile."""
+    """Limit PyTorch to one thread within the context."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -57,7 +57,7 @@ def one_thread() -> Iterator[None]:
 
 
 def measure(predictor: Predictor, face: Path, calls: int) -> dict[str, Floats]:
-    """Times one face's way, in milliseconds `[calls]`: through the network alone, and from its file to its answer."""
+    """Return the latencies of one face in milliseconds `[calls]`: of the network, and from file to prediction."""
     network = predictor.network
     pixels = np.stack([to_pixels(read_image(face), network.image_size, network.grayscale)])
     with one_thread():
@@ -68,16 +68,16 @@ def measure(predictor: Predictor, face: Path, calls: int) -> dict[str, Floats]:
 
 
 def in_words(times: Floats) -> str:
-    """Returns the median, the range of the middle 90 % and the whole range."""
+    """Return the median, the range of the central 90 % and the whole range, as text."""
     low, median, high = np.quantile(times, (0.05, 0.5, 0.95))
     return f"{median:.2f} ms (90 % within {low:.2f} to {high:.2f}; all within {times.min():.2f} to {times.max():.2f})"
 
 
 def main() -> None:
-    """Prints two lines for each of the weights."""
+    """Print two lines for each of the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="*", default=["default"], help="as predict.py takes them")
-    parser.add_argument("--onnx", nargs="*", default=[], help="files of `python -m agegender.prediction.export`")
+    parser.add_argument("--onnx", nargs="*", default=[], help="files of `agegender export`")
     parser.add_argument("--calls", type=int, default=500, help="that are timed, after a warm-up")
     chosen = parser.parse_args()
     require(chosen.calls > 0, f"--calls {chosen.calls}: give the number of calls to time, 1 or more")

@@ -1,7 +1,7 @@
-"""What a leak is worth: a run whose split lets copies straddle it, on test images with a copy elsewhere and without.
+"""Effect of leaked copies: the metrics of a run on test images with a copy in its training part, and on the others.
 
-`python -m benchmarks.leak logs/small_copies logs/small`: the run with the leak, and one whose split had none
-(`data.duplicates=near`), which knows what is a copy of what. The last two rows are the test images that both runs have.
+`python -m benchmarks.leak logs/small_copies logs/small`: the run with the leak, and a run without one
+(`data.duplicates=near`), whose `index.csv` lists the copies. The last two rows are the test images common to both runs.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from agegender.evaluation.run_files import Run, find_runs, read_run
 
 
 def leaked(leaky: Path, clean: Path) -> set[str]:
-    """Returns the test images of the leaky run that have a copy among its training or validation images.
+    """Return the test images of the leaky run that have a copy among its training or validation images.
 
     Args:
-        leaky: A run's folder.
-        clean: Another one's, whose `index.csv` holds the groups of copies.
+        leaky: Folder of the run with the leak.
+        clean: Folder of the run whose `index.csv` holds the groups of copies.
 
     Raises:
-        AgeGenderError: The two aren't of the same pictures.
+        AgeGenderError: The two runs are not on the same images.
     """
     groups = defaultdict(set)
     for row in _index(clean):
         groups[row["duplicate_group"]].add(row["file"])
-    tested = {row["file"]: "test" in row["split"] for row in _index(leaky)}  # `val+test` of a random split is too
-    require(tested.keys() == set().union(*groups.values()), f"{leaky} and {clean} are not of the same pictures")
+    tested = {row["file"]: "test" in row["split"] for row in _index(leaky)}  # includes `val+test` of a random split
+    same = tested.keys() == set().union(*groups.values())
+    require(same, f"{leaky} and {clean} are not on the same images; give two runs of the same data")
     straddling = [files for files in groups.values() if not all(tested[file] for file in files)]
     return {file for files in straddling for file in files if tested[file]}
 
@@ -44,7 +45,13 @@ def _index(run: Path) -> list[dict[str, str]]:
 
 
 def row(name: str, run: Run, names: Iterable[str]) -> str:
-    """Returns the number of images, the age MAE in years and the gender accuracy in percent over some of them."""
+    """Return a table row: number of images, age MAE in years, and gender accuracy in percent.
+
+    Args:
+        name: Name of the row.
+        run: The run.
+        names: Images to include, by their names in the index.
+    """
     taken, answers = set(names), run.answers
     own = np.array([name in taken for name in answers.names])
     age = np.abs(answers.age - answers.age_pred)[own].mean()
@@ -53,7 +60,7 @@ def row(name: str, run: Run, names: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("leaky", help="a run with data.duplicates=none or exact, or data.split=random")
     parser.add_argument("clean", help="a run of the same data with data.duplicates=near")
@@ -61,7 +68,7 @@ def main() -> None:
     with one_line_errors():
         leaky, clean = (read_run(find_runs(folder)[0]) for folder in (folders.leaky, folders.clean))
         copies = leaked(leaky.folder, clean.folder)
-        require(bool(copies), f"in {leaky.folder} no test image has a copy elsewhere: there is no leak to measure")
+        require(bool(copies), f"{leaky.folder} has no leak: no test image has a copy in training or validation")
         own, other = set(leaky.answers.names), set(clean.answers.names)
         print(f"{'test images':44} {'images':>6} {'MAE':>8} {'gender %':>8}")
         print(row("with the leak: all", leaky, own))

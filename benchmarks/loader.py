@@ -1,9 +1,10 @@
-"""How many times faster the cached loader gives an epoch than a plain one; the floor is 15.
+"""Speed of the training loader on cached pixels, as a ratio to a plain loader; the required ratio is 15.
 
-Ours is the datamodule's training loader on cached pixels: 128 x 128 in RGB, batches of 64, no augmentation. The other
-side is what one would write first: a Dataset that opens each file with Pillow, makes it RGB and a float tensor of that
-size, PyTorch's own collation, and a DataLoader with two workers that stay. Both shuffle the same files, and every epoch
-is read to its end; ours several times a round, since one is over in no time. Rates are in images per second.
+The first is the datamodule's training loader: 128 x 128 in RGB, batches of 64, no augmentation. The baseline is a
+straightforward implementation: a Dataset that opens each file with Pillow and converts it to RGB and to a float tensor
+of that size, with the default collation and a DataLoader with two persistent workers. Both shuffle the same files and
+read whole epochs; the cached loader reads several per round, because an epoch is too short to time. Rates are in images
+per second.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from benchmarks.paired import Paired, in_turn
 
 SIZE = 128
 BATCH = 64
-EPOCHS = 10  # of ours in a round
+EPOCHS = 10  # epochs of the cached loader per round
 
 
 class _PlainFaces(Dataset[tuple[Tensor, float, float]]):
-    """The same faces, each opened, resized and made a tensor when it is asked for."""
+    """The same faces, each opened, resized and converted to a tensor on access."""
 
     def __init__(self, faces: FaceDataset):
         index = faces.index
@@ -45,7 +46,7 @@ class _PlainFaces(Dataset[tuple[Tensor, float, float]]):
 
 
 def measure(folder: Path | None, rounds: int = 5) -> Paired:
-    """Times epochs of the cached and of the plain loader in turn."""
+    """Time epochs of the cached and of the plain loader in turn."""
     data = data_module(folder, image_size=SIZE, grayscale=False, batch_size=BATCH)
     cached = data.train_dataloader()
     plain = DataLoader(
@@ -60,7 +61,7 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
 
 
 def main() -> None:
-    """Prints the ratio in one line."""
+    """Print the ratio in one line."""
     arguments = parser("The loader on cached pixels against Dataset, Pillow and DataLoader.").parse_args()
     print(measure(arguments.data, arguments.rounds))
 

@@ -1,9 +1,9 @@
-"""How much memory `python train.py` takes at its peak, beyond the page cache, and whether epochs or images add to it.
+"""Peak memory of `python train.py` without the page cache, and its growth with the numbers of epochs and images.
 
-Whole processes are watched from outside. What counts is anonymous and shared memory (RssAnon and RssShmem) of the
-process and its children: the decoded pixels are a memory-mapped file, whose pages belong to the page cache. A small
-network trains on drawn faces; `--full` takes the default network, and all of the folder. Floors: 2.5 GiB there, and
-nowhere a tenth on top for 10 epochs in place of 3. `python -m benchmarks.memory [--data folder [--full]]`.
+The process is sampled from outside. Counted are anonymous and shared memory (RssAnon and RssShmem) of the process and
+its children, since the decoded pixels are a memory-mapped file whose pages belong to the page cache. A small network is
+trained on synthetic faces; `--full` takes the default network and the whole folder. Limits: 2.5 GiB with `--full`, and
+in all cases an increase of a tenth from 3 to 10 epochs. `python -m benchmarks.memory [--data folder [--full]]`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ STEADY = ("callbacks.early_stopping=null", "trainer=cpu")  # as many epochs as w
 
 
 def peak(overrides: Sequence[str], every: float = 0.1) -> float:
-    """Runs `train.py` and returns the most memory that it held at once, in GiB.
+    """Run `train.py` and return its peak memory in GiB.
 
     Args:
-        overrides: On its command line.
-        every: Seconds between two looks.
+        overrides: Overrides on its command line.
+        every: Sampling interval in seconds.
 
     Raises:
         AgeGenderError: This is not Linux, or the training failed.
     """
     require(sys.platform == "linux", "benchmarks.memory reads /proc: it runs on Linux only")
     highest = 0
-    with tempfile.TemporaryDirectory() as where, Path(where, "said").open("w+", encoding="utf-8") as said:
+    with tempfile.TemporaryDirectory() as where, Path(where, "output").open("w+", encoding="utf-8") as output:
         command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={where}/run"]
-        process = subprocess.Popen(command, cwd=where, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=where, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 highest = max(highest, _held(process.pid))
@@ -48,15 +48,15 @@ def peak(overrides: Sequence[str], every: float = 0.1) -> float:
             process.kill()
             process.wait()
         if process.returncode:
-            said.seek(0)
-            raise AgeGenderError(f"{' '.join(command)} ended with {process.returncode}: {said.read()[-1000:]}")
+            output.seek(0)
+            raise AgeGenderError(f"{' '.join(command)} ended with {process.returncode}: {output.read()[-1000:]}")
     return highest / 2**20
 
 
 def _held(process: int) -> int:
-    """Returns the KiB that a process and its children hold beyond the page cache."""
+    """Return the memory of a process and its children without the page cache, in KiB."""
     held = 0
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended between two looks
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process ended between two samples
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(("RssAnon:", "RssShmem:")):
                 held += int(line.split()[1])
@@ -67,9 +67,9 @@ def _held(process: int) -> int:
 
 
 def main() -> None:
-    """Prints the peaks."""
-    made = argparse.ArgumentParser(description="The peak memory of a training.")
-    made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; without it, faces are drawn")
+    """Print the peaks."""
+    made = argparse.ArgumentParser(description="Peak memory of a training.")
+    made.add_argument("--data", type=Path, help="folder of UTKFace-named faces; synthetic faces without it")
     made.add_argument("--full", action="store_true", help="the default network, on all of the folder")
     made.add_argument("--epochs", type=int, nargs=2, default=(3, 10))
     made.add_argument("--images", type=int, help="the larger number of images; the smaller is a quarter of it")
@@ -82,7 +82,7 @@ def main() -> None:
     quarter, all_of_them = f"data.limit={images // 4}", f"data.limit={images}"
     peaks: dict[tuple[str, ...], float] = {}
     for run in (
-        (all_of_them, "trainer.max_epochs=1", "++trainer.limit_train_batches=1"),  # may decode the pictures
+        (all_of_them, "trainer.max_epochs=1", "++trainer.limit_train_batches=1"),  # may build the pixel cache
         (all_of_them, few),
         (all_of_them, many),
         (quarter, few),

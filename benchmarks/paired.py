@@ -1,4 +1,4 @@
-"""Two things timed in turn, A B A B ...: on a shared machine, their ratio can be trusted where their times can't."""
+"""Paired timing of two functions in turn, A B A B ...: on a shared machine, only the ratio is reproducible."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Paired:
-    """Rates of two things, measured in turn.
+    """Rates of two functions, measured in turn.
 
     Attributes:
-        name: What is compared with what, in a few words.
-        ours: Rate of the first in every round, in items per second.
-        theirs: Rate of the second, likewise.
+        name: Short description of the comparison.
+        ours: Rate of the first function in each round, in items per second.
+        theirs: Rate of the second function in each round, in items per second.
     """
 
     name: str
@@ -24,11 +24,11 @@ class Paired:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of how many times faster the first is than the second."""
+        """Median over the rounds of the first rate divided by the second."""
         return statistics.median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
 
     def __str__(self) -> str:
-        """Returns a line: the ratio with its range over the rounds, and the median rates."""
+        """Return the ratio with its range over the rounds, and the median rates, in a line."""
         rounds = sorted(a / b for a, b in zip(self.ours, self.theirs, strict=True))
         medians = f"{statistics.median(self.ours):,.1f} against {statistics.median(self.theirs):,.1f} per second"
         return (
@@ -37,14 +37,14 @@ class Paired:
 
 
 def in_turn(name: str, ours: Callable[[], int], theirs: Callable[[], int], rounds: int = 5, warm_up: int = 1) -> Paired:
-    """Times two functions in turn.
+    """Time two functions in turn.
 
     Args:
-        name: What is compared with what.
-        ours: Does a piece of work and returns how many items it was (images, runs, ...).
-        theirs: The same for the other side; its pieces may be larger or smaller.
-        rounds: Pairs that count.
-        warm_up: Pairs before them that don't.
+        name: Short description of the comparison.
+        ours: Processes some items and returns their number (images, runs, ...).
+        theirs: The same for the baseline; its number of items may differ.
+        rounds: Number of measured pairs.
+        warm_up: Number of pairs before them that are discarded.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     for number in range(warm_up + rounds):

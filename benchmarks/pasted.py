@@ -1,8 +1,8 @@
-"""What finding faces is worth: UTKFace's test faces pasted into larger pictures, and answered with and without it.
+"""Effect of face detection: predictions on UTKFace's test faces pasted into larger images, with and without it.
 
-Each face is answered as the crop that it is, and again from a picture of 900 x 600 pixels into which the crop was
-pasted at a random place, shrunk or turned. How far these answers are from those on the crops, and from the truth, is
-printed, and refused if it is too far: see `check`. `python -m benchmarks.pasted --data data/UTKFace`.
+Each face is predicted from its crop, and again from an image of 900 x 600 pixels into which the crop was pasted at a
+random position, scaled or rotated. The table shows the distance of these predictions from those on the crops, and their
+errors. Too large a distance is an error; see `check`. `python -m benchmarks.pasted --data data/UTKFace`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from benchmarks.faces import data_module, parser
 
 SIZE = 900, 600
 Floats = NDArray[np.float64]
-NEAR = 2.5  # years that the ages may lie from the crops' in the mean, if faces are found
-FAR = 5.0  # and that they lie from them in some way at least, if not: else the pictures would show nothing
-# scale and turn in degrees, to the left
+NEAR = 2.5  # years: upper bound of the mean distance from the crops' ages with detection
+FAR = 5.0  # years: lower bound of the largest mean distance without detection; below it, the test is too easy
+# scale, and counterclockwise rotation in degrees
 WAYS = {
     "pasted": (1.0, 0),
     "half the size": (0.5, 0),
@@ -36,17 +36,23 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Answers:
-    """One way of answering for all faces: ages in years and probabilities, NaN where no face was found."""
+    """Predictions for all faces: ages in years and probabilities, NaN where no face was found."""
 
     age: Floats
     p_female: Floats
 
     def distance(self, base: Answers) -> Floats:
-        """Returns how far the ages are from others, in years, where there is one."""
+        """Return the absolute age differences from `base` in years, of the faces that were found."""
         return np.abs(self.age - base.age)[~np.isnan(self.age)]
 
     def row(self, base: Answers, age: Floats, gender: Floats) -> str:
-        """Returns figures: errors of what was answered, distance from the crops' answers, faces without an answer."""
+        """Return a table row: errors, distance from the predictions on the crops, and number of faces not found.
+
+        Args:
+            base: Predictions on the crops.
+            age: True ages in years.
+            gender: True genders, 0 = male, 1 = female.
+        """
         there, distance = ~np.isnan(self.age), self.distance(base)
         return (
             f"{np.abs(self.age - age)[there].mean():6.2f} {100 * ((self.p_female > 0.5) == gender)[there].mean():7.1f} "
@@ -56,7 +62,7 @@ class Answers:
 
 
 def paste(crop: Image.Image, scale: float, turn: float, rng: np.random.Generator) -> Image.Image:
-    """Returns a picture of blurred colours with a crop somewhere in it."""
+    """Return an image of blurred colors with the crop at a random position, scaled and rotated."""
     blocks = rng.integers(60, 200, (SIZE[1] // 50, SIZE[0] // 50, 3), dtype=np.uint8)
     picture = Image.fromarray(blocks).resize(SIZE, Image.Resampling.BICUBIC)
     small = crop.resize([round(side * scale) for side in crop.size], Image.Resampling.LANCZOS)
@@ -68,28 +74,26 @@ def paste(crop: Image.Image, scale: float, turn: float, rng: np.random.Generator
 
 
 def check(auto: dict[str, float], never: dict[str, float]) -> None:
-    """Refuses answers that are too far from the crops' with finding faces, or not far without.
+    """Check that predictions are close to those on the crops with detection, and far from them without.
 
     Args:
-        auto: The mean distance in years for each way, with `detect=auto`.
-        never: Likewise, with `detect=never`.
+        auto: Mean distance in years for each of `WAYS`, with `detect=auto`.
+        never: The same with `detect=never`.
 
     Raises:
-        AgeGenderError: A way is beyond `NEAR` with `auto`, or none is beyond `FAR` with `never`.
+        AgeGenderError: A distance is `NEAR` or more with `auto`, or none is above `FAR` with `never`.
     """
     beyond = [f"{name}: {years:.2f}" for name, years in auto.items() if not years < NEAR]
-    require(not beyond, f"detect=auto answers {NEAR} years or more from the crops' answers ({', '.join(beyond)})")
+    require(not beyond, f"detect=auto predicts ages {NEAR} years or more from the crops' ages ({', '.join(beyond)})")
     most = max(never.values())
-    require(
-        most > FAR, f"detect=never answers within {most:.2f} years of the crops' answers: such pictures test nothing"
-    )
+    require(most > FAR, f"detect=never predicts ages within {most:.2f} years of the crops' ages: the test is too easy")
 
 
 def main() -> None:
-    """Prints the table and checks it."""
+    """Print the table and check it."""
     made = parser(__doc__ or "")
     made.add_argument(
-        "--images", type=int, default=500, help="test faces, taken evenly from all in the order of their ages"
+        "--images", type=int, default=500, help="number of test faces, evenly spaced in the order of ages"
     )
     made.add_argument("--weights", default="default")
     chosen = made.parse_args()

@@ -1,8 +1,8 @@
-"""Judges weights on portraits that are not UTKFace's: how far off are ages and genders, and how sure is that?
+"""Evaluate weights on portraits from outside UTKFace: age and gender metrics with confidence intervals.
 
-A folder holds pictures and `labels.csv`, a table as `data=table` takes it; a column `subset` splits the figures. Each
-face is found by the predictor itself (`detect=auto`; the largest one counts). Intervals are of 95 %, by a bootstrap
-over people: pictures of one person are drawn together. `python -m benchmarks.portraits --data <folder>`.
+A folder holds images and `labels.csv`, a table as for `data=table`; an optional column `subset` adds metrics by subset.
+The predictor detects the face (`detect=auto`; the largest one counts). The 95 % intervals are from a bootstrap over
+people: images of one person are drawn together. `python -m benchmarks.portraits --data <folder>`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.heading import heading, named_weights
 
 RESAMPLES = 2000
 _POSE = re.compile(r"(.*_\d+)_\d+")  # london_001_03 and london_001_08: person 1, neutral and smiling
-_COLUMNS = {  # name -> what it is counted in, digits, and whether its interval is shown
+_COLUMNS = {  # name -> factor, decimals, and whether its interval is shown
     "age MAE": (1.0, 2, True),
     "bias": (1.0, 2, False),
     "constant": (1.0, 2, False),
@@ -46,11 +46,11 @@ class Portraits:
     """Portraits of known age and gender.
 
     Attributes:
-        paths: Where they lie from the folder.
+        paths: Paths relative to the folder.
         age: `[n]`, in years.
         gender: `[n]`, 0 = male, 1 = female.
-        subset: `[n]`, the text of the column `subset`; empty without it.
-        left_out: Pictures that the table names without both labels, and why.
+        subset: `[n]`, values of the column `subset`; empty strings without it.
+        left_out: Images in the table without both labels -> reason.
     """
 
     paths: list[str]
@@ -60,16 +60,16 @@ class Portraits:
     left_out: dict[str, str]
 
     def taken(self, rows: NDArray[np.bool_]) -> Portraits:
-        """Returns some of them."""
+        """Return the portraits selected by a mask `[n]`."""
         paths = [path for path, taken in zip(self.paths, rows, strict=True) if taken]
         return Portraits(paths, self.age[rows], self.gender[rows], self.subset[rows], self.left_out)
 
 
 def person_of(path: str) -> str:
-    """Returns what the names of one person's pictures have in common: all but a number that follows a number.
+    """Return the part of a file name that identifies the person: the stem without a number that follows a number.
 
-    `london_001_03.jpg` and `london_001_08.jpg` show one person; `canada_003f.jpg`, `3dsk_ivan.jpg` and `3dsk_ivan2.jpg`
-    one each.
+    `london_001_03.jpg` and `london_001_08.jpg` show the same person; `canada_003f.jpg`, `3dsk_ivan.jpg` and
+    `3dsk_ivan2.jpg` show three people.
     """
     stem = os.path.splitext(path)[0]
     pose = _POSE.fullmatch(stem)
@@ -77,13 +77,13 @@ def person_of(path: str) -> str:
 
 
 def read_portraits(folder: Path) -> Portraits:
-    """Reads which portraits a folder's `labels.csv` names, and what it says of them.
+    """Read a folder's `labels.csv`.
 
     Raises:
-        AgeGenderError: There is no such table, or it can't be read, or it names nobody of known age and gender.
+        AgeGenderError: There is no such table, it can't be read, or it has no row with both age and gender.
     """
     table = folder / "labels.csv"
-    require(table.is_file(), f"--data {folder} holds no labels.csv; give a folder with pictures and a table of labels")
+    require(table.is_file(), f"--data {folder} holds no labels.csv; give a folder with images and a table of labels")
     listing = read_table(table, folder)
     subsets = _subsets(table)
     left_out = dict(listing.quarantine)
@@ -91,7 +91,7 @@ def read_portraits(folder: Path) -> Portraits:
         if MISSING in (label.age, label.gender):
             left_out[path] = "no age" if label.age == MISSING else "no gender"
     paths = sorted(path for path in listing.labels if path not in left_out)
-    require(bool(paths), f"{table} names no picture whose age and gender are both known; nothing can be judged on it")
+    require(bool(paths), f"{table} has no image with both age and gender; add labels, or give another folder")
     labels = [listing.labels[path] for path in paths]
     subset = np.array([subsets.get(os.path.abspath(folder / path), "") for path in paths], np.str_)
     age = np.array([label.age for label in labels], np.float64)
@@ -99,7 +99,7 @@ def read_portraits(folder: Path) -> Portraits:
 
 
 def _subsets(table: Path) -> dict[str, str]:
-    """Returns the column `subset` by picture; `read_table` passes over it."""
+    """Return the column `subset`, which `read_table` ignores, by absolute path of the image."""
     with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip().casefold() for name in next(reader)]
@@ -111,7 +111,7 @@ def _subsets(table: Path) -> dict[str, str]:
 
 
 def parts(portraits: Portraits) -> dict[str, NDArray[np.bool_]]:
-    """Returns what is counted on its own, and which rows belong to it: all, each subset, each gender."""
+    """Return a mask `[n]` of the portraits in each part: all, each subset, each gender; empty ones are left out."""
     found = {"all": np.ones(len(portraits.paths), dtype=bool)}
     found |= {name: portraits.subset == name for name in dict.fromkeys(portraits.subset.tolist()) if name}
     found |= {"men": portraits.gender == 0, "women": portraits.gender == 1}
@@ -121,13 +121,13 @@ def parts(portraits: Portraits) -> dict[str, NDArray[np.bool_]]:
 def measure(
     portraits: Portraits, answers: Sequence[Prediction], constant: float, resamples: int = RESAMPLES
 ) -> dict[str, list[Estimate]]:
-    """Counts each part's figures, in the order of `_COLUMNS`.
+    """Compute the metrics of each part, in the order of `_COLUMNS`.
 
     Args:
-        portraits: Those that were answered.
-        answers: For each, the answer for its largest face.
-        constant: The age that answering always the same is measured with, in years.
-        resamples: Of the bootstrap.
+        portraits: Portraits in which a face was found.
+        answers: Prediction for the largest face of each portrait.
+        constant: Age of the constant baseline, in years.
+        resamples: Number of bootstrap resamples.
     """
     table = [(one.age, one.age_low, one.age_high, one.p_female) for one in answers]
     age, low, high, p_female = np.array(table, dtype=np.float64).T
@@ -154,11 +154,11 @@ def measure(
     clusters = number_clusters([person_of(path) for path in portraits.paths])
     found = estimates(statistics(np.ones((1, len(age))))[0], resample(statistics, clusters, resamples, seed=0))
     count = len(columns)
-    return {name: found[count * place : count * (place + 1)] for place, name in enumerate(own)}
+    return {name: found[count * i : count * (i + 1)] for i, name in enumerate(own)}
 
 
 def show(figures: dict[str, list[Estimate]], portraits: Portraits) -> str:
-    """Returns the table: a line for each part."""
+    """Return the table, with a line for each part."""
     own = parts(portraits)
     widths = [24 if interval else 12 for _, _, interval in _COLUMNS.values()]
     heads = (f"{name:>{width}}" for name, width in zip(_COLUMNS, widths, strict=True))
@@ -179,7 +179,7 @@ def _cell(one: Estimate, unit: float, digits: int, interval: bool) -> str:
 
 
 def _told(reasons: dict[str, str], what: str) -> list[str]:
-    """Returns a line that counts pictures without figures, and gives one for each reason; none if there is none."""
+    """Return a line with the number of excluded images and an example for each reason; empty if there are none."""
     if not reasons:
         return []
     examples = {reason: path for path, reason in reversed(reasons.items())}
@@ -187,9 +187,9 @@ def _told(reasons: dict[str, str], what: str) -> list[str]:
 
 
 def main() -> None:
-    """Prints the table, and what isn't in it."""
+    """Print the table and the excluded images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of pictures and labels.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images and labels.csv")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--tta", default="none", choices=("none", "flip"))
     chosen = parser.parse_args()
@@ -204,15 +204,15 @@ def main() -> None:
     unread = {path: reason for path, reason in errors.items() if reason != NO_FACE}
     lines = _told(faceless, "not counted, without a face") + _told(unread, "not counted, unreadable")
     print("\n".join(lines + _told(portraits.left_out, "not counted, without both labels")), end="\n" * bool(lines))
-    require(found > 0, f"no face was found in any portrait of {chosen.data}: there is nothing to count")
+    require(found > 0, f"no face was found in any portrait of {chosen.data}: there is nothing to evaluate")
     constant = float(np.median(portraits.age))
     kept = portraits.taken(np.array([path not in errors for path in portraits.paths]))
     figures = measure(kept, [of[0] for of in answers if of[0].error is None], constant)
     print(
-        f"ages in years, intervals of 95 % over people; constant: MAE of always answering {constant:g}, the true median"
+        f"ages in years, 95 % intervals over people; constant: MAE of always predicting {constant:g}, the true median"
     )
     print(
-        "answered %: gender is not `unsure`; of these %: gender is right among them; gender %: above or below one half"
+        "answered %: gender is not `unsure`; of these %: accuracy among them; gender %: accuracy at a threshold of 0.5"
     )
     print(show(figures, kept))
 

@@ -1,8 +1,8 @@
-"""How fast `predict.py` is: one picture, a folder of pictures, and the command as a whole.
+"""Speed of `predict.py`: one image, a folder of images, and the whole command.
 
-The weights are untrained: they take as long as trained ones. Floors: one picture in 5 ms on one thread; a folder of
-photographs at 0.85 of the bare decoder's rate; a cold start in 1.5 times what importing torch and torchvision takes; an
-answer to `--help` and to a misspelt key in 3 s. `python -m benchmarks.predicting`.
+The weights are untrained, which does not change the speed. Requirements: one image in 5 ms on one thread; a folder of
+photographs at 0.85 of the bare decoder's rate; a cold start in 1.5 times the import time of torch and torchvision; the
+response to `--help` and to a misspelled key in 3 s. `python -m benchmarks.predicting`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from benchmarks.latency import milliseconds, one_thread
 from benchmarks.paired import Paired, in_turn
 
 ROOT = Path(__file__).parent.parent
-SIZE = 128  # of the default network, whose pictures are grey
-PHOTO = 3000, 2000  # pixels of a photograph, with the noise that a sensor leaves
+SIZE = 128  # image size of the default network, which takes gray images
+PHOTO = 3000, 2000  # pixels of a photograph; sensor noise is added
 
 
 def untrained(path: Path, *overrides: str) -> Path:
-    """Writes a checkpoint of untrained weights, of as much as predicting reads."""
+    """Write a checkpoint of untrained weights, with the entries that prediction reads."""
     network = network_of(*overrides)
     weights = {f"network.{name}": value for name, value in AgeGenderNet(**network).state_dict().items()}
     described = {"network": network, "split": None, "labels": {"gender": ["male", "female"]}}
@@ -49,46 +49,46 @@ def untrained(path: Path, *overrides: str) -> Path:
 
 
 def latency(*overrides: str, calls: int = 200) -> float:
-    """Returns the median milliseconds of one picture's way through the network, on one thread of the CPU.
+    """Return the median time of a forward pass of one image on one CPU thread, in milliseconds.
 
-    They are the thread's own: on a quiet machine as many pass on the clock, on a busy one others' work isn't counted.
+    It is thread time: equal to wall time on an idle machine, and independent of other processes on a busy one.
     """
     network = network_of(*overrides)
     built = AgeGenderNet(**network).eval().to(memory_format=torch.channels_last)
     size = network["image_size"]
-    picture = torch.randint(0, 256, (1, size, size, network["in_channels"]), dtype=torch.uint8).permute(0, 3, 1, 2)
+    image = torch.randint(0, 256, (1, size, size, network["in_channels"]), dtype=torch.uint8).permute(0, 3, 1, 2)
     with one_thread(), torch.inference_mode():
-        return float(np.median(milliseconds(lambda: built(picture), calls, time.thread_time)))
+        return float(np.median(milliseconds(lambda: built(image), calls, time.thread_time)))
 
 
 def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Paired:
-    """Times `Predictor.predict` over a folder on the CPU, in turn with bare loops, one process per core.
+    """Time `Predictor.predict` over a folder on the CPU, in turn with bare loops in one process per core.
 
     Args:
-        folder: Pictures.
-        rounds: Pairs of measurements.
-        with_network: The bare loops take the pictures through the network too, as many at once as the predictor does:
-            what remains is the cost of threads, order and answers. Without it they only decode.
+        folder: Folder of images.
+        rounds: Number of pairs of measurements.
+        with_network: The bare loops run the network too, with the predictor's batch size: the difference is the cost of
+            threads, ordering and results. Without it they only decode.
     """
     paths = sorted(folder.glob("*.jpg"))
     cores = available_cores()
-    shares = [paths[core::cores] for core in range(cores)]
+    parts = [paths[core::cores] for core in range(cores)]
     bare = _decode_and_answer if with_network else partial(decode, size=SIZE, grayscale=True)
     keep_freed_memory()  # as predict.py and the bare loops do
     with tempfile.TemporaryDirectory() as where:
         weights = untrained(Path(where, "untrained.ckpt"))
         predictor = Predictor(weights, "cpu", detect="never")
-        # Spawned, not forked: a fork would take this process's threads for its own.
+        # Spawned, not forked: a fork copies the state of this process's threads, but not the threads.
         with multiprocessing.get_context("spawn").Pool(cores, _open, (weights,)) as pool:
             return in_turn(
                 f"predicting {folder.name} against bare decoders{' and networks' if with_network else ''}",
                 lambda: sum(prediction.error is None for prediction in predictor.predict(paths)),
-                lambda: sum(pool.map(bare, shares, chunksize=1)),
+                lambda: sum(pool.map(bare, parts, chunksize=1)),
                 rounds,
             )
 
 
-_bare: dict[str, AgeGenderNet] = {}  # in a process of the pool: its network
+_bare: dict[str, AgeGenderNet] = {}  # the network of a pool process
 
 
 def _open(weights: Path) -> None:
@@ -107,7 +107,11 @@ def _decode_and_answer(paths: Sequence[Path]) -> int:
 
 
 def photographs(folder: Path, count: int = 24) -> Path:
-    """Fills a folder with JPEGs as large as a camera's: drawn faces, resized up, with noise."""
+    """Write JPEGs of a camera's size to a new folder: upscaled synthetic faces with noise.
+
+    Returns:
+        `folder`.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as where:
@@ -120,7 +124,7 @@ def photographs(folder: Path, count: int = 24) -> Path:
 
 
 def cold_start(rounds: int = 5) -> Paired:
-    """Times `python predict.py img=x.jpg weights=...` and `python -c "import torch, torchvision"`, in turn."""
+    """Time `python predict.py img=x.jpg weights=...` and `python -c "import torch, torchvision"` in turn."""
     with tempfile.TemporaryDirectory() as where:
         weights = untrained(Path(where, "untrained.ckpt"))
         face = min(generate_faces(Path(where, "faces"), 1).glob("*.jpg"))
@@ -134,7 +138,7 @@ def cold_start(rounds: int = 5) -> Paired:
 
 
 def help_seconds(rounds: int = 3) -> dict[str, float]:
-    """Returns the median seconds until `train.py` has answered `--help`, and a misspelt key."""
+    """Return the median run time of `train.py` with `--help` and with a misspelled key, in seconds."""
     medians = {}
     with tempfile.TemporaryDirectory() as where:
         for argument, code in (("--help", 0), ("trainr.max_epochs=3", 2)):
@@ -155,13 +159,13 @@ def _run(arguments: list[str], where: Path, code: int) -> int:
 
 
 def main() -> None:
-    """Prints every figure on a line of its own."""
-    chosen = parser("How fast predict.py is.").parse_args()
+    """Print each measurement on a line."""
+    chosen = parser("Speed of predict.py.").parse_args()
     for name, overrides in {
         "default, grayscale": (),
         "residual, RGB": ("model=residual", "data.grayscale=false"),
     }.items():
-        print(f"one picture through the network ({name}) on one thread: {latency(*overrides):.2f} ms")
+        print(f"forward pass of one image ({name}) on one thread: {latency(*overrides):.2f} ms")
     with tempfile.TemporaryDirectory() as where:
         crops = chosen.data or generate_faces(Path(where, "crops of 200 x 200"), 512, size=200)
         for folder in (crops, photographs(Path(where, f"photographs of {PHOTO[0]} x {PHOTO[1]}"))):

@@ -1,8 +1,8 @@
-"""What streaming costs: LitData's loader on shards against the folder's own loader that decodes at every read.
+"""Speed of LitData's loader on shards, as a ratio to the folder's loader without a cache.
 
-Both give batches of 64 of the same faces, 128 x 128 in RGB, in this process, timed in turn. Then the bytes that a
-face takes in a shard and as pixels; with `--memory`, the peak of `train.py data=streaming` for some faces and for four
-times as many. `python -m benchmarks.streaming [--data folder] [--memory]`.
+Both yield batches of 64 of the same faces, 128 x 128 in RGB, in the main process, timed in turn. Also printed: the size
+of a face in a shard and as pixels, and with `--memory` the peak memory of `train.py data=streaming` for some faces and
+for four times as many. `python -m benchmarks.streaming [--data folder] [--memory]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 def measure(folder: Path | None, rounds: int = 5, count: int = 2000) -> tuple[Paired, float]:
-    """Returns both rates in images per second, and the bytes of a face in a shard."""
+    """Return both rates in images per second, and the mean size of a face in a shard in bytes."""
     decoded = data_module(
         folder, count, image_size=SIZE, grayscale=False, batch_size=BATCH, cache="none", num_workers=0
     )
@@ -41,7 +41,7 @@ def measure(folder: Path | None, rounds: int = 5, count: int = 2000) -> tuple[Pa
 
 
 def peaks(count: int) -> tuple[float, float]:
-    """Returns the memory of a training on `count` drawn faces and on four times as many, in GiB."""
+    """Return the peak memory of a training on `count` synthetic faces and on four times as many, in GiB."""
     found = []
     with tempfile.TemporaryDirectory() as made:
         for number in (count, 4 * count):
@@ -52,9 +52,9 @@ def peaks(count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the measurements."""
     made = parser("Streaming against decoding from a folder.")
-    made.add_argument("--memory", action="store_true", help="also watch two trainings")
+    made.add_argument("--memory", action="store_true", help="also measure the peak memory of two trainings")
     chosen = made.parse_args()
     found, size = measure(chosen.data, chosen.rounds)
     print(found)

@@ -1,7 +1,7 @@
-"""The training loop of `train.py` against a bare PyTorch loop of the same network, batches, precision and cached data.
+"""Speed of `train.py`'s training loop, as a ratio to a bare PyTorch loop with the same network, batches and data.
 
-Both train in one process, in turn, some steps each: a callback of the real Trainer, with its logging, progress bar and
-callbacks, pauses it and lets the bare loop go on. Floor: 0.95. `python -m benchmarks.training [overrides of train.py]`.
+Both train in one process, some steps in turn: a callback pauses the real Trainer, which has its logging, progress bar
+and callbacks, and runs the bare loop. Required ratio: 0.95. `python -m benchmarks.training [overrides of train.py]`.
 """
 
 from __future__ import annotations
@@ -30,28 +30,34 @@ from benchmarks.bare import CONF, training_step
 from benchmarks.paired import Paired
 
 Settings = dict[str, Any]
-Steps = Callable[[int], int]  # takes so many training steps; returns how many images they were
+Steps = Callable[[int], int]  # runs the given number of training steps; returns the number of images
 Rival = Callable[[Settings, AgeGenderDataModule, AgeGenderNet], Steps]
 
 
 class TakeTurns(Callback):
-    """Times the Trainer's steps and, in turn with them, a rival's."""
+    """Time the Trainer's steps in turn with those of another training loop."""
 
     def __init__(self, rival: Steps, steps: int, rounds: int):
-        """Says who else takes `steps` steps at a time, and how many rounds count after one of warm-up."""
+        """Initialize the timer.
+
+        Args:
+            rival: The other training loop.
+            steps: Training steps per turn.
+            rounds: Number of measured rounds, after one of warm-up.
+        """
         self.rival, self.steps, self.rounds = rival, steps, rounds
         self.ours: list[float] = []
         self.theirs: list[float] = []
         self._taken, self._images, self._since = 0, 0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins a turn anew: one that a validation interrupted would not be about steps alone."""
+        """Restart the turn, because its time would include the validation."""
         self.steps, self._taken = min(self.steps, int(trainer.num_training_batches) - 1), 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Ends the Trainer's turn after enough steps, and gives the rival its turn."""
+        """After a turn of the Trainer, run and time a turn of the other loop."""
         if self._taken == self.steps:
             self.ours.append(self._images / (time.perf_counter() - self._since))
             start = time.perf_counter()
@@ -66,7 +72,7 @@ class TakeTurns(Callback):
 
 
 def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
-    """Returns a training loop without a framework, over the same pixels."""
+    """Return a training loop in plain PyTorch over the same pixels."""
 
     def steps() -> Iterator[int]:
         take = training_step(net, settings["optim"]["lr"], settings["trainer"]["precision"] == "bf16-mixed")
@@ -83,13 +89,13 @@ def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) 
 
 
 def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival = bare_loop) -> Paired:
-    """Returns the images per second of `train.py` with these overrides, and of a rival.
+    """Return the images per second of `train.py` with these overrides, and of another training loop.
 
     Args:
-        overrides: As on `train.py`'s command line.
-        steps: Length of a turn.
-        rounds: Pairs of turns.
-        rival: Makes the other side from the same settings, data and (a copy of the) network.
+        overrides: Overrides on `train.py`'s command line.
+        steps: Training steps per turn.
+        rounds: Number of pairs of turns.
+        rival: Builds the other loop from the same settings, data and a copy of the network.
     """
     keep_freed_memory()  # as train.py does; the bare loop gains as much by it
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), **version_base()):
@@ -111,10 +117,10 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
 
 
 def main() -> None:
-    """Prints the ratio."""
+    """Print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of turns")
-    parser.add_argument("--steps", type=int, default=20, help="training steps in a turn")
+    parser.add_argument("--rounds", type=int, default=5, help="number of pairs of turns")
+    parser.add_argument("--steps", type=int, default=20, help="training steps per turn")
     parser.add_argument("overrides", nargs="*", help="settings of train.py, such as data=synthetic trainer=mixed")
     chosen = parser.parse_args()
     print("against a bare PyTorch loop:", measure(chosen.overrides or ["data=synthetic"], chosen.steps, chosen.rounds))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agegender.evaluation.curves import read_curves
 from agegender.training.module import AgeGenderModule
 
 EVERYTHING_RANDOM = (*TINY, "augment=light", "optim=adamw", "model.dropout=0.3", "model.trunk.conv_dropout=0.1")
@@ -61,8 +61,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 def curve(run: Path, tag: str) -> dict[int, float]:
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
-    return {event.step: event.value for event in events.Scalars(tag)}
+    return dict(read_curves(run)[tag])
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, act: Callable[[], None]) -> None:

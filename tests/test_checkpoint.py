@@ -71,6 +71,14 @@ def test_the_network_is_built_again_from_the_file_alone(trained_run: Path) -> No
     assert torch.isfinite(network.eval()(torch.zeros(1, 1, 32, 32)).age).all()
 
 
+def test_load_checkpoint_names_a_file_of_an_older_version(trained_run: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["agegender"]["network"] |= {"trunk": "conv_stack", "channels": [8, 16]}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(AgeGenderError, match=r"old\.ckpt is of an older version"):
+        load_checkpoint(tmp_path / "old.ckpt")
+
+
 def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)

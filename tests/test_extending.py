@@ -58,7 +58,7 @@ def test_an_example_trains(command: list[str], run_here: Run, tmp_path: Path) ->
         assert kept["agegender"]["network"]["age"]["_target_"] == "my_parts.age.Laplace"
     if "optim=onecycle" in text:
         assert kept["lr_schedulers"][0]["total_steps"] == kept["global_step"]
-        longer = run_here("train.py", "resume=run", "--config-dir", "my_conf", "trainer.max_epochs=2")
+        longer = run_here("train.py", "--config-dir", "my_conf", "resume=run", "trainer.max_epochs=2")
         assert longer.code == 1 and "its scheduler ends after 3 steps" in longer.err and longer.err.count("\n") == 1
     if "InverseSquareRoot" in text:
         rate = kept["optimizer_states"][0]["param_groups"][0]["lr"]
@@ -67,7 +67,9 @@ def test_an_example_trains(command: list[str], run_here: Run, tmp_path: Path) ->
         lines = [json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()]
         assert any("val/age_mae" in line for line in lines)
     if "gradient_norm" in text:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.backend.event_processing.event_accumulator import (
+            EventAccumulator,
+        )
 
         curves = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
         curves.Reload()

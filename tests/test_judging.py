@@ -101,7 +101,7 @@ def test_portraits_without_a_table_or_labels_are_refused_in_one_line(tmp_path: P
     with pytest.raises(AgeGenderError, match=r"holds no labels\.csv"):
         read_portraits(tmp_path)
     (tmp_path / "labels.csv").write_text(HEADER + "a.jpg,20,,x\n")
-    with pytest.raises(AgeGenderError, match="names no picture whose age and gender"):
+    with pytest.raises(AgeGenderError, match="has no image with both age and gender"):
         read_portraits(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_the_astronaut_is_found_in_every_picture_and_the_file_holds_what_is_prin
     monkeypatch.setattr(sys, "argv", ["astronaut", "--weights", str(trained_run), "--json", str(where)])
     astronaut.main()
     out, told = capsys.readouterr().out, json.loads(where.read_text())
-    assert "face found in 18 of 18 pictures" in out and told["found"] == 18
+    assert "face found in 18 of 18 images" in out and told["found"] == 18
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[0] in told["edits"]}
     assert rows.keys() == told["edits"].keys() == {astronaut.UNEDITED, *astronaut.EDITS}
     for name, row in told["edits"].items():

@@ -34,5 +34,5 @@ def test_the_images_that_choose_the_epoch_too_are_test_images_of_a_random_split(
 def test_runs_of_different_pictures_are_not_compared(tmp_path: Path) -> None:
     leaky = write_index(tmp_path / "leaky", {"a": ("test", "a")})
     clean = write_index(tmp_path / "clean", {"b": ("test", "b")})
-    with pytest.raises(AgeGenderError, match="not of the same pictures"):
+    with pytest.raises(AgeGenderError, match="not on the same images"):
         leaked(leaky, clean)

@@ -21,6 +21,7 @@ from agegender.overrides import (
     path_arguments,
     paths_value,
     quoted,
+    report_arguments,
     split_options,
     unquoted,
 )
@@ -101,7 +102,7 @@ def test_quoted_text_is_read_back_as_it_was_and_unquoted_undoes_it(text: str) ->
 @example(name="a,b")
 def test_path_of_a_file_that_is_there_reaches_the_code_as_it_is(name: str) -> None:
     with folder_with(name):
-        for key in ("weights", "data.dir", "+data.table", "run", "hydra.run.dir"):
+        for key in ("weights", "data.dir", "+data.table", "teacher", "hydra.run.dir"):
             (rewritten,) = path_arguments([f"{key}={name}"])
             assert read(rewritten) == name
             assert train_arguments([rewritten, "hydra.job.name=train_ddp_process_1"])[0] == rewritten
@@ -158,7 +159,7 @@ def test_comma_is_part_of_a_path_only_where_the_file_or_its_folder_is_there() ->
 def test_home_folder_is_meant_by_a_tilde_unless_there_is_a_file_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/a b")
     assert read(path_arguments(["data.dir=~/UTKFace"])[0]) == "/home/a b/UTKFace"
-    assert read(path_arguments(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
+    assert read(report_arguments(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
     assert swept(path_arguments(["-m", "weights=~/x,y"])[1]) == ["/home/a b/x", "y"]
     with folder_with("~"):
         assert read(path_arguments(["data.dir=~"])[0]) == "~"
@@ -212,7 +213,7 @@ def test_every_setting_that_names_a_path_is_known() -> None:
 @example(["[a]", "'b'"])
 def test_value_for_several_paths_leads_back_to_them(names: list[str]) -> None:
     with folder_with():
-        value = read(path_arguments([f"run={paths_value(names)}"])[0])
+        value = read(report_arguments([f"run={paths_value(names)}"])[0])
     assert [Path(name) for name in ([value] if isinstance(value, str) else value)] == list(map(Path, names))
 
 

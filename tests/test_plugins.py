@@ -95,6 +95,7 @@ def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "my_plugin" / "parts.py").write_text(PARTS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(trust.VARIABLE, "")  # the export's own `trust=` would hold for the tests that follow
     _forget()
     yield
     _forget()

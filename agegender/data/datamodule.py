@@ -137,7 +137,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "age_range": tuple(age_range),
             "duplicates": duplicates,
             "split": split,
-            "split_file": Path(split_file) if split_file else None,
+            "split_file": Path(split_file).expanduser() if split_file else None,
             "split_seed": split_seed,
             "test_fraction": test_fraction,
             "val_fraction": val_fraction,

@@ -1,4 +1,4 @@
-"""Packs a folder of faces into shards for `data=streaming`: `python -m agegender.data.pack data.dir=... out=shards`."""
+"""Packs a folder of faces into shards for `data=streaming`: `agegender pack data.dir=... out=shards`."""
 
 from __future__ import annotations
 

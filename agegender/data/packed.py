@@ -164,7 +164,7 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
 def _no_pack(place: str) -> str:
     return (
         f"data.dir={place} holds no packed faces ({MANIFEST} is missing): give the folder or s3:// address that "
-        "`python -m agegender.data.pack data.dir=<images> out=<folder>` filled"
+        "`agegender pack data.dir=<images> out=<folder>` filled"
     )
 
 

@@ -77,7 +77,7 @@ class StreamingDataModule(AgeGenderDataModule):
         """Keeps the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
-            dir: Folder that `python -m agegender.data.pack` filled, or `s3://bucket/...` where its contents were copied
+            dir: Folder that `agegender pack` filled, or `s3://bucket/...` where its contents were copied
                 to. Server and credentials are boto3's: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
             cache_dir: Folder for what comes from an object store; None for the user's cache folder.
             max_cache: Most of it that is kept, such as `100GB`; None for three quarters of the disk's free space.

@@ -1,1 +1,1 @@
-"""What is in the data, and what a model does: pages for people, figures for programs."""
+"""Evaluation of data sets and trained models: HTML reports, and the same metrics as JSON."""

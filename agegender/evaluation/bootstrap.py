@@ -1,4 +1,4 @@
-"""How sure is a figure? Resampling of the test images, copies of one photograph being one draw."""
+"""Cluster bootstrap over the test images: copies of one photograph are drawn together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from agegender.evaluation.measures import Floats, Integers
 
 CONFIDENCE = 0.95
-_CHUNK = 200  # resamples at a time: 8 MB of weights for UTKFace's test set
+_CHUNK = 200  # resamples per block: 8 MB of weights for UTKFace's test set
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; NaN where there is nothing to count."""
+    """A metric's value with its 95 % confidence interval; NaN where no image counts."""
 
     value: float
     low: float
@@ -23,24 +23,24 @@ class Estimate:
 
 
 def number_clusters(groups: Sequence[str]) -> Integers:
-    """Numbers groups from 0 in the order in which they first appear: `[n]`."""
+    """Return the cluster number of each group name `[n]`, from 0 in the order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
 def draw_weights(clusters: Integers, resamples: int, seed: int) -> Iterator[Floats]:
-    """Draws whole clusters with replacement, as many as there are.
+    """Draw whole clusters with replacement, as many as there are clusters.
 
     This is the cluster bootstrap (Field and Welsh, "Bootstrapping Clustered Data", JRSS B 2007): members of a cluster
-    are alike, and drawing them one by one would make a figure look surer than it is.
+    are correlated, and drawing them one by one would make the intervals too narrow.
 
     Args:
         clusters: `[n]`, the cluster of each image, numbered from 0 without a gap.
-        resamples: How many.
-        seed: Same seed and clusters, same draws.
+        resamples: Number of resamples.
+        seed: The same seed and clusters give the same draws.
 
     Yields:
-        How often each image counts, `[b, n]`, until there are `resamples` rows.
+        Blocks of weights `[b, n]`, how often each image counts; `resamples` rows in total.
     """
     generator, count = np.random.default_rng(seed), int(clusters.max()) + 1
     for start in range(0, resamples, _CHUNK):
@@ -51,10 +51,10 @@ def draw_weights(clusters: Integers, resamples: int, seed: int) -> Iterator[Floa
 
 
 def resample(statistics: Callable[[Floats], Floats], clusters: Integers, resamples: int, seed: int) -> Floats:
-    """Counts figures anew in every resample.
+    """Compute statistics in every resample.
 
     Args:
-        statistics: Takes weights `[b, n]`, returns figures `[b, k]`.
+        statistics: Maps weights `[b, n]` to values `[b, k]`.
         clusters: See `draw_weights`.
         resamples: See `draw_weights`.
         seed: See `draw_weights`.
@@ -66,12 +66,12 @@ def resample(statistics: Callable[[Floats], Floats], clusters: Integers, resampl
 
 
 def estimates(values: Floats, samples: Floats) -> list[Estimate]:
-    """Puts the percentile interval (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993) on each figure.
+    """Return each value with its percentile interval (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 
-    A resample in which a figure can't be counted, such as one without any image of a rare group, is left out of it.
+    A resample in which a value is undefined (NaN), such as one without any image of a rare group, is left out.
 
     Args:
-        values: `[k]`, of the images themselves.
+        values: `[k]`, on the original images.
         samples: `[resamples, k]`.
     """
     tail = (1 - CONFIDENCE) / 2

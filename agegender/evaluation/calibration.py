@@ -1,4 +1,4 @@
-"""Does the model know how sure it may be? Counted from `p_female` and from the stated spread of the ages."""
+"""Calibration of p_female (reliability diagram, ECE) and of the predicted age standard deviations (coverage)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LEVELS = tuple(level / 10 for level in range(1, 10))
 
 @dataclass(frozen=True)
 class Reliability:
-    """What share of the images with about the same `p_female` is female.
+    """The reliability diagram of `p_female`: the observed fraction of female images per bin of predicted probability.
 
     Attributes:
-        low: `[bins]`, where each bin begins; the last ends at 1.
-        images: `[bins]`, how many fall into it.
-        p_female: `[bins]`, their mean; NaN in an empty bin.
-        female: `[bins]`, the share that is female; NaN in an empty bin.
+        low: `[bins]`, lower edge of each bin; the last bin ends at 1.
+        images: `[bins]`, number of images.
+        p_female: `[bins]`, mean prediction; NaN in an empty bin.
+        female: `[bins]`, fraction of female images; NaN in an empty bin.
     """
 
     low: Floats
@@ -36,7 +36,7 @@ def _bin_of(p_female: Floats) -> Integers:
 
 
 def reliability(p_female: Floats, gender: Integers) -> Reliability:
-    """Counts the reliability diagram: ten bins of equal width, each with its beginning, the last with its end too."""
+    """Compute the reliability diagram over ten bins of equal width, closed below; the last is closed above too."""
     images = np.bincount(_bin_of(p_female), minlength=BINS).astype(np.int64)
     sums = [np.bincount(_bin_of(p_female), values, BINS) for values in (p_female, gender)]
     means, shares = (divide(total.astype(np.float64), images.astype(np.float64)) for total in sums)
@@ -44,11 +44,11 @@ def reliability(p_female: Floats, gender: Integers) -> Reliability:
 
 
 def weighted_ece(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
-    """Returns the expected calibration error of `p_female`.
+    """Return the expected calibration error of `p_female`.
 
-    That is the mean distance between a bin's mean `p_female` and its share of female images, the bins weighted by
-    their images (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; of the probability of one class,
-    as in Naeini et al., AAAI 2015, where Guo et al. take that of the answer).
+    That is the mean distance between a bin's mean `p_female` and its fraction of female images, weighted by the bin's
+    number of images (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). The probability is that of
+    one class, as in Naeini et al., AAAI 2015; Guo et al. take that of the predicted class.
 
     Args:
         weights: `[b, n]`, how often each image counts.
@@ -64,15 +64,15 @@ def weighted_ece(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
 
 @dataclass(frozen=True)
 class Spread:
-    """Does the stated standard deviation of the ages fit the errors? Over the images for which one is stated.
+    """Calibration of the predicted age standard deviations, over the images that have one.
 
     Attributes:
-        images: How many there are.
-        nominal: `[levels]`, the shares that central intervals of a normal distribution promise to hold.
-        observed: `[levels]`, the shares of true ages that they do hold.
-        bin_images: `[bins]`, images in each of up to ten bins of about equally many, from small spreads to large.
-        bin_std: `[bins]`, the root of their mean stated variance, years.
-        bin_rmse: `[bins]`, the root of their mean squared error, years.
+        images: Number of images with a predicted standard deviation.
+        nominal: `[levels]`, nominal coverage of central intervals of a normal distribution.
+        observed: `[levels]`, fraction of true ages inside them.
+        bin_images: `[bins]`, images in each of up to ten bins of about equal counts, in ascending standard deviation.
+        bin_std: `[bins]`, root of the mean predicted variance, years.
+        bin_rmse: `[bins]`, root mean squared error, years.
     """
 
     images: int
@@ -84,39 +84,39 @@ class Spread:
 
 
 def covered(errors: Floats, std: Floats, level: float) -> Floats:
-    """Tells (1 or 0) which errors the central interval of a normal distribution with this spread holds.
+    """Return 1 where an error lies inside the central interval of a normal distribution with this `std`, else 0.
 
     Args:
         errors: `[n]`, absolute, years.
         std: `[n]`, years.
-        level: The share that the interval promises to hold.
+        level: Nominal coverage of the interval.
     """
     return (errors <= NormalDist().inv_cdf((1 + level) / 2) * std).astype(np.float64)
 
 
 def spread(errors: Floats, std: Floats, levels: Sequence[float] = LEVELS) -> Spread | None:
-    """Compares the stated spread of the ages with their errors.
+    """Compare the predicted standard deviations of the ages with the errors.
 
     Coverage follows Kuleshov et al., "Accurate Uncertainties for Deep Learning Using Calibrated Regression", ICML 2018;
-    the bins Levi et al., "Evaluating and Calibrating Uncertainty Prediction in Regression Tasks", Sensors 2022.
+    the bins follow Levi et al., "Evaluating and Calibrating Uncertainty Prediction in Regression Tasks", Sensors 2022.
 
     Args:
         errors: `[n]`, absolute, years.
-        std: `[n]`, years; NaN where none is stated.
-        levels: The shares that the central intervals promise to hold.
+        std: `[n]`, years; NaN where none is predicted.
+        levels: Nominal coverage of the central intervals.
 
     Returns:
-        None if no spread is stated.
+        None if no image has a predicted standard deviation.
     """
     stated = np.isfinite(std)
     if not stated.any():
         return None
     errors, std = errors[stated], std[stated]
-    # By the middle of its ranks, so that equal spreads share a bin, and only a spread equal for all fills a single one.
+    # Binned by mid-rank: equal values share a bin, and only a constant std leaves a single bin.
     ranks = np.sort(std)
-    place = BINS * (np.searchsorted(ranks, std, "left") + np.searchsorted(ranks, std, "right")) // (2 * len(std))
-    images = np.bincount(place)
-    means = [np.bincount(place, values**2) / np.maximum(images, 1) for values in (std, errors)]
+    bin_of = BINS * (np.searchsorted(ranks, std, "left") + np.searchsorted(ranks, std, "right")) // (2 * len(std))
+    images = np.bincount(bin_of)
+    means = [np.bincount(bin_of, values**2) / np.maximum(images, 1) for values in (std, errors)]
     filled = images > 0
     return Spread(
         images=len(std),

@@ -1,4 +1,4 @@
-"""What a report is made from: one run, or two that are compared; and `report.json`, which holds all its numbers."""
+"""The data of a report on one run or on two compared runs, and its serialization to `report.json`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from agegender.evaluation.bootstrap import CONFIDENCE, Estimate
 from agegender.evaluation.findings import HEADLINE, YEARS, Findings, measure, paired_difference, plain
 from agegender.evaluation.run_files import Answers, Run, read_run
 
-LABELS = ("A", "B")  # of two runs; folder names are long, alike, and of any characters
+LABELS = ("A", "B")  # of two runs; folder names are too long and too similar to label a plot
 
 
 @dataclass(frozen=True)
 class Report:
-    """One run, or two.
+    """The data of a report on one run or two.
 
     Attributes:
-        runs: By label: empty for a single run, else `LABELS`.
-        findings: What was counted of each.
-        difference: B minus A of each headline figure, paired; None for a single run or different test images.
-        warnings: What keeps the two from being compared, in sentences.
+        runs: By label: the empty string for a single run, else `LABELS`.
+        findings: Metrics of each run, by label.
+        difference: B minus A of each headline metric, paired; None for a single run or different test images.
+        warnings: Reasons not to compare the two runs, or not to trust one, in sentences.
         settings: `resamples`, `faces` and `seed`.
-        command: What makes this report.
+        command: Command line that makes this report.
     """
 
     runs: Mapping[str, Run]
@@ -38,15 +38,15 @@ class Report:
 
 
 def build_report(folders: Sequence[Path], settings: dict[str, int], command: str) -> Report:
-    """Reads one or two runs and counts everything.
+    """Read one or two runs and compute all metrics.
 
     Args:
-        folders: Of the runs.
+        folders: Run folders.
         settings: `resamples` of the bootstrap, `faces` in each row of cases, `seed` of both.
-        command: What makes this report, for the reader.
+        command: Command line that makes this report, shown on the page.
 
     Raises:
-        AgeGenderError: More than two runs, the same one twice, a damaged file, or a setting that means nothing.
+        AgeGenderError: More than two runs, the same run twice, a damaged file, or a setting below its minimum.
     """
     require(0 < len(folders) <= 2, f"a report is about one run or two, not {len(folders)}: run=a or run=a,b")
     same = len({folder.resolve() for folder in folders}) < len(folders)
@@ -63,9 +63,9 @@ def build_report(folders: Sequence[Path], settings: dict[str, int], command: str
 
 
 def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
-    """Reads the runs; what one of them knows about copies among the same test images holds for the other."""
+    """Read the runs and give both the same clusters of copies, if they were tested on the same images."""
     runs = [read_run(folder) for folder in folders]
-    # Exact copies only, or near ones too: of two views, the one that finds more copies leaves fewer photographs.
+    # One run may have searched for exact copies only: take the clustering with more copies, that is, fewer clusters.
     views = [run.answers for run in runs if run.answers.clustered]
     known = min(views, key=lambda answers: int(answers.clusters.max()), default=None)
     if known is None or not _same_images([run.answers for run in runs]):
@@ -78,16 +78,16 @@ def _same_images(answers: Sequence[Answers]) -> bool:
 
 
 def same_split(run: Run) -> bool:
-    """Tells whether the weights that a run began with, if any, were made under the split that it was tested on."""
+    """Return whether a run's initial weights, if any, were trained under the split that it was tested on."""
     return run.results.get("weights_split_fingerprint") in (None, run.results.get("split_fingerprint"))
 
 
 def foreign_weights(run: Run) -> str:
-    """Says what follows where they were not."""
+    """Return the warning for a run whose initial weights were trained under another split, without its subject."""
     ours, theirs = (run.results.get(name) for name in ("split_fingerprint", "weights_split_fingerprint"))
     return (
         f"began with weights that were trained under split {theirs} and was tested on split {ours}: some of its test "
-        "images may have been trained on, so its figures may flatter it."
+        "images may have been trained on, so its metrics may be optimistic."
     )
 
 
@@ -96,8 +96,8 @@ def _warnings(runs: Mapping[str, Run], paired: bool) -> list[str]:
     found = []
     if splits[0] != splits[1] or "unknown" in splits:
         found.append(
-            f"The runs were split differently (A: {splits[0]}, B: {splits[1]}): one may have trained on pictures that "
-            "the other was tested on, so their figures can't be compared."
+            f"The runs were split differently (A: {splits[0]}, B: {splits[1]}): one may have trained on images that "
+            "the other was tested on, so their metrics can't be compared."
         )
     if not paired:
         found.append("The runs were tested on different images: no difference is given.")
@@ -105,7 +105,7 @@ def _warnings(runs: Mapping[str, Run], paired: bool) -> list[str]:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    """Returns every number of the page as plain values; what is not a number is None."""
+    """Return every value of the page in plain types for JSON; NaN and infinity become None."""
     return {
         "command": report.command,
         "confidence": CONFIDENCE,
@@ -117,7 +117,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def baseline(run: Run) -> dict[str, float]:
-    """Returns what always giving the same answer scores on the run's test images, by measure, as far as it is known."""
+    """Return the run's constant-prediction baseline on its test images, by metric, where it was recorded."""
     known = {name: run.results.get(f"baseline/{name}") for name in HEADLINE}
     return {name: float(value) for name, value in known.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers: labels, copies that disagree, the split's balance, the light of each picture."""
+"""Statistics of a data set: labels, copies whose labels disagree, balance of the split, brightness and sharpness."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agegender.evaluation.measures import AGE_BANDS, age_bands
 from agegender.parallel import map_threads
 
 GENDERS = ("male", "female")  # the data set's binary label, by its code
-MEASURED_SIDE = 128  # pixels a side at which pictures are measured; of UTKFace's 200, so noise counts for little
+MEASURED_SIDE = 128  # pixels a side at which images are measured; UTKFace's 200 are scaled down, which averages noise
 
 
 @dataclass(frozen=True)
 class Extreme:
-    """A kind of outlier: the faces at the low or the high end of one measure."""
+    """A kind of outlier: the faces with the lowest or the highest values of one measure."""
 
     name: str
     measure: str
@@ -40,12 +40,12 @@ EXTREMES = (
 
 @dataclass(frozen=True)
 class Copies:
-    """Files that show one photograph, and how far their labels differ.
+    """A duplicate group: files that show one photograph, and how far their labels differ.
 
     Attributes:
-        rows: Their places in the index, at least two.
-        exact: Whether all are equal byte for byte.
-        years: The highest age less the lowest.
+        rows: Rows of the index, at least two.
+        exact: Whether all files are equal byte for byte.
+        years: Highest age minus lowest age, in years.
         gender: Whether their gender labels differ.
         group: Whether their group labels differ.
     """
@@ -58,21 +58,21 @@ class Copies:
 
     @property
     def disagree(self) -> bool:
-        """Whether age or gender differs."""
+        """Whether age or gender labels differ."""
         return self.gender or self.years > 0
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What was found in a data set.
+    """The statistics of a data set.
 
     Attributes:
-        index: Its faces, n of them.
-        rows: Side of the split -> places of its faces, as far as a training would use them.
-        copies: Its duplicate groups.
+        index: The n faces.
+        rows: Side of the split -> rows of the index that a training would use.
+        copies: Duplicate groups of two files or more.
         measured: `brightness`, `contrast` and `sharpness`, float64 `[n]` each (see `measure_light`).
-        extremes: Name of each of `EXTREMES` -> places of its faces, the furthest out first.
-        figures: All of it in plain numbers, as in explore.json.
+        extremes: Name of each of `EXTREMES` -> rows of the index, the most extreme first.
+        figures: All statistics as plain values, as written to explore.json.
     """
 
     index: FaceIndex
@@ -84,15 +84,15 @@ class DataSummary:
 
 
 def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> DataSummary:
-    """Reads every face and counts what there is.
+    """Read every face and compute the statistics of the data set.
 
     Args:
         index: The faces.
-        settings: `AgeGenderDataModule.split_settings`; goes into the figures.
-        outliers: Faces of each kind of outlier.
+        settings: `AgeGenderDataModule.split_settings`; included in `figures`.
+        outliers: Number of faces of each kind of outlier.
 
     Raises:
-        AgeGenderError: A file became unreadable since it was indexed.
+        AgeGenderError: A file has become unreadable since it was indexed.
     """
     measured, copies = measure_faces(index), find_copies(index)
     extremes = find_extremes(measured, outliers)
@@ -127,15 +127,15 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
 
 
 def describe(index: FaceIndex, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """Counts some of the faces by label.
+    """Count some of the faces by label.
 
     Args:
         index: All faces.
-        rows: int64 `[n]`, the places of those to count.
+        rows: int64 `[n]`, rows of the index to count.
 
     Returns:
         `images`; `age` with `mean`, `median`, `min` and `max` in years (None without ages); the number of images by
-        `gender`, `group` and `age_band`, every name present; and of those whose label is `missing`, by label.
+        `gender`, `group` and `age_band`, with every name present; and the number of `missing` labels, by label.
     """
     age, gender, group = known(index.age[rows]), index.gender[rows], index.group[rows]
     bands = age_bands(age)
@@ -152,7 +152,7 @@ def describe(index: FaceIndex, rows: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def find_copies(index: FaceIndex) -> list[Copies]:
-    """Returns the duplicate groups of two files or more, in the order of their first files."""
+    """Return the duplicate groups of two files or more, in the order of their first files."""
     members: dict[int, list[int]] = {}
     for row, group in enumerate(index.duplicates.tolist()):
         members.setdefault(group, []).append(row)
@@ -170,14 +170,14 @@ def find_copies(index: FaceIndex) -> list[Copies]:
 
 
 def _apart(labels: NDArray[Any]) -> int:
-    """Returns the highest label less the lowest; one that is not known disagrees with none."""
+    """Return the highest label minus the lowest; missing labels are ignored."""
     return int(np.ptp(known(labels))) if len(known(labels)) else 0
 
 
 def worst_first(copies: Sequence[Copies], count: int) -> list[Copies]:
-    """Chooses the groups to look at: those that disagree on gender, then the others, each by their years apart.
+    """Return up to `count` groups: those that disagree on gender, then the others, each by descending age difference.
 
-    Where both are many, each gets half of the places.
+    If both kinds are numerous, each gets half of the entries.
     """
     ranked = sorted(copies, key=lambda one: -one.years)
     on_gender = [one for one in ranked if one.gender]
@@ -187,7 +187,7 @@ def worst_first(copies: Sequence[Copies], count: int) -> list[Copies]:
 
 
 def summarise_copies(copies: Sequence[Copies]) -> dict[str, Any]:
-    """Counts duplicate groups: how many, of how many files, and how many disagree on what."""
+    """Count duplicate groups, their files, and the groups that disagree on each label."""
     years = [one.years for one in copies]
     return {
         "groups": len(copies),
@@ -204,58 +204,60 @@ def summarise_copies(copies: Sequence[Copies]) -> dict[str, Any]:
 
 
 def label_noise(index: FaceIndex, copies: Sequence[Copies]) -> dict[str, float | None]:
-    """Returns what the best answers score on the copies: one age and one gender for all files of a photograph.
+    """Estimate the label noise from copies: the score of the best single prediction per photograph.
 
-    No model can do better there, so this is the floor that the labels' own noise sets, as far as copies tell.
+    A model that predicts one age and one gender for all files of a photograph can't do better on them.
 
     Returns:
         `age_mae` in years, of the median of a photograph's ages; `gender_acc`, of its more frequent gender. None if no
         photograph has two labels.
     """
     errors: list[float] = []
-    right = told = 0
+    correct = labeled = 0
     for one in copies:
         rows = list(one.rows)
         ages, genders = known(index.age[rows]), known(index.gender[rows])
         if len(ages) > 1:
             errors += np.abs(ages - np.median(ages)).tolist()
         if len(genders) > 1:
-            right, told = right + max(int(genders.sum()), int((1 - genders).sum())), told + len(genders)
+            correct += max(int(genders.sum()), int((1 - genders).sum()))
+            labeled += len(genders)
     return {
         "age_mae": round(float(np.mean(errors)), 4) if errors else None,
-        "gender_acc": round(right / told, 4) if told else None,
+        "gender_acc": round(correct / labeled, 4) if labeled else None,
     }
 
 
 def count_straddling(index: FaceIndex, copies: Sequence[Copies]) -> int:
-    """Counts the duplicate groups that lie on more than one side of the split; pictures left out lie on none."""
+    """Count the duplicate groups with images on more than one side of the split; unused images lie on none."""
     return sum(len(set(index.split[list(one.rows)].tolist()) - {UNUSED}) > 1 for one in copies)
 
 
 def measure_light(grey: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Measures the light of one picture.
+    """Measure brightness, contrast and sharpness of one image.
 
     Args:
-        grey: uint8 `[height, width]`, at least 3 x 3.
+        grey: Gray levels, uint8 `[height, width]`, at least 3 x 3.
 
     Returns:
-        Brightness, the mean grey level (0..255); contrast, the levels' standard deviation; and sharpness, the variance
-        of the Laplacian (each inner pixel's four neighbours less four times itself; Pech-Pacheco et al. 2000).
+        Brightness, the mean gray level (0..255); contrast, the standard deviation of the levels; and sharpness, the
+        variance of the Laplacian (sum of an inner pixel's four neighbors minus four times itself; Pech-Pacheco et al.
+        2000).
     """
     levels = grey.astype(np.int32)
-    neighbours = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
-    laplacian = neighbours - 4 * levels[1:-1, 1:-1]
+    neighbors = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
+    laplacian = neighbors - 4 * levels[1:-1, 1:-1]
     return float(levels.mean()), float(levels.std()), float(laplacian.var())
 
 
 def measure_faces(index: FaceIndex) -> dict[str, NDArray[np.float64]]:
-    """Measures every face in grey, its central square at `MEASURED_SIDE` pixels a side, on all cores.
+    """Measure the central square of every face in gray, at `MEASURED_SIDE` pixels a side, on all cores.
 
     Returns:
         `brightness`, `contrast` and `sharpness` (see `measure_light`), float64 `[n]` each.
 
     Raises:
-        AgeGenderError: A file became unreadable since it was indexed.
+        AgeGenderError: A file has become unreadable since it was indexed.
     """
     pixels = DecodedPixels(index.folder, index.names, MEASURED_SIDE, grayscale=True)
     rows = range(len(index.names))
@@ -267,7 +269,7 @@ def measure_faces(index: FaceIndex) -> dict[str, NDArray[np.float64]]:
 
 
 def find_extremes(measured: Mapping[str, NDArray[np.float64]], count: int) -> dict[str, list[int]]:
-    """Returns, for each kind of `EXTREMES`, the places of the `count` faces furthest out, the furthest first."""
+    """Return the rows of the `count` most extreme faces of each of `EXTREMES`, the most extreme first."""
     order = {kind.name: measured[kind.measure] * (-1 if kind.high else 1) for kind in EXTREMES}
     return {name: np.argsort(values, kind="stable")[:count].tolist() for name, values in order.items()}
 
@@ -275,7 +277,7 @@ def find_extremes(measured: Mapping[str, NDArray[np.float64]], count: int) -> di
 def _describe_measure(
     index: FaceIndex, name: str, values: NDArray[np.float64], extremes: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
-    """Returns a measure's spread, and each of its outliers with its value."""
+    """Return the range and percentiles of a measure, and its outliers with their values."""
     low, median, high = np.percentile(values, (1, 50, 99))
     spread = {"min": values.min(), "percentile_1": low, "median": median, "percentile_99": high, "max": values.max()}
     outliers = {

@@ -1,4 +1,4 @@
-"""The page about a data set: its figures in tables, plots, faces and sentences."""
+"""The page about a data set: its statistics as tables, plots, faces and text."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from agegender.evaluation.page import Card, Page, Plot, Section, Table
 
 SIDE = 112  # pixels a side of a face on the page
 SHOWN_GROUPS = 24  # duplicate groups side by side
-SHOWN_COPIES = 8  # ... and faces of each: a folder may hold one picture a thousand times
+SHOWN_COPIES = 8  # faces of each group: a folder may hold one image a thousand times
 SHOWN_NAMES = 200  # rows of the quarantine's table
 
 ABOUT_LIGHT = {
-    "brightness": "The mean grey level, from 0 (black) to 255 (white); skin and background count too",
-    "contrast": "The standard deviation of the grey levels, 0 for a blank picture",
-    "sharpness": "The variance of the Laplacian (Pech-Pacheco et al. 2000), high for many edges and low for a blur",
+    "brightness": "The mean gray level, from 0 (black) to 255 (white); it depends on skin and background as well",
+    "contrast": "The standard deviation of the gray levels, 0 for a blank image",
+    "sharpness": "The variance of the Laplacian (Pech-Pacheco et al. 2000), high for many edges, low for blur",
 }
 NOTES = (
-    "Gender is the data set's binary label, assigned by others from appearance: it says nothing about how a person "
-    "identifies. Groups are in the data set's own words. Ages are largely estimates.",
-    "UTKFace's pictures and labels are for non-commercial research. This page contains the pictures: it is not to be "
-    "published.",
+    "Gender is the data set's binary label, assigned by others from appearance, and not a person's gender identity. "
+    "Group names are those of the data set. Ages are largely estimates.",
+    "UTKFace's images and labels are for non-commercial research. This page contains images of the data set: do not "
+    "publish it.",
 )
-DRAWN = "These faces are drawn, and their labels drawn by lot: nothing on this page says anything about real people."
+DRAWN = "These faces and their labels are synthetic: nothing on this page applies to real people."
 
 
 def build_data_page(found: DataSummary, album: Album, sample: Sequence[int], *, drawn: bool) -> Page:
-    """Returns the page.
+    """Return the page about a data set.
 
     Args:
-        found: What there is.
-        album: Its faces.
-        sample: Places in the index of the faces to show as a sample, in that order.
-        drawn: Whether the faces are drawn ones.
+        found: Statistics of the data set.
+        album: Faces of the data set.
+        sample: Rows of the index to show as a sample, in that order.
+        drawn: Whether the faces are synthetic.
     """
     return Page(
         "What is in the data",
@@ -76,14 +76,14 @@ def _ages(age: Mapping[str, float | None]) -> str:
 
 
 def _unknown(images: int) -> str:
-    return f"; not known of {images:,} images" if images else ""
+    return f"; unknown for {images:,} images" if images else ""
 
 
 def _sections(found: DataSummary, album: Album, sample: Sequence[int]) -> list[Section]:
     index, figures = found.index, found.figures
     light = [_light(found, album, plot_measure(name, found.measured[name])) for name in ABOUT_LIGHT]
     aged, grouped = figures["faces"]["age"]["mean"] is not None, any(figures["faces"]["group"].values())
-    drawn = f"{len(sample)} faces drawn at random, from the youngest to the oldest; the same as in plots/samples.png."
+    drawn = f"{len(sample)} random faces in ascending order of age; the same as in plots/samples.png."
     return [
         Section("Ages", plots=plot_ages(index)) if aged else Section("Ages", "No image has an age."),
         Section("Genders and groups", tables=[_label_table(figures, grouped)], plots=plot_counts(index)),
@@ -108,12 +108,12 @@ def _label_table(figures: Mapping[str, Any], grouped: bool) -> Table:
 
 def _quarantine(index: FaceIndex, figures: Mapping[str, Any]) -> Section:
     if not index.quarantine:
-        return Section("Quarantine", "Nothing was quarantined: every name can be read, and every file decodes whole.")
+        return Section("Quarantine", "Nothing was quarantined: every file name was parsed, and every file decodes.")
     names = sorted(index.quarantine.items())
-    text = f"{len(names):,} names were not taken."
+    text = f"{len(names):,} files were excluded."
     if len(names) > SHOWN_NAMES:
         text += (
-            f" The first {SHOWN_NAMES} are listed, {len(names) - SHOWN_NAMES:,} more are not; quarantine.csv has all."
+            f" The first {SHOWN_NAMES} are listed, {len(names) - SHOWN_NAMES:,} more are not; quarantine.csv lists all."
         )
     reasons = Table(("reason", "names"), [[reason, f"{count:,}"] for reason, count in figures["reasons"].items()])
     return Section("Quarantine", text, tables=[reasons, Table(("name", "reason"), names[:SHOWN_NAMES])])
@@ -131,15 +131,15 @@ def _copies(found: DataSummary, album: Album) -> Section:
         more = len(one.rows) - len(cards)
         rows.append(cards + ([Card("", (f"and {more:,} more",))] if more else []))
     text = (
-        "Files that show one photograph. Exact: all files of the group hold the same bytes; near: not all do. "
-        f"{len(shown)} of {len(found.copies):,} groups are shown, those that disagree first: on gender, then on age, "
-        "each by the years between their ages. index.csv lists all groups."
+        "Files that show one photograph. Exact: all files of the group are equal byte for byte; near: not all are. "
+        f"{len(shown)} of {len(found.copies):,} groups are shown, first those that disagree on gender, then those that "
+        "disagree on age, each by descending age difference. index.csv lists all groups."
     )
     noise = found.figures["label_noise"]
     if noise["age_mae"] is not None and noise["gender_acc"] is not None:
         text += (
-            f" The best single answer for each photograph is {noise['age_mae']:.2f} years off on average, and right on "
-            f"{100 * noise['gender_acc']:.1f} % of the genders: the labels' own noise, which no model gets below."
+            f" The best single prediction per photograph has an age MAE of {noise['age_mae']:.2f} years and a gender "
+            f"accuracy of {100 * noise['gender_acc']:.1f} %: a bound set by label noise, which no model can beat."
         )
     columns = ("groups", "files", "disagree_on_age", "disagree_on_gender", "disagree_on_group")
     table = Table(
@@ -149,7 +149,7 @@ def _copies(found: DataSummary, album: Album) -> Section:
             + [_number(part["years_apart"][name]) for name in ("mean", "median", "max")]
             for kind, part in found.figures["copies"].items()
         ],
-        caption="Years apart: a group's highest age less its lowest.",
+        caption="Years apart: highest minus lowest age of a group.",
     )
     return Section("Copies", text, tables=[table], faces=rows)
 
@@ -158,7 +158,7 @@ def _light(found: DataSummary, album: Album, plot: Plot) -> Section:
     name = plot.name
     kinds = [kind for kind in EXTREMES if kind.measure == name]
     text = (
-        f"{ABOUT_LIGHT[name]}. Measured on the central square at {MEASURED_SIDE} x {MEASURED_SIDE} grey pixels. Below: "
+        f"{ABOUT_LIGHT[name]}. Measured on the central square at {MEASURED_SIDE} x {MEASURED_SIDE} gray pixels. Below: "
     )
     values = found.measured[name]
     return Section(
@@ -178,9 +178,9 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
     if split["split"] == "test":
         text += " Under data.split=test every image is a test image."
     if split["given"]:
-        text += f" It is as the {split['given']} says."
+        text += f" The split is given by the {split['given']}."
     if split["limit"] is not None:
-        text += f" The sides hold what data.limit={split['limit']} leaves of them."
+        text += f" The sides are reduced by data.limit={split['limit']}."
     balance = [
         [side, *_size(part, sides["all"]), *_centre(part["age"]), _female(part)]
         + [_share(count, part["images"]) for count in part["group"].values()]
@@ -191,7 +191,7 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
     ]
     tables = [
         Table(("split", "images", "share", "mean age", "median age", "female", *found.index.groups), balance),
-        Table(("split", *AGE_BANDS), bands, caption="Share of each split's images by age in years."),
+        Table(("split", *AGE_BANDS), bands, caption="Percentage of each split's images by age in years."),
     ]
     return Section("Split", text, tables=tables, plots=plots)
 
@@ -201,7 +201,7 @@ def _size(part: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
 
 
 def _female(part: Mapping[str, Any]) -> str:
-    """Returns the share that is female of the images whose gender is known."""
+    """Return the fraction of female images among those with a known gender, in percent."""
     return _share(part["gender"]["female"], sum(part["gender"].values()))
 
 

@@ -1,4 +1,4 @@
-"""The plots of the page about the data: ages, genders, groups, the split, the light, and a sheet of faces."""
+"""Plots of the page about a data set: ages, genders, groups, split, brightness and sharpness, and a sheet of faces."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from agegender.evaluation.data_figures import GENDERS
 from agegender.evaluation.page import Card, Plot, face_uri
 from agegender.evaluation.plotting import BLUE, COLOURS, GENDER_COLOURS, GREY, new_plot, to_png
 
-YEARS = 5  # width of a bar where ages are compared; single years would hide the comparison behind rounded ages
+YEARS = 5  # bin width where ages are compared; bins of one year would mostly show peaks at rounded ages
 INK = (33, 37, 41)
 
 
 def plot_ages(index: FaceIndex) -> list[Plot]:
-    """Draws the histogram of ages, overall and by gender; call it only if an age is known."""
+    """Draw the histograms of ages, overall and by gender; requires a known age."""
     return [_all_ages(known(index.age)), _ages_by_gender(index)]
 
 
 def plot_counts(index: FaceIndex) -> list[Plot]:
-    """Draws how many images each gender and each group, if there are any, has."""
+    """Draw the number of images by gender, and by group if any group is known."""
     return [_gender_counts(index), *([_group_counts(index)] if len(known(index.group)) else [])]
 
 
@@ -39,7 +39,7 @@ def _all_ages(age: NDArray[np.int16]) -> Plot:
     axes.set(xlabel="age, years", ylabel="images")
     axes.legend(frameon=False)
     return Plot(
-        "ages", "Images by age, one bar a year. Where round ages stand out, ages were estimated.", to_png(figure)
+        "ages", "Images by age, one bar a year. Peaks at round ages show that ages were estimated.", to_png(figure)
     )
 
 
@@ -49,7 +49,7 @@ def _ages_by_gender(index: FaceIndex) -> Plot:
     axes.hist(parts, bins=_age_bins(known(index.age)), color=GENDER_COLOURS, label=GENDERS)
     axes.set(xlabel="age, years", ylabel="images")
     axes.legend(frameon=False)
-    return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years a pair of bars.", to_png(figure))
+    return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years per pair of bars.", to_png(figure))
 
 
 def _age_bins(age: NDArray[np.int16]) -> list[float]:
@@ -68,31 +68,31 @@ def _gender_counts(index: FaceIndex) -> Plot:
 
 
 def _group_counts(index: FaceIndex) -> Plot:
-    places = range(len(index.groups))
-    figure, axes = new_plot(height=max(3.0, 0.3 * len(places)))
-    left = np.zeros(len(places), dtype=np.int64)
-    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLOURS, strict=True), (MISSING, "not known", GREY)]
-    for code, name, colour in kinds if MISSING in index.gender else kinds[:-1]:
-        counts = np.bincount(known(index.group[index.gender == code]), minlength=len(places))
-        bars = axes.barh(places, counts, left=left, color=colour, label=name)
+    positions = range(len(index.groups))
+    figure, axes = new_plot(height=max(3.0, 0.3 * len(positions)))
+    left = np.zeros(len(positions), dtype=np.int64)
+    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLOURS, strict=True), (MISSING, "unknown", GREY)]
+    for code, name, color in kinds if MISSING in index.gender else kinds[:-1]:
+        counts = np.bincount(known(index.group[index.gender == code]), minlength=len(positions))
+        bars = axes.barh(positions, counts, left=left, color=color, label=name)
         left += counts
-    axes.set_yticks(places, index.groups, parse_math=False)  # a table's groups may be called anything
+    axes.set_yticks(positions, index.groups, parse_math=False)  # group names of a table may hold "$"
     axes.bar_label(bars, [f"{count:,}" for count in left], padding=3)
     axes.margins(x=0.15)
     axes.invert_yaxis()
     axes.set(xlabel="images")
     axes.legend(frameon=False)
-    return Plot("group_counts", "Images by group, in the data set's own words, and gender label.", to_png(figure))
+    return Plot("group_counts", "Images by group, as named by the data set, and gender label.", to_png(figure))
 
 
 def plot_age_by_group(index: FaceIndex) -> Plot:
-    """Draws one box of ages for each group; none for a group without faces."""
+    """Draw a box plot of ages by group; a group without faces has no box."""
     figure, axes = new_plot(width=max(7.2, 0.6 * len(index.groups)))
     ages = [known(index.age[index.group == code]) for code in range(len(index.groups))]
     axes.boxplot(
         ages,
         whis=(5, 95),
-        showfliers=False,  # thousands of points on one another
+        showfliers=False,  # thousands of overlapping points
         showmeans=True,
         patch_artist=True,
         widths=0.6,
@@ -108,72 +108,77 @@ def plot_age_by_group(index: FaceIndex) -> Plot:
 
 
 def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> Plot:
-    """Draws the age distribution of each side of the split over the others; call it only if an age is known.
+    """Draw the age distributions of all sides of the split in one plot; requires a known age.
 
     Args:
         index: All faces.
-        rows: Side of the split -> places of its faces.
+        rows: Side of the split -> rows of the index.
     """
     figure, axes = new_plot(width=7.2)
     bins = _age_bins(known(index.age))
-    for side, colour in zip(SPLITS, COLOURS, strict=False):
+    for side, color in zip(SPLITS, COLOURS, strict=False):
         age = known(index.age[rows[side]])
         weights = np.full(len(age), 100 / max(len(age), 1))
-        axes.hist(age, bins=bins, weights=weights, histtype="step", color=colour, label=side, linewidth=1.5)
-    axes.set(xlabel="age, years", ylabel="share of the split's images, %")
+        axes.hist(age, bins=bins, weights=weights, histtype="step", color=color, label=side, linewidth=1.5)
+    axes.set(xlabel="age, years", ylabel="percentage of the split's images")
     axes.legend(frameon=False)
-    return Plot("split_ages", "Ages in each split; the lines of a balanced one lie on one another.", to_png(figure))
+    return Plot("split_ages", "Ages in each split; the lines of a balanced split coincide.", to_png(figure))
 
 
 def plot_measure(name: str, values: NDArray[np.float64]) -> Plot:
-    """Draws the histogram of one measure, `brightness`, `contrast` or `sharpness`; the last on a logarithmic axis."""
+    """Draw the histogram of one measure, `brightness`, `contrast` or `sharpness`; the last on a logarithmic axis."""
     figure, axes = new_plot(height=3.0)
     logarithmic = name == "sharpness"
     if logarithmic:
-        values = np.maximum(values, 1)  # blank pictures have none; 1 is far below any photograph
+        values = np.maximum(values, 1)  # blank images have a sharpness of 0; 1 is far below any photograph's
         axes.hist(values, bins=np.geomspace(values.min() * 0.99, values.max() * 1.01, 60).tolist(), color=BLUE)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
     else:
         axes.hist(values, bins=np.linspace(0, 256 if name == "brightness" else 128, 65).tolist(), color=BLUE)
-    axes.set(xlabel="sharpness (logarithmic)" if logarithmic else f"{name}, grey levels", ylabel="images")
+    axes.set(xlabel="sharpness (logarithmic)" if logarithmic else f"{name}, gray levels", ylabel="images")
     return Plot(name, f"Images by {name}.", to_png(figure))
 
 
 class Album:
-    """The faces of an index as people look at them: the central square of each, in colour, with its labels."""
+    """The faces of an index for display: the central square of each, in color, with its labels."""
 
     def __init__(self, index: FaceIndex, side: int = 112):
-        """Reads nothing yet; `side` is the faces' size in pixels."""
+        """Initialize without reading any file.
+
+        Args:
+            index: The faces.
+            side: Size of the shown faces in pixels.
+        """
         self.index, self.side = index, side
         self._pixels = DecodedPixels(index.folder, index.names, side, grayscale=False)
 
     def picture(self, row: int) -> Image.Image:
-        """Returns the face at this place in the index, in RGB.
+        """Return the face at this row of the index, in RGB.
 
         Raises:
-            AgeGenderError: The file became unreadable since it was indexed.
+            AgeGenderError: The file has become unreadable since it was indexed.
         """
         return Image.fromarray(self._pixels.read(np.array([row]))[0])
 
     def label(self, row: int) -> str:
-        """Returns its age in years, gender and group, as far as they are known."""
+        """Return the face's age in years, gender and group; an unknown age or gender is shown as "?"."""
         index = self.index
         age, gender, group = (int(column[row]) for column in (index.age, index.gender, index.group))
         words = ["?" if age == MISSING else str(age), "?" if gender == MISSING else GENDERS[gender]]
         return " ".join([*words, *([] if group == MISSING else [index.groups[group]])])
 
     def card(self, row: int, *lines: str) -> Card:
-        """Returns the face with its labels and these lines, and its file name as the title."""
+        """Return a card of the face, its labels and these lines, with the file name as title."""
         return Card(face_uri(self.picture(row), self.side), (self.label(row), *lines), title=self.index.names[row])
 
     def sheet(self, rows: Sequence[int], columns: int = 8) -> bytes:
-        """Draws the faces with their labels in rows of `columns`, and returns the PNG's bytes."""
+        """Return a PNG of the faces with their labels, in rows of `columns`."""
         cell, caption, columns = self.side + 8, 20, min(columns, len(rows))
         sheet = Image.new("RGB", (columns * cell, -(-len(rows) // columns) * (cell + caption)), "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-        for place, row in enumerate(rows):
-            left, top = place % columns * cell, place // columns * (cell + caption)
+        for position, row in enumerate(rows):
+            left, top = position % columns * cell, position // columns * (cell + caption)
             sheet.paste(self.picture(row), (left + 4, top + 4))
             draw.text((left + cell // 2, top + cell + caption // 2 - 2), self.label(row), INK, font, anchor="mm")
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What is in a folder of faces: `python -m agegender.evaluation.explore data.dir=...`; `--help` lists the settings."""
+"""What is in a folder of faces: `agegender explore data.dir=...`; `--help` lists the settings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 
 def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 16, seed: int = 0) -> Path:
-    """Writes what is in a folder of faces: a page, its plots, and its figures and tables as files.
+    """Write statistics of a folder of faces as a page with plots, as JSON and as CSV tables.
 
     Args:
-        data: Arguments of `AgeGenderDataModule`; no picture is decoded to the network's size.
-        out: Folder for `explore.html`, `explore.json`, `index.csv`, `quarantine.csv` and `plots/`; made where there is
-            none. What an earlier run left there under these names is replaced.
-        samples: Faces in the sample, drawn at random.
-        outliers: Faces of each kind of outlier.
-        seed: Chooses the sample; not below 0.
+        data: Arguments of `AgeGenderDataModule`; no image is decoded to the network's size.
+        out: Folder for `explore.html`, `explore.json`, `index.csv`, `quarantine.csv` and `plots/`. It is created if
+            needed; files of an earlier run under these names are replaced.
+        samples: Number of faces in the random sample.
+        outliers: Number of faces of each kind of outlier.
+        seed: Random seed of the sample; not below 0.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
         AgeGenderError: Settings that don't fit, no usable image, a split without faces, or a folder that can't be

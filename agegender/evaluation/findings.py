@@ -1,4 +1,4 @@
-"""Everything that a report says about one run in numbers: counted once, for the page and for `report.json` alike."""
+"""All metrics of one run, computed once for both the report's page and `report.json`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agegender.evaluation.measures import (
 )
 from agegender.evaluation.run_files import Answers
 
-# Means over some of the images, then what is counted from all genders together.
+# Metrics that are means over images; AUROC and ECE, which are not, follow in HEADLINE.
 _MEANS = (
     "age_mae",
     "age_cs5",
@@ -41,23 +41,22 @@ _MEANS = (
 )
 HEADLINE = (*_MEANS, "gender_auroc", "gender_ece")
 GENDERS = ("male", "female")
-# The parts of the test images that are looked at one by one, by the kind of division, and what people call that. Groups
-# are UTKFace's; a table may have others.
+# The slices of the test images by kind, and the kinds' display names. Groups are UTKFace's; a table may have others.
 PARTS: dict[str, tuple[str, ...]] = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
 KINDS = {"age": "age band", "gender": "gender", "group": "group"}
 YEARS = tuple(range(21))  # of the CS@k curve
-_CHILD = 5  # years, below which gender is hardly told by a picture
-FEW = 20  # images, below which an interval is rough
+_CHILD = 5  # years; below this age, gender is hardly visible in an image
+FEW = 20  # images; below this count, an interval is unreliable
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The errors of one part of the test images: an age band, a gender, a group.
+    """The metrics of one slice of the test images: an age band, a gender, or a group.
 
     Attributes:
-        ages: How many of the images have an age: what the age's figures are counted from.
-        genders: How many have a gender, likewise.
-        coverage: The share of true ages in the stated 80 % intervals; NaN where none is stated.
+        ages: Number of images with a known age; the age metrics are computed from these.
+        genders: Number of images with a known gender; the gender metrics are computed from these.
+        coverage: Fraction of true ages inside the predicted 80 % intervals; NaN where none is predicted.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Cases:
-    """Images to look at, as places in the run's answers `[k]`."""
+    """Images shown as examples, as rows of the run's predictions `[k]`."""
 
     largest_age_errors: Integers
     wrong_genders: Integers
@@ -83,23 +82,24 @@ class Cases:
 
 @dataclass(frozen=True)
 class Findings:
-    """The numbers of one run.
+    """The metrics of one run.
 
     Attributes:
         images: Number of test images.
-        ages: Number of those that have an age, which is what the age's figures are counted from.
-        genders: Number of those that have a gender, likewise.
-        clusters: Number of photographs among them, which is what is resampled.
-        headline: Each of `HEADLINE` with its interval; ages in years, shares from 0 to 1.
-        slices: By the kinds of `PARTS`; parts without an image are left out.
+        ages: Number of images with a known age; the age metrics are computed from these.
+        genders: Number of images with a known gender; the gender metrics are computed from these.
+        clusters: Number of distinct photographs, the unit of resampling.
+        headline: Each of `HEADLINE` with its interval; ages in years, fractions from 0 to 1.
+        slices: By the kinds of `PARTS`; slices without an image are left out.
         cumulative_score: `[k]`, CS@k for k in `YEARS`.
         roc: None unless both genders were tested.
-        confusion: `[2, 2]`, true gender by answer.
-        reliability: Of `p_female`.
-        spread: Of the ages; None if the run states none.
-        coverage: The share of true ages in the stated 80 % intervals, with its own interval; None likewise.
-        cases: The images whose faces are shown.
-        samples: `[resamples, k]`, the headline figures of each resample.
+        confusion: `[2, 2]`, true by predicted gender.
+        reliability: Reliability diagram of `p_female`.
+        spread: Calibration of the predicted age standard deviations; None if the run predicts none.
+        coverage: Fraction of true ages inside the predicted 80 % intervals, with its own interval; None if the run
+            predicts none.
+        cases: Images shown as examples.
+        samples: `[resamples, k]`, the headline metrics of each resample.
     """
 
     images: int
@@ -119,13 +119,13 @@ class Findings:
 
 
 def measure(answers: Answers, resamples: int, faces: int, seed: int) -> Findings:
-    """Counts everything, with bootstrap intervals.
+    """Compute all metrics of a run, with bootstrap intervals.
 
     Args:
-        answers: At least one.
-        resamples: Of the bootstrap.
-        faces: How many images each row of cases holds at most.
-        seed: Of the resamples and of the random cases.
+        answers: The run's predictions, at least one.
+        resamples: Number of bootstrap resamples.
+        faces: Maximum number of images in each row of cases.
+        seed: Random seed of the resamples and of the random cases.
     """
     parts, aged, gendered = _parts(answers), answers.aged, answers.gendered
     errors, p_female, gender = _errors(answers)[aged], answers.p_female[gendered], answers.gender[gendered]
@@ -157,21 +157,21 @@ _Parts = dict[str, dict[str, NDArray[np.bool_]]]
 
 
 def _errors(answers: Answers) -> Floats:
-    """Returns how many years off each answer is; NaN where the age is not known."""
+    """Return the absolute age errors in years `[n]`; NaN where the age is unknown."""
     return np.abs(answers.age_pred - answers.age)
 
 
 def _estimate(answers: Answers, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
-    """Returns the headline, the coverage, and age MAE, gender accuracy and coverage of each part; and all samples."""
+    """Return estimates (headline, coverage; then age MAE, gender accuracy, coverage of each slice) and all samples."""
     errors, aged, gendered = _errors(answers), answers.aged, answers.gendered
     right = (says_female(answers.p_female) == answers.gender).astype(np.float64)
     inside, stated = _held(answers)
-    # Everything that is a mean over some images is counted in one product of matrices; see `weighted_means`.
-    # Labels are whole years. Within five years of 30.4 lie ten of them, of 30 eleven: so CS@5 favours systems whose
-    # answers are whole years too (classes, ranks), and is told for rounded answers as well.
+    # All means over images are computed in one matrix product; see `weighted_means`.
+    # Labels are whole years: ten of them lie within five years of 30.4, but eleven within five years of 30. So CS@5
+    # favors models that predict whole years (classes, ranks), and is computed for rounded predictions as well.
     whole = np.abs(np.rint(answers.age_pred) - answers.age)
     columns = [(errors, aged), *((_within_five(off), aged) for off in (errors, whole)), (right, gendered)]
-    # Infants' gender hardly shows in a picture: every model's accuracy there is near a coin's.
+    # Infants' gender is hardly visible: every model's accuracy there is near chance.
     columns.append((right, gendered & ~(answers.age < _CHILD)))
     answered = np.maximum(answers.p_female, 1 - answers.p_female) >= answers.min_confidence
     columns += [(answered.astype(np.float64), gendered), (right, gendered & answered), (inside, stated)]
@@ -208,7 +208,7 @@ def _held(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _parts(answers: Answers) -> _Parts:
-    """Returns which images belong to which part, by kind; parts without an image are left out."""
+    """Return a mask `[n]` of the images of each slice, by kind; slices without an image are left out."""
     bands = np.where(answers.aged, age_bands(answers.age), MISSING)
     places = {"age": bands, "gender": answers.gender, "group": answers.group}
     names = PARTS | {"group": answers.groups}
@@ -253,13 +253,13 @@ def _cases(answers: Answers, faces: int, seed: int) -> Cases:
 
 
 def paired_difference(first: Findings, second: Findings) -> dict[str, Estimate]:
-    """Returns second minus first of each headline figure; both must come from the same images, clusters and seed."""
+    """Return second minus first of each headline metric; both must come from the same images, clusters and seed."""
     values = np.array([second.headline[name].value - first.headline[name].value for name in HEADLINE])
     return dict(zip(HEADLINE, estimates(values, second.samples - first.samples), strict=True))
 
 
 def plain(value: Any) -> Any:
-    """Turns findings into what JSON can hold; what is not a number becomes None."""
+    """Convert findings to plain types for JSON; NaN and infinity become None."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""What is counted from a run's answers: ages, genders, and which picture belongs to which part of the data.
+"""Metrics of a run's predictions (age errors, CS@k, AUROC, ROC, confusion) and the age bands they are sliced by.
 
-Pure NumPy. A measure whose uncertainty is asked for takes `weights` `[b, n]`, how often each of `n` images counts in
-each of `b` resamples (see `bootstrap.py`), and gives one value per resample. Weights of one give the measure itself.
+Pure NumPy. A metric with a bootstrap interval takes `weights` `[b, n]`, how often each of `n` images counts in each of
+`b` resamples (see `bootstrap.py`), and returns one value per resample. Weights of one give the metric itself.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Integers = NDArray[np.int64]
 _BAND_STARTS = (0, 3, *range(10, 80, 10))
 AGE_BANDS = (*(f"{low}-{high - 1}" for low, high in itertools.pairwise(_BAND_STARTS)), "70+")
 THRESHOLD = 0.5
-COVERAGE = 0.8  # share of the true ages that a stated interval is to hold
-GROWN = 5  # years, from which on gender can be told from most faces
+COVERAGE = 0.8  # nominal coverage of the predicted age intervals
+GROWN = 5  # years; from this age on, gender is visible in most faces
 
 
 def age_bands(age: NDArray[Any]) -> Integers:
-    """Returns each age's place in `AGE_BANDS`; ages `[n]` in years, from 0."""
+    """Return the index of each age's band in `AGE_BANDS`; ages `[n]` in years, from 0."""
     return np.asarray(np.digitize(age, _BAND_STARTS[1:]), dtype=np.int64)
 
 
 def says_female(p_female: Floats) -> NDArray[np.bool_]:
-    """Tells which answers are "female": above the threshold, not at it, as in the run's own accuracy."""
+    """Return which predictions are "female": strictly above the threshold, as in the accuracy logged by training."""
     return p_female > THRESHOLD
 
 
 def weighted_means(weights: Floats, values: Floats, within: NDArray[np.bool_]) -> Floats:
-    """Returns the mean of each column over the images that belong to it.
+    """Return the weighted mean of each column over the images that belong to it.
 
     Args:
         weights: `[b, n]`, how often each image counts.
@@ -49,16 +49,16 @@ def weighted_means(weights: Floats, values: Floats, within: NDArray[np.bool_]) -
 
 
 def divide(above: Floats, below: Floats) -> Floats:
-    """Divides; NaN instead of a warning where there is nothing to divide by."""
+    """Return `above / below`, and NaN without a warning where `below` is not positive."""
     quotient = np.full(np.broadcast(above, below).shape, np.nan)
     np.divide(above, below, out=quotient, where=below > 0)
     return quotient
 
 
 def weighted_auroc(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
-    """Returns the exact area under the ROC curve: the chance that a female image gets the higher `p_female`.
+    """Return the exact area under the ROC curve: the probability that a female image gets the higher `p_female`.
 
-    Counted from ranks, as the Mann-Whitney statistic, ties counting half (Hanley and McNeil, Radiology 1982).
+    Computed from ranks, as the Mann-Whitney statistic; ties count half (Hanley and McNeil, Radiology 1982).
 
     Args:
         weights: `[b, n]`, how often each image counts.
@@ -70,7 +70,7 @@ def weighted_auroc(weights: Floats, p_female: Floats, gender: Integers) -> Float
     """
     male, female = np.flatnonzero(gender == 0), np.flatnonzero(gender == 1)
     male = male[np.argsort(p_female[male], kind="stable")]
-    below = np.zeros((len(weights), len(male) + 1))  # weight of the first i men, ascending
+    below = np.zeros((len(weights), len(male) + 1))  # cumulative weight of the first i male images, ascending
     np.cumsum(weights[:, male], axis=1, out=below[:, 1:])
     lower = np.searchsorted(p_female[male], p_female[female], side="left")
     upper = np.searchsorted(p_female[male], p_female[female], side="right")
@@ -79,28 +79,28 @@ def weighted_auroc(weights: Floats, p_female: Floats, gender: Integers) -> Float
 
 
 def cumulative_score(errors: Floats, years: Sequence[float]) -> Floats:
-    """Returns the share of absolute errors `[n]` of at most k years, for each k (CS@k; Geng et al., TPAMI 2007).
+    """Return the fraction of absolute errors `[n]` of at most k years, for each k (CS@k; Geng et al., TPAMI 2007).
 
-    NaN if there is none.
+    NaN if there are no errors.
     """
     within = np.array([(errors <= limit).sum() for limit in years], dtype=np.float64)
     return divide(within, np.array(len(errors), dtype=np.float64))
 
 
 def confusion(gender: Integers, female: NDArray[np.bool_]) -> Integers:
-    """Counts true genders (rows: male, female) by answers (columns likewise): `[2, 2]`."""
+    """Return the confusion matrix `[2, 2]`: true gender (rows: male, female) by predicted gender (columns)."""
     counts = np.bincount(gender * 2 + female, minlength=4)
     return counts.reshape(2, 2).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Roc:
-    """The corners of the ROC curve, from (0, 0) to (1, 1), and the point at which answers change.
+    """The vertices of the ROC curve of "female", from (0, 0) to (1, 1), and the operating point.
 
     Attributes:
-        false_female: `[k]`, share of the male images above a threshold that falls from point to point.
-        true_female: `[k]`, share of the female images above it.
-        at_threshold: Both shares at a threshold of 0.5.
+        false_female: `[k]`, false positive rate: the fraction of male images above a threshold that decreases with k.
+        true_female: `[k]`, true positive rate: the fraction of female images above it.
+        at_threshold: Both rates at a threshold of 0.5.
     """
 
     false_female: Floats
@@ -109,16 +109,16 @@ class Roc:
 
 
 def roc(p_female: Floats, gender: Integers) -> Roc | None:
-    """Returns the ROC curve of "female" (Fawcett, Pattern Recognition Letters 2006); None if a gender is missing."""
+    """Return the ROC curve of "female" (Fawcett, Pattern Recognition Letters 2006); None if a gender is missing."""
     women = int(gender.sum())
     men = len(gender) - women
     if not women or not men:
         return None
     order = np.argsort(-p_female, kind="stable")
-    last_of_level = np.flatnonzero(np.diff(p_female[order], append=-1.0))  # images of one p_female pass together
+    last_of_level = np.flatnonzero(np.diff(p_female[order], append=-1.0))  # images of equal p_female form one vertex
     true = np.concatenate([[0], np.cumsum(gender[order])[last_of_level]])
     false = np.concatenate([[0], last_of_level + 1]) - true
-    # A point on the straight line between its neighbours draws nothing.
+    # A vertex on the straight line between its neighbors adds nothing to the drawn curve.
     turn = np.diff(true[1:]) * np.diff(false[:-1]) != np.diff(true[:-1]) * np.diff(false[1:])
     kept = np.concatenate([[True], turn, [True]])
     counts = confusion(gender, says_female(p_female))

@@ -1,4 +1,4 @@
-"""A page that opens offline: sections of text, tables, plots and faces become one HTML file."""
+"""Self-contained HTML pages of sections with text, tables, plots and faces; they open offline."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Card", "Page", "Plot", "Section", "Table", "face_uri", "write_page"]
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing.
+    """A plot as a PNG file.
 
     Attributes:
-        name: File name of the PNG, without its ending; also the picture's anchor in the page.
-        caption: What it shows and how to read it, in a sentence.
-        png: The file's bytes.
+        name: File name of the PNG without its extension; also the image's anchor in the page.
+        caption: What the plot shows and how to read it, in a sentence.
+        png: Contents of the file.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Plot:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address that needs no file."""
+        """The PNG as a data URI."""
         return _uri(self.png, "png")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; numbers are formatted by whoever makes it. The first column names the row."""
+    """A table of text; callers format the numbers. The first column is the row header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """One face with a caption of one or more lines; `uri` is empty if the picture can't be shown."""
+    """One face with a caption of one or more lines; `uri` is empty if the image can't be shown."""
 
     uri: str
     lines: Sequence[str]
@@ -56,7 +56,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """One question and its answer: text, then tables, plots, and rows of faces that belong together."""
+    """A section of a page: text, then tables, plots, and rows of faces."""
 
     title: str
     text: str = ""
@@ -67,13 +67,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page.
+    """A whole page.
 
     Attributes:
-        title: Its heading.
-        facts: What the page is about, in pairs of name and value.
+        title: Heading.
+        facts: Pairs of name and value, shown below the heading.
         sections: In reading order.
-        notes: Lines at the end: how it was made, what it doesn't say.
+        notes: Lines at the end: how the page was made, and its limits.
     """
 
     title: str
@@ -83,7 +83,7 @@ class Page:
 
 
 def face_uri(picture: Image.Image, side: int = 112) -> str:
-    """Returns a picture as an address that needs no file: a JPEG that fits a square of `side` pixels."""
+    """Return an image as a data URI: a JPEG that fits into a square of `side` pixels."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -96,16 +96,16 @@ def _uri(content: bytes, kind: str) -> str:
 
 
 def write_page(page: Page, path: Path, plots: Path | None = None) -> None:
-    """Writes the page, and each of its plots as a PNG.
+    """Write the page, and each of its plots as a PNG.
 
     Args:
-        page: What to write; all text is escaped.
-        path: The HTML file. It refers to nothing outside itself.
+        page: The page; all its text is escaped.
+        path: The HTML file. It refers to no other file.
         plots: Folder for the PNGs; None to write none.
     """
     environment = Environment(loader=PackageLoader("agegender.evaluation"), autoescape=True, undefined=StrictUndefined)
     html = environment.get_template("page.html.j2").render(page=page)
-    # A file name may hold bytes that are no UTF-8 (surrogates in Python): a page shows them as question marks.
+    # A file name may hold bytes that are not UTF-8 (surrogates in Python): the page shows them as question marks.
     with write_whole(path, "w", encoding="utf-8", errors="replace") as file:
         file.write(html)
     if plots is not None:

@@ -1,4 +1,4 @@
-"""How our plots look, and how they become PNG files. No global state: safe beside any other use of matplotlib."""
+"""The common style of all plots, and their export to PNG, without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GENDER_COLOURS = (BLUE, ORANGE)  # male, female
 
 
 def new_plot(width: float = 5.2, height: float = 3.6) -> tuple[Figure, Axes]:
-    """Returns an empty figure of this size in inches, and its one pair of axes."""
+    """Return an empty figure of this size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -23,7 +23,7 @@ def new_plot(width: float = 5.2, height: float = 3.6) -> tuple[Figure, Axes]:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Draws the figure; the bytes depend on nothing but what is drawn (no date, no version)."""
+    """Render the figure as PNG. The bytes depend on the drawn content only: no date and no version are embedded."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Builds a run's network and its test faces anew, from what its folder holds: to ask it what its own test did not."""
+"""Rebuild a run's network and its test faces from the run's folder, for further evaluation."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SPLIT_RULE = ("duplicates", "split", "split_seed", "test_fraction", "val_fracti
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run's folder says.
+    """The weights of a run and its recorded settings.
 
     Attributes:
-        name: What the user calls it.
-        checkpoint: The weights to measure.
-        folder: The run's; None for weights that belong to no run.
-        data: Arguments of the datamodule; empty if nothing says them.
-        tta: As the run was tested.
+        name: The run as the user gave it.
+        checkpoint: The weights to evaluate.
+        folder: Folder of the run; None for weights that belong to no run.
+        data: Arguments of the datamodule; empty if they are not recorded.
+        tta: Test-time augmentation of the run's own test.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class RebuiltRun:
-    """A network, ready to answer, and the faces to ask it about.
+    """A network ready for inference, and its test faces.
 
     Attributes:
-        origin: Where it comes from.
+        origin: The run or the weights that it was built from.
         network: On its device, in evaluation mode and float32.
         faces: The test faces.
-        clusters: `[faces]`, the photograph that each shows, numbered from 0.
-        clustered: Whether copies were looked for; else each file is a photograph of its own.
-        place: The pictures' folder, or that they are drawn.
-        warnings: What keeps the figures from being trusted, in sentences.
+        clusters: `[faces]`, cluster (photograph) of each face, numbered from 0.
+        clustered: Whether copies were searched for; if not, each file is a cluster of its own.
+        place: Folder of the images, or `DRAWN` for synthetic faces.
+        warnings: Reasons not to trust the metrics, in sentences.
     """
 
     origin: Origin
@@ -69,20 +69,20 @@ class RebuiltRun:
 
 
 def find_origin(run: str) -> Origin:
-    """Finds the weights of a run, and what its record says about its data.
+    """Find the weights of a run and its recorded data settings.
 
     Args:
-        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, or a name of
-            weights that come with the package, such as `default`.
+        run: A run's folder, a folder of runs (the one with the newest best checkpoint is taken), a checkpoint, or a
+            name of bundled weights, such as `default`.
 
     Raises:
-        AgeGenderError: There are no such weights, or the run's record is damaged.
+        AgeGenderError: There are no such weights, or the run's recorded config is damaged.
     """
     given = Path(run)
     settings = _settings(given) if given.is_dir() and run not in BUNDLED_WEIGHTS else {}
     folder: Path | None = given
     if settings and not settings.get("fit", True) and settings.get("weights"):
-        checkpoint = find_checkpoint(settings["weights"])  # it measured another's, and has none itself
+        checkpoint = find_checkpoint(settings["weights"])  # a test-only run has no checkpoint itself
     else:
         checkpoint = _checkpoint_of(run)
         folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
@@ -103,7 +103,7 @@ def _checkpoint_of(run: str) -> Path:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Returns the few of a run's settings that matter here; none if there is no record."""
+    """Return the settings `fit`, `weights`, `tta` and `data` of a run; empty if it has no recorded config."""
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         return {}
@@ -115,23 +115,23 @@ def _settings(folder: Path) -> dict[str, Any]:
             for name, node in chosen.items()
             if node is not None
         }
-    except Exception as error:  # the YAML reader's own, which have no base in common with OmegaConf's
+    except Exception as error:  # PyYAML's and OmegaConf's exceptions have no common base class
         reason = " ".join(str(error).split())[:150]
-        raise AgeGenderError(f"{path} is damaged ({reason}): measure another run, or the checkpoint itself") from None
-    require(isinstance(settings.get("data", {}), dict), f"{path} is damaged: its data is no group of settings")
+        raise AgeGenderError(f"{path} is damaged ({reason}): give another run, or the checkpoint itself") from None
+    require(isinstance(settings.get("data", {}), dict), f"{path} is damaged: its data is not a mapping of settings")
     return settings
 
 
 def rebuild(
     origin: Origin, data_dir: str | None = None, limit: int | None = None, tta: Tta | None = None, device: str = "auto"
 ) -> RebuiltRun:
-    """Loads the network and finds its test faces.
+    """Load the network and find its test faces.
 
     Args:
         origin: See `find_origin`.
-        data_dir: Where the pictures are now; None for where the run had them.
-        limit: Only so many of the test faces, a fixed subset; None for all.
-        tta: None for as the run was tested.
+        data_dir: Current folder of the images; None for the folder in the run's settings.
+        limit: Maximum number of test faces, a fixed subset; None for all.
+        tta: Test-time augmentation; None for that of the run's own test.
         device: See `Predictor`.
 
     Raises:
@@ -142,7 +142,7 @@ def rebuild(
     data.prepare_data()
     data.setup()
     faces = data.split("test")
-    require(len(faces) > 0, f"run={origin.name}: no face of {data.index.folder} is a test face; give another data_dir=")
+    require(len(faces) > 0, f"run={origin.name}: {data.index.folder} has no test face; give another data_dir=")
     if limit is not None:
         ranked = sorted(faces.rows.tolist(), key=lambda row: (data.index.digests[row], row))
         faces = FaceDataset(data.index, np.sort(np.array(ranked[:limit], dtype=np.int64)), faces.pixels)
@@ -167,7 +167,9 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
         "and give that run",
     )
     if data_dir is not None:
-        require(Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is no folder; give the folder of the faces")
+        require(
+            Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is not a folder; give the folder of the faces"
+        )
         settings |= {"dir": data_dir, "generate": None}
     made, arguments = check_data(settings), arguments_of(settings)
     given = arguments.get("dir")
@@ -180,8 +182,8 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
 
 
 def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
-    """Returns the data's settings by the split that a checkpoint carries."""
-    require(data_dir is not None, f"run={origin.name} says nothing about its faces: add data_dir=<folder of UTKFace>")
+    """Return the data settings that reproduce the split stored in a checkpoint."""
+    require(data_dir is not None, f"run={origin.name} has no recorded data folder: add data_dir=<folder of UTKFace>")
     file = split.get("split_file") or split.get("table")
     require(
         bool(split) and not file,
@@ -195,12 +197,12 @@ def _warnings(trained: str | None, tested: str, rule: str) -> list[str]:
     found = []
     if trained is not None and trained != tested:
         found.append(
-            f"The weights were trained under split {trained}, and this is split {tested}: if the pictures are the "
-            "same, some of these test faces may have been trained on, and the figures flatter the run."
+            f"The weights were trained under split {trained}, and this is split {tested}: if the images are the same, "
+            "some of these test faces may have been trained on, and the metrics may be optimistic."
         )
     if rule == "random":
         found.append(
-            "The run was split file by file (data.split=random): its test faces chose the epoch and may have copies in "
-            "the training part, so the figures flatter it."
+            "The run was split file by file (data.split=random): the epoch was selected on its test faces, which may "
+            "have copies in the training part, so the metrics are optimistic."
         )
     return found

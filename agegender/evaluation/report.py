@@ -1,4 +1,4 @@
-"""What a trained model does on its test images, as a page: `python -m agegender.evaluation.report run=logs/...`."""
+"""What a trained model does on its test images, as a page: `agegender report run=logs/...`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, i
         *([f"out={shown_path(out)}"] if out is not None else []),
     ]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
-    return f"python -m agegender.evaluation.report {shlex.join(arguments)}"
+    return f"agegender report {shlex.join(arguments)}"
 
 
 def shown_path(path: Path) -> str:
-    """Returns the path from the current folder, if it lies below it."""
+    """Return the path relative to the current folder if it lies below it, else unchanged."""
     whole = path.resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)
 
@@ -38,17 +38,17 @@ def shown_path(path: Path) -> str:
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> Path:
-    """Writes the page about one run, or two side by side: `report.html`, `report.json` and each plot as a PNG.
+    """Write a report on one run, or on two side by side: `report.html`, `report.json` and each plot as a PNG.
 
     Args:
         runs: Folders of finished runs.
-        out: Where to; None for `report` in the run's folder, or `report_with_<second run>` in the first one's.
-        resamples: Of the bootstrap.
-        faces: How many faces each row shows.
-        seed: Of the resamples and the random faces: the same runs give the same digits.
+        out: Output folder; None for `report` in the run's folder, or `report_with_<second run>` in the first one's.
+        resamples: Number of bootstrap resamples.
+        faces: Number of faces in each row.
+        seed: Random seed of the resamples and of the random faces; the same runs and seed give the same values.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         AgeGenderError: More than two runs, a missing or damaged file, or a folder that can't be written.
@@ -57,7 +57,7 @@ def write_report(
 
 
 def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> tuple[Path, Report]:
-    # matplotlib and what else takes long to import: `--help` and typing mistakes answer without it
+    # matplotlib and other slow imports: `--help` and errors in the settings don't wait for them
     from agegender.evaluation.comparison import build_report, report_json
     from agegender.evaluation.page import write_page
     from agegender.evaluation.report_page import build_page
@@ -81,7 +81,7 @@ def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> 
 def report(
     run: str | list[str] | None, out: str | None = None, resamples: int = 2000, faces: int = 24, seed: int = 0
 ) -> None:
-    """Writes a report and prints its main figures.
+    """Write a report and print its headline metrics.
 
     Args:
         run: A run's folder, a folder of runs (its newest is taken), two of either, or None for the newest run of all.

@@ -1,4 +1,4 @@
-"""What a run's report says of each age band, in the few figures that travel with the weights."""
+"""The metrics by age band that are packed with a run's weights, read from the run's report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FIGURES = ("age_mae", "gender_acc", "coverage")
 
 
 def read_bands(run: Path) -> list[dict[str, Any]] | None:
-    """Reads the figures by age band from the report of a run.
+    """Read the metrics by age band from the report of a run.
 
     Args:
-        run: Its folder.
+        run: Folder of the run.
 
     Returns:
-        For each band with test images `ages` (such as `20-29`), `images`, `age_mae` in years, and `gender_acc` and
-        `coverage` (the share of true ages in the stated 80 % intervals) from 0 to 1; a figure that is not known is
+        For each band with test images: `ages` (such as `20-29`), `images`, `age_mae` in years, and `gender_acc` and
+        `coverage` (the fraction of true ages inside the predicted 80 % intervals) from 0 to 1; an unknown value is
         None. None if the run has no report.
 
     Raises:
@@ -33,13 +33,11 @@ def read_bands(run: Path) -> list[dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise AgeGenderError(
-            f"{path} can't be read as a report; make it anew: python -m agegender.evaluation.report run={run}"
-        ) from None
+        raise AgeGenderError(f"{path} can't be read as a report; make it anew: agegender report run={run}") from None
 
 
 def _band(part: Mapping[str, Any]) -> dict[str, Any]:
-    # reports that were made before there were intervals have no coverage
+    # where no interval was stated there is no coverage
     figures = {name: (part.get(name) or {}).get("value") for name in _FIGURES}
     rounded = {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
     return {"ages": str(part["name"]), "images": int(part["images"]), **rounded}

@@ -1,4 +1,4 @@
-"""Faces of a test report, each with its labels and the answer."""
+"""The example faces of a test report, each with its labels and the prediction."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agegender.evaluation.run_files import Answers
 
 LETTERS = ("M", "F")
 _TITLES = {  # by the attributes of `Cases`
-    "largest_age_errors": ("Largest age errors", "The largest first."),
-    "wrong_genders": ("Surest wrong genders", "The surest first."),
-    "random": ("Random faces", "Drawn by chance, in the order of their ages."),
+    "largest_age_errors": ("Largest age errors", "In descending order."),
+    "wrong_genders": ("Most confident wrong genders", "In descending order of confidence."),
+    "random": ("Random faces", "In ascending order of age."),
 }
 _LINES = (
-    "Above, age and gender as labelled; below, the answer: age, with the stated standard deviation where there is one, "
-    "and gender with the probability that the model gives it."
+    "First line: labeled age and gender. Below: predicted age, with its standard deviation if the model predicts one, "
+    "and predicted gender with its probability."
 )
 
 
 def face_sections(answers: Answers, findings: Findings, label: str = "") -> list[Section]:
-    """Returns a section with cards for each kind of case; kinds without a case are left out."""
+    """Return a section of cards for each kind of case; kinds without a case are left out."""
     uris: dict[str, str] = {}
     sections = []
     for kind, (title, text) in _TITLES.items():
@@ -32,7 +32,7 @@ def face_sections(answers: Answers, findings: Findings, label: str = "") -> list
             cards = [_card(answers, row, uris) for row in rows.tolist()]
             gone = sum(not card.uri for card in cards)
             if gone:
-                text += f" {gone} of {len(cards)} pictures are not (or no longer) where predictions.csv says."
+                text += f" {gone} of {len(cards)} images are not at the path in predictions.csv (any more)."
             sections.append(Section(f"{title} ({label})" if label else title, f"{text} {_LINES}", faces=(cards,)))
     return sections
 
@@ -50,7 +50,7 @@ def _card(answers: Answers, row: int, uris: dict[str, str]) -> Card:
     true_age = f"{answers.age[row]:.0f}" if answers.aged[row] else "?"
     lines = (
         f"true {true_age} {LETTERS[answers.gender[row]] if answers.gendered[row] else '?'}",
-        f"says {years}",
+        f"pred. {years}",
         f"{LETTERS[female]} {sure:.2f}",
     )
     return Card(uris[path], lines, answers.names[row])

@@ -1,4 +1,4 @@
-"""What a test report says about a run beside its figures: where it comes from, and what must not be read into it."""
+"""Facts about a run for its test report (data, split, settings), and notes on the limits of its metrics."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from agegender.evaluation.findings import Findings
 from agegender.evaluation.run_files import Run
 
 _NOTES = (
-    "UTKFace, and any figure and weights that come from it, is for non-commercial research.",
-    "Gender is the data set's binary label, given by others from appearance; ages are largely estimates.",
-    "This page holds pictures of the data set: don't publish it.",
+    "UTKFace, and any metrics and weights derived from it, are for non-commercial research.",
+    "Gender is the data set's binary label, assigned by others from appearance; ages are largely estimates.",
+    "This page contains images of the data set: do not publish it.",
 )
 
 
 def run_name(label: str) -> str:
-    """Returns how a sentence begins that is about the run of this label."""
+    """Return the subject of a sentence about the run with this label."""
     return f"Run {label}" if label else "This run"
 
 
 def facts_of(run: Run, findings: Findings) -> dict[str, str]:
-    """Returns what is known about a run, by name; what is not known is left out."""
+    """Return the facts about a run, by name; unknown ones are left out."""
     results, known = run.results, run.answers.clustered
     photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
     if findings.ages < findings.images or findings.genders < findings.images:
         photographs += f"; {findings.ages:,} with an age, {findings.genders:,} with a gender"
     epochs = f"{results.get('epochs')}"
     if results.get("best_epoch"):
-        epochs += f"; epoch {results['best_epoch']} chosen by validation"
+        epochs += f"; epoch {results['best_epoch']} selected by validation"
     facts = {
         "run": run.folder,
         "data": results.get("data"),
@@ -47,18 +47,18 @@ def facts_of(run: Run, findings: Findings) -> dict[str, str]:
 
 
 def notes_of(report: Report) -> list[str]:
-    """Returns the lines at the page's end: what its figures don't say."""
+    """Return the notes at the end of the page: the limits of its metrics."""
     notes = []
     if any(run.results.get("data") == DRAWN for run in report.runs.values()):
-        notes.append("The faces are drawn: nothing here says anything about real people.")
+        notes.append("The faces are synthetic: nothing here applies to real people.")
     for label, run in report.runs.items():
         if run.results.get("split") == "random":
             notes.append(
-                f"{run_name(label)} was split file by file (data.split=random): its test images chose the epoch and "
-                "may have copies in the training part, so its figures, its ages' spread too, flatter it."
+                f"{run_name(label)} was split file by file (data.split=random): the epoch was selected on its test "
+                "images, which may have copies in the training part. Its metrics and age intervals are optimistic."
             )
         elif not same_split(run):
             notes.append(f"{run_name(label)}: {foreign_weights(run)}")
         else:
-            notes.append(f"{run_name(label)}: the test images chose nothing; validation chose the epoch.")
+            notes.append(f"{run_name(label)}: the epoch was selected by validation, without the test images.")
     return [*notes, *_NOTES]

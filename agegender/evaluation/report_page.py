@@ -1,4 +1,4 @@
-"""The sections of a test report: its numbers in tables, plots and sentences."""
+"""The page of a test report: its metrics as tables, plots and text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from agegender.evaluation.report_facts import facts_of, notes_of, run_name
 from agegender.evaluation.robustness_page import robustness_section
 from agegender.evaluation.run_files import Run
 
-# A measure's name for people, and the factor and the digits that it is shown with.
+# Display name of each metric, and the factor and the decimals that it is shown with.
 _YEARS, _PERCENT = (1, 2), (100, 1)
 SHOWN: dict[str, tuple[str, tuple[int, int]]] = {
     "age_mae": ("age MAE, years", _YEARS),
     "age_cs5": ("CS@5, %", _PERCENT),
-    "age_cs5_whole": ("CS@5 of the answers in whole years, %", _PERCENT),
+    "age_cs5_whole": ("CS@5 of predictions in whole years, %", _PERCENT),
     "gender_acc": ("gender accuracy, %", (100, 2)),
     "gender_acc_from_5": ("gender accuracy from 5 years of age on, %", (100, 2)),
-    "gender_answered": ("genders answered, the others being unsure, %", _PERCENT),
-    "gender_acc_answered": ("gender accuracy of the answered, %", (100, 2)),
+    "gender_answered": ("genders answered (not unsure), %", _PERCENT),
+    "gender_acc_answered": ("gender accuracy of answered, %", (100, 2)),
     "gender_auroc": ("gender AUROC", (1, 4)),
     "gender_ece": ("ECE of p_female", (1, 3)),
 }
@@ -43,7 +43,7 @@ NOTHING = "n/a"
 
 
 def build_page(report: Report) -> Page:
-    """Returns the page of one run or two."""
+    """Return the page of one run or two."""
     facts = {label: facts_of(run, report.findings[label]) for label, run in report.runs.items()}
     single = facts.get("")
     names = [run.folder.resolve().name for run in report.runs.values()]
@@ -78,7 +78,7 @@ def _runs(report: Report, facts: dict[str, dict[str, str]]) -> Section:
 
 def _number(value: float, form: tuple[int, int], sign: str = "") -> str:
     factor, digits = form
-    # Adding zero takes the sign from a negative one.
+    # Adding 0.0 turns -0.0 into 0.0.
     return f"{round(factor * value, digits) + 0.0:{sign}.{digits}f}" if math.isfinite(value) else NOTHING
 
 
@@ -88,7 +88,7 @@ def _with_interval(found: Estimate, form: tuple[int, int], sign: str = "") -> tu
 
 
 def headline_lines(report: Report) -> list[str]:
-    """Returns the headline figures for a terminal, a line each."""
+    """Return the headline metrics for a terminal, one line each."""
     lines = []
     for name, (title, form) in SHOWN.items():
         found = [(label, *_with_interval(column[name], form, sign)) for label, column, sign in _columns(report)]
@@ -97,7 +97,7 @@ def headline_lines(report: Report) -> list[str]:
 
 
 def _columns(report: Report) -> list[tuple[str, dict[str, Estimate], str]]:
-    """Returns name, figures and sign format of each pair of columns: the runs, and their difference."""
+    """Return label, metrics and sign format of each pair of columns: the runs, and their difference."""
     columns = [(label, findings.headline, "") for label, findings in report.findings.items()]
     return columns + ([("B minus A", report.difference, "+")] if report.difference else [])
 
@@ -118,18 +118,19 @@ def _headline_table(report: Report) -> Table:
 
 def _headline(report: Report) -> Section:
     text = (
-        f"Intervals come from {report.settings['resamples']:,} bootstrap resamples of the test images. They say how "
-        "far another draw of test images would move a figure, not what another training would. "
+        f"Intervals come from {report.settings['resamples']:,} bootstrap resamples of the test images. They "
+        "show the variation between samples of test images, not between trainings. "
     )
     if all(run.answers.clustered for run in report.runs.values()):
         text += "Copies of one photograph are drawn together. "
     else:
-        text += "Which files are copies of one photograph is not known here (index.csv): each file is drawn by itself. "
+        text += "Copies of one photograph are unknown (not in index.csv): each file is drawn by itself. "
     if report.difference:
-        text += "The difference is paired: both runs answer the same drawn images. "
-    text += "CS@5 is the share of ages within 5 years of the truth. A gender is answered where the likelier one is at "
-    text += "least as probable as the run's min_confidence, which validation chose; gender accuracy counts all faces."
-    return Section("Figures", text, tables=[_headline_table(report)])
+        text += "The difference is paired: both runs are evaluated on the same resamples. "
+    text += "CS@5 is the fraction of ages within 5 years of the truth. A gender is answered if the probability of the "
+    text += "likelier one is at least the run's min_confidence, chosen on validation faces; gender accuracy counts all "
+    text += "faces."
+    return Section("Metrics", text, tables=[_headline_table(report)])
 
 
 def _curves(report: Report) -> Section:
@@ -138,9 +139,9 @@ def _curves(report: Report) -> Section:
     lines = [_no_curves(report.runs[label], label) for label in without]
     if len(without) < len(curves):
         best = {label: run.results.get("best_epoch") for label, run in report.runs.items()}
-        lines.append("Figures of training are means over the epoch, in which the weights still move.")
+        lines.append("Training metrics are means over the epoch, during which the weights still change.")
         if any(best.values()):
-            lines.append("The dotted line is the epoch that validation chose.")
+            lines.append("The dotted line marks the epoch selected by validation.")
         if len(curves) > 1:
             lines.append("Dashed: training; solid: validation.")
         return Section("Curves", " ".join(lines), plots=draw.curve_plots(curves, best, _CURVES))
@@ -149,17 +150,17 @@ def _curves(report: Report) -> Section:
 
 def _no_curves(run: Run, label: str) -> str:
     if run.results.get("epochs") == 0:
-        return f"{run_name(label)} trained nothing (fit=false), so it has no curves."
-    return f"{run_name(label)} left no curves: no logger wrote them, or they were removed."
+        return f"{run_name(label)} was not trained (fit=false), so it has no curves."
+    return f"{run_name(label)} has no curves: no logger wrote them, or their files were removed."
 
 
 def _knowing(report: Report, label: str) -> dict[str, Findings]:
-    """Returns the runs in which some test image has this label: `ages` or `genders`."""
+    """Return the runs with at least one test image that has this label: `ages` or `genders`."""
     return {run: findings for run, findings in report.findings.items() if getattr(findings, label)}
 
 
 def _unknown(report: Report, label: str) -> str:
-    """Says for which runs no test image has this label."""
+    """Return a sentence about the runs without any test image that has this label; empty if there are none."""
     without = [run_name(run) for run in report.findings if run not in _knowing(report, f"{label}s")]
     return f"{' and '.join(without)} was tested on images without any {label}." if without else ""
 
@@ -187,9 +188,9 @@ def _slices(report: Report, kind: str) -> Section:
         tables.append(Table(header, rows, label))
     text = "Bias is the mean of predicted minus true age." if kind == "age" else ""
     if partly:
-        text += " An age's figures are counted from the images with an age, gender's from those with a gender."
+        text += " Age metrics are computed from the images with an age, gender metrics from those with a gender."
     if few:
-        text += f" Fewer than {FEW} images in {', '.join(few)}: the intervals there are rough."
+        text += f" Fewer than {FEW} images in {', '.join(few)}: these intervals are unreliable."
     return Section(f"By {KINDS[kind]}", text.strip(), tables, draw.slice_plots(report.findings, kind))
 
 
@@ -198,7 +199,7 @@ def _gender(report: Report) -> Section:
     missing = [run_name(label) for label, findings in known.items() if findings.roc is None]
     plots = [draw.roc_plot(report.findings)] if len(missing) < len(known) else []
     plots += [draw.confusion_plot(found, label) for label, found in known.items()]
-    text = f"{' and '.join(missing)} saw only one gender among the test images: no ROC, no AUROC." if missing else ""
+    text = f"{' and '.join(missing)} has only one gender among its test images: no ROC, no AUROC." if missing else ""
     return Section("Gender", f"{text} {_unknown(report, 'gender')}".strip(), plots=plots)
 
 
@@ -207,14 +208,14 @@ def _calibration(report: Report) -> Section:
     for label, findings in report.findings.items():
         bins = findings.reliability
         rows = [
-            (f"{low:.1f} to {low + 1 / BINS:.1f}", f"{images:,}", _number(mean, (1, 3)), _number(share, (1, 3)))
-            for low, images, mean, share in zip(bins.low, bins.images, bins.p_female, bins.female, strict=True)
+            (f"{low:.1f} to {low + 1 / BINS:.1f}", f"{images:,}", _number(mean, (1, 3)), _number(female, (1, 3)))
+            for low, images, mean, female in zip(bins.low, bins.images, bins.p_female, bins.female, strict=True)
         ]
-        tables.append(Table(("p_female", "images", "mean p_female", "share of female faces"), rows, label))
+        tables.append(Table(("p_female", "images", "mean p_female", "fraction of female faces"), rows, label))
     text = (
         f"The expected calibration error (ECE) is the mean distance from the diagonal over {BINS} bins of equal "
-        "width, weighted by their images. Chance alone keeps it above zero, and resampling adds to that: its interval "
-        "lies a little high, the more so the fewer images there are."
+        "width, weighted by their images. Sampling noise biases it upward, and resampling adds to that: the interval "
+        "lies slightly too high, the more so the fewer images there are."
     )
     known = _knowing(report, "genders")
     return Section("Calibration of p_female", text, tables, [draw.reliability_plot(known)] if known else [])
@@ -226,25 +227,27 @@ def _spread(report: Report) -> Section:
     for label, findings in report.findings.items():
         spread, coverage = findings.spread, findings.coverage
         if spread is None or coverage is None:
-            reason = "states no spread of its ages" if findings.ages else "was tested on images without any age"
+            reason = "predicts no age intervals" if findings.ages else "was tested on images without any age"
             lines.append(f"{run_name(label)} {reason}.")
             continue
-        share, interval = _with_interval(coverage, _PERCENT)
-        lines.append(f"{run_name(label)}: the 80 % intervals hold {share} % of the true ages ({interval}).")
+        inside, interval = _with_interval(coverage, _PERCENT)
+        lines.append(f"{run_name(label)}: {inside} % of the true ages lie inside the 80 % intervals ({interval}).")
         if spread.images < findings.ages:
-            lines.append(f"Only {spread.images:,} of {findings.ages:,} images count: the others have no spread.")
+            lines.append(f"Only {spread.images:,} of {findings.ages:,} images have a predicted standard deviation.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
-        tables.append(Table(("promised", "inside"), rows, f"Of a normal distribution with that spread {label}".strip()))
+        caption = f"Intervals of a normal distribution with the predicted standard deviation {label}".strip()
+        tables.append(Table(("nominal", "inside"), rows, caption))
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)
         cells = [(f"{std:.2f}", f"{rmse:.2f}", f"{images:,}") for images, std, rmse in bins]
         if len(cells) > 1:
-            header = ("stated, years", "RMSE, years", "images")
-            tables.append(Table(header, cells, f"Error by stated spread {label}".strip()))
+            header = ("predicted, years", "RMSE, years", "images")
+            tables.append(Table(header, cells, f"Error by predicted standard deviation {label}".strip()))
         else:
-            lines.append("The spread is the same for every image: {} years, where the RMSE is {}.".format(*cells[0]))
+            line = "The predicted standard deviation is constant: {} years, at an RMSE of {}."
+            lines.append(line.format(*cells[0]))
         parts = [(part.name, *_with_interval(part.coverage, _PERCENT)) for part in findings.slices["age"] if part.ages]
         tables.append(Table((KINDS["age"], "inside, %", "95 % interval"), parts, f"The 80 % intervals {label}".strip()))
     plots = [draw.coverage_plot(report.findings)] if tables else []
     if any(findings.spread and len(findings.spread.bin_std) > 1 for findings in report.findings.values()):
         plots.append(draw.spread_plot(report.findings))
-    return Section("Calibration of the age spread", " ".join(lines), tables, plots)
+    return Section("Calibration of the age intervals", " ".join(lines), tables, plots)

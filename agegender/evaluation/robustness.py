@@ -1,4 +1,4 @@
-"""How a trained model stands harmless changes of the pictures: `python -m agegender.evaluation.robustness run=...`."""
+"""How a trained model stands harmless changes of the pictures: `agegender robustness run=...`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agegender.evaluation.report import shown_path
 from agegender.evaluation.robustness_file import RESAMPLES, SEED, robustness_command
 from agegender.files import write_whole
 
-if TYPE_CHECKING:  # torch and matplotlib are imported where they are needed: mistakes answer without them
+if TYPE_CHECKING:  # torch and matplotlib are imported late, so that errors in the settings are reported at once
     from agegender.evaluation.rebuilt_run import RebuiltRun
 
 log = logging.getLogger(__name__)
@@ -29,30 +29,30 @@ def measure_robustness(
     tta: Literal["none", "flip"] | None = None,
     device: str = "auto",
 ) -> Path:
-    """Answers for a run's test faces as they are and under each of `corruptions.CORRUPTIONS`, and writes the figures.
+    """Evaluate a run on its test faces, unchanged and under each of `corruptions.CORRUPTIONS`, and write the metrics.
 
-    The network computes in float32: where the run's own test was in mixed precision, the clean figures can differ from
-    its in the third digit.
+    The network computes in float32: if the run's own test used mixed precision, the metrics of the clean faces can
+    differ from it in the third digit.
 
     Args:
-        run: A run's folder, a folder of runs (the one with the newest best checkpoint), a checkpoint, `default` or
-            another name of the weights that come with the package, or None for the newest tested run below `logs`.
+        run: A run's folder, a folder of runs (the one with the newest best checkpoint is taken), a checkpoint,
+            `default` or another name of bundled weights, or None for the newest tested run below `logs`.
         out: Folder for `robustness.html`, `robustness.json` and the plots; None for `robustness` in the run's folder,
             or `logs/robustness/<name>` for weights that belong to no run.
-        data_dir: Where the faces are; None for where the run had them. Weights that belong to no run need it: their
-            test faces are those of the split rule that they carry.
-        limit: Only so many of the test faces, a fixed subset.
-        batch_size: Faces per pass through the network.
-        resamples: Of the bootstrap.
-        seed: Of the resamples.
-        tta: `flip` to answer with the mean over a face and its mirror image; None for as the run was tested.
+        data_dir: Folder of the faces; None for the folder in the run's settings. Required for weights that belong to no
+            run: their test faces follow from the split settings in the checkpoint.
+        limit: Maximum number of test faces, a fixed subset.
+        batch_size: Faces per forward pass.
+        resamples: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+        tta: `flip` to average predictions over a face and its mirror image; None for that of the run's own test.
         device: `auto`, `cpu`, `cuda`, ...
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        AgeGenderError: No such run, no test faces, faces that can't be found again, or a folder that can't be written.
+        AgeGenderError: No such run, no test faces, missing images, or a folder that can't be written.
     """
     from agegender.evaluation.rebuilt_run import find_origin, rebuild
     from agegender.evaluation.robustness_figures import answer_all, measure
@@ -83,7 +83,7 @@ def _folder_of(name: str, run: Path | None) -> Path:
 
 
 def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
-    """Returns what was measured, for the reader of the figures."""
+    """Return the description of the evaluated weights and data, for the page and `robustness.json`."""
     from agegender.evaluation.bootstrap import CONFIDENCE
 
     origin, network = rebuilt.origin, rebuilt.network

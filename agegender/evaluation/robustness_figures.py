@@ -1,4 +1,4 @@
-"""How a network answers faces under harmless changes: the answers, and what is counted from them."""
+"""Predictions and metrics of a network on corrupted faces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agegender.prediction.torch_network import TorchNetwork
 from agegender.progress import track
 
 CONDITIONS = (CLEAN, *CORRUPTIONS)
-# What is counted of each condition, in the order of `_columns`; each is a mean over some of the faces.
+# The metrics of each condition, in the order of `_columns`; each is a mean over some of the faces.
 MEASURES = ("age_mae", "age_bias", "age_cs5", "gender_acc", "gender_acc_from_5", "coverage")
 
 _ANSWERS = ("age_pred", "p_female", "age_low", "age_high")
@@ -29,28 +29,28 @@ _ANSWERS = ("age_pred", "p_female", "age_low", "age_high")
 
 @torch.inference_mode()
 def answer_all(run: RebuiltRun, batch_size: int) -> dict[str, dict[str, Floats]]:
-    """Answers for every face as it is and under each corruption.
+    """Predict every face unchanged and under each corruption.
 
-    A batch is decoded once and goes through the network once per condition.
+    A batch is decoded once and passed through the network once per condition.
 
     Args:
         run: Network and faces.
-        batch_size: Faces per pass.
+        batch_size: Faces per forward pass.
 
     Returns:
         For each of `CONDITIONS` the columns `age_pred`, `p_female`, `age_low` and `age_high`, each `[faces]` in the
-        order of the faces; the last two are NaN where the network states no interval.
+        order of the faces; the last two are NaN where the network predicts no interval.
     """
     device, count = run.network.device, len(run.faces)
     answers = {condition: np.empty((len(_ANSWERS), count)) for condition in CONDITIONS}
     starts = range(0, count, batch_size)
-    for start in track(starts, "answering", len(starts)):
+    for start in track(starts, "predicting", len(starts)):
         part = slice(start, min(start + batch_size, count))
         batch = run.faces.__getitems__(range(part.start, part.stop))
         images = batch["image"].to(device)
         for condition in CONDITIONS:
-            seen = images if condition == CLEAN else corrupt(images, condition, batch["row"])
-            answers[condition][:, part] = _answer(run.network, seen.contiguous(memory_format=torch.channels_last))
+            changed = images if condition == CLEAN else corrupt(images, condition, batch["row"])
+            answers[condition][:, part] = _answer(run.network, changed.contiguous(memory_format=torch.channels_last))
     return {condition: dict(zip(_ANSWERS, columns, strict=True)) for condition, columns in answers.items()}
 
 
@@ -62,20 +62,20 @@ def _answer(asked: TorchNetwork, images: torch.Tensor) -> Floats:
 
 
 def measure(run: RebuiltRun, answers: dict[str, dict[str, Floats]], resamples: int, seed: int) -> dict[str, Any]:
-    """Counts every figure with its interval.
+    """Compute all metrics with their intervals.
 
     Args:
-        run: Whose faces and labels they are.
+        run: Source of the labels.
         answers: See `answer_all`.
-        resamples: Of the cluster bootstrap. A resample draws the same photographs for all conditions, so changes are
-            paired.
-        seed: Of the resamples.
+        resamples: Number of cluster bootstrap resamples. A resample draws the same photographs for all conditions, so
+            changes are paired.
+        seed: Random seed of the resamples.
 
     Returns:
         `images`, `ages`, `genders` and `photographs` (counts), and `conditions`: for each of `CONDITIONS`, and for
-        `mean` over the corruptions, each of `MEASURES` as `value`, `low` and `high`, and `age_mae_change` and
-        `gender_acc_change`, likewise, against the clean faces (None for these themselves). None where there is nothing
-        to count. Plain values: what `robustness.json` holds.
+        `mean` over the corruptions, each of `MEASURES` as `value`, `low` and `high`; likewise `age_mae_change` and
+        `gender_acc_change` against the clean faces (None for the clean faces themselves). A metric without any face is
+        None. All in plain types, as stored in `robustness.json`.
     """
     rows, index = run.faces.rows, run.faces.index
     age = np.where(index.age[rows] == MISSING, np.nan, index.age[rows]).astype(np.float64)
@@ -102,7 +102,7 @@ def measure(run: RebuiltRun, answers: dict[str, dict[str, Floats]], resamples: i
 
 
 def _columns(age: Floats, gender: Integers, answers: dict[str, Floats]) -> Sequence[tuple[Floats, NDArray[np.bool_]]]:
-    """Returns for each of `MEASURES` a value per face and the faces that count."""
+    """Return the values `[faces]` of each of `MEASURES`, with the mask of the faces that are averaged over."""
     aged, gendered = np.isfinite(age), gender != MISSING
     errors = answers["age_pred"] - age
     right = (says_female(answers["p_female"]) == gender).astype(np.float64)
@@ -121,13 +121,13 @@ def _columns(age: Floats, gender: Integers, answers: dict[str, Floats]) -> Seque
 
 
 def _with_changes(means: Floats) -> Floats:
-    """Adds the corruptions' mean as a last condition, and the changes against the clean faces as last measures.
+    """Append the mean over the corruptions as a condition, and the changes against the clean faces as metrics.
 
     Args:
-        means: `[resamples, conditions, measures]`, the clean faces first.
+        means: `[resamples, conditions, metrics]`, the clean faces first.
 
     Returns:
-        `[resamples, conditions + 1, measures + 2]`.
+        `[resamples, conditions + 1, metrics + 2]`.
     """
     all_means = np.concatenate([means, means[:, 1:].mean(1, keepdims=True)], axis=1)
     changed = [MEASURES.index("age_mae"), MEASURES.index("gender_acc")]

@@ -1,4 +1,4 @@
-"""What a robustness measurement leaves in a run's folder, and which command line makes it."""
+"""Read the `robustness.json` of a run, and build the command line that creates it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from agegender.errors import require
 from agegender.evaluation.report import shown_path
 
 CLEAN = "clean"
-MEAN = "mean"  # over the changes, each counting alike
-RESAMPLES, SEED = 2000, 0  # unless the command says otherwise
+MEAN = "mean"  # unweighted, over all corruptions
+RESAMPLES, SEED = 2000, 0  # defaults of the command
 
 _NEEDED = {"run", "images", "command", "warnings"}
 
 
 def read_robustness(folder: Path) -> dict[str, Any] | None:
-    """Reads what `python -m agegender.evaluation.robustness` left in a run's folder; None if it never did.
+    """Reads what `agegender robustness` left in a run's folder; None if it never did.
 
     Raises:
         AgeGenderError: The file is damaged.
@@ -37,14 +37,14 @@ def read_robustness(folder: Path) -> dict[str, Any] | None:
 
 
 def robustness_command(run: str, given: Mapping[str, Any] | None = None) -> str:
-    """Returns the command line that measures a run, for a shell.
+    """Return the shell command that evaluates a run.
 
     Args:
-        run: As the user gave it.
-        given: Further settings; those that are None, or as they are by default, are left out.
+        run: The run as the user gave it.
+        given: Further settings; None and default values are left out.
     """
     usual = {"resamples": RESAMPLES, "seed": SEED}
     shown = shown_path(Path(run)) if Path(run).exists() else run
     settings = {name: value for name, value in (given or {}).items() if value != usual.get(name)}
     arguments = [f"run={shown}", *(f"{name}={value}" for name, value in settings.items())]
-    return f"python -m agegender.evaluation.robustness {shlex.join(arguments)}"
+    return f"agegender robustness {shlex.join(arguments)}"

@@ -1,6 +1,6 @@
-"""The figures of a robustness measurement for people: a table, two plots, a page, and a report's section.
+"""Presentation of a robustness evaluation: a table, two plots, a page, and a section of the test report.
 
-All of it is made from the plain values of `robustness.json`, so that a report can show what was measured before.
+Everything is made from the plain values of `robustness.json`, so that a report can show an earlier evaluation.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from agegender.evaluation.run_files import Run
 
 ABOUT = {
     "noise": "Gaussian noise, the same in all channels; the number is its standard deviation in gray levels of 255",
-    "noise_rgb": "Gaussian noise in each channel apart",
+    "noise_rgb": "Gaussian noise, independent in each channel",
     "blur": "Gaussian blur, standard deviation 1.5 pixels",
-    "sharpen": "unsharp mask: 1.5 times the detail that a blur of 1 pixel takes away",
-    "resolution_40": "scaled down to 40 pixels a side and up again",
-    "jpeg": "JPEG at this quality",
-    "gray": "no color",
-    "dark": "all light times 0.6",
-    "bright": "all light times 1.4, cut at white",
-    "shift": "moved 6 pixels along both axes",
-    "turn": "turned by 10 degrees",
-    "squeeze": "an aspect ratio of 4:3, in width or in height",
+    "sharpen": "unsharp mask: adds 1.5 times the detail that a Gaussian blur of 1 pixel removes",
+    "resolution_40": "downscaled to 40 pixels a side and upscaled again",
+    "jpeg": "JPEG compression at this quality",
+    "gray": "converted to gray",
+    "dark": "brightness times 0.6",
+    "bright": "brightness times 1.4, clipped at white",
+    "shift": "shifted by 6 pixels along both axes",
+    "turn": "rotated by 10 degrees",
+    "squeeze": "squeezed to an aspect ratio of 4:3, in width or in height",
 }
 HEADER = (
     "faces",
@@ -54,7 +54,7 @@ _Figure = Mapping[str, float] | None
 
 
 def table_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """Returns a row of text per condition, as `HEADER` names the columns; the mean over the corruptions comes last."""
+    """Return a row of text per condition, with the columns of `HEADER`; the mean over the corruptions comes last."""
     return [[_row_name(name), *_cells(found)] for name, found in numbers["conditions"].items()]
 
 
@@ -76,7 +76,7 @@ def _cells(found: Mapping[str, _Figure]) -> list[str]:
 
 
 def _number(value: float | None, factor: int, digits: int, sign: str = "") -> str:
-    # Adding zero takes the sign from a negative one.
+    # Adding 0.0 turns -0.0 into 0.0.
     return _NOTHING if value is None else f"{round(factor * value, digits) + 0.0:{sign}.{digits}f}"
 
 
@@ -86,12 +86,12 @@ def _value(found: _Figure, factor: int, digits: int, sign: str = "") -> str:
 
 def _with_interval(found: _Figure, factor: int, digits: int, sign: str = "") -> tuple[str, str]:
     if found is None:
-        return "", ""  # the clean faces' change against themselves, or nothing to count
+        return "", ""  # the change of the clean faces themselves, or no face counts
     low, high = (_number(found[end], factor, digits, sign) for end in ("low", "high"))
     return _value(found, factor, digits, sign), f"{low} to {high}"
 
 
-# Of `HEADER`, what a terminal has room for, under shorter names; of the intervals only that of the MAE's increase.
+# The columns of `HEADER` that fit a terminal, under shorter names; of the intervals only that of the MAE's increase.
 _ON_TERMINAL = {
     0: "faces",
     1: "MAE",
@@ -107,23 +107,23 @@ _ON_TERMINAL = {
 
 
 def print_table(numbers: Mapping[str, Any]) -> None:
-    """Prints the main columns, and how to read them."""
+    """Print the main columns with a legend."""
     title = f"{numbers['run']}: {numbers['images']:,} test faces under harmless changes"
     table = TerminalTable(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for place, name in _ON_TERMINAL.items():
-        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+    for column, name in _ON_TERMINAL.items():
+        table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
     for row in table_rows(numbers):
-        table.add_row(*(row[place] for place in _ON_TERMINAL))
+        table.add_row(*(row[column] for column in _ON_TERMINAL))
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
-    print("Ages in years; CS@5, gender accuracy (of all, and of ages 5 and older) and ages held by the intervals in %.")
+    print("Ages in years; CS@5, gender accuracy (all faces, and ages 5 and older) and interval coverage (held) in %.")
 
 
 def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
-    """Returns the page of a measurement.
+    """Return the page of a robustness evaluation.
 
     Args:
-        numbers: What `robustness.json` holds.
+        numbers: Contents of `robustness.json`.
     """
     facts = [
         ("run", numbers["run"]),
@@ -131,19 +131,20 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
         ("data", numbers["data"]),
         ("split", numbers["split_fingerprint"]),
         ("test faces", f"{numbers['images']:,}, of {numbers['photographs']:,} photographs"),
-        ("answers", "the mean over a face and its mirror image" if numbers["tta"] == "flip" else "one pass per face"),
+        ("predictions", "mean over a face and its mirror image" if numbers["tta"] == "flip" else "one pass per face"),
         ("made by", numbers["command"]),
     ]
     changes = Section(
         "The changes",
-        "Common changes that leave a face as easy to judge for people, after Hendrycks and Dietterich, Benchmarking "
-        "Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019. Lengths are at 128 pixels a "
-        "side. A face's noise and direction are a function of its place in the index.",
+        "Common corruptions that leave age and gender equally visible to people, after Hendrycks and Dietterich, "
+        "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019. Lengths are for "
+        "images of 128 pixels a side. The noise and the direction of a face's change depend on its row in the index "
+        "only.",
         tables=[Table(("change", "what it does"), list(ABOUT.items()))],
     )
     notes = list(numbers["warnings"])
     if numbers["data"] == DRAWN:
-        notes.append("The faces are drawn: nothing here says anything about real people.")
+        notes.append("The faces are synthetic: nothing here applies to real people.")
     return Page(
         f"Robustness of {numbers['run']}",
         facts,
@@ -155,63 +156,63 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
 def _figures(numbers: Mapping[str, Any]) -> Section:
     text = (
         f"Intervals come from {numbers['resamples']:,} bootstrap resamples of the test faces. Changes against the "
-        "clean faces are paired: both are counted from the same drawn faces. "
+        "clean faces are paired: both are computed on the same resamples. "
     )
     if numbers["copies_known"]:
         text += "Copies of one photograph are drawn together. "
     text += (
-        "Bias is the mean of predicted minus true age. CS@5 is the share of ages within 5 years of the truth. The "
-        "stated intervals should hold 80 % of the true ages."
+        "Bias is the mean of predicted minus true age. CS@5 is the fraction of ages within 5 years of the truth. The "
+        "predicted intervals should contain 80 % of the true ages."
     )
     if numbers["grayscale"]:
-        text += " The network sees gray pictures: gray changes nothing, and noise_rgb is the same as noise."
-    return Section("Figures", text, tables=[Table(HEADER, table_rows(numbers))])
+        text += " The network takes gray images: gray changes nothing, and noise_rgb is the same as noise."
+    return Section("Metrics", text, tables=[Table(HEADER, table_rows(numbers))])
 
 
 def robustness_plots(numbers: Mapping[str, Any]) -> list[Plot]:
-    """Draws the MAE's increase and the coverage by corruption, with intervals; what was not counted is left out."""
+    """Draw the increase of the MAE and the coverage by corruption, with intervals; missing metrics are left out."""
     plots = []
     changes = {name: found["age_mae_change"] for name, found in numbers["conditions"].items() if name != CLEAN}
     if any(changes.values()):
-        caption = "How much larger the age MAE is than on the clean faces, with 95 % intervals"
+        caption = "Increase of the age MAE over the clean faces, with 95 % intervals"
         plots.append(_plot("mae_increase", caption, changes, "years more than clean", 0.0))
     coverage = {name: found["coverage"] for name, found in numbers["conditions"].items()}
     if any(coverage.values()):
-        caption = f"Share of true ages in the stated 80 % intervals, with 95 % intervals; the line is {COVERAGE:.0%}"
-        plots.append(_plot("coverage", caption, coverage, "share of true ages inside", COVERAGE))
+        caption = f"Fraction of true ages inside the 80 % intervals, with 95 % intervals; the line is at {COVERAGE:.0%}"
+        plots.append(_plot("coverage", caption, coverage, "fraction of true ages inside", COVERAGE))
     return plots
 
 
 def _plot(name: str, caption: str, found: Mapping[str, _Figure], label: str, line: float) -> Plot:
-    counted = {_row_name(each): figure for each, figure in found.items() if figure is not None}
+    counted = {_row_name(each): value for each, value in found.items() if value is not None}
     figure, axes = new_plot(5.2, 1.0 + 0.24 * len(counted))
-    places: Sequence[int] = range(len(counted))
+    positions: Sequence[int] = range(len(counted))
     low, value, high = ([each[end] for each in counted.values()] for end in ("low", "value", "high"))
     axes.axvline(line, color=GREY, linewidth=1, linestyle="--")
-    axes.hlines(places, low, high, color=BLUE)
-    axes.plot(value, places, "o", color=BLUE, markersize=5)
-    axes.set_yticks(places, list(counted))
+    axes.hlines(positions, low, high, color=BLUE)
+    axes.plot(value, positions, "o", color=BLUE, markersize=5)
+    axes.set_yticks(positions, list(counted))
     axes.invert_yaxis()
     axes.set_xlabel(label)
     return Plot(f"robustness_{name}", caption, to_png(figure))
 
 
 def robustness_section(runs: Mapping[str, Run]) -> Section:
-    """Returns a report's section about it: the tables of the runs that were measured, and how to measure the others.
+    """Return a report's section on robustness: the tables of evaluated runs, and the command for the others.
 
     Args:
-        runs: By their labels.
+        runs: By label.
     """
     lines, tables = [], []
     for label, run in runs.items():
         name, numbers = f"Run {label}" if label else "This run", run.robustness
         if numbers is None:
             command = robustness_command(str(run.folder))
-            lines.append(f"{name} was not measured under harmless changes of its pictures; {command} does it.")
+            lines.append(f"{name} was not measured under harmless changes of its images; {command} measures it.")
             continue
         lines.append(
             f"{name}: {numbers['images']:,} test faces under harmless changes, measured by {numbers['command']}; its "
-            "page says what the changes are."
+            "page describes the changes."
         )
         lines += numbers["warnings"]
         tables.append(Table(HEADER, table_rows(numbers), label))

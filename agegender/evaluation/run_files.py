@@ -1,4 +1,4 @@
-"""Finds finished runs and reads what they left: figures, answers, and which test images are the same photograph."""
+"""Find finished runs and read their files: metrics, predictions, curves, and the copies among the test images."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from agegender.launched import script
 
 @dataclass(frozen=True)
 class Answers:
-    """A run's answers for the test images, in the order of their file names.
+    """A run's labels and predictions for its n test images, in the order of their file names.
 
     Attributes:
-        paths: Where each picture was when it was tested.
-        names: What the index calls each: its path from the data's folder.
-        age: `[n]`, years; NaN where it is not known.
+        paths: Path of each image at the time of the test.
+        names: Name of each image in the index: its path relative to the data's folder.
+        age: `[n]`, years; NaN where unknown.
         age_pred: `[n]`, years.
-        age_std: `[n]`, the stated standard deviation, years; NaN where none is stated.
-        age_low: `[n]`, where the stated 80 % interval begins, years; NaN likewise.
-        age_high: `[n]`, where it ends.
-        gender: `[n]`, 0 = male, 1 = female; `MISSING` (-1) where it is not known.
+        age_std: `[n]`, predicted standard deviation, years; NaN where none is predicted.
+        age_low: `[n]`, lower end of the predicted 80 % interval, years; NaN where none is predicted.
+        age_high: `[n]`, upper end of the interval, years; NaN where none is predicted.
+        gender: `[n]`, 0 = male, 1 = female; `MISSING` (-1) where unknown.
         p_female: `[n]`, from 0 to 1.
-        group: `[n]`, places in `groups`; likewise.
-        clusters: `[n]`, the photograph that each picture shows, numbered from 0.
-        clustered: Whether that is known; else every file is taken as a photograph of its own.
-        groups: The groups' names.
-        min_confidence: The probability of the likelier gender below which it is no answer.
+        group: `[n]`, indices into `groups`; `MISSING` (-1) where unknown.
+        clusters: `[n]`, cluster (photograph) of each image, numbered from 0.
+        clustered: Whether copies are known; if not, every file is a cluster of its own.
+        groups: Names of the groups.
+        min_confidence: Probability of the likelier gender below which the prediction is "unsure".
     """
 
     paths: list[str]
@@ -61,18 +61,18 @@ class Answers:
 
     @property
     def aged(self) -> NDArray[np.bool_]:
-        """Which of the ages are known `[n]`."""
+        """Mask `[n]` of the images with a known age."""
         return ~np.isnan(self.age)
 
     @property
     def gendered(self) -> NDArray[np.bool_]:
-        """Which of the genders are known `[n]`."""
+        """Mask `[n]` of the images with a known gender."""
         return np.asarray(self.gender != MISSING)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, `metrics.json`, answers and curves, and `robustness.json` if there is one."""
+    """A finished run: its folder, `metrics.json`, predictions and curves, and `robustness.json` if there is one."""
 
     folder: Path
     results: dict[str, Any]
@@ -82,15 +82,15 @@ class Run:
 
 
 def find_runs(given: str | Sequence[str] | None, logs: Path = Path("logs")) -> list[Path]:
-    """Resolves what a user gives as `run`.
+    """Resolve the setting `run` to run folders.
 
     Args:
-        given: A run's folder, a folder of runs (the newest that was tested), a list of them, or None for the newest
+        given: A run's folder, a folder of runs (its newest tested run is taken), a list of them, or None for the newest
             tested run below `logs`.
-        logs: Where runs are.
+        logs: Root folder of all runs.
 
     Raises:
-        AgeGenderError: There is none.
+        AgeGenderError: There is no such run, or it was not tested.
     """
     if not given:
         found = _tested(logs)
@@ -109,7 +109,7 @@ def _find_run(path: Path) -> Path:
         return runs[-1]
     if (path / "checkpoints").is_dir() or (path / "metrics.json").is_file():
         raise AgeGenderError(_untested(path))
-    raise AgeGenderError(f"{path} holds no predictions.csv, nor does any folder in it; give a run's folder (logs/...)")
+    raise AgeGenderError(f"{path} holds no predictions.csv, and no folder in it does; give a run's folder (logs/...)")
 
 
 def _untested(folder: Path) -> str:
@@ -120,30 +120,30 @@ def _untested(folder: Path) -> str:
 
 
 def _tested(folder: Path) -> list[Path]:
-    """Returns the runs with a test below a folder, the newest last."""
+    """Return the tested runs below a folder, the newest last."""
     found = sorted(folder.glob("**/predictions.csv"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in found]
 
 
 def read_run(folder: Path) -> Run:
-    """Reads everything that a report needs of a run; only `predictions.csv` must be there.
+    """Read the files of a run that a report needs; only `predictions.csv` is required.
 
     Raises:
         AgeGenderError: A file is missing or damaged.
     """
     results = _read_results(folder / "metrics.json")
     answers = read_answers(folder, str(results.get("data", "")), tuple(results.get("groups", GROUPS)))
-    least = results.get("min_confidence", 0.5)  # runs that were tested before there was one always answered
+    least = results.get("min_confidence", 0.5)  # runs of versions without min_confidence predicted every gender
     fits = isinstance(least, float) and 0.5 <= least <= 1
     require(fits, f"{folder / 'metrics.json'} is damaged (min_confidence is {least!r}); {_again()}")
     answers = replace(answers, min_confidence=least)
-    if results.get("duplicates") == "none":  # nobody looked for copies, so index.csv can't tell
+    if results.get("duplicates") == "none":  # copies were not searched for, so index.csv lists none
         answers = replace(answers, clustered=False)
     return Run(folder, results, answers, read_curves(folder), read_robustness(folder))
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    if not path.is_file():  # of a run that stopped between its test and its end
+    if not path.is_file():  # the run stopped between its test and its end
         return {}
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -158,15 +158,15 @@ def _again() -> str:
 
 
 def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> Answers:
-    """Reads `predictions.csv`, and from `index.csv` which pictures are copies of one photograph.
+    """Read `predictions.csv`, and the clusters of copies from `index.csv`.
 
     Args:
-        folder: Of the run.
-        data: The pictures' folder, as the run's paths begin.
-        groups: The groups' names.
+        folder: Folder of the run.
+        data: Folder of the images, the prefix of the paths in `predictions.csv`.
+        groups: Names of the groups.
 
     Raises:
-        AgeGenderError: `predictions.csv` is missing or damaged; names the line.
+        AgeGenderError: `predictions.csv` is missing or damaged; the message names the line.
     """
     path = folder / "predictions.csv"
     require(path.is_file(), _untested(folder))
@@ -194,7 +194,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
         gender=gender.astype(np.int64),
         p_female=p_female,
         group=group.astype(np.int64),
-        # A file that the index doesn't know stands for itself; no group is called like it.
+        # A file that is not in the index is a cluster of its own; the trailing slash avoids clashes with group names.
         clusters=number_clusters([known.get(name, f"{path}/") for name, path in zip(names, paths, strict=True)]),
         clustered=bool(known),
         groups=groups,
@@ -202,14 +202,20 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
 
 
 def _name(path: str, data: str, known: Mapping[str, str]) -> str:
-    """Returns what the index calls a file: its path from the data's folder, or as the table gave it; else its name."""
+    """Return a file's name in the index: its path relative to the data's folder or as in the table, else its basename.
+
+    Args:
+        path: Path of the file in `predictions.csv`.
+        data: Folder of the images.
+        known: Names in the index.
+    """
     inside = path.removeprefix(os.path.join(data, ""))
     return inside if inside in known else os.path.basename(path)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        # A path may hold bytes that are no UTF-8: they are written as they are.
+        # A path may hold bytes that are not UTF-8; `surrogateescape` preserves them.
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return list(csv.DictReader(file))
     except OSError as error:
@@ -221,7 +227,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:
     if None in row.values():
         raise ValueError("fewer columns than the header")
-    # a label that is not known is an empty cell
+    # an empty cell is an unknown label
     age = float(row["age"] or "nan")
     age_pred, p_female = (float(row[name] or "") for name in ("age_pred", "p_female"))
     gender, group = (float(row[name] or MISSING) for name in ("gender", "group"))
@@ -243,10 +249,10 @@ def _read_row(row: Mapping[str, str | None], groups: int) -> list[float]:
 
 
 def _duplicate_groups(path: Path) -> dict[str, str]:
-    """Returns the duplicate group of each file; empty if there is no such list."""
+    """Return the duplicate group of each file in `index.csv`; empty if there is no such file or column."""
     if not path.is_file():
         return {}
     rows = _rows(path)
-    if not rows or not {"file", "duplicate_group"} <= set(rows[0]):  # written before groups had this name
+    if not rows or not {"file", "duplicate_group"} <= set(rows[0]):  # written by a version before this column name
         return {}
     return {plain_path(row["file"]): plain_path(row["duplicate_group"]) for row in rows}

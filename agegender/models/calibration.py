@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -40,12 +39,6 @@ class Calibration:
     high: Sequence[float]
     min_confidence: float = 0.5
     answered: float = 1.0
-
-    @classmethod
-    def normal(cls, spread: float) -> Calibration:
-        """Returns that of checkpoints made before there was one: errors of a normal distribution, alike for all."""
-        end = NormalDist().inv_cdf((1 + HELD) / 2) * spread
-        return cls(1.0, [0.0], [spread], [-end] * (OLDEST + 1), [end] * (OLDEST + 1))
 
     @property
     def of_ages(self) -> bool:

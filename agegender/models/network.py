@@ -202,14 +202,6 @@ class AgeGenderNet(nn.Module):
             # Keras's bounds. Its TensorFlow backend takes the logit where it finds one, which `logit` is for.
             return functional.binary_cross_entropy(outputs.gender.clamp(1e-7, 1 - 1e-7), gender)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints made before there was a calibration hold the root mean square error on validation instead.
-        residual = state_dict.pop(f"{prefix}residual", None)
-        if residual is not None and self.calibration is None and not residual.isnan():
-            states_none = self.coding.spread(torch.zeros(1, self.coding.outputs)) is None
-            self.calibration = Calibration.normal(float(residual) if states_none else 1.0)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 class _Head(nn.Sequential):
     """Dense layers, and a last one that mixed precision leaves in float32.

@@ -1,1 +1,1 @@
-"""From a checkpoint and pictures to answers."""
+"""Prediction: face detection, alignment, inference, output files, video, ONNX export and the web server."""

@@ -1,4 +1,4 @@
-"""How a face is cut out of a picture: the way UTKFace's faces were, by the measured places of their landmarks."""
+"""Face alignment: warp a face to the landmark positions of UTKFace's aligned crops."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from PIL import Image
 
 Points = NDArray[np.float64]  # [points, 2], x and y
 
-# Where the eyes, the nose's tip and the corners of the mouth lie in UTKFace's crops, as shares of their side, by
-# `python -m agegender.prediction.template data/UTKFace 4000`: the person's right eye, on the left, comes first.
+# Positions of the eyes, the nose tip and the mouth corners in UTKFace's crops, as fractions of the side, measured by
+# `python -m agegender.prediction.template data/UTKFace 4000`. The person's right eye, on the image's left, is first.
 TEMPLATE: Points = np.array(
     [(0.2967, 0.2822), (0.6886, 0.2826), (0.4911, 0.5153), (0.3239, 0.6774), (0.6583, 0.6782)], np.float64
 )
-# How far, in root mean square, landmarks may lie from the template in a crop that is taken as it is; the same command
-# tells how many of UTKFace's lie nearer.
+# Largest root mean square distance from the template, as a fraction of the side, of an image used without alignment.
+# The same command prints the percentage of UTKFace's crops within it.
 TOLERANCE = 0.08
-_LARGEST_WARP = 4096  # pixels a side: a face that fills more of a picture than this gains nothing from its finer detail
+_LARGEST_WARP = 4096  # pixels a side: the finer detail of a larger face does not change the prediction
 
 
 def similarity(points: Points, onto: Points) -> NDArray[np.float64]:
-    """Finds the shift, turn and scale that bring points nearest to others, in the least squares' sense.
+    """Fit the similarity transform (translation, rotation, scale) between two point sets by least squares.
 
-    Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991; in
-    the plane and without mirroring it has this closed form.
+    Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991. In
+    two dimensions and without reflection it has this closed form.
 
     Args:
-        points: `[n, 2]`, not all alike.
-        onto: `[n, 2]`.
+        points: Source points `[n, 2]`, not all equal.
+        onto: Target points `[n, 2]`.
 
     Returns:
-        `[2, 3]`: `matrix @ (x, y, 1)` is the point's new place.
+        The matrix `[2, 3]`: `matrix @ (x, y, 1)` is the transformed point.
     """
     centre, target = points.mean(0), onto.mean(0)
     before, after = points - centre, onto - target
@@ -44,14 +44,14 @@ def similarity(points: Points, onto: Points) -> NDArray[np.float64]:
 
 
 def is_crop(landmarks: Points, width: int, height: int) -> bool:
-    """Tells whether a picture is a face cut out the way UTKFace's are, so that cutting again would gain nothing.
+    """Return whether an image already is a face crop aligned like UTKFace's.
 
-    It is if it is square to a twentieth of its side, and its landmarks lie within `TOLERANCE` of the template.
+    Its sides must differ by at most 5 %, and its landmarks must lie within `TOLERANCE` of the template.
 
     Args:
         landmarks: `[5, 2]` in pixels.
-        width: Of the picture, in pixels.
-        height: Likewise.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
     """
     if abs(width - height) > 0.05 * max(width, height):
         return False
@@ -60,33 +60,32 @@ def is_crop(landmarks: Points, width: int, height: int) -> bool:
 
 
 def cut(picture: Image.Image, landmarks: Points, size: int) -> Image.Image:
-    """Cuts a face out of a picture, upright and where UTKFace's crops have it.
+    """Crop a face from an image, upright and aligned to the template.
 
-    The picture is sampled once, as densely as its own pixels lie, so that no detail turns into a pattern; what remains
-    is a whole number of times the wanted size, which the one eval transform (`data.decode.to_pixels`) then resizes as
-    it does all pictures.
+    The image is resampled once, at about its own resolution, which avoids aliasing. The side of the crop is an integer
+    multiple of `size`; the eval transform (`data.decode.to_pixels`) then downscales it as it does every image.
 
     Args:
-        picture: In its full resolution.
-        landmarks: `[5, 2]` in its pixels.
-        size: Side that the network takes, in pixels.
+        picture: Image at its full resolution.
+        landmarks: `[5, 2]` in pixels of the image.
+        size: Side of the network's input in pixels.
 
     Returns:
-        A square picture; its side is a multiple of `size`.
+        A square image; its side is a multiple of `size`.
     """
-    crop = similarity(TEMPLATE, landmarks)  # from shares of the crop's side to the picture's pixels
-    density = math.hypot(crop[0, 0], crop[1, 0]) / size - 1e-6  # source pixels to a wanted one
+    crop = similarity(TEMPLATE, landmarks)  # maps fractions of the crop's side to pixels of the image
+    density = math.hypot(crop[0, 0], crop[1, 0]) / size - 1e-6  # source pixels per pixel of the network's input
     side = size * max(1, min(math.ceil(density), _LARGEST_WARP // size))
     picture, offset = _with_surroundings(picture, crop)
     crop[:, 2] -= offset
-    crop[:, :2] /= side  # Pillow asks for each pixel's place in the picture, counting pixels
+    crop[:, :2] /= side  # Image.transform takes the map from output to input pixels
     return picture.transform((side, side), Image.Transform.AFFINE, tuple(crop.ravel()), Image.Resampling.BILINEAR)
 
 
 def _with_surroundings(picture: Image.Image, crop: Points) -> tuple[Image.Image, Points]:
-    """Returns the part of a picture that a crop needs, and where in the picture it begins.
+    """Return the part of an image that a crop covers, and the position of its top left corner in the image.
 
-    Where the picture ends its edge is continued: on UTKFace, black there cost 0.4 years.
+    Beyond the border the edge pixels are repeated: black padding raised the age MAE on UTKFace by 0.4 years.
     """
     corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)]) @ crop.T
     low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2

@@ -1,4 +1,4 @@
-"""Draws boxes and answers on pictures, legible at any size."""
+"""Annotated images: face boxes with labels, legible at any image size."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from agegender.prediction.answers import Prediction, in_words
 from agegender.prediction.predictor import Answered
 
 _INK, _PAPER = (255, 255, 255), (20, 60, 140)
-_SMALLEST = 360  # pixels a side that labels need to be read and to find room; smaller pictures are enlarged
-_ENLARGED = 4096  # but not so that the longer side goes beyond this: what is short then gets a margin
-_LONGEST = 65_500  # pixels a side that a JPEG takes
+_SMALLEST = 360  # pixels of the shorter side that legible labels need; smaller images are enlarged
+_ENLARGED = 4096  # pixels: limit of the enlarged longer side; a side that is still too short gets a margin
+_LONGEST = 65_500  # pixels: the longest side of a JPEG file
 
 
 def draw(picture: Image.Image, predictions: Sequence[Prediction]) -> Image.Image:
-    """Returns a picture with a box around each face and its answers at the box.
+    """Return a copy of an image with a box around each face and a label at the box.
 
-    A label covers no other one while there is room for it; for six there always is.
+    Labels do not overlap while there is room; there always is for six.
 
     Args:
-        picture: RGB. It stays as it is.
-        predictions: Of this picture. One without a box (`detect=never`) is written at the top.
+        picture: RGB image, not modified.
+        predictions: Predictions for this image. The label of one without a box (`detect=never`) is at the top.
     """
     enlarged = max(1.0, min(_SMALLEST / min(picture.size), _ENLARGED / max(picture.size)))
     enlarged = min(enlarged, _LONGEST / max(picture.size))
@@ -64,9 +64,9 @@ def _place(
     size: tuple[int, int],
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """Finds room for a label: below the box, above it, beside it or inside, the first that covers no other label.
+    """Return the box of a label: the first free one below, above, beside or inside the face box.
 
-    Where all these are taken it is the free one nearest to the box, of places that divide the picture up.
+    If all of them overlap another label, return the free cell nearest to the face box, of a grid over the image.
     """
     _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)
     letters = round(getattr(font, "size", 14))
@@ -87,43 +87,46 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 class Album:
-    """A folder of annotated pictures, one for each that could be read.
+    """A folder of annotated images, one for each image that could be read.
 
-    Each is `<its name>.jpg`, or `<its name>_2.jpg` and so on where that is taken: by another picture of the same name,
-    or by a file that was there before. Only what an earlier run drew of the same picture is replaced; a comment in the
-    file, a digest of the picture's path, tells.
+    The file name is `<name>.jpg`, or `<name>_2.jpg` and so on if that exists already: from another image of the same
+    name, or from before the run. Only the output of an earlier run for the same image is overwritten; it is recognized
+    by a JPEG comment with a digest of the image's path.
     """
 
     def __init__(self, folder: Path):
-        """Makes the folder.
+        """Create the folder.
+
+        Args:
+            folder: The output folder; parents are created too.
 
         Raises:
-            AgeGenderError: It can't be made.
+            AgeGenderError: The folder can't be created.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AgeGenderError(f"annotate={folder} can't be made ({error.strerror}); name another folder") from None
+            raise AgeGenderError(f"annotate={folder} can't be created ({error.strerror}); use another folder") from None
         self._folder = folder
         self._names: set[str] = set()
 
     def add(self, answered: Answered) -> None:
-        """Writes a picture.
+        """Write the annotated image; do nothing if the image could not be read.
 
         Raises:
-            AgeGenderError: It can't be written.
+            AgeGenderError: The file can't be written.
         """
         if answered.picture is None:
             return
         comment = b"agegender " + hashlib.sha256(os.fsencode(answered.path)).hexdigest()[:16].encode()
         stem, number = _stem(answered.path), 1
         path = self._folder / f"{stem}.jpg"
-        # some file systems take two names for one that differ in capitals only
+        # some file systems ignore case
         while path.name.casefold() in self._names or _is_of_another(path, comment):
             number += 1
             path = self._folder / f"{stem}_{number}.jpg"
         self._names.add(path.name.casefold())
-        content = io.BytesIO()  # into a file, Pillow wouldn't notice that a full disk took a part only
+        content = io.BytesIO()  # not straight into the file: Pillow ignores a short write on a full disk
         draw(answered.picture, answered.predictions).save(content, "JPEG", quality=92, comment=comment)
         try:
             with write_whole(path) as file:
@@ -133,12 +136,12 @@ class Album:
 
 
 def _stem(path: str) -> str:
-    """Returns a picture's name without its ending, as any file system takes it."""
+    """Return an image's name without its suffix, valid on every file system in characters and length."""
     if path.startswith(ADDRESS):
         path = path.split("?")[0]
     stem = Path(path).name if "#t=" in path else Path(path).stem
     stem = "".join(letter if letter.isalnum() or letter in " ._-()" else "_" for letter in stem)
-    # file systems count bytes, and while it is written the name is longer
+    # limits are in bytes, and the temporary file's name is longer
     return stem.encode()[:200].decode(errors="ignore").strip(" .") or "picture"
 
 

@@ -1,4 +1,4 @@
-"""What is answered for a face, and how it is rounded and named wherever it goes."""
+"""The prediction for a face: its fields, their rounding and their wording, shared by all outputs."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 NO_FACE = "no face found"
-UNSURE = "unsure"  # a gender that is not probable enough to be an answer
+UNSURE = "unsure"  # gender whose probability is below min_confidence
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one face, or why there is none for a picture.
+    """The prediction for one face, or the error for an image without one.
 
     Attributes:
-        path: The picture as it was given: a path or an address; of a video, with the second after `#t=`.
-        face: The face's number in its picture, from 1, the largest first; None if there is no answer.
-        left: The face's box in pixels of the upright picture; None if no face was looked for.
-        top: Likewise.
-        right: Likewise.
-        bottom: Likewise.
-        score: How sure the detector is that this is a face, up to 1; None likewise.
-        age: Years.
-        age_std: Standard deviation of the age's error in years; None if the model states none.
-        age_low: The youngest age that fits the face, in whole years: from here to `age_high` lie 80 % of the true ages;
-            None likewise.
-        age_high: The oldest.
+        path: Path or URL of the image as it was given; for a video frame, with its time in seconds after `#t=`.
+        face: Number of the face in its image, from 1, the largest first; None if there is an error.
+        left: Left edge of the face box in pixels of the upright image; None if no detector was run.
+        top: Top edge of the box, likewise.
+        right: Right edge of the box, likewise.
+        bottom: Bottom edge of the box, likewise.
+        score: Confidence of the detector, up to 1; None if no detector was run.
+        age: Age in years.
+        age_std: Standard deviation of the age error in years; None if the model doesn't predict one.
+        age_low: Lower end, in whole years, of the 80 % prediction interval of the age; None if the model doesn't
+            predict one.
+        age_high: Upper end of the interval, likewise.
         p_female: Probability of the data set's label `female`.
-        gender: `female` if `p_female` is above one half, else `male`; `unsure` if the likelier of the two is less
-            probable than the predictor's `min_confidence`.
-        error: Why there is no answer.
+        gender: `female` if `p_female` is above 0.5, else `male`; `unsure` if the probability of the likelier of the
+            two is below the predictor's `min_confidence`.
+        error: Why there is no prediction; None if there is one.
     """
 
     path: str
@@ -54,18 +54,18 @@ _DIGITS = {**_BOX, "score": 3, "age": 2, "age_std": 2, "age_low": None, "age_hig
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:
-    """Returns an answer's columns, rounded to what they are worth."""
+    """Return the columns of a prediction, rounded to their precision."""
     row = asdict(prediction)
     return row | {name: round(row[name], digits) for name, digits in _DIGITS.items() if row[name] is not None}
 
 
 def in_words(prediction: Prediction) -> tuple[str, str]:
-    """Returns the age and the gender for people, such as `34 (27-43)` and `female 97 %`, or `unsure`."""
+    """Return the age and the gender as text, such as `34 (27-43)` and `female 97 %`, or `unsure`."""
     if prediction.age is None or prediction.p_female is None or prediction.gender is None:
-        raise ValueError("there is no answer to put into words")
+        raise ValueError("the prediction has an error instead of values")
     within = "" if prediction.age_low is None else f" ({prediction.age_low:.0f}-{prediction.age_high:.0f})"
     age = f"{prediction.age:.0f}{within}"
     if prediction.gender == UNSURE:
         return age, UNSURE
-    share = prediction.p_female if prediction.gender == "female" else 1 - prediction.p_female
-    return age, f"{prediction.gender} {100 * share:.0f} %"
+    probability = prediction.p_female if prediction.gender == "female" else 1 - prediction.p_female
+    return age, f"{prediction.gender} {100 * probability:.0f} %"

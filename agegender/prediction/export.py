@@ -1,4 +1,4 @@
-"""Exports a network for ONNX Runtime: `python -m agegender.prediction.export weights=<checkpoint> out=model.onnx`."""
+"""Exports a network for ONNX Runtime: `agegender export weights=<checkpoint> out=model.onnx`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def export(
     precision: Literal["float32", "float16", "int8"] = "float32",
     format: Literal["onnx"] = "onnx",
 ) -> None:
-    """Writes a network as one file that `predict.py backend=onnx` takes, if it answers there as in PyTorch.
+    """Export a network to one ONNX file for `predict.py backend=onnx`, after comparing its outputs with PyTorch's.
 
-    What was checked, and how large and fast it is, goes to standard output.
+    The differences, the time per face and the file size are printed to standard output.
 
     Args:
-        out: The file, ending in `.onnx`.
+        out: Output file, ending in `.onnx`.
         weights: See `Predictor`.
-        check: A file, folder or glob of face crops; None for drawn faces.
-        precision: Of the weights in the file; see `onnx_graph.narrowed`.
-        format: `onnx` is the only one.
+        check: File, folder or glob of face crops to compare on; None for drawn faces.
+        precision: Precision of the stored weights; see `onnx_graph.narrowed`.
+        format: Only `onnx`.
 
     Raises:
-        AgeGenderError: A setting that doesn't fit, a missing package, a network that can't be exported, or answers
-            that differ (see `onnx_check`). Then there is no file.
+        AgeGenderError: A setting is invalid, a package is missing, the network can't be exported, or its outputs
+            differ (see `onnx_check`). No file is written then.
     """
     if not out:
         raise AgeGenderError("say where to: agegender export out=model.onnx; see --help")
@@ -61,18 +61,18 @@ def export(
 
         onnx.save(model, file)
         exported = OnnxNetwork(file)
-        told = require_same(answers_of(exported, faces.pixels), expected, faces.words, faces.drawn)
-        print(f"{measure('float32')}, differs by {told}")
+        difference = require_same(answers_of(exported, faces.pixels), expected, faces.words, faces.drawn)
+        print(f"{measure('float32')}, differs by {difference}")
         if precision != "float32":
             onnx.save(narrowed(model, precision), file)
             exported = OnnxNetwork(file)
-            told = require_near(answers_of(exported, faces.pixels), expected, precision, faces)
-            print(f"{measure(precision)}, differs by {told}")
+            difference = require_near(answers_of(exported, faces.pixels), expected, precision, faces)
+            print(f"{measure(precision)}, differs by {difference}")
         try:
             with write_whole(target) as written:
                 written.write(file.read_bytes())
         except OSError as error:
-            raise AgeGenderError(f"out={out} can't be written ({error.strerror}); choose another place") from None
+            raise AgeGenderError(f"out={out} can't be written ({error.strerror}); write elsewhere") from None
     print(target)
 
 

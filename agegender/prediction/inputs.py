@@ -1,4 +1,4 @@
-"""Which pictures does `img=` mean? Files, folders, globs, addresses, a list on standard input, videos, a camera."""
+"""Resolution of `img=`: files, folders, globs, URLs, videos, the camera, and names on standard input."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ NO_NAME = "img=- found no name on standard input: give it some, each on a line o
 
 
 class Live(StrEnum):
-    """What gives its pictures little by little; the name of a file, were it the same, is a plain `str`."""
+    """Sources without a known length; a plain `str` of the same value is a file name."""
 
     STANDARD_INPUT = "-"
     WEBCAM = WEBCAM
 
 
 def list_images(given: Sequence[str]) -> list[str]:
-    """Resolves files, folders (searched with their sub-folders for picture suffixes) and globs, in a fixed order.
+    """Resolve files, folders (searched recursively for image suffixes) and globs to names, in a fixed order.
 
-    A name that leads nowhere stays in the list, so that its row can say so; an empty folder or glob does too, among
-    others. Of what a glob matches the files are taken. Addresses stay; `-` and `webcam` are one of `Live` then.
+    A path that doesn't exist stays in the list and gets an error in its row. So does an empty folder or glob among
+    several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `Live`.
 
     Raises:
-        AgeGenderError: Nothing at all was found, a folder can't be listed, or standard input is closed.
+        AgeGenderError: Nothing was found, a folder can't be listed, or standard input is closed.
     """
     found: list[str] = []
     for name in given:
@@ -46,7 +46,7 @@ def list_images(given: Sequence[str]) -> list[str]:
         if name.startswith(ADDRESS) or name in [*Live]:
             found.append(Live(name) if name in [*Live] else name)
             continue
-        # os.path rather than Path: the latter raises on a name that is too long, and on `~` before an unknown user.
+        # os.path and not Path, which raises for a name that is too long and for `~` of an unknown user
         path = name if os.path.lexists(name) else os.path.expanduser(name)
         if os.path.isdir(path):
             walk = os.walk(path, onerror=_refuse)
@@ -59,21 +59,21 @@ def list_images(given: Sequence[str]) -> list[str]:
         found += pictures or ([path] if len(given) > 1 else [])
     if not found:
         raise AgeGenderError(
-            f"no picture found at img={', '.join(given)}; give a file, a folder that holds some, or a glob of files"
+            f"no image found at img={', '.join(given)}; give a file, a folder of images, or a glob of files"
         )
     return found
 
 
 def read_whole_list(names: Sequence[str]) -> list[str]:
-    """Returns the names with those on standard input in its place, which are all read first.
+    """Replace `-` by the names on standard input, which is read to its end.
 
     Raises:
-        AgeGenderError: There is none, or there is a camera among them, whose pictures have no end.
+        AgeGenderError: There is no name, or one is the camera, whose stream has no end.
     """
     whole: list[str] = []
     for name in names:
         if name is Live.WEBCAM:
-            raise AgeGenderError("shard= needs a list that has an end: leave out img=webcam, or shard=")
+            raise AgeGenderError("shard= needs a finite list: leave out img=webcam or shard=")
         whole += [line for line in _with_lines([name]) if line is not None]
     if not whole:
         raise AgeGenderError(NO_NAME)
@@ -81,22 +81,22 @@ def read_whole_list(names: Sequence[str]) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    """Passes over no folder in silence, as `os.walk` would."""
+    """Raise an error where `os.walk` would skip the folder silently."""
     raise AgeGenderError(f"the folder {error.filename} can't be listed ({error.strerror})") from None
 
 
 def open_images(names: Sequence[str], every: float) -> Iterator[Picture]:
-    """Yields the pictures behind names, of a video or the camera its frames; each is read when its turn comes.
+    """Yield the images behind names, and the frames of videos and of the camera; files are read lazily.
 
-    Where the next one may be long in coming there is a `PAUSE`.
+    A `PAUSE` is yielded before a possible wait for the next image.
 
     Args:
-        names: As `list_images` has them. `-` stands for the lines of standard input, each a name of a file, a video or
-            an address that is taken as it is.
-        every: Seconds from one frame to the next.
+        names: Names from `list_images`. `-` is replaced by the lines of standard input, each the name of a file or a
+            video, or a URL, without expansion.
+        every: Seconds between frames.
 
     Raises:
-        AgeGenderError: There is no name on standard input, and none was given beside it.
+        AgeGenderError: Standard input holds no name, and no other was given.
     """
     nothing = True
     for name in _with_lines(names):
@@ -125,8 +125,8 @@ def _with_lines(names: Sequence[str]) -> Iterator[str | None]:
 
 
 def _lines_of_standard_input() -> Iterator[str | None]:
-    """Yields each line when it is there, and None before a wait for more."""
-    stdin: Any = sys.stdin.buffer  # bytes: a name need not be text in any encoding
+    """Yield lines as they arrive, and None before waiting for more."""
+    stdin: Any = sys.stdin.buffer  # bytes: a file name need not be valid in any encoding
     rest = b""
     while True:
         if _nothing_there():
@@ -141,5 +141,5 @@ def _lines_of_standard_input() -> Iterator[str | None]:
 def _nothing_there() -> bool:
     try:
         return not select.select([sys.stdin], [], [], 0)[0]
-    except (OSError, ValueError):  # no descriptor behind it, or one that Windows can't ask: then batches fill up
+    except (OSError, ValueError):  # no descriptor, or not a socket on Windows: batches are filled without pauses
         return False

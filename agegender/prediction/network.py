@@ -1,4 +1,4 @@
-"""What the predictor needs of whatever runs the network: PyTorch (`torch_network.py`) or ONNX (`onnx_network.py`)."""
+"""The interface of inference backends: PyTorch (`torch_network.py`) and ONNX Runtime (`onnx_network.py`)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Tta = Literal["none", "flip"]
 
 
 class Network(Protocol):
-    """What the predictor needs of whatever runs the network.
+    """An inference backend with a loaded network.
 
     Attributes:
-        weights: The file.
-        image_size: Side of the pictures that it takes, in pixels.
-        grayscale: Whether it takes grey ones.
-        labels: Of gender 0 and 1.
-        min_confidence: The probability of the likelier gender below which it is no answer, from validation.
-        trained_on_drawings: Whether its faces were drawn ones.
-        takes_whole_batches: Whether a large batch goes through faster than its parts on all cores.
+        weights: Path of the weights file.
+        image_size: Side of the input in pixels.
+        grayscale: Whether the input has one channel instead of three.
+        labels: Names of gender 0 and gender 1.
+        min_confidence: Probability of the likelier gender below which the gender is `unsure`, chosen on validation.
+        trained_on_drawings: Whether the training faces were drawn.
+        takes_whole_batches: Whether one large batch is faster than small batches on all cores.
     """
 
     weights: Path
@@ -34,16 +34,16 @@ class Network(Protocol):
     takes_whole_batches: bool
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Maps `[batch, size, size, channels]` to `[batch, 5]`: age, age_std, age_low, age_high, p_female.
+        """Map uint8 `[batch, size, size, channels]` to `[batch, 5]`: age, age_std, age_low, age_high, p_female.
 
-        What the model doesn't state is NaN.
+        Ages are in years. Columns that the model doesn't predict are NaN.
         """
         ...
 
     def shared_by_workers(self) -> AbstractContextManager[None]:
-        """Surrounds the time in which several threads call it."""
+        """Return a context in which several threads may call the network."""
         ...
 
     def start_worker(self) -> None:
-        """Is called in each of these threads first."""
+        """Initialize a worker thread, before its first call of the network."""
         ...

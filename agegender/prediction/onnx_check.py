@@ -1,4 +1,4 @@
-"""Does an exported network answer as PyTorch does, and how fast? Asked with faces, before the file is kept."""
+"""Comparison of an exported network with PyTorch: differences of the outputs, and time per face."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from agegender.prediction.inputs import list_images
 from agegender.prediction.network import Network
 from agegender.prediction.sources import named
 
-MOST = 512  # pictures that a check looks at
-DRAWN = 64  # if none are given
-BATCH = 16  # faces, as in one worker's hands on a CPU
-# How far a float32 graph may be from PyTorch on any face: age, age_std, age_low, age_high, p_female. Sums in another
-# order move an age by some 1e-5 years. But a network that has never seen drawn faces may have no idea of their ages,
-# and the median of a flat distribution moves by more than ten times that.
+MOST = 512  # largest number of images to compare on
+DRAWN = 64  # drawn faces to compare on by default
+BATCH = 16  # faces per batch, as in prediction on a CPU
+# Largest absolute difference between a float32 graph and PyTorch on any face: age, age_std, age_low, age_high (years),
+# p_female. A different order of summation moves an age by about 1e-5 years. A network that was not trained on drawn
+# faces may predict a flat age distribution for them, whose median moves by more than ten times that.
 TOLERANCE = (1e-4, 1e-4, 0.0, 0.0, 1e-4)
 TOLERANCE_DRAWN = (1e-3, 1e-3, 0.0, 0.0, 1e-4)
-STEPPED = 0.01  # share of the faces that may be on the other side of a boundary between whole years
-NARROWED = 0.05, 0.005  # how far narrowed weights may move an age and a probability, in the mean
+STEPPED = 0.01  # largest fraction of faces whose rounded ages differ by whole years
+NARROWED = 0.05, 0.005  # largest mean difference of age (years) and of probability with narrowed weights
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Faces:
-    """What is checked with.
+    """The faces of a comparison.
 
     Attributes:
-        pixels: `[faces, size, size, channels]`.
-        words: What they are.
-        drawn: Whether nobody gave them.
+        pixels: uint8 `[faces, size, size, channels]`.
+        words: Description for messages.
+        drawn: Whether they are drawn faces, the default.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,26 +48,26 @@ class Faces:
 
 
 def check_faces(check: str | None, size: int, grayscale: bool) -> Faces:
-    """Returns the faces to check with: of many pictures `MOST`, spread evenly over their names in order.
+    """Load the faces of a comparison: at most `MOST`, evenly spaced in the order of their names.
 
     Args:
-        check: A file, folder or glob of face crops; None for drawn faces.
-        size: Side of the pixels' square.
-        grayscale: One channel instead of three.
+        check: File, folder or glob of face crops; None for drawn faces.
+        size: Side of the network's input in pixels.
+        grayscale: Whether to load one channel instead of three.
 
     Raises:
-        AgeGenderError: There is no picture there that can be read.
+        AgeGenderError: No image is there, or none can be read.
     """
     if check is None:
         with tempfile.TemporaryDirectory() as folder:
             drawn = sorted(generate_faces(Path(folder) / "faces", DRAWN, size=max(16, size)).glob("*.jpg"))
             pixels = [to_pixels(read_image(path), size, grayscale) for path in drawn]
-        return Faces(np.stack(pixels), f"{DRAWN} drawn faces (check=<folder of face crops> takes real ones)", True)
+        return Faces(np.stack(pixels), f"{DRAWN} drawn faces (for real ones: check=<folder of face crops>)", True)
     try:
         names = list_images([check])
     except AgeGenderError:
         raise AgeGenderError(
-            f"no picture found at check={check}; give a face crop, or a folder or glob of some"
+            f"no image found at check={check}; give a face crop, or a folder or glob of them"
         ) from None
     pixels, reason = [], ""
     for name in names[:: math.ceil(len(names) / MOST)]:
@@ -75,19 +75,19 @@ def check_faces(check: str | None, size: int, grayscale: bool) -> Faces:
             pixels.append(to_pixels(read_image(named(name).read()), size, grayscale))
         except UnreadableImageError as error:
             reason = f"{name}: {error}"
-    require(bool(pixels), f"check={check} holds no picture that can be read ({reason})")
-    count = f"{len(pixels)} of {len(names)} pictures" if len(names) > 1 else "1 picture"
+    require(bool(pixels), f"check={check} holds no image that can be read ({reason})")
+    count = f"{len(pixels)} of {len(names)} images" if len(names) > 1 else "1 image"
     return Faces(np.stack(pixels), f"{count} at {check}", False)
 
 
 def answers_of(network: Network, pixels: NDArray[np.uint8]) -> Floats:
-    """Returns a network's answers `[faces, 5]`, see `network.Network`."""
+    """Return the outputs `[faces, 5]` of a network, see `network.Network`."""
     starts = range(0, len(pixels), BATCH)
     return np.concatenate([network(pixels[start : start + BATCH]) for start in starts])
 
 
 def milliseconds(network: Network, pixels: NDArray[np.uint8]) -> float:
-    """Returns how long a face takes on one thread in a batch of `BATCH`: the best of several."""
+    """Return the time per face in milliseconds, on one thread in batches of `BATCH`: the minimum of six runs."""
     batch = np.resize(pixels, (BATCH, *pixels.shape[1:]))
     taken = []
     with network.shared_by_workers():
@@ -100,48 +100,66 @@ def milliseconds(network: Network, pixels: NDArray[np.uint8]) -> float:
 
 
 def require_same(ours: Floats, theirs: Floats, words: str, drawn: bool = True) -> str:
-    """Returns how far an exported network's answers `[faces, 5]` are from PyTorch's, in words.
+    """Compare an exported network's outputs `[faces, 5]` with PyTorch's, and describe the difference.
 
-    Answers in whole years (an interval's ends, and coral's ages) step at a boundary, where a rounding can put a face on
-    its other side. So of a hundred faces one may differ by whole years, and is not compared further.
+    Outputs in whole years (the interval's ends, and the ages of CORAL) are step functions: a rounding error may move
+    them by a year. A fraction `STEPPED` of the faces may differ by whole years; these are not compared further.
+
+    Args:
+        ours: Outputs of the exported network.
+        theirs: Outputs of PyTorch.
+        words: Description of the faces.
+        drawn: Whether the faces are drawn.
+
+    Returns:
+        The largest differences, as text.
 
     Raises:
-        AgeGenderError: By more than roundings: some face by more than `TOLERANCE` (of drawn faces
-            `TOLERANCE_DRAWN`), or too many by whole years.
+        AgeGenderError: Some face differs by more than `TOLERANCE` (`TOLERANCE_DRAWN` for drawn faces), or too many
+            differ by whole years.
     """
     apart = _apart(ours, theirs)
     years = apart[:, [0, 2, 3]]
     stepped = ((years > 0) & (years == np.rint(years))).any(1)
     largest = apart[~stepped].max(0, initial=0)
-    told = f"at most {largest[0]:.1e} years and {largest[4]:.1e} of probability"
+    difference = f"at most {largest[0]:.1e} years and {largest[4]:.1e} of probability"
     if stepped.any():
-        told += f"; {stepped.sum()} of {len(apart)} faces by whole years"
+        difference += f"; {stepped.sum()} of {len(apart)} faces by whole years"
     if not ((largest <= (TOLERANCE_DRAWN if drawn else TOLERANCE)).all() and stepped.mean() <= STEPPED):
         raise AgeGenderError(
-            f"no file is written: on {words}, ONNX Runtime answers otherwise than PyTorch ({told}; "
-            f"age_std by {largest[1]:.1e}); another release of torch or onnxruntime may do"
+            f"no file is written: on {words}, the outputs of ONNX Runtime and PyTorch differ ({difference}; "
+            f"age_std by {largest[1]:.1e}); try another release of torch or onnxruntime"
         )
-    return told
+    return difference
 
 
 def require_near(ours: Floats, theirs: Floats, precision: str, faces: Faces) -> str:
-    """Returns how far narrowed weights move the answers `[faces, 5]` from PyTorch's, in words.
+    """Compare the outputs `[faces, 5]` with narrowed weights with PyTorch's, and describe the difference.
+
+    Args:
+        ours: Outputs of the exported network.
+        theirs: Outputs of PyTorch.
+        precision: Precision of the stored weights.
+        faces: The faces of the comparison.
+
+    Returns:
+        The mean differences, as text.
 
     Raises:
-        AgeGenderError: By more than `NARROWED`.
+        AgeGenderError: A mean difference is above `NARROWED`.
     """
     mean = _apart(ours, theirs)[:, [0, 4]].mean(0)
-    told = f"{mean[0]:.4f} years and {mean[1]:.5f} of probability"
+    difference = f"{mean[0]:.4f} years and {mean[1]:.5f} of probability"
     if not (mean <= NARROWED).all():
-        otherwise = "; real faces may fare better: check=<folder of face crops>" if faces.drawn else ""
+        hint = "; real faces may differ less: check=<folder of face crops>" if faces.drawn else ""
         raise AgeGenderError(
-            f"no file is written: on {faces.words}, precision={precision} moves the answers by {told} in the mean, "
-            f"above {NARROWED[0]} and {NARROWED[1]}; take a higher precision{otherwise}"
+            f"no file is written: on {faces.words}, precision={precision} moves the predictions by {difference} "
+            f"on average, above {NARROWED[0]} and {NARROWED[1]}; use a higher precision{hint}"
         )
-    return f"{told} in the mean"
+    return f"{difference} on average"
 
 
 def _apart(ours: Floats, theirs: Floats) -> Floats:
-    """Returns the absolute differences: 0 where both are NaN, NaN where one is."""
+    """Return absolute differences: 0 where both are NaN, NaN where one is."""
     apart: Floats = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs))
     return apart

@@ -1,4 +1,4 @@
-"""A network as an ONNX graph: pixels in, and everything after them inside, the calibration too."""
+"""Conversion of a network to an ONNX graph that includes normalization, decoding and calibration."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from agegender.weights import LICENCE
 
 Precision = Literal["float32", "float16", "int8"]
 OPSET = 18  # what PyTorch's exporter writes without a conversion afterwards
-_LARGEST = 2**31 - 1  # bytes that one protobuf file may have
+_LARGEST = 2**31 - 1  # bytes: limit of a protobuf file
 
 
 class _Answering(nn.Module):
-    """All that `TorchNetwork` does with a batch, as one module."""
+    """The computation of `TorchNetwork` as one module."""
 
     def __init__(self, network: AgeGenderNet):
         super().__init__()
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Maps uint8 `[batch, channels, size, size]` to `OUTPUTS`, each float32 `[batch]`."""
+        """Map uint8 `[batch, channels, size, size]` to `OUTPUTS`, each float32 `[batch]`."""
         network = self.network
         outputs = network(pixels)
         low, high = network.age_interval(outputs)
@@ -39,18 +39,18 @@ class _Answering(nn.Module):
 
 
 def build_graph(source: TorchNetwork) -> onnx.ModelProto:
-    """Returns a network as a graph in float32 that describes itself.
+    """Convert a network to a float32 graph with metadata.
 
-    Its input is `pixels`, uint8 `[batch, channels, size, size]` in RGB or grey; its outputs are those of
-    `onnx_network.OUTPUTS`, each float32 `[batch]`, NaN where the network states nothing.
+    The input is `pixels`, uint8 `[batch, channels, size, size]` in RGB or gray. The outputs are `onnx_network.OUTPUTS`,
+    each float32 `[batch]`, and NaN where the network doesn't predict them.
 
     Raises:
-        AgeGenderError: It has an operation that ONNX hasn't, or is too large for one file.
+        AgeGenderError: The network has an operation that can't be exported, or is too large for one file.
     """
     network = source.network
     size = sum(value.nbytes for value in network.state_dict().values())
-    require(size < _LARGEST, f"{source.weights} has {size / 1e9:.1f} GB; an ONNX file can have 2.1 GB")
-    # two pictures: PyTorch takes a batch of one for a constant
+    require(size < _LARGEST, f"{source.weights} has {size / 1e9:.1f} GB; the limit of an ONNX file is 2.1 GB")
+    # two images: torch.export specializes on a batch size of 1
     example = torch.zeros(2, network.in_channels, network.image_size, network.image_size, dtype=torch.uint8)
     try:
         with torch.no_grad():
@@ -67,24 +67,24 @@ def build_graph(source: TorchNetwork) -> onnx.ModelProto:
     except torch.onnx.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise AgeGenderError(
-            f"PyTorch can't export {source.weights} ({reason}); a later release of torch or onnxscript may"
+            f"PyTorch can't export {source.weights} ({reason}); try a later release of torch or onnxscript"
         ) from None
     model: onnx.ModelProto = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]  # where in this machine's folders each operation was called from
+        del part.metadata_props[:]  # source paths of this machine
         part.ClearField("doc_string")
     helper.set_model_props(model, metadata(source))
     return model
 
 
 def metadata(source: TorchNetwork) -> dict[str, str]:
-    """Returns what a file says of itself; what is no text is JSON.
+    """Return the metadata of an exported file; values other than strings are JSON.
 
-    `mean` and `std` are for readers: the graph applies them itself, to pixels in [0, 1].
+    `mean` and `std` are informative: the graph applies them itself, to pixels in [0, 1].
     """
     network = source.network
-    told = {
+    properties = {
         "agegender_format": FORMAT,
         "agegender_version": __version__,
         "image_size": network.image_size,
@@ -99,7 +99,7 @@ def metadata(source: TorchNetwork) -> dict[str, str]:
         **({} if source.trained_on_drawings else {"licence": LICENCE}),
         **({} if source.origin is None else {"starts_from": source.origin}),
     }
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}
 
 
 def _decimals(values: Tensor) -> list[float]:
@@ -107,11 +107,11 @@ def _decimals(values: Tensor) -> list[float]:
 
 
 def narrowed(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """Returns a copy whose weights take two bytes (`float16`) or one (`int8`) in the file instead of four.
+    """Return a copy with weights stored in two bytes (`float16`) or one byte (`int8`) instead of four.
 
-    They are those of convolutions and dense layers but the first: it is small, and what it rounds goes through all
-    others. ONNX Runtime makes them float32 again once, when it loads the file, so that sums are in float32 as before.
-    int8 has a scale for each first index, which is an output.
+    This applies to convolutions and dense layers except the first, which is small and whose rounding errors propagate
+    through all others. ONNX Runtime converts the weights to float32 once, when it loads the file; the arithmetic is in
+    float32. int8 has one scale per index of the first dimension (per output channel).
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -131,7 +131,7 @@ def narrowed(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
             scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
             stored.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.narrow"))
             graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
-            # not DequantizeLinear, which ONNX Runtime would do again for every batch
+            # not DequantizeLinear, which ONNX Runtime would repeat for every batch
             widening.append(helper.make_node("Cast", [f"{name}.narrow"], [f"{name}.whole"], to=onnx.TensorProto.FLOAT))
             widening.append(helper.make_node("Mul", [f"{name}.whole", f"{name}.scale"], [name]))
     rest = list(graph.node)

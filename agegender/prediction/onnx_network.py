@@ -1,4 +1,4 @@
-"""An exported network as the predictor wants it, through ONNX Runtime on the CPU: PyTorch is never imported."""
+"""Inference backend for exported networks: ONNX Runtime on the CPU, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, missing_package, require
 
-FORMAT = 2  # of the graph's input, outputs and metadata; goes up when an older reader would misread them
+FORMAT = 2  # version of the graph's interface and metadata; incremented when older versions would misread them
 INPUT = "pixels"
 OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
-EXPORT = "python -m agegender.prediction.export weights={} out=model.onnx"
+EXPORT = "agegender export weights={} out=model.onnx"
 BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
 _A_CHECKPOINT = "<run folder or checkpoint>"
 
 
 class OnnxNetwork:
-    """See `network.Network`.
+    """An exported network, run by ONNX Runtime; see `network.Network`.
 
     Attributes:
-        metadata: What the file says of itself, see `onnx_graph.metadata`.
+        metadata: Metadata of the file, see `onnx_graph.metadata`.
     """
 
     takes_whole_batches = False
 
     def __init__(self, weights: str | Path):
-        """Loads a file of `agegender.prediction.export`.
+        """Load an exported network.
+
+        Args:
+            weights: A file written by `agegender.prediction.export`.
 
         Raises:
-            AgeGenderError: There is none, it is no such file, or ONNX Runtime is missing.
+            AgeGenderError: The file doesn't exist or was not exported by this package, or ONNX Runtime is missing.
         """
         if weights in BUNDLED_NAMES:
             raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
@@ -47,17 +50,17 @@ class OnnxNetwork:
         self.grayscale = self.metadata["channels"] == 1
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Answers for `[batch, size, size, channels]`; see `network.Network`."""
+        """Run the network; see `network.Network`."""
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        answers: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
-        return np.stack(answers, 1).astype(np.float64)
+        outputs: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
+        return np.stack(outputs, 1).astype(np.float64)
 
     def shared_by_workers(self) -> AbstractContextManager[None]:
-        """Nothing to surround: a session may be called by several threads at once."""
+        """Return a null context: a session is thread-safe."""
         return nullcontext()
 
     def start_worker(self) -> None:
-        """Nothing to set: each call does its own arithmetic, see `_open`."""
+        """Do nothing: `_open` limits each call to one thread."""
 
 
 def _open(path: Path) -> Any:
@@ -66,35 +69,34 @@ def _open(path: Path) -> Any:
     except ImportError as error:
         raise missing_package("backend=onnx", error, "onnx") from None
     if path.is_dir():
-        raise AgeGenderError(f"{path} is a folder; backend=onnx takes a file: {EXPORT.format(path)}")
+        raise AgeGenderError(f"{path} is a folder; backend=onnx needs a file: {EXPORT.format(path)}")
     require(path.is_file(), f"no model at {path.resolve()}; export one: {EXPORT.format(_A_CHECKPOINT)}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the cores are busy with the other workers' calls
-    options.log_severity_level = 3  # errors: of the rest, nothing is for the user to mend
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the other workers use the other cores
+    options.log_severity_level = 3  # errors only: users can't act on the warnings
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a class for each of its error codes, without one above them all
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
         reason = " ".join(str(error).split())[:150]
         again = EXPORT.format(_A_CHECKPOINT if path.suffix == ".onnx" else path)
         raise AgeGenderError(f"{path} is no ONNX model ({reason}); export one: {again}") from None
 
 
 def _metadata(session: Any, path: Path) -> dict[str, Any]:
-    """Returns what a file says of itself.
+    """Return the metadata of a file.
 
     Raises:
-        AgeGenderError: It was not exported by this package, or by a later version.
+        AgeGenderError: The file was not exported by this package, or by a version with another format.
     """
     found: dict[str, str] = session.get_modelmeta().custom_metadata_map
     wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_drawings")
     try:
         version = json.loads(found["agegender_format"])
-        known = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}
+        parsed = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}
     except (KeyError, ValueError):
         raise AgeGenderError(
-            f"{path} is an ONNX model, but none of ours: it doesn't describe itself; export one: "
-            + EXPORT.format(_A_CHECKPOINT)
+            f"{path} is an ONNX model without agegender's metadata; export one: " + EXPORT.format(_A_CHECKPOINT)
         ) from None
     if version != FORMAT:
         raise AgeGenderError(f"{path} has format {version}, this version of agegender reads {FORMAT}; export it again")
-    return found | known
+    return found | parsed

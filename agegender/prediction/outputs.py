@@ -1,4 +1,4 @@
-"""Where answers go: a table for people; CSV, JSON, JSON lines or Parquet for programs; JSON lines down a pipe."""
+"""Writers of predictions: a table on the terminal, JSON lines on standard output, CSV, JSON and Parquet files."""
 
 from __future__ import annotations
 
@@ -26,24 +26,31 @@ Row = dict[str, Any]
 
 
 def check_output(out: str) -> None:
-    """Refuses an output file that could not be written, before any work is done.
+    """Check that an output file can be written, before any work is done.
+
+    Args:
+        out: Path of the file, or `PIPE` for standard output.
 
     Raises:
-        AgeGenderError: Its name has none of the endings, its folder doesn't exist, or a package is missing.
+        AgeGenderError: The suffix is unknown, the folder doesn't exist, or a package is missing.
     """
     if out == PIPE:
         return
     path = Path(out)
     require(path.suffix.lower() in _FORMS, f"out={out} must end in {', '.join(_FORMS)}, or be {PIPE} for a pipe")
     if not path.parent.is_dir():
-        raise AgeGenderError(f"out={out}: the folder {path.parent} does not exist; make it first")
+        raise AgeGenderError(f"out={out}: the folder {path.parent} does not exist; create it first")
     require(not path.is_dir(), f"out={out} is a folder; name a file")
     if path.suffix.lower() == ".parquet":
         _pyarrow()
 
 
 def write_rows(out: Path, rows: Iterable[Row]) -> None:
-    """Writes answers whole, in the form that the name's ending says.
+    """Write rows to a file atomically, in the format of its suffix.
+
+    Args:
+        out: The file; `check_output` has accepted it.
+        rows: Rows from `answers.as_row`.
 
     Raises:
         AgeGenderError: The file can't be written.
@@ -56,7 +63,7 @@ def write_rows(out: Path, rows: Iterable[Row]) -> None:
 
 @contextmanager
 def _text(out: Path) -> Iterator[IO[str]]:
-    # a file name may hold bytes that are no text: they come out as they were
+    # a file name may hold bytes that are not UTF-8: they are written unchanged
     with write_whole(out, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         yield file
 
@@ -111,11 +118,11 @@ _FORMS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
 
 
 def print_lines(predictions: Iterable[Prediction]) -> None:
-    """Writes answers to standard output as JSON lines, each as soon as it is there.
+    """Print predictions as JSON lines, and flush after each.
 
     Raises:
-        SystemExit: Nobody reads them any more, as after `| head`.
-        AgeGenderError: They can't be written, for a full disk for instance.
+        SystemExit: The reader closed the pipe, as `| head` does.
+        AgeGenderError: Standard output can't be written, for example because the disk is full.
     """
     for prediction in predictions:
         with _while_read():
@@ -123,15 +130,15 @@ def print_lines(predictions: Iterable[Prediction]) -> None:
 
 
 def print_table(predictions: Iterable[Prediction]) -> None:
-    """Prints answers for people.
+    """Print predictions as a table.
 
     Raises:
-        SystemExit: Nobody reads them any more.
-        AgeGenderError: They can't be written.
+        SystemExit: The reader closed the pipe.
+        AgeGenderError: Standard output can't be written.
     """
-    table = Table("picture", "face", "age", "80 % lie in", "gender", "p(female)")
+    table = Table("image", "face", "age", "80 % interval", "gender", "p(female)")
     for column in table.columns:
-        column.overflow = "fold"  # to the last letter; and not every encoding has the dots that stand for the rest
+        column.overflow = "fold"  # don't truncate; and some encodings lack the ellipsis
     for row in predictions:
         if row.age is None:
             table.add_row(_shown(row.path), "", _shown(row.error or "", "red"))
@@ -152,20 +159,20 @@ def print_table(predictions: Iterable[Prediction]) -> None:
 
 @contextmanager
 def _while_read() -> Iterator[None]:
-    """Ends the process without a word when the other end of the pipe is closed; what else fails is one line."""
+    """Exit silently when the reader closes the pipe; raise other failures as a one-line error."""
     try:
         yield
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_PIPE)
         raise AgeGenderError(f"can't write to standard output ({error.strerror or error})") from None
 
 
 def _shown(text: str, style: str = "") -> Text:
-    """Text to the letter, never as Rich's markup.
+    """Return literal text, without Rich markup.
 
-    What no terminal should be sent (control codes, bytes), or can't be in its encoding, is escaped.
+    Control characters, bytes that are not text, and characters outside the terminal's encoding are escaped.
     """
     letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
     encoding = sys.stdout.encoding or "utf-8"

@@ -1,4 +1,4 @@
-"""Pictures in, answers for their faces out. Needs neither Lightning nor the config of the training run."""
+"""The predictor: from images to predictions for their faces, without Lightning or the training config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agegender.prediction.network import Network, Tta
 from agegender.prediction.sources import PAUSE, Picture, PictureSource, named
 from agegender.progress import available_cores
 
-LARGEST_PART = 16  # pictures in one worker's hands: beyond, a pass of the default network outgrows the cores' caches
+LARGEST_PART = 16  # images per worker: beyond, the activations of the default network exceed the cores' caches
 
 Detect = Literal["auto", "always", "never"]
 Backend = Literal["torch", "onnx"]
@@ -34,12 +34,12 @@ Backend = Literal["torch", "onnx"]
 
 @dataclass(frozen=True)
 class Answered:
-    """A picture and what was answered for it.
+    """An image and its predictions.
 
     Attributes:
-        path: Its name.
+        path: Name of the image.
         predictions: One for each face, or one with an error.
-        picture: The upright picture itself, if it was asked for and could be read.
+        picture: The upright image, if `keep_pictures` is set and it could be read.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A picture after decoding: its faces, each cut out as pixels, or why there are none."""
+    """A decoded image with its faces and their crops, or with an error."""
 
     path: str
     faces: Sequence[Face | None] = ()
@@ -59,7 +59,7 @@ class _Seen:
 
 
 class Predictor:
-    """Answers for the faces in pictures.
+    """Predict age and gender of the faces in images.
 
     >>> from agegender import Predictor
     >>> predictor = Predictor()  # doctest: +SKIP
@@ -77,27 +77,25 @@ class Predictor:
         backend: Backend = "torch",
         min_confidence: float | None = None,
     ):
-        """Loads the model.
+        """Load the model.
 
         Args:
-            weights: `default` for those that come with the package, a checkpoint, a run's folder, or a folder of runs
-                for the newest one's; with `backend="onnx"` a file of `agegender.prediction.export`.
+            weights: `default` for the bundled weights, a checkpoint, a run's folder, or a folder of runs for the newest
+                of them; with `backend="onnx"` a file written by `agegender.prediction.export`.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
-            tta: `flip` to answer with the mean over a face and its mirror image, in twice the time.
-            detect: `always` finds the faces in a picture and cuts them out the way UTKFace's were. `auto` does so too,
-                but takes a picture that is such a crop already as it is (see `alignment.is_crop`). `never` takes every
-                picture for one.
-            backend: What runs the network: PyTorch, or ONNX Runtime, which starts faster and needs no PyTorch.
-
-            min_confidence: The probability of the likelier gender below which `gender` is `unsure`, from 0.5 (always an
-                answer) to 1; None for what the weights say, which is so chosen that 97 % of the answers were right on
-                their validation faces.
+            tta: Test-time augmentation: `flip` averages over a face and its mirror image, in twice the time.
+            detect: `always` detects the faces and aligns them like UTKFace's. `auto` does the same, except for an image
+                that is such a crop already (see `alignment.is_crop`). `never` takes every image for one.
+            backend: `torch`, or `onnx` for ONNX Runtime, which starts faster and needs no PyTorch.
+            min_confidence: Probability of the likelier gender below which `gender` is `unsure`, from 0.5 (never) to 1;
+                None for the threshold stored with the weights, at which 97 % of the genders were right on their
+                validation faces.
 
         Raises:
-            AgeGenderError: There are no such weights or device, a package is missing, or a value is out of range.
+            AgeGenderError: The weights or the device don't exist, a package is missing, or a value is out of range.
         """
         fits = min_confidence is None or 0.5 <= min_confidence <= 1
-        require(fits, f"min_confidence={min_confidence} must lie between 0.5 (always an answer) and 1, or be null")
+        require(fits, f"min_confidence={min_confidence} must lie between 0.5 (never unsure) and 1, or be null")
         self.detect = detect
         self._finder = None if detect == "never" else FaceFinder()
         self.network: Network
@@ -105,7 +103,7 @@ class Predictor:
             from agegender.prediction.onnx_network import OnnxNetwork
 
             if tta != "none" or device not in ("auto", "cpu"):
-                raise AgeGenderError("backend=onnx runs on the CPU (device=cpu) and knows no tta: leave them out")
+                raise AgeGenderError("backend=onnx runs on the CPU and has no tta: leave device and tta out")
             self.network = OnnxNetwork(weights)
         else:
             from agegender.prediction.torch_network import TorchNetwork
@@ -122,16 +120,15 @@ class Predictor:
     def __call__(
         self, images: PictureSource | list[PictureSource] | tuple[PictureSource, ...]
     ) -> list[Prediction] | list[list[Prediction]]:
-        """Answers for one picture, or for several.
+        """Predict for one image or for several.
 
         Args:
-            images: A path, an address, the bytes of a file, an open file, a Pillow picture, an array
-                `[height, width(, 3)]` of uint8 in RGB, or a tensor `[3, height, width]` of uint8, or of floats from 0
-                to 1; or a list of them.
+            images: A path, a URL, the bytes of a file, an open file, a Pillow image, an array `[height, width(, 3)]` of
+                uint8 in RGB, or a tensor `[3, height, width]` of uint8, or of floats from 0 to 1; or a list of them.
 
         Returns:
-            For one picture a list with a `Prediction` for each face, the largest first; a picture without an answer
-            gets one whose `error` says why. For a list, a list of such lists.
+            For one image a list with a `Prediction` for each face, the largest first; an image that fails gets one with
+            `error` set. For a list of images, a list of such lists.
         """
         if isinstance(images, list | tuple):
             return [answered.predictions for answered in self.answer(images)]
@@ -139,10 +136,10 @@ class Predictor:
         return answered.predictions
 
     def detecting(self, detect: Detect) -> Predictor:
-        """Returns a predictor that looks for faces in another way, and shares this one's network.
+        """Return a predictor with another `detect` setting that shares this one's network.
 
         Raises:
-            AgeGenderError: The packages that find faces are missing.
+            AgeGenderError: The packages for face detection are missing.
         """
         other = copy.copy(self)
         other.detect = detect
@@ -150,38 +147,38 @@ class Predictor:
         return other
 
     def predict(self, images: Iterable[PictureSource | Picture], batch_size: int = 64) -> Iterator[Prediction]:
-        """Answers for the faces in pictures, in order; see `answer`."""
+        """Yield the predictions of images in order; see `answer`."""
         for answered in self.answer(images, batch_size):
             yield from answered.predictions
 
     def answer(
         self, images: Iterable[PictureSource | Picture], batch_size: int = 64, keep_pictures: bool = False
     ) -> Iterator[Answered]:
-        """Answers for pictures in order; one that can't be read gets an error and holds up no other.
+        """Yield images with their predictions, in order; one that can't be read gets an error.
 
         Args:
-            images: As for a call, or `Picture`s, which have a name; may be endless: only two batches are held. At a
-                `sources.PAUSE` all that came before is answered before the next one is asked for.
-            batch_size: Pictures per pass through the network; on a CPU it goes through in smaller parts, on all cores.
-                With 1, each is answered before the next one is asked for.
-            keep_pictures: Hand out the decoded pictures with their answers; batches are small then.
+            images: Images as for `__call__`, or named `Picture`s. The iterable may be infinite: at most two batches are
+                held. A `sources.PAUSE` flushes the images before it.
+            batch_size: Images per forward pass; on a CPU the batch is split over all cores. With 1, each image is
+                yielded before the next one is read.
+            keep_pictures: Yield the decoded images too; this limits the batch size to `LARGEST_PART`.
         """
         if keep_pictures:
-            batch_size = min(batch_size, LARGEST_PART)  # a photograph takes up to 100 MB
+            batch_size = min(batch_size, LARGEST_PART)  # a decoded photo takes up to 100 MB
         work: Callable[[list[Any]], list[Any]]
         whole = self.network.takes_whole_batches
-        # On a CPU each worker takes a few pictures from their files to their answers, on one thread: the cores are busy
-        # throughout, and what a pass holds stays in their caches. Elsewhere a whole batch goes through at once.
+        # On a CPU each worker decodes, detects and predicts for a few images on one thread: all cores are busy, and the
+        # activations fit their caches. On other devices the workers only prepare the crops of one large batch.
         see = partial(self._see, keep=keep_pictures)
         work = see if whole else lambda part: self._answer(see(part))
         pool = ThreadPoolExecutor(available_cores(), initializer=self.network.start_worker)
         under_way: deque[deque[Future[list[Any]]]] = deque()
         with warnings.catch_warnings(), self.network.shared_by_workers():
-            # decoders in several threads silence warnings for a moment, and restore a mixture
+            # decoders change the warning filters in several threads and may not restore them
             try:
                 for batch, goes_on in _batches(images, batch_size):
                     under_way.append(deque(pool.submit(work, part) for part in _parts(batch)))
-                    while len(under_way) > goes_on:  # the next batch is under way while one is handed out
+                    while len(under_way) > goes_on:  # the next batch is computed while this one is yielded
                         waiting = under_way.popleft()
                         parts = (waiting.popleft().result() for _ in range(len(waiting)))
                         for done in [self._answer([seen for part in parts for seen in part])] if whole else parts:
@@ -202,9 +199,9 @@ class Predictor:
             return _Seen(image.path, [None], [self._pixels(picture)], picture=picture)
         try:
             faces = self._finder.find(picture)
-        except Exception as error:  # OpenCV has limits of its own, such as 32,766 pixels a side
+        except Exception as error:  # OpenCV has limits, such as 32,766 pixels a side
             reason = " ".join(str(error).split())
-            return _Seen(image.path, error=f"faces can't be looked for: {reason[:120]}", picture=picture)
+            return _Seen(image.path, error=f"face detection failed: {reason[:120]}", picture=picture)
         if not faces:
             return _Seen(image.path, error=NO_FACE, picture=picture)
         if self.detect == "auto" and is_crop(faces[0].landmarks, *picture.size):
@@ -247,7 +244,7 @@ def _stated(value: float) -> float | None:
 
 
 def _batches(images: Iterable[PictureSource | Picture], size: int) -> Iterator[tuple[list[Any], bool]]:
-    """Yields batches, the last one possibly empty, and whether to ask for the next before this one is handed out."""
+    """Yield batches, the last possibly empty, and whether to start the next one before this one is yielded."""
     batch: list[Any] = []
     for image in images:
         if image is PAUSE:
@@ -262,7 +259,7 @@ def _batches(images: Iterable[PictureSource | Picture], size: int) -> Iterator[t
 
 
 def _parts(batch: list[Any]) -> Iterator[list[Any]]:
-    """Cuts a batch up so that every core gets some of it."""
+    """Split a batch into parts for the cores, of at most `LARGEST_PART` images."""
     size = max(1, min(LARGEST_PART, math.ceil(len(batch) / available_cores())))
     for start in range(0, len(batch), size):
         yield batch[start : start + size]

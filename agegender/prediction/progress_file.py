@@ -1,4 +1,4 @@
-"""Answers on disk while the work goes on: what a killed run had done is there, and the next one goes on from it."""
+"""The progress file of a prediction run, from which a stopped or killed run is resumed."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from agegender.files import take_lock
 from agegender.prediction.answers import COLUMNS, as_row
 from agegender.prediction.predictor import Answered
 
-_HEAD = "agegender"  # the first line is an object with this key: by it a file of ours is known, even a torn one
+_HEAD = "agegender"  # key of the object on the first line, which identifies the format even if the file is truncated
 _BEGIN = json.dumps({_HEAD: {}})[:-2].encode()
 
 
 class ProgressFile:
-    """The file `<out>.partial`: what the answers came from, then a JSON line for each picture with all its rows.
+    """The file `<out>.partial`: a header with weights and settings, then one JSON line of rows for each image.
 
-    Used in a `with` statement. It is removed at the end, unless an error ends the work and there are answers in it.
-    Until then a lock beside it is held, `.<out>.partial.lock`; what a killed run left of that is in nobody's way.
+    A context manager. The file is removed on exit, unless an error occurred and the file holds predictions. A lock file
+    `.<out>.partial.lock` is held meanwhile; one that a killed run left behind does no harm.
 
     Attributes:
-        done: The pictures whose answers are there already, and how often.
+        done: Paths of the images in the file, with their number of occurrences.
     """
 
     def __init__(self, out: Path, origin: dict[str, Any], resume: bool, multiple: int = 1):
-        """Opens it.
+        """Lock and open the file, and read the predictions in it.
 
         Args:
-            out: The file that is wanted in the end.
-            origin: What must be alike for the answers to go together: weights and settings.
-            resume: Go on from what a stopped run left; without it there must be no answers.
-            multiple: Of the pictures that are there, keep a multiple of so many: whole batches.
+            out: The final output file.
+            origin: Weights and settings, which must be the same in a resumed run.
+            resume: Whether to continue a stopped run; without it the file must hold no predictions.
+            multiple: Keep a multiple of this number of images of the stopped run, which are whole batches.
 
         Raises:
-            AgeGenderError: Another run is writing it, a stopped run left something that isn't to be resumed, or that
-                came from something else or is damaged, `resume` finds `out` finished, there is a file of somebody
-                else's, or the file can't be written.
+            AgeGenderError: Another run is writing the file; it holds predictions and `resume` is False; it has another
+                origin, is damaged or is no progress file; `resume` is True and `out` is finished; or it can't be
+                written.
         """
         self._path = out.with_name(f"{out.name}.partial")
         self._answered, self._multiple = 0, multiple
         self.done: Counter[str] = Counter()
         lock, refusal = out.with_name(f".{self._path.name}.lock"), f"another run is writing {out}"
         try:
-            self._lock = take_lock(lock, f"{refusal}: wait for its end, or name another out")
+            self._lock = take_lock(lock, f"{refusal}: wait for it to end, or use another out")
         except OSError as error:
             raise AgeGenderError(f"can't write {lock} ({error.strerror})") from None
         try:
@@ -62,7 +62,7 @@ class ProgressFile:
         try:
             whole = self._take_up(origin, resume) if os.path.lexists(self._path) else 0
             if resume and not self._answered and os.path.lexists(out):
-                raise AgeGenderError(f"{out} is finished: leave resume out to answer anew, or name another out")
+                raise AgeGenderError(f"{out} is finished: leave out resume=true to start over, or use another out")
             self._file = self._path.open("a", encoding="utf-8")
             self._file.truncate(whole)
         except OSError as error:
@@ -75,14 +75,14 @@ class ProgressFile:
                 raise AgeGenderError(f"can't write {self._path} ({error.strerror})") from None
 
     def _take_up(self, origin: dict[str, Any], resume: bool) -> int:
-        """Reads what is there, and returns how many of its bytes are whole and go on being used."""
-        require(self._path.is_file(), f"{self._path} is in the way: remove it, or name another out")
+        """Read an existing file, and return the number of bytes to keep."""
+        require(self._path.is_file(), f"{self._path} is not a file: remove it, or use another out")
         began: dict[str, Any] = {}
         whole, read = 0, 0  # bytes
         batch: list[str] = []
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                torn = not line.endswith(b"\n")  # when the run was killed
+                torn = not line.endswith(b"\n")  # the run was killed while writing it
                 if number == 1:
                     if torn and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                         break
@@ -98,17 +98,17 @@ class ProgressFile:
                     batch.clear()
         self._answered = self.done.total() + len(batch)
         if not self._answered:
-            return 0  # nothing is lost if it begins again, under whatever settings
+            return 0  # without predictions, start over with any settings
         if not resume:
             raise AgeGenderError(
-                f"{self._path} holds the answers of a run that was stopped: add resume=true to go on from there, or "
-                "delete it to begin again"
+                f"{self._path} holds the predictions of a stopped run: add resume=true to continue it, or delete the "
+                "file to start over"
             )
         names = [name for name in {**began, **origin} if began.get(name) != origin.get(name)]
         if names:
             theirs, ours = (", ".join(f"{name}={held.get(name)}" for name in names) for held in (began, origin))
             raise AgeGenderError(
-                f"{self._path} was begun with {theirs}, this is {ours}: use the same, or delete it to begin again"
+                f"{self._path} was started with {theirs}, this run has {ours}: use the same, or delete it to start over"
             )
         return whole
 
@@ -116,7 +116,7 @@ class ProgressFile:
         held = _parsed(line)
         origin = held.get(_HEAD) if isinstance(held, dict) else None
         if not isinstance(origin, dict):
-            raise AgeGenderError(f"{self._path} is no file of a stopped run: move it away, or name another out")
+            raise AgeGenderError(f"{self._path} is not a progress file: move it away, or use another out")
         return origin
 
     def _picture(self, line: bytes, number: int) -> str:
@@ -124,7 +124,7 @@ class ProgressFile:
         if not (
             isinstance(rows, list) and rows and all(_is_row(row) and row["path"] == rows[0]["path"] for row in rows)
         ):
-            raise AgeGenderError(f"line {number} of {self._path} is damaged: delete the file to begin again")
+            raise AgeGenderError(f"line {number} of {self._path} is damaged: delete the file to start over")
         path: str = rows[0]["path"]
         return path
 
@@ -133,21 +133,21 @@ class ProgressFile:
         self._file.flush()
 
     def add(self, answered: Answered) -> None:
-        """Adds a picture's answers.
+        """Append the rows of an image.
 
         Raises:
-            AgeGenderError: The disk is full, or the file can't be written for another reason; what is there stays.
+            AgeGenderError: The file can't be written, for example because the disk is full; earlier rows are kept.
         """
         try:
             self._write([as_row(prediction) for prediction in answered.predictions])
         except OSError as error:
             raise AgeGenderError(
-                f"can't write {self._path} ({error.strerror}); what it holds is kept, go on with resume=true"
+                f"can't write {self._path} ({error.strerror}); its predictions are kept: continue with resume=true"
             ) from None
         self._answered += 1
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yields all rows."""
+        """Yield all rows of the file."""
         with self._path.open("rb") as file:
             next(file)
             for line in file:
@@ -163,14 +163,14 @@ class ProgressFile:
         self._unlock()
 
     def _close(self, remove: bool) -> None:
-        with suppress(OSError):  # what a full disk didn't take would be written once more
+        with suppress(OSError):  # on a full disk, closing tries to flush again
             self._file.close()
         if remove:
             self._path.unlink(missing_ok=True)
 
     def _unlock(self) -> None:
-        # The file goes while it is locked: whoever opened it before and locks it then, filelock sends back to its name.
-        with suppress(OSError):  # Windows removes no open file, filelock does it there
+        # Unlink before releasing: filelock makes a waiting process that locks the unlinked file open a new one.
+        with suppress(OSError):  # Windows can't remove an open file; filelock removes it there
             Path(self._lock.lock_file).unlink()
         self._lock.release()
 

@@ -1,4 +1,4 @@
-"""From `predict.py`'s settings to answers, and the exit code that says whether all went well."""
+"""The prediction command: from the settings of `predict.py` to output files."""
 
 from __future__ import annotations
 
@@ -40,55 +40,54 @@ def predict(
     shard: str | None = None,
     min_confidence: float | None = None,
 ) -> bool:
-    """Answers for pictures, on the terminal, down a pipe or into a file.
+    """Predict for images, and print the predictions or write them to a file.
 
     Args:
-        img: File, folder, glob, address, video, `webcam`, or `-` for names on standard input; or a list of them.
+        img: File, folder, glob, URL, video, `webcam`, or `-` for names on standard input; or a list of them.
         weights: See `Predictor`.
         detect: See `Predictor`.
-        out: A file ending in .csv, .json, .jsonl or .parquet, or `-` for JSON lines on standard output, instead of the
+        out: A file ending in .csv, .json, .jsonl or .parquet, or `-` for JSON lines on standard output; None for a
             table.
-        annotate: A folder for the pictures with boxes and answers drawn on them.
-        resume: Go on from what a stopped run left beside `out`: pictures that it had answered are not answered again,
-            and their answers stay, also those of pictures that `img` doesn't name any more. A finished `out` is
-            refused.
-        every: Seconds from one frame of a video to the next.
-        batch_size: Pictures per pass through the network.
+        annotate: Output folder for images with boxes and labels.
+        resume: Continue a stopped run from the file beside `out`: its images are skipped and their predictions kept,
+            even if `img` doesn't include them any more. A finished `out` is an error.
+        every: Seconds between frames of a video.
+        batch_size: Images per forward pass.
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
         backend: See `Predictor`.
-        shard: `i/n`: only the i-th of n parts of the list, for n machines that see the same list. Their outputs, one
-            after the other, are what one machine would have written.
+        shard: `i/n` for the i-th of n parts of the list, for n machines with the same list. Their outputs, concatenated
+            in order, are the output of a single machine.
         min_confidence: See `Predictor`.
 
     Returns:
-        Whether every picture got its answer.
+        Whether every image has a prediction.
 
     Raises:
-        AgeGenderError: Anything that concerns all pictures; what concerns one is in its row.
+        AgeGenderError: An error that concerns all images; the error of a single image is in its row.
     """
     if not img:
         raise AgeGenderError(f"which picture? {script('predict')} img=face.jpg (or a folder, a glob, a video, ...)")
     require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
     require(every > 0, f"every={every} must be above 0 seconds")
     into_file = out is not None and out != PIPE
-    require(into_file or not resume, "resume=true goes on from what is beside out: name the file, out=answers.csv")
+    require(into_file or not resume, "resume=true continues the run of an output file: add out=answers.csv")
     if out is not None:
         check_output(out)
     part = parse_shard(shard) if shard is not None else None
     names = list_images([img] if isinstance(img, str) else img)
-    shared: dict[str, Any] = {}  # what the machines of one list have in common
+    shared: dict[str, Any] = {}  # what the shards of a list have in common
     if part:
         whole = read_whole_list(names)
         names = list(part.of(whole, batch_size))
         shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
-        told = f"list {shared['list']}, batch_size={batch_size}"
-        print(f"shard {part}: {len(names)} of {len(whole)} pictures and videos ({told})", file=sys.stderr)
-    keep_freed_memory()  # a photograph of 12 megapixels takes 100 MB, each anew: a third of its time
+        detail = f"list {shared['list']}, batch_size={batch_size}"
+        print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
+    keep_freed_memory()  # a 12-megapixel photo takes 100 MB, whose allocation is a third of its time
     predictor = Predictor(weights, device, tta, detect, backend, min_confidence)
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.network.trained_on_drawings:
-        print("warning: trained on drawn faces: the answers say nothing about real people", file=sys.stderr)
+        print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
     album = Album(Path(annotate)) if annotate else None
     progress = None
     if out is not None and into_file:
@@ -96,11 +95,11 @@ def predict(
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "every": every}
         settings["min_confidence"] = predictor.min_confidence
         if annotate:
-            settings["annotate"] = annotate  # pictures that are done are not drawn any more
+            settings["annotate"] = annotate  # images that are done are not annotated any more
         progress = ProgressFile(Path(out), origin | settings | shared, resume, shared.get("batch_size", 1))
     done = progress.done if progress else Counter[str]()
     if done:
-        print(f"{done.total()} pictures are done already", file=sys.stderr)
+        print(f"{done.total()} images are done already", file=sys.stderr)
     pictures = _left(open_images(names, every), done)
     count = None if any(isinstance(name, Live) for name in names) else max(0, len(names) - done.total())
     tally = _Tally()
@@ -116,14 +115,14 @@ def predict(
         else:
             print_table(_each(track(answers, "predicting", count)))
     if into_file:
-        print(f"{tally.pictures} pictures in {out}", file=sys.stderr)
+        print(f"{tally.pictures} images in {out}", file=sys.stderr)
     if tally.failed:
-        print(f"{tally.failed} of {tally.pictures} pictures have no answer; the error says why", file=sys.stderr)
+        print(f"{tally.failed} of {tally.pictures} images have no prediction; see their errors", file=sys.stderr)
     return not tally.failed
 
 
 class _Tally:
-    """Counts pictures, and those without an answer."""
+    """A counter of images, and of those without a prediction."""
 
     def __init__(self) -> None:
         self.pictures = self.failed = 0
@@ -137,7 +136,7 @@ class _Tally:
             yield answered
 
     def count_rows(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Counts the failed anew, with those of an earlier run; a picture that failed has one row."""
+        """Count failed images from their rows, including those of a resumed run; a failed image has one row."""
         self.failed = 0
         for row in rows:
             self.failed += row["error"] is not None
@@ -145,13 +144,13 @@ class _Tally:
 
 
 def _digest(weights: Path) -> str:
-    """Tells weights apart that were written under the same name."""
+    """Return a digest of the weights file, which distinguishes files of the same name."""
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _left(pictures: Iterable[Picture], done: Counter[str]) -> Iterator[Picture]:
-    """Yields what is not done; a picture that was named twice is done when it was answered twice."""
+    """Yield the images that are not done; one that is listed twice must be done twice."""
     skip = Counter(done)
     for picture in pictures:
         if skip[picture.path]:

@@ -1,19 +1,12 @@
-"""A picture wherever it is: a file, an address, bytes, an array, a tensor, a frame of a video."""
+"""Sources of images: files, URLs, bytes, arrays, tensors and video frames."""
 
 from __future__ import annotations
 
-import io
-import socket
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from http.client import HTTPConnection, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +26,12 @@ _LONGEST_DOWNLOAD = 120  # seconds from the request to the last byte
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with a name, read when its turn comes.
+    """A named image that is read lazily.
 
     Attributes:
         path: The name.
-        read: Returns what `data.decode.read_image` takes; raises `UnreadableImageError` if there is nothing.
-        decoded: Its pixels are in memory already: few such should wait.
+        read: Returns a source for `data.decode.read_image`, or raises `UnreadableImageError`.
+        decoded: Whether the pixels are in memory already, so that only few should be queued.
     """
 
     path: str
@@ -47,14 +40,14 @@ class Picture:
 
 
 def _none() -> ImageSource:
-    raise UnreadableImageError("a pause, no picture")
+    raise UnreadableImageError("a pause, not an image")
 
 
-PAUSE = Picture("", _none)  # stands in a stream of pictures where the next may be long in coming; gets no answer
+PAUSE = Picture("", _none)  # marks a possible wait in a stream of images; gets no prediction
 
 
 def named(source: PictureSource | Picture) -> Picture:
-    """Returns a picture by the name that a person knows it by."""
+    """Return an image with its path or URL as its name, or its type for one in memory."""
     if isinstance(source, Picture):
         return source
     if isinstance(source, str) and source.startswith(ADDRESS):
@@ -73,16 +66,16 @@ def _from_array(source: Any) -> Image.Image:
     if not isinstance(values, np.ndarray):
         if not hasattr(values, "detach"):
             raise TypeError(
-                f"a {type(source).__name__} is no picture: give a path, bytes, a Pillow picture or an array"
+                f"a {type(source).__name__} is not an image: give a path, bytes, a Pillow image or an array"
             )
         if values.ndim == 3:
-            values = values.permute(1, 2, 0)  # torchvision's order, channels first
+            values = values.permute(1, 2, 0)  # channels first, as in torchvision
         try:
             values = values.detach()
             values = (values.float() if values.is_floating_point() else values).cpu().numpy()
-        except (RuntimeError, TypeError) as error:  # sparse, on no device, of a type that numpy doesn't know, ...
+        except (RuntimeError, TypeError) as error:  # sparse, on the meta device, of a type that NumPy lacks, ...
             reason = str(error).split("\n")[0][:120]
-            raise UnreadableImageError(f"a tensor that can't be turned into an array ({reason})") from None
+            raise UnreadableImageError(f"a tensor that can't be converted to an array ({reason})") from None
         if values.dtype.kind == "f":
             values = _from_shares(values)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -90,102 +83,55 @@ def _from_array(source: Any) -> Image.Image:
     fits = values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3))
     if not fits or 0 in values.shape:
         raise UnreadableImageError(
-            f"an array of {values.dtype} {list(values.shape)} is no picture: give uint8 [height, width] or "
+            f"an array of {values.dtype} {list(values.shape)} is not an image: give uint8 [height, width] or "
             "[height, width, 3] in RGB, or a tensor [3, height, width]"
         )
     return Image.fromarray(np.ascontiguousarray(values))
 
 
 def _from_shares(values: NDArray[Any]) -> NDArray[np.uint8]:
-    # a resize with a bicubic filter goes a little beyond 0 and 1; what goes far was scaled otherwise
+    # bicubic resizing goes a little beyond 0 and 1; values far outside have another scale
     if not np.all((values > -0.5) & (values < 1.5)):
-        raise UnreadableImageError("a tensor of floats is no picture unless they lie from 0 to 1")
+        raise UnreadableImageError("a tensor of floats must lie between 0 and 1")
     pixels: NDArray[np.uint8] = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
     return pixels
 
 
-class _OverTheWeb(urllib.request.HTTPRedirectHandler):
-    """Follows to other http(s) addresses only: urllib itself would go on to ftp."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        onward = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if onward is not None and onward.type not in ("http", "https"):
-            raise urllib.error.HTTPError(newurl, code, f"to {onward.type}:, which is not followed", headers, fp)
-        return onward
-
-
-class _Reader(io.RawIOBase):
-    """Reads from a connection while there is time; a byte now and then would outlast any patience with each."""
-
-    def __init__(self, raw: io.RawIOBase, connection: socket.socket, until: float):
-        self._raw, self._connection, self._until = raw, connection, until
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._connection.settimeout(min(_PATIENCE, left))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Timely(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens connections that end at a given time, headers and redirects included."""
-
-    def __init__(self, until: float):
-        super().__init__()
-
-        class Response(HTTPResponse):
-            def __init__(self, sock: socket.socket, *args: Any, **options: Any):
-                super().__init__(sock, *args, **options)
-                self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, until))
-
-        self._response = Response
-
-    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(self._connect, HTTPConnection), req)
-
-    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(self._connect, HTTPSConnection), req)
-
-    def _connect(self, kind: type[HTTPConnection], *args: Any, **options: Any) -> HTTPConnection:
-        connection = kind(*args, **options)
-        connection.response_class = self._response
-        return connection
-
-
 def download(address: str) -> bytes:
-    """Fetches a picture.
+    """Fetches a picture over http(s), redirects included.
 
     Raises:
         UnreadableImageError: It can't be fetched, or not in time, or it is larger than 64 MiB.
     """
-    in_time = _Timely(time.monotonic() + _LONGEST_DOWNLOAD)
+    import requests  # a tenth of a second that files don't need
+    import urllib3
+
+    until = time.monotonic() + _LONGEST_DOWNLOAD
+    headers = {"User-Agent": "agegender", "Accept-Encoding": "identity"}
+    content = bytearray()
     try:
-        # as a browser shows it, an address may hold spaces and letters of any language
-        plain = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-        request = urllib.request.Request(plain, headers={"User-Agent": "agegender"})
-        with urllib.request.build_opener(_OverTheWeb, in_time).open(request, timeout=_PATIENCE) as answer:
-            content: bytes = answer.read(_LARGEST_DOWNLOAD + 1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise UnreadableImageError(f"the server answers {error.code} {_short(error.reason)}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UnreadableImageError(f"can't be fetched ({_short(reason)})") from None
-    except Exception as error:  # http.client's own errors, of a server that speaks something else
-        raise UnreadableImageError(f"can't be fetched ({type(error).__name__})") from None
-    if len(content) > _LARGEST_DOWNLOAD:
-        raise UnreadableImageError(f"larger than {_LARGEST_DOWNLOAD >> 20} MiB")
-    return content
+        with requests.get(address, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+            if not answer.ok:
+                raise UnreadableImageError(f"the server answers {answer.status_code} {_short(answer.reason)}")
+            while part := answer.raw.read1(1 << 16, decode_content=False):
+                content += part
+                if len(content) > _LARGEST_DOWNLOAD:
+                    raise UnreadableImageError(f"larger than {_LARGEST_DOWNLOAD >> 20} MiB")
+                if time.monotonic() > until:  # a byte now and then would outlast any patience with each
+                    raise UnreadableImageError("can't be fetched (timed out)")
+    except UnreadableImageError:
+        raise
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise UnreadableImageError("can't be fetched (timed out)") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise UnreadableImageError(f"can't be fetched ({_short(_cause(error))})") from None
+    return bytes(content)
+
+
+def _cause(error: Exception) -> str:
+    """Returns the end of what requests says, which wraps what urllib3 says, which wraps what the system says."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", inner)).rsplit(": ", 1)[-1]
 
 
 def _short(reason: object) -> str:

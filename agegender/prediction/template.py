@@ -1,6 +1,6 @@
-"""Measures where UTKFace's crops have the eyes, nose and mouth: `python -m agegender.prediction.template data/UTKFace`.
+"""Measure the landmark template of UTKFace's crops: `python -m agegender.prediction.template data/UTKFace`.
 
-What it prints stands in `agegender/prediction/alignment.py`.
+The printed values are the constants of `agegender/prediction/alignment.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from agegender.prediction.inputs import list_images
 
 
 def landmarks_of(paths: Sequence[str]) -> Points:
-    """Finds the landmarks of the largest face in each picture that has one.
+    """Detect the landmarks of the largest face in each image; images without a face are skipped.
 
     Returns:
-        `[faces, 5, 2]`, as shares of the pictures' sides.
+        `[faces, 5, 2]`, as fractions of the images' sides.
     """
     finder = FaceFinder()
 
@@ -41,7 +41,7 @@ def landmarks_of(paths: Sequence[str]) -> Points:
 
 
 def main() -> None:
-    """Prints the template, and how far faces lie from it."""
+    """Print the template, and quantiles of the distances from it."""
     given = sys.argv[1:]
     with one_line_errors():
         fits = 1 <= len(given) <= 2 and (len(given) == 1 or given[1].isdecimal())

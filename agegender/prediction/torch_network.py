@@ -1,4 +1,4 @@
-"""A checkpoint's network as the predictor wants it: pixels in, years and probabilities out, through PyTorch."""
+"""Inference backend for checkpoints: PyTorch on any device."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from agegender.prediction.network import Tta
 
 
 class TorchNetwork:
-    """See `network.Network`.
+    """The network of a checkpoint, run by PyTorch; see `network.Network`.
 
     Attributes:
-        network: The network itself.
-        split: How the pictures that it learnt from were told apart from those that it was tested on; empty if unknown.
+        network: The module.
+        split: Description of the training, validation and test split; empty if unknown.
     """
 
     def __init__(self, weights: str | Path, device: str = "auto", tta: Tta = "none"):
-        """Loads a checkpoint; see `Predictor`."""
+        """Load a checkpoint; see `Predictor`."""
         self.weights, self.tta = find_checkpoint(weights), tta
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
@@ -43,7 +43,7 @@ class TorchNetwork:
         self.takes_whole_batches = self.device.type != "cpu"
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Answers for `[batch, size, size, channels]`; see `network.Network`."""
+        """Run the network; see `network.Network`."""
         network = self.network
         with torch.inference_mode():
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
@@ -54,7 +54,7 @@ class TorchNetwork:
 
     @contextmanager
     def shared_by_workers(self) -> Iterator[None]:
-        """Keeps what the workers set from being the default of threads still to come."""
+        """Restore the number of threads on exit; the workers' setting would apply to later threads."""
         threads = torch.get_num_threads()
         try:
             yield
@@ -62,7 +62,7 @@ class TorchNetwork:
             torch.set_num_threads(threads)
 
     def start_worker(self) -> None:
-        """Makes a thread do its own arithmetic: the cores are busy with the other workers'."""
+        """Limit PyTorch to one thread in this worker: the other workers use the other cores."""
         torch.set_num_threads(1)
 
 
@@ -72,8 +72,12 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else apple)
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # there and back: `meta` takes data and never returns it
-    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: hpu and such without their package
+        torch.zeros(1, device=device).item()  # copy there and back: `meta` accepts data but can't return it
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # ImportError: devices such as hpu without their package
         reason = str(error).split("\n")[0][:120]
         raise AgeGenderError(f"device={name} can't be used here ({reason}); use device=auto or device=cpu") from None
     return device

@@ -1,4 +1,4 @@
-"""Frames of a video or of the camera, one every so many seconds."""
+"""Frames of a video file or of the camera at a fixed interval."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WEBCAM = "webcam"
 
 
 def frames(name: str, every: float) -> Iterator[Picture]:
-    """Yields frames, the first one first, by the name `video.mp4#t=2.50`: a media fragment, in seconds (W3C, 2012).
+    """Yield frames in order, named like `video.mp4#t=2.50`: a media fragment in seconds (W3C, "Media Fragments", 2012).
 
-    A video that can't be opened is one picture without an answer.
+    A video that can't be opened yields one image whose reading raises `UnreadableImageError`.
 
     Args:
-        name: A video file, or `webcam` for the first camera, which Ctrl-C ends.
-        every: Seconds from one frame to the next.
+        name: A video file, or `webcam` for the first camera, which is read until Ctrl-C.
+        every: Seconds between frames.
 
     Raises:
-        AgeGenderError: OpenCV is missing, or there is no camera.
+        AgeGenderError: OpenCV is missing, or no camera can be opened.
     """
     try:
         import cv2
@@ -53,22 +53,22 @@ def frames(name: str, every: float) -> Iterator[Picture]:
 
 
 def _silence(cv2: Any) -> None:
-    """Keeps OpenCV, and FFmpeg in it, from reporting on standard error what the row says already."""
+    """Turn off the logs of OpenCV and its FFmpeg on standard error; the error is in the row."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    # 4.14 knows only the second of its names
+    # OpenCV 4.14 has only the second of these names
     silence = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
     silence(0)
 
 
 def _unusable(name: str) -> str | None:
     if name.startswith(ADDRESS):
-        return "a video at an address: download it first"
-    if not os.path.isfile(name):  # Path raises on a name that is too long
+        return "videos at a URL are not supported: download it first"
+    if not os.path.isfile(name):  # Path raises for a name that is too long
         return "no such file"
     try:
         name.encode()
     except UnicodeEncodeError:
-        return "OpenCV opens no file whose name isn't UTF-8: rename it"  # its bindings crash on one
+        return "OpenCV can't open a file whose name isn't UTF-8: rename it"  # its bindings would crash
     return None
 
 
@@ -79,15 +79,15 @@ def _recorded(cv2: Any, video: Any, name: str, every: float) -> Iterator[Picture
     for number in itertools.count():
         if not video.grab():
             break
-        told = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # phones and screen recorders don't keep to one rate
-        seconds = told if told > seconds else max(seconds, number / rate)  # but not every file tells its times
+        stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # phones and screen recorders have a variable frame rate
+        seconds = stamp if stamp > seconds else max(seconds, number / rate)  # but not every file has time stamps
         if seconds + 1e-9 < due:
             continue
         there, pixels = video.retrieve()
         if not there:
             break
         yield _frame(f"{name}#t={seconds:.2f}", pixels)
-        due = seconds + every - (seconds + 1e-9) % every  # the next multiple, even after a frame that lasted longer
+        due = seconds + every - (seconds + 1e-9) % every  # the next multiple of `every`, even if a frame lasts longer
     if not due:
         yield Picture(name, lambda: _refuse("a video without frames"))
 
@@ -97,17 +97,17 @@ def _live(video: Any, every: float) -> Iterator[Picture]:
     for number in itertools.count():
         try:
             while time.monotonic() - start < number * every:
-                video.grab()  # what the camera has buffered meanwhile is old
+                video.grab()  # discard buffered frames
             there, pixels = video.read()
         except KeyboardInterrupt:
-            return  # its end: what was answered is shown or written
+            return  # ends the stream; the predictions so far are printed or written
         if not there:
             return
         yield _frame(f"{WEBCAM}#t={time.monotonic() - start:.2f}", pixels)
 
 
 def _frame(name: str, pixels: Any) -> Picture:
-    picture = Image.fromarray(pixels[:, :, ::-1].copy())  # OpenCV's order of colours
+    picture = Image.fromarray(pixels[:, :, ::-1].copy())  # OpenCV's BGR to RGB
     return Picture(name, lambda: picture, decoded=True)
 
 

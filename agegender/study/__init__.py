@@ -1,1 +1,1 @@
-"""A search over settings: what is varied, the study that remembers, who is stopped early, what came of it."""
+"""Hyperparameter search with Optuna: search space, storage, pruning, and reports."""

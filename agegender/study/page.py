@@ -1,4 +1,4 @@
-"""The page of a study: how the search went, what each setting did, and every trial."""
+"""The HTML page of a study: optimization history, effect of each setting, and all trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ _NAMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
 
 
 def write_trials_page(study: Study, monitor: str, path: Path) -> None:
-    """Writes the page; it opens offline."""
+    """Write the page of a study as a self-contained HTML file.
+
+    Args:
+        study: The study.
+        monitor: Name of the score.
+        path: The HTML file.
+    """
     trials = ranked(study)
     keys = keys_of(trials)
     best = next((trial for trial in trials if trial.state is TrialState.COMPLETE), None)
@@ -34,10 +40,10 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
     if measured:
         lower = study.direction is StudyDirection.MINIMIZE
         plots = [_course(measured, monitor, lower), _curves(measured, monitor)]
-        text = "Each dot is a trial. A setting that matters shows a slope or a valley; one that doesn't, a cloud."
+        text = "Each dot is a trial. A slope or a valley is an effect of the setting; a shapeless cloud shows none."
         effects = [_effect(measured, key, monitor, number) for number, key in enumerate(keys)]
         sections = [Section("The search", plots=plots), Section("The settings", text, plots=effects), *sections]
-    note = "The best of many trials flatters itself on the faces that chose it: measure it on the test set."
+    note = "The best of many trials has an optimistic validation score, because it was selected by it: test it once."
     write_page(Page(f"Study {study.study_name}", facts, sections, [note]), path)
 
 
@@ -66,7 +72,7 @@ def _curves(trials: Sequence[FrozenTrial], monitor: str) -> Plot:
         axes.plot(epochs, values, color=_COLOURS[trial.state], alpha=0.6, linewidth=1, marker=".", markersize=3)
     axes.set(xlabel="epoch", ylabel=monitor)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return Plot("curves", "Epoch by epoch; pruned trials, in grey, end where they were stopped.", to_png(figure))
+    return Plot("curves", "Score by epoch; pruned trials, in gray, end where they were stopped.", to_png(figure))
 
 
 def _effect(trials: Sequence[FrozenTrial], key: str, monitor: str, number: int) -> Plot:
@@ -86,8 +92,8 @@ def _effect(trials: Sequence[FrozenTrial], key: str, monitor: str, number: int) 
 
 
 def _dots(axes: Axes, places: Sequence[tuple[float, FrozenTrial]]) -> None:
-    for state, colour in _COLOURS.items():
-        points = [(place, trial.value) for place, trial in places if trial.state is state]
+    for state, color in _COLOURS.items():
+        points = [(x, trial.value) for x, trial in places if trial.state is state]
         if points:
-            across, up = zip(*points, strict=True)
-            axes.scatter(across, up, color=colour, s=22, label=_NAMES[state])
+            xs, ys = zip(*points, strict=True)
+            axes.scatter(xs, ys, color=color, s=22, label=_NAMES[state])

@@ -1,4 +1,4 @@
-"""The loop of `sweep=optuna`: ask the study for trials, launch them as jobs, tell it what came of them."""
+"""The search loop of `sweep=optuna`: ask Optuna for trials, launch them as Hydra jobs, tell Optuna the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from agegender.training.sweeps import RECORD, read_record
 
 
 class Options(Protocol):
-    """The settings of a search; `conf/hydra/sweeper/study.yaml` explains them."""
+    """The settings of a search, documented in `conf/hydra/sweeper/study.yaml`."""
 
     trials: int
     at_once: int
@@ -46,19 +46,19 @@ class Options(Protocol):
 
 
 class Search:
-    """One `python train.py sweep=optuna`: a number of trials added to a study, which is made if there is none."""
+    """One `python train.py sweep=optuna`: adds trials to a study, which is created if needed."""
 
     def __init__(self, options: Options, config: DictConfig, launcher: Launcher, loader: ConfigLoader):
-        """Checks the options.
+        """Check the options.
 
         Args:
-            options: How many trials of what.
-            config: The multirun's.
-            launcher: Runs the trials.
-            loader: Composes their configs.
+            options: Settings of the search.
+            config: Config of the multirun.
+            launcher: Launcher of the trials' jobs.
+            loader: Hydra's config loader, which composes the trials' configs.
 
         Raises:
-            AgeGenderError: Names the option that is wrong.
+            AgeGenderError: An option is out of range; the message names it.
         """
         self.options, self.config, self.launcher, self.loader = options, config, launcher, loader
         for name in ("trials", "at_once"):
@@ -68,18 +68,18 @@ class Search:
         self.where = options.storage or str(self.folder / "study.db")
 
     def run(self, arguments: list[str]) -> None:
-        """Runs the trials.
+        """Run the trials.
 
         Args:
-            arguments: The command line's overrides.
+            arguments: Overrides on the command line.
 
         Raises:
-            AgeGenderError: The study can't go on with these settings, or all of this command's trials failed.
+            AgeGenderError: The study can't be continued with these settings, or all trials of this command failed.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         fixed, space = read_space(self.options.params, arguments, self.loader)
         shared = self.loader.load_sweep_config(self.config, fixed)
-        # What can't be composed is refused before there is a study.
+        # Compose once before the study is created, so that a config error leaves nothing behind.
         self.loader.load_sweep_config(self.config, [*fixed, *as_overrides(any_point(space))])
         with only_one(self.folder), open_storage(self.options.storage, self.folder) as storage:
             direction = StudyDirection.MAXIMIZE if self.config.mode == "max" else StudyDirection.MINIMIZE
@@ -101,14 +101,14 @@ class Search:
             self._check_any([study.get_trials(deepcopy=False)[number] for number in asked])
 
     def _sampler(self, trials: int) -> TPESampler:
-        # One that starts anew with the same seed would propose the study's first trials again.
+        # A continued study with the same sampler seed would propose its first trials again.
         seed, startup = self.config.seed + trials, self.options.startup
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna 4 on constant_liar; Optuna 5 is sure of it
+            warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar is experimental in Optuna 4
             return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.at_once > 1)
 
     def _trials_left(self, study: Study, space: Space) -> int:
-        """Puts back what was interrupted, and returns how many trials this command adds; says so of an old study."""
+        """Re-enqueue interrupted trials and return the number of trials to run; log it for a continued study."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self._conclude(study, trial.number):
                 put_back(study, trial.number, space, died=True)
@@ -123,16 +123,16 @@ class Search:
         return wanted - done
 
     def _check_folder(self, study: Study) -> None:
-        """Refuses to write over the runs of a study that is gone."""
+        """Raise an error rather than overwrite the runs of a study whose database is gone."""
         runs = sorted(path.name for path in self.folder.glob("[0-9]*") if (path / ".hydra").is_dir())
         require(
             not runs or bool(study.get_trials(deepcopy=False)),
-            f"{self.folder} holds runs ({', '.join(runs[:3])}, ...), but {self.where} knows no trial: move the folder "
+            f"{self.folder} holds runs ({', '.join(runs[:3])}, ...), but {self.where} has no trial: move the folder "
             "away, or start another study with name=...",
         )
 
     def _launch(self, study: Study, batch: list[Trial], fixed: list[str], space: Space) -> None:
-        """Runs trials as jobs; what a job left behind tells what became of it, whatever became of the launcher."""
+        """Run trials as jobs. Results are read from the jobs' folders, so that they survive a failed launcher."""
         jobs = [[*fixed, *self._own(trial), *as_overrides(trial.params)] for trial in batch]
         died = "its process died"
         try:
@@ -142,10 +142,10 @@ class Search:
                 if not self._conclude(study, trial.number):
                     put_back(study, trial.number, space, died=False)
             raise
-        except Exception as error:  # a process of the launcher's died, perhaps killed for its memory
+        except Exception as error:  # a worker process of the launcher died, perhaps killed for its memory
             died += f": {error}"
         for trial in batch:
-            # One of several that died says nothing about the others: they may run still, see `_wait_no_longer`.
+            # If one of several jobs died, the others may still be running; see `_wait_no_longer`.
             self._conclude(study, trial.number, died if len(batch) == 1 else None)
         write_study(study, self.config.monitor, self.folder, page=False)
 
@@ -154,17 +154,22 @@ class Search:
         return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * prunes)]
 
     def _wait_no_longer(self, study: Study, asked: list[int]) -> None:
-        """Names the trials that left nothing behind, after a look at what came of them meanwhile."""
+        """Conclude trials that have finished meanwhile, and print those without a result."""
         running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
         for number in running:
             if not self._conclude(study, number):
-                print(f"trial {number} has not ended: its process died, or runs still; the next command will see")
+                print(f"trial {number} has no result: its process died or still runs; the next command checks again")
 
     def _conclude(self, study: Study, number: int, otherwise: str | None = None) -> bool:
-        """Tells the study what became of a trial: by the record of its job, or without one, the error `otherwise`.
+        """Report a trial's result to the study.
+
+        Args:
+            study: The study.
+            number: Number of the trial.
+            otherwise: Error of a trial whose job left no record; None to leave such a trial as it is.
 
         Returns:
-            Whether anything is known of it.
+            Whether a result was reported.
         """
         record = read_record(self.folder / str(number) / RECORD)
         if record is None and otherwise is None:
@@ -185,14 +190,14 @@ class Search:
 
     def _say(self, study: Study, number: int) -> None:
         trial = study.get_trials(deepcopy=False)[number]
-        figure = "" if trial.value is None else f"{self.config.monitor} {trial.value:.4f}"
+        result = "" if trial.value is None else f"{self.config.monitor} {trial.value:.4f}"
         if trial.state is TrialState.FAIL:
-            figure = f"failed: {trial.user_attrs['error']}"
+            result = f"failed: {trial.user_attrs['error']}"
         elif trial.state is TrialState.PRUNED:
-            figure = f"pruned after epoch {trial.user_attrs[PRUNED]} at {figure}"
+            result = f"pruned after epoch {trial.user_attrs[PRUNED]} at {result}"
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         best = f" (best {study.best_value:.4f}, trial {study.best_trial.number})" if done else ""
-        print(f"trial {number}: {figure}{best}", flush=True)
+        print(f"trial {number}: {result}{best}", flush=True)
 
     @staticmethod
     def _check_any(trials: list[FrozenTrial]) -> None:

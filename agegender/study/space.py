@@ -1,4 +1,4 @@
-"""What a study varies: Hydra's sweep syntax on one side, Optuna's distributions on the other."""
+"""The search space of a study: conversion of Hydra's sweep syntax to Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Space = dict[str, BaseDistribution]
 
 
 def read_space(params: Mapping[str, str], arguments: list[str], loader: ConfigLoader) -> tuple[list[str], Space]:
-    """Sorts overrides into those that all trials share and those that a study varies.
+    """Split overrides into fixed ones, which all trials share, and the search space.
 
-    `a,b` and `choice(a,b)` are one of these; `interval(a,b)` a number between, `int(interval(a,b))` a whole one,
-    `range(a,b,step)` one of a row; `tag(log,...)` makes equal factors equally likely.
+    `a,b` and `choice(a,b)` are categorical; `interval(a,b)` is a float range, `int(interval(a,b))` an integer range,
+    `range(a,b,step)` a range with a step; `tag(log,...)` samples on a logarithmic scale.
 
     Args:
-        params: The space that the config proposes, by key.
-        arguments: The command line's overrides. They come before `params`: a single value fixes a setting.
-        loader: Hydra's, for `glob(...)`.
+        params: Search space of the config, by key.
+        arguments: Overrides on the command line. They take precedence over `params`: a single value fixes a setting.
+        loader: Hydra's config loader, for `glob(...)`.
 
     Returns:
-        The shared overrides as they were written, and a distribution by key.
+        The fixed overrides as they were written, and a distribution by key.
 
     Raises:
-        AgeGenderError: Nothing is varied, or a range is none.
+        AgeGenderError: Nothing is varied, or a range is empty or invalid.
     """
     lines = [f"{key}={value}" for key, value in params.items()] + arguments
     overrides = {
@@ -57,18 +57,18 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
             if all(isinstance(number, int) for number in numbers):
                 return IntDistribution(int(numbers[0]), int(numbers[-1]), step=int(value.step))
             return FloatDistribution(numbers[0], numbers[-1], step=value.step)
-        # As text in Hydra's syntax: a choice may be a list or the option of a group, which Optuna can't keep.
+        # As text in Hydra's syntax: a choice may be a list or an option of a config group, which Optuna can't store.
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        raise AgeGenderError(f"{override.input_line} is no range of {key} to search: {error}") from None
+        raise AgeGenderError(f"{override.input_line} is not a valid search range of {key}: {error}") from None
 
 
 def as_overrides(params: Mapping[str, Any]) -> list[str]:
-    """Returns a trial's values as Hydra's overrides."""
+    """Return a trial's values as Hydra's overrides."""
     return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in params.items()]
 
 
 def any_point(space: Space) -> dict[str, Any]:
-    """Returns one point of the space, to see whether a config can be composed with it."""
+    """Return one point of the space, to check that a config can be composed with it."""
     study = create_study()  # in memory
     return study.ask(space).params

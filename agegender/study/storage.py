@@ -1,4 +1,4 @@
-"""Where a study lies, how it is opened, and what it must agree with before it goes on."""
+"""Storage of a study: its database, its lock, and the check that new trials are comparable with earlier ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agegender.files import take_lock
 from agegender.study.space import Space
 from agegender.training.results import flatten
 
-# What may differ between the trials of a study: where it runs, and what is shown. All else would change the scores.
+# Settings that may differ between the trials of a study: hardware and display. All others change the scores.
 _FREE = (
     *("name", "fit", "test", "report", "resume", "compile", "logger", "trainer.accelerator", "trainer.devices"),
     *("trainer.profiler", "trainer.log_every_n_steps", "trainer.default_root_dir", "data.dir", "data.cache"),
@@ -30,26 +30,26 @@ _FREE = (
     *("callbacks.progress", "callbacks.pictures", "callbacks.learning_rate"),
 )
 
-INTERRUPTED = "interrupted"  # the error of a trial that somebody, or something, broke off
-DIED = "died_before"  # the attribute of a trial that repeats one whose process was killed
+INTERRUPTED = "interrupted"  # error of a trial that was interrupted, by Ctrl-C or by the end of its process
+DIED = "died_before"  # user attribute of a trial that repeats one whose process was killed
 
 
 @contextmanager
 def open_storage(address: str | None, folder: Path) -> Iterator[RDBStorage]:
-    """Opens the database of a study, and closes it at the end.
+    """Open the database of a study, and close it at the end.
 
     Args:
-        address: An SQLAlchemy address; None for SQLite, `study.db` in the folder.
-        folder: Of the study. It must exist.
+        address: SQLAlchemy URL; None for SQLite, `study.db` in the folder.
+        folder: Folder of the study. It must exist.
 
     Raises:
-        AgeGenderError: There is no study to be read at that place.
+        AgeGenderError: The database can't be opened.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # in a trial's own process too
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # needed in a trial's own process too
     logging.getLogger("alembic").setLevel(logging.WARNING)
     where = address or str(folder / "study.db")
     url = address or URL.create("sqlite", database=where).render_as_string()
-    # Trials that run side by side write in turns: one waits for the other so many seconds.
+    # Trials that run in parallel lock the database in turn: wait for up to so many seconds.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         storage = RDBStorage(url, engine_kwargs=options)
@@ -65,10 +65,12 @@ def open_storage(address: str | None, folder: Path) -> Iterator[RDBStorage]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Lets one search work on a study at a time: a trial that runs though nobody has the lock was interrupted.
+    """Hold the lock of a study, so that one search runs at a time.
+
+    Whoever gets the lock can take trials in the state RUNNING for interrupted.
 
     Raises:
-        AgeGenderError: Another process is at it.
+        AgeGenderError: Another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works on the study in {folder}: wait for it, or start another study with name=..."
@@ -80,17 +82,23 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """Returns what a trial's score depends on, by dotted key; interpolations (`${optim.lr}`) as they are written."""
+    """Return the settings that a trial's score depends on, by dotted key, with interpolations left unresolved."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     plain.pop("hydra", None)
     return {key: value for key, value in flatten(plain).items() if not _below(key, _FREE)}
 
 
 def check_continues(study: Study, settings: Mapping[str, Any], space: Space, where: str) -> None:
-    """Refuses to add trials to a study whose scores would mean something else; notes the settings of a new one.
+    """Check that new trials have the settings of the study, apart from varied ones; record them in a new study.
+
+    Args:
+        study: The study.
+        settings: From `settings_of`.
+        space: Current search space.
+        where: Address of the study, for messages.
 
     Raises:
-        AgeGenderError: Names each difference.
+        AgeGenderError: A setting or the type of a search range has changed; the message names each difference.
     """
     known = study.user_attrs.get("settings")
     if known is None:
@@ -104,7 +112,7 @@ def check_continues(study: Study, settings: Mapping[str, Any], space: Space, whe
         if known is not None and known.get(key) != settings.get(key)
     ]
     otherwise = "start another study with name=..."
-    require(not changed, f"{where} was made with other settings: {'; '.join(changed)}. Put them back, or {otherwise}")
+    require(not changed, f"{where} was made with other settings: {'; '.join(changed)}. Restore them, or {otherwise}")
     for trial in study.get_trials(deepcopy=False):
         for key, before in trial.distributions.items():
             try:
@@ -112,24 +120,29 @@ def check_continues(study: Study, settings: Mapping[str, Any], space: Space, whe
             except ValueError:
                 raise AgeGenderError(
                     f"{where} chose {key} from {_said(before)}, and now it would be {_said(space[key])}, which Optuna "
-                    f"can't join: put it back, give an interval within the old kind, or {otherwise}"
+                    f"can't combine: restore it, give a range of the same type, or {otherwise}"
                 ) from None
 
 
 def live_trial(study: Study, number: int) -> Trial:
-    """Returns a trial that runs, as the process that started it, or another one, may report to it."""
+    """Return a running trial as an object that accepts reports, from any process.
+
+    Args:
+        study: The study.
+        number: Number of the trial.
+    """
     return Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def put_back(study: Study, number: int, space: Space, died: bool) -> None:
-    """Marks a trial that was interrupted as failed, and has its settings tried again by the next one.
+    """Mark an interrupted trial as failed, and enqueue its settings for another trial.
 
     Args:
         study: The study.
-        number: The trial's.
-        space: What is varied now.
-        died: Nobody interrupted it: the process was killed. When that happens to its repetition too, the trial may be
-            what kills (by its memory, say), and is not repeated again.
+        number: Number of the trial.
+        space: Current search space; parameters outside it are not repeated.
+        died: The process was killed, not interrupted by the user. A trial whose repetition is killed as well is not
+            repeated again: it may be the cause (by its memory, say).
     """
     trial = study.get_trials(deepcopy=False)[number]
     again = not (died and trial.user_attrs.get(DIED))

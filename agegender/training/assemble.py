@@ -18,7 +18,6 @@ from agegender.launched import launched
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.targets import accepted, arguments_of, build, check_built, resolve
-from agegender.training.batch_norm import SharedBatchNorm
 from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
 from agegender.training.diverging import StopWhenDiverged
@@ -133,9 +132,7 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
         given["profiler"] = build_profiler(profiler, folder / "profiler") if first() else None
     given["use_distributed_sampler"] = False  # the loaders share the batches out themselves, none twice
     given["plugins"] = [*(settings["trainer"].get("plugins") or []), WholeCheckpoints()]
-    meant = _for_this_process(settings["trainer"])
-    given["plugins"] += meant.pop("plugins", [])
-    trainer: pl.Trainer = build(settings["trainer"], "trainer", **given, **meant)
+    trainer: pl.Trainer = build(settings["trainer"], "trainer", **given, **_for_this_process(settings["trainer"]))
     return trainer
 
 
@@ -143,7 +140,7 @@ def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
     """Returns what the Trainer's settings mean here.
 
     `devices=auto` is as many as torchrun or srun started; on a CPU, Lightning would take it for one. `sync_batchnorm`
-    is PyTorch's where there are GPUs, and `SharedBatchNorm` where there is none.
+    is PyTorch's SyncBatchNorm, which is for GPUs: on CPUs, each process's norms count its own faces.
     """
     meant: dict[str, Any] = {}
     launch = launched()
@@ -153,5 +150,5 @@ def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if trainer.get("sync_batchnorm") and on_cpu:
-        meant |= {"sync_batchnorm": False, "plugins": [SharedBatchNorm()]}
+        meant["sync_batchnorm"] = False
     return meant

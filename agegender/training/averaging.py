@@ -29,11 +29,6 @@ class WeightAverage(WeightAveraging):
         require(0 <= decay < 1, f"callbacks.averaging.decay={decay} must be at least 0 and below 1")
         super().__init__(avg_fn=warmed_up(decay))
 
-    def leave_validation(self, pl_module: pl.LightningModule) -> None:
-        """Puts the run's own weights back in the middle of a validation, which is broken off."""
-        if self._average_model is not None:
-            self._swap_models(pl_module)
-
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lets the average go: the module holds its weights now."""
         self._average_model = None

@@ -17,7 +17,6 @@ from agegender.signatures import check_call, check_named, check_value
 from agegender.targets import accepted, arguments_of, build, check_node, check_targets, resolve
 from agegender.training.balance import Balance
 from agegender.training.build import LIGHTNINGS_KEYS, WarmupCosine, check_shares
-from agegender.training.compiling import Wish
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.profiling import PROFILERS
 from agegender.training.soft_targets import SoftTargets
@@ -33,7 +32,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "monitor": str,
     "mode": Literal["min", "max"],
     "name": str,
-    "compile": Wish,
+    "compile": bool,
     "tta": Literal["none", "flip"],
 }
 

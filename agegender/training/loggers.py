@@ -4,51 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from agegender.errors import FaultError
 from agegender.files import write_whole, writing
-
-
-class TensorBoardLog(TensorBoardLogger):
-    """Lightning's TensorBoardLogger, whose points are on the disk when `log_metrics` returns.
-
-    TensorBoard's writer keeps two minutes of them to itself otherwise, which a kill takes, though the checkpoint that a
-    run continues from lies behind them.
-    """
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Writes points.
-
-        Raises:
-            FaultError: The log can't be written.
-        """
-        with writing("the TensorBoard log in", Path(self.log_dir)):
-            super().log_metrics(metrics, step)
-            self.experiment.flush()
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Writes what is left; errors as of `log_metrics`."""
-        with writing("the TensorBoard log in", Path(self.log_dir)):
-            super().save()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Closes the log. After a failure another one would hide the first, which is the one to tell."""
-        if status == "success":
-            with writing("the TensorBoard log in", Path(self.log_dir)):
-                super().finalize(status)
-            return
-        with suppress(OSError):
-            super().finalize(status)
 
 
 class CsvLog(CSVLogger):
@@ -78,7 +42,7 @@ class CsvLog(CSVLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Closes the log; see `TensorBoardLog`."""
+        """Closes the log. After a failure another one would hide the first, which is the one to tell."""
         try:
             super().finalize(status)
         except FaultError:

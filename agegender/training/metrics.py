@@ -177,14 +177,21 @@ class StageMetrics(nn.Module):
             return {}
         losses: Tensor = self.losses.compute()
         figures = {f"{self.stage}/{name}": loss for name, loss in zip(LOSSES, losses.unbind(), strict=True)}
-        self.losses.reset()
         for metrics in (self.age, self.gender, self.age_class):
             if metrics is not None:
                 counted = any(metric.update_called for metric in metrics.values(copy_state=False))
                 none = dict.fromkeys(map(str, metrics.keys()), losses.new_tensor(math.nan))
                 figures |= metrics.compute() if counted else none
-                metrics.reset()
+        self._reset()
         return figures
+
+    def _reset(self) -> None:
+        """Starts anew, with sums that a later epoch may add to outside of inference mode: `validate`, then `fit`."""
+        with torch.inference_mode(False):
+            self.losses.reset()
+            for metrics in (self.age, self.gender, self.age_class):
+                if metrics is not None:
+                    metrics.reset()
 
     def _count(self) -> None:
         """Puts what was set aside into the metrics."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,9 +15,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agegender.checkpoint import read_calibration
+from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.data.corruptions import corrupt_any
+from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import Batch, step_seed
+from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
 from agegender.training.build import build_optimizer, build_scheduler
@@ -29,6 +32,9 @@ from agegender.version import __version__
 
 if TYPE_CHECKING:
     from agegender.training.soft_targets import SoftTargets
+
+# conf/optim/adam.yaml's optimizer, without a schedule
+OPTIM: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3}}
 
 
 class AgeGenderModule(pl.LightningModule):
@@ -81,6 +87,47 @@ class AgeGenderModule(pl.LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = (
             StageMetrics(stage, classes) for stage in ("train", "val", "test")
         )
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path | IO[Any],
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Builds the module of a checkpoint; any that a training wrote, and those that come with the package.
+
+        Args:
+            checkpoint_path: As `weights=` takes it: a checkpoint, a run's folder, `default`, `face` or `small`.
+            map_location: The device that the weights go to; None for the CPU.
+            hparams_file: Not needed: a checkpoint of ours describes its network.
+            strict: See `torch.nn.Module.load_state_dict`; None for True.
+            weights_only: Always True: no code of a checkpoint is run.
+            **kwargs: Arguments of the module that replace the checkpoint's: `optim={...}` to train on.
+
+        Raises:
+            AgeGenderError: There is no such checkpoint, it is damaged, or it is not one of ours.
+        """
+        if not isinstance(checkpoint_path, str | Path):
+            raise AgeGenderError("give a checkpoint by its name: an open file can't be looked up, nor checked")
+        checkpoint = load_checkpoint(find_checkpoint(checkpoint_path))
+        described = checkpoint["agegender"]
+        # Weights that were packed to be passed on have no settings of a training.
+        begun = {"network": described["network"], "optim": OPTIM, "split": described.get("split")}
+        module = cls(**{**begun, **checkpoint.get("hyper_parameters", {}), **kwargs})
+        module.origin = described.get("origin")
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
+        return module.to(map_location) if map_location is not None else module
+
+    def setup(self, stage: str) -> None:
+        """Notes whether some of the faces lack a label."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, AgeGenderDataModule):
+            self.masks = not data.index.complete
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Answers for images `[batch, channels, size, size]`: ages in years `[batch]`, p_female `[batch]`."""

@@ -21,6 +21,7 @@ from agegender.data.names import GROUPS
 from agegender.data.split import SPLITS
 from agegender.data.synthetic import DRAWN
 from agegender.files import write_whole, writing
+from agegender.overrides import as_written
 from agegender.training.module import AgeGenderModule
 from agegender.training.trackers import Scalar, log_best
 from agegender.version import __version__
@@ -76,7 +77,7 @@ def write_results(
         "images/quarantined": len(data.index.quarantine),
         "parameters": sum(weight.numel() for weight in module.network.parameters()),
         "seed": settings["seed"],
-        "overrides": " ".join(HydraConfig.get().overrides.task),
+        "overrides": " ".join(as_written(HydraConfig.get().overrides.task)),
         "hardware": _hardware(trainer),
         "precision": trainer.precision,
         "version/agegender": __version__,

@@ -25,10 +25,10 @@ from agegender.data.index import FaceIndex
 from agegender.data.split import Side
 from agegender.errors import AgeGenderError, require
 from agegender.files import write_whole, writing
+from agegender.overrides import as_written
 from agegender.run_folder import at_work
 from agegender.training import assemble
 from agegender.training.callbacks import Stopwatch
-from agegender.training.compiling import CompileNetwork
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.distillation import Teacher, find_teachers, make_targets
@@ -37,7 +37,7 @@ from agegender.training.module import AgeGenderModule
 from agegender.training.results import hyperparameters, log_results, print_results, write_results
 from agegender.training.sharding import FullySharded
 from agegender.training.stopping import terminable
-from agegender.training.together import check_launch, ending_together, first, in_turn, join, told_once, wait_for_others
+from agegender.training.together import check_launch, ending_together, first, in_turn, join, wait_for_others
 from agegender.training.trackers import closing, log_settings
 
 log = logging.getLogger(__name__)
@@ -60,22 +60,21 @@ def run(config: DictConfig) -> float:
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     hydra = HydraConfig.get()
-    if settings["resume"] and not any(given.startswith("weights=") for given in hydra.overrides.task):
+    if settings["resume"] and not any(given.startswith("weights=") for given in as_written(hydra.overrides.task)):
         settings["weights"] = None  # an experiment's, with which the run began: it has weights of its own by now
     folder = Path(hydra.runtime.output_dir)
     watch = Stopwatch()
-    with told_once(folder):
-        with _leaving_nothing(folder):
-            check_config(settings)
-            teachers = find_teachers(settings["teacher"], settings["age"])
-            _check_hardware(settings["trainer"])
-            _quieten()
-            trainer = assemble.build_trainer(settings, folder, [watch, CompileNetwork(settings["compile"])])
-            check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-        with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
-            join(trainer)
-            with closing(trainer.loggers):
-                return _train_and_test(config, settings, folder, trainer, watch, teachers)
+    with _leaving_nothing(folder):
+        check_config(settings)
+        teachers = find_teachers(settings["teacher"], settings["age"])
+        _check_hardware(settings["trainer"])
+        _quieten()
+        trainer = assemble.build_trainer(settings, folder, [watch])
+        check_launch(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
+    with ending_together(trainer), at_work(folder), terminable(folder), explained(folder, settings):
+        join(trainer)
+        with closing(trainer.loggers):
+            return _train_and_test(config, settings, folder, trainer, watch, teachers)
 
 
 def _train_and_test(
@@ -100,6 +99,9 @@ def _train_and_test(
         soft_targets = make_targets(teachers, data, settings["loss"])
     monitor, watched = _figures_to_watch(settings, data)
     module = assemble.build_module(settings, data, weights)
+    norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
+    if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
     module.soft_targets = soft_targets
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
@@ -117,6 +119,8 @@ def _train_and_test(
         log_settings(trainer.loggers, hyperparameters(settings))
 
     if settings["fit"]:
+        if settings["compile"]:
+            module.network.compile()  # in place, at its first batches: no key of its weights changes by it
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
     def whole() -> AgeGenderModule:
@@ -209,6 +213,10 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
 
 def _check_hardware(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
+    require(
+        "FullySharded" not in str(trainer.get("strategy")) or (torch.cuda.is_available() and accelerator != "cpu"),
+        "trainer=fsdp is for NVIDIA's GPUs, and there is none here, or trainer.accelerator=cpu: use trainer=ddp",
+    )
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise AgeGenderError(
             f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
@@ -234,7 +242,7 @@ def _quieten() -> None:
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
     """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
-    overrides = OmegaConf.create(list(HydraConfig.get().overrides.task))
+    overrides = OmegaConf.create(as_written(HydraConfig.get().overrides.task))
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
         with writing("the run's settings", folder / name), write_whole(folder / name, "w", encoding="utf-8") as file:
             OmegaConf.save(content, file)  # a run whose settings are cut off could not be continued again

@@ -14,11 +14,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 
 from agegender.errors import InterruptedRunError, TerminatedError
 from agegender.launched import script
-from agegender.training.averaging import WeightAverage
 from agegender.training.together import Vote, several
 
 _RELAYED = 1.0  # seconds in which a second signal is the first, which torchrun passes on to those who had it already
@@ -29,8 +27,7 @@ class StopOnSignal(Callback):
     """Ctrl-C or SIGTERM finishes the step under way, writes `last.ckpt` and stops; a second one stops at once.
 
     Lightning's own answer is to break off wherever the code happens to be, perhaps between two weight updates, and to
-    save nothing. A validation is finished for Ctrl-C; SIGTERM, which leaves a few seconds, breaks it off, and the
-    checkpoint says that all of it is still to be done.
+    save nothing. A validation is finished first, and the next epoch's first step.
     """
 
     def __init__(self, last_checkpoint: Path):
@@ -79,28 +76,6 @@ class StopOnSignal(Callback):
         if whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._stops():
             batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
             self._save_and_stop(trainer, f"in epoch {trainer.current_epoch + 1} after {batches}")
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Breaks a validation off for SIGTERM; not where several processes share it, which may not be at one place."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if not fitting or trainer.world_size > 1 or self._asked is not signal.SIGTERM:
-            return
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAverage):
-                callback.leave_validation(pl_module)
-        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        for counter in (progress.total, progress.current):  # what Lightning takes for a validation to go back to
-            counter.ready = counter.started = 1  # type: ignore[attr-defined]
-            counter.processed = counter.completed = 0  # type: ignore[attr-defined]
-        self._save_and_stop(trainer, f"in the validation of epoch {trainer.current_epoch + 1}")
 
     def _save_and_stop(self, trainer: pl.Trainer, where: str) -> None:
         trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from agegender.errors import EXIT_ERROR, AgeGenderError
 from agegender.files import write_whole
+from agegender.overrides import as_written
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class SweepTable(Callback):
         """Keeps a job's overrides and score, or its error: one that fails takes nothing away from the others."""
         if config.hydra.mode is not RunMode.MULTIRUN:
             return
-        number, overrides = config.hydra.job.num, list(job_return.overrides or [])
+        number, overrides = config.hydra.job.num, as_written(job_return.overrides)
         record = {"sweep": self._sweep, "job": number, "overrides": overrides, "score": None, "error": None}
         if job_return.status is JobStatus.COMPLETED:
             record["score"] = job_return.return_value

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import subprocess
+import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, AgeGenderError, InterruptedRunError, require
+from agegender.errors import InterruptedRunError, require
 from agegender.files import one_at_a_time
-from agegender.launched import Launch, launched, let_the_first_tell, script
+from agegender.launched import launched
 
 T = TypeVar("T")
-
-_ENDING = 20.0  # seconds that the processes which Lightning started get to end by themselves
-_LOOKS = 2.0  # seconds between two looks at whether the first process is still there
-_FIRST = 0.5  # seconds that the first process is given to tell an error that all have
-_LOST = re.compile(
-    r"closed by peer|reset by peer|broken pipe|socket timeout|timed out|failed to connect|recvValue", re.I
-)
 
 
 def several() -> bool:
@@ -89,7 +77,7 @@ def check_launch(trainer: pl.Trainer, multirun: bool, batch_size: int) -> None:
 def join(trainer: pl.Trainer) -> None:
     """Joins the other processes if they are there: Lightning's own are started with the training only.
 
-    From here on any of them can tell an error, and the others know of it. All but the first fall silent.
+    All but the first log nothing from here on.
     """
     launch = launched()
     if launch is None:
@@ -97,16 +85,7 @@ def join(trainer: pl.Trainer) -> None:
     if launch.rank:
         logging.disable(logging.CRITICAL)
         warnings.simplefilter("ignore")
-    if launch.by == "Lightning":
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     trainer.strategy.setup_environment()
-
-
-def _follow(parent: int) -> None:
-    """Ends this process when the one that started it is gone: killed, it could not, and waiting for it takes long."""
-    while os.getppid() == parent:
-        time.sleep(_LOOKS)
-    os._exit(EXIT_ERROR)
 
 
 @contextmanager
@@ -175,70 +154,20 @@ def first_word(word: T | None) -> T | None:
 
 
 @contextmanager
-def told_once(folder: Path) -> Iterator[None]:
-    """Has one of several processes tell what went wrong; the others end without a word.
-
-    An error that all of them have is the first's to tell. Of others it is the one's that had it; the rest only notice
-    that it is gone.
-
-    Args:
-        folder: The run's.
-
-    Raises:
-        AgeGenderError: A process vanished, and no other has told why.
-    """
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        launch = launched()
-        interrupted = isinstance(error, InterruptedRunError | KeyboardInterrupt)
-        if several():
-            tells = (launch is None or launch.rank == 0) if interrupted else _is_first_to_tell(launch)
-        else:
-            tells = launch is None or launch.by == "Lightning" or launch.local_rank == 0
-        if not tells:
-            # Lightning's first process watches those that it started, and kills itself when one of them fails.
-            sys.stdout.flush()
-            if not several() and not interrupted:
-                let_the_first_tell()
-            os._exit(0 if launch and launch.by == "Lightning" else EXIT_INTERRUPTED if interrupted else EXIT_ERROR)
-        if several() and not isinstance(error, AgeGenderError) and _LOST.search(str(error)):
-            raise AgeGenderError(
-                "another process of this training is gone without a word (killed, or out of memory?); what was saved "
-                f"last continues with: {script('train')} resume={folder}"
-            ) from error
-        raise
-
-
-def _is_first_to_tell(launch: Launch | None) -> bool:
-    """Claims the telling at the store by which the processes found each other."""
-    if launch is not None and launch.rank > 0:
-        time.sleep(_FIRST)
-    try:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store: Any = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=3))  # type: ignore[attr-defined]
-        return bool(store.add("agegender/told", 1) == 1)
-    except (dist.DistError, RuntimeError):  # it lived in the first process, which is gone, and has told
-        return False
-
-
-@contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
-    """Sees to it that no process which Lightning started outlives this one."""
+    """Ends the processes that Lightning started when the first one fails; Lightning does so for a Ctrl-C only.
+
+    A wish to stop, on which all agree at the same step, is the first's to tell. The others end without an error, of
+    which Lightning or torchrun would make an end of the first.
+    """
+    launch = launched()
     try:
         yield
-    except BaseException as error:
-        _end(trainer, _ENDING if isinstance(error, InterruptedRunError) else 0)
+    except InterruptedRunError:
+        if launch is not None and launch.rank:
+            sys.exit(0)
         raise
-    _end(trainer, _ENDING)
-
-
-def _end(trainer: pl.Trainer, patience: float) -> None:
-    started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
-    until = time.monotonic() + patience
-    for process in started:
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    except BaseException:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise

@@ -1,3 +1,3 @@
-"""The weights that come with the package, `face.ckpt` and `small.ckpt`; what they scored lies beside them as JSON."""
+"""The bundled weights, `face.ckpt` and `small.ckpt`, with their metrics as JSON files of the same names."""
 
-LICENCE = "trained on UTKFace: for non-commercial research only"  # of all weights that learnt from its pictures
+LICENCE = "trained on UTKFace: for non-commercial research only"  # of all weights trained on its images

@@ -1,56 +1,63 @@
-"""Packs a run's best weights to be passed on: `python -m agegender.weights run=logs/small/<time> out=small.ckpt`."""
+"""Packs a run's best weights to be passed on: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from agegender.checkpoint import find_checkpoint, load_checkpoint
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report_bands import read_bands
 from agegender.files import write_whole
+from agegender.overrides import as_written
 from agegender.weights import LICENCE
 
-# What a stranger must know to judge the figures; of the rest, folders and machines are nobody's business.
+# The results that are needed to judge the metrics; folders and machine names are not distributed.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
+_UNTOLD = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
 _ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
 def pack(run: Path, out: Path) -> Path:
-    """Writes a run's best weights in half precision, and its figures beside them.
+    """Write a run's best weights in half precision, with its metrics as JSON.
 
-    What is kept in half precision are the convolutions' and dense layers' weights. Norms and biases are few, and their
-    sums are better kept whole.
+    Only weights of convolutions and dense layers are stored in half precision. Parameters of normalization layers and
+    biases are few and sensitive to rounding, so they keep their precision.
 
     Args:
-        run: The folder of a run that was tested; if it has a report, the figures by age band come along.
-        out: Where to; its figures go to the same name ending in .json.
+        run: Folder of a tested run; if it has a report, the metrics by age band are included.
+        out: Output checkpoint; the metrics are written to the same name with the extension .json.
+
+    Returns:
+        `out`.
 
     Raises:
-        AgeGenderError: The run has no best checkpoint or no figures, or its report is damaged.
+        AgeGenderError: The run has no best checkpoint or no metrics, or its report is damaged.
     """
     checkpoint = load_checkpoint(find_checkpoint(run))
-    figures_file = run / "metrics.json"
-    require(figures_file.is_file(), f"run={run} has no metrics.json: weights are shipped with what they scored")
-    figures = json.loads(figures_file.read_text(encoding="utf-8"))
-    require("test/age_mae" in figures, f"run={run} was not tested: weights are shipped with what they scored")
+    metrics_file = run / "metrics.json"
+    require(metrics_file.is_file(), f"run={run} has no metrics.json: weights are packed with their test metrics")
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    require("test/age_mae" in metrics, f"run={run} was not tested: weights are packed with their test metrics")
     bands = read_bands(run)
     network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
     with write_whole(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
-    told: dict[str, Any] = {
-        "command": " ".join(["python train.py", *_telling(figures["overrides"].split())]),
+    record: dict[str, Any] = {
+        "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
         "licence": LICENCE,
         "origin": checkpoint["agegender"].get("origin"),
     }
-    told |= {name: value for name, value in figures.items() if name.startswith(_KEPT) or name in _ALSO}
+    record |= {name: value for name, value in metrics.items() if name.startswith(_KEPT) or name in _ALSO}
     if bands is not None:
-        told["bands"] = bands
+        record["bands"] = bands
     with write_whole(out.with_suffix(".json"), "w", encoding="utf-8") as file:
-        json.dump(told, file, indent=2)
+        json.dump(record, file, indent=2)
         file.write("\n")
     return out
 
@@ -66,11 +73,17 @@ def bundle(run: str | None, out: str | None) -> Path:
     return pack(Path(run), Path(out))
 
 
+def _overrides(run: Path, figures: dict[str, Any]) -> list[str]:
+    """Returns the settings that a run was started with; of a record that is gone, by its figures."""
+    record = run / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        return str(figures["overrides"]).split()
+    return [shlex.quote(item) if " " in item else item for item in as_written(OmegaConf.load(record))]
+
+
 def _telling(overrides: list[str]) -> list[str]:
     """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
-    return [
-        given for given in overrides if given.split("=")[0] not in ("data.dir", "test", "report", "resume", "weights")
-    ]
+    return [given for given in overrides if given.lstrip("'+").split("=")[0] not in _UNTOLD]
 
 
 def _halved(value: torch.Tensor) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""What Hydra looks for sweepers in."""
+"""Hydra plugin package; Hydra searches `hydra_plugins` for sweepers."""

@@ -1,4 +1,4 @@
-"""The sweeper of `sweep=optuna`, where Hydra finds it. Imported at every start: the search itself only when it runs."""
+"""The Hydra sweeper of `sweep=optuna`. Hydra imports it at every start, so Optuna is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from agegender.errors import missing_package
 class OptunaSweeper(Sweeper):
     """Runs the trials of an Optuna study as the jobs of a multirun, through any of Hydra's launchers.
 
-    hydra-optuna-sweeper can't be used: its releases for Hydra 1.3 need Optuna 2, and none of them prunes.
+    hydra-optuna-sweeper is no alternative: its releases for Hydra 1.3 need Optuna 2, and none of them prunes trials.
     """
 
     def __init__(self, trials: int, at_once: int, startup: int, storage: str | None, params: Mapping[str, Any]):
-        """Takes the settings of `conf/hydra/sweeper/study.yaml`, where they are explained."""
+        """Store the settings, documented in `conf/hydra/sweeper/study.yaml`."""
         self.trials, self.at_once, self.startup, self.storage = trials, at_once, startup, storage
         self.params = {str(key): str(value) for key, value in params.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher ready."""
+        """Instantiate the launcher."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the study; `arguments` are the command line's overrides, before those of `params`."""
+        """Run the study.
+
+        Args:
+            arguments: Overrides on the command line; they take precedence over `params`.
+        """
         try:
             from agegender.study.search import Search
         except ImportError as error:
             raise missing_package("sweep=optuna", error, "sweep") from None
-        assert self.config and self.launcher and self.hydra_context  # `setup` made them
+        assert self.config and self.launcher and self.hydra_context  # set by `setup`
         Search(self, self.config, self.launcher, self.hydra_context.config_loader).run(arguments)

@@ -192,7 +192,7 @@ def test_an_address_that_gives_nothing_ends_in_one_line(
         (("data=streaming",), "data.dir="),
         (("data=streaming", "+data.limit=5", "data.dir=x"), "data.limit"),
         (("data=streaming", "data.dir=nowhere"), "holds no packed faces"),
-        (("+data.source=tape",), "data.source=tape"),
+        (("+data.source=tape",), "data.source is not known"),
     ],
 )
 def test_settings_that_lead_nowhere_are_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.explore` as a user runs it: one page, its plots and its tables."""
+"""`agegender explore` as a user runs it: one page, its plots and its tables."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_every_quarantined_name_stands_with_its_reason(odd_page: Path) -> None:
 def test_of_many_quarantined_names_200_are_shown_and_the_rest_counted(crowded_page: Path) -> None:
     section = read_page(crowded_page).sections["Quarantine"]
     assert "<b>?.jpg" in section.cells and "note 198.txt" in section.cells and "note 199.txt" not in section.cells
-    assert "204 names" in section.text and " 4 more" in section.text
+    assert "204 files" in section.text and " 4 more" in section.text
     assert len(table_of(crowded_page / "quarantine.csv")) == 204
 
 
@@ -322,7 +322,7 @@ def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
     write_table(tmp_path / "labels.csv", rows)
     outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
     assert outcome.code == 0, outcome.err
-    assert "table: labels.csv" in outcome.out and "not known of 61 images" in outcome.out
+    assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
     found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
     assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
     assert found["faces"]["group"] == {"$ou_th$": 40, "north": 41} and list(found["by_group"]) == found["groups"]
@@ -330,7 +330,7 @@ def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
     ages = [int(str(row["age"])) for row in rows if row["age"] != ""]
     assert found["faces"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
     assert found["copies"]["all"]["disagree_on_gender"] == 1 and found["copies"]["all"]["disagree_on_age"] == 0
-    assert "It is as the table labels.csv says." in page.sections["Split"].text
+    assert "The split is given by the table labels.csv." in page.sections["Split"].text
     captions = [caption for row in faces_of(page.sections["Sample"]) for _, caption in row]
     assert any(caption.startswith("? ") for caption in captions) and not any("-1" in caption for caption in captions)
     assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
@@ -358,7 +358,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
     assert outcome.code == 0, outcome.err
     (folder,) = (tmp_path / "logs" / "explore").iterdir()
     page = read_page(folder)
-    assert "These faces are drawn" in page.text and "not to be published" in page.text
+    assert "These faces and their labels are synthetic" in page.text and "do not publish it" in page.text
     assert "No copies were found (data.duplicates=none)" in page.sections["Copies"].text
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"synthetic", "scans"}
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "cache"}
@@ -366,7 +366,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
 
 def test_real_faces_are_not_called_drawn_and_their_licence_stands_below(odd_page: Path) -> None:
     text = read_page(odd_page).text
-    assert "These faces are drawn" not in text
+    assert "These faces and their labels are synthetic" not in text
     assert "non-commercial research" in text and "binary label" in text
 
 

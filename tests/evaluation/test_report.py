@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.report` as a user runs it, and as the end of a training calls it."""
+"""`agegender report` as a user runs it, and as the end of a training calls it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from PIL import Image
 from agegender.errors import AgeGenderError
 from agegender.evaluation import report_plots
 from agegender.evaluation.report import report_command, write_report
-from agegender.overrides import path_arguments
+from agegender.overrides import report_arguments
 
 Run = Callable[..., Outcome]
 QUICK = ("resamples=50", "faces=2")
@@ -174,7 +174,7 @@ def test_the_same_run_gives_the_same_bytes_and_the_command_in_it_makes_them_agai
     assert report_here("run=logs/again").code == 0
     again = tmp_path / "logs/again/report"
     command = numbers_of(again)["command"]
-    assert command == "python -m agegender.evaluation.report run=logs/again"
+    assert command == "agegender report run=logs/again"
     first = {path.name: path.read_bytes() for path in again.iterdir()}
     assert report_here(*shlex.split(command)[3:]).code == 0
     assert {path.name: path.read_bytes() for path in again.iterdir()} == first
@@ -335,7 +335,7 @@ def as_hydra_reads(argument: str) -> Any:
     ],
 )
 def test_folders_are_read_as_a_person_means_them(argument: str, value: Any) -> None:
-    (rewritten,) = path_arguments([argument])
+    (rewritten,) = report_arguments([argument])
     assert as_hydra_reads(rewritten) == value
 
 
@@ -345,12 +345,12 @@ def test_a_folder_with_a_comma_in_its_name_is_one_if_it_is_there(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b").mkdir()
     (tmp_path / "[x]").mkdir()
-    assert path_arguments(["run=a,b", "run=[x]"]) == ["run='a,b'", "run='[x]'"]
+    assert report_arguments(["run=a,b", "run=[x]"]) == ["run='a,b'", "run='[x]'"]
 
 
 def test_other_arguments_stay_as_they_are() -> None:
     others = ["--help", "resamples=5", "-cn", "seed=1,2", "run", "runs=a,b", "out=null", "run="]
-    assert path_arguments(others) == others
+    assert report_arguments(others) == others
 
 
 @given(st.lists(NAMES, min_size=1, max_size=2))
@@ -364,7 +364,7 @@ def test_the_command_of_a_report_leads_back_to_its_runs(names: list[str]) -> Non
         try:
             runs = [Path(name) for name in names]
             words = shlex.split(report_command(runs, None, {"resamples": 2000, "faces": 3, "seed": 0}))
-            run, *settings = path_arguments(words[3:])
+            run, *settings = report_arguments(words[2:])
         finally:
             os.chdir(before)
     read = as_hydra_reads(run)

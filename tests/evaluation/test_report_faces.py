@@ -34,8 +34,8 @@ def test_a_card_says_labels_and_answer_with_the_spread_and_the_probability_of_wh
     )
     assert [card.title for card in cards_of(largest)] == ["a.jpg", "b.jpg"]
     first, second = cards_of(largest)
-    assert first.lines == ("true 23 F", "says 61 ± 9", "F 0.82")
-    assert second.lines == ("true 30 F", "says 30", "M 0.75")
+    assert first.lines == ("true 23 F", "pred. 61 ± 9", "F 0.82")
+    assert second.lines == ("true 30 F", "pred. 30", "M 0.75")
     assert [card.title for card in cards_of(wrong)] == ["b.jpg"]
     assert [card.title for card in cards_of(drawn)] == ["a.jpg", "b.jpg"]  # by age
 
@@ -53,7 +53,7 @@ def test_pictures_are_in_the_cards_and_what_is_gone_leaves_an_empty_one(tmp_path
         red, green, _ = picture.convert("RGB").getpixel((50, 40))  # type: ignore[misc]
         assert red > 150 > green
     assert cards[name].startswith("data:image/jpeg")
-    assert "2 of 4 pictures are not" in sections[0].text
+    assert "2 of 4 images are not" in sections[0].text
 
 
 def test_rows_hold_as_many_as_asked_and_without_a_case_there_is_no_section(tmp_path: Path) -> None:

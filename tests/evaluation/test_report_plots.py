@@ -96,7 +96,7 @@ def test_an_answer_far_out_stays_at_the_edge_and_is_counted(tmp_path: Path) -> N
         draw.age_plot(answers, found.slices["age"])
         for answers, found in (run_of(tmp_path / "a", *near), run_of(tmp_path / "b", *far))
     )
-    assert "2 outside the drawing" in marked.caption and "outside" not in plain.caption
+    assert "2 outside the plot" in marked.caption and "outside" not in plain.caption
     heights = [int((pixels(plot) == ORANGE).all(-1).any(1).sum()) for plot in (marked, plain)]
     assert heights[0] > 0.5 * heights[1] > 50  # the line of the bands' means still rises
 

@@ -1,4 +1,4 @@
-"""`python -m agegender.evaluation.robustness`: a real tiny run on drawn faces, measured, recomputed and reported."""
+"""`agegender robustness`: a real tiny run on drawn faces, measured, recomputed and reported."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> Non
 
 def test_report_of_a_run_that_was_not_measured_names_the_command(trained_run: Path, tmp_path: Path) -> None:
     text = write_report([trained_run], tmp_path, resamples=5, faces=0).read_text(encoding="utf-8")
-    assert f"python -m agegender.evaluation.robustness run={trained_run} does it." in text
+    assert f"agegender robustness run={trained_run} does it." in text
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["runs"][0]["robustness"] is None
 
 
@@ -160,7 +160,7 @@ def test_command_makes_the_same_bytes_again_and_prints_the_table(measure_here: R
     assert set(before) == {
         *("robustness.html", "robustness.json", "robustness_mae_increase.png", "robustness_coverage.png")
     }
-    outcome = measure_here(*shlex.split(numbers["command"])[3:])
+    outcome = measure_here(*shlex.split(numbers["command"])[2:])
     assert outcome.code == 0, outcome.err
     assert {path.name: path.read_bytes() for path in (measured / "robustness").iterdir()} == before
     mae = numbers["conditions"]["jpeg_10"]["age_mae"]["value"]
@@ -210,7 +210,7 @@ def test_shipped_weights_are_measured_on_a_folder_by_the_split_rule_that_they_ca
     assert page == Path("logs/robustness/small/robustness.html")
     numbers = numbers_of(page.parent)
     assert numbers["images"] == 3 and numbers["checkpoint"] == "small.ckpt" and len(numbers["warnings"]) == 1
-    assert shlex.split(numbers["command"])[3:] == ["run=small", f"data_dir={faces}", "limit=3", "resamples=5"]
+    assert shlex.split(numbers["command"])[2:] == ["run=small", f"data_dir={faces}", "limit=3", "resamples=5"]
 
 
 def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path
     [
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
         (("run=empty",), "empty holds no checkpoints/best.ckpt"),
-        (("run=small",), "run=small says nothing about its faces: add data_dir="),
+        (("run=small",), "run=small has no recorded data folder: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
-        (("run=moved",), "the faces of run=moved are not in gone any more: say where with data_dir="),
+        (("run=moved",), "the faces of run=moved are not in gone any more: give their folder with data_dir="),
         (("run=damaged",), "damaged/.hydra/config.yaml is damaged"),
-        (("run=moved", "data_dir=gone"), "data_dir=gone is no folder"),
+        (("run=moved", "data_dir=gone"), "data_dir=gone is not a folder"),
         (("run=small", "limit=0"), "limit=0 must be at least 1"),
         (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
     ],

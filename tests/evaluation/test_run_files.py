@@ -101,8 +101,8 @@ def test_a_real_run_is_read_whole(trained_run: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "holds no answers"),
-        (HEADER, "holds no answers"),
+        ("", "holds no predictions"),
+        (HEADER, "holds no predictions"),
         ("path,age\na.jpg,3\n", "line 2: no column 'age_pred'"),
         ("age,age_pred,gender,p_female,group\n3,4,1,0.5,0\n", "line 2: no column 'path'"),
         (HEADER + "a.jpg,3,4,,1,0.5,0\nb.jpg,3,4\n", "line 3: fewer columns than the header"),

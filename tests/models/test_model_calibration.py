@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,11 @@ def test_an_interval_is_never_empty_nor_outside_the_ages_whatever_was_learnt(
     assert low.item() == round(low.item()) and high.item() == round(high.item())
 
 
-def test_a_normal_one_holds_what_it_should_of_normal_errors() -> None:
+def test_interval_holds_what_it_should_of_normal_errors() -> None:
     truth = np.random.default_rng(0).normal(50, 8, 20_000)
-    low, high = Calibration.normal(8.0).interval(torch.tensor([50.0]), torch.ones(1))
+    end = NormalDist(0, 8).inv_cdf((1 + HELD) / 2)
+    calibration = Calibration(1.0, [0.0], [8.0], [-end] * ENDS, [end] * ENDS)
+    low, high = calibration.interval(torch.tensor([50.0]), torch.ones(1))
     inside = ((truth >= low.item() - 0.5) & (truth <= high.item() + 0.5)).mean()  # ages in whole years
     assert inside == pytest.approx(HELD, abs=0.03)
 

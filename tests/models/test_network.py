@@ -242,18 +242,6 @@ def test_the_answer_to_a_face_and_to_its_mirror_image_is_the_same_when_flips_are
     assert not torch.equal(straight.age, net(images).age)
 
 
-def test_weights_from_before_there_was_a_calibration_state_the_error_that_they_had_kept() -> None:
-    net = small_net().eval()
-    net.load_state_dict(net.state_dict() | {"residual": torch.tensor(8.5)})
-    outputs = net(torch.rand(3, 1, 16, 16))
-    assert net.age_std(outputs).tolist() == [8.5] * 3
-    low, high = net.age_interval(outputs)
-    assert (high - low).tolist() == pytest.approx([2 * 1.2816 * 8.5] * 3, abs=2)  # both ends are whole years
-    unmeasured = small_net()
-    unmeasured.load_state_dict(small_net().state_dict())  # older still: without the error
-    assert unmeasured.calibration is None
-
-
 def test_a_calibration_that_knew_no_ages_is_one_of_gender_alone() -> None:
     net = small_net(age={"name": "dldl", "top": 100}).eval()
     outputs = net(torch.rand(3, 1, 16, 16))

@@ -263,7 +263,7 @@ def test_a_picture_that_could_not_be_read_has_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_made_is_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"file": "file", "below a file": "file/album", "below /proc": "/proc/album", "name too long": "x" * 300}
-    with pytest.raises(AgeGenderError, match=r"annotate=.* can't be made \(.*\); name another folder$"):
+    with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); use another folder$"):
         Album(tmp_path / folder[kind])
 
 
@@ -290,7 +290,7 @@ def test_pictures_and_their_drawings_may_share_a_folder(
         outcome = run_here(
             "predict.py", *images, f"weights={trained_run}", "detect=never", "annotate=album", "out=-", "batch_size=2"
         )
-        assert outcome.code == 1 and outcome.out.count("\n") == 5 and "1 of 5 pictures" in outcome.err
+        assert outcome.code == 1 and outcome.out.count("\n") == 5 and "1 of 5 images" in outcome.err
         after = {path: path.read_bytes() for path in album.rglob("*.jpg")}
         assert {path: after[path] for path in before} == before
         assert {path.name for path in set(after) - set(before)} == {"0_2.jpg", "0_3.jpg", "1_2.jpg", "1_3.jpg"}

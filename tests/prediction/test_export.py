@@ -170,7 +170,7 @@ def test_the_command_checks_on_the_given_faces_and_writes_one_file(
     out = tmp_path / "made" / "tiny.onnx"
     outcome = run(f"weights={checkpoint}", "format=onnx", f"out={out}", f"check={faces}", f"precision={precision}")
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"checked on 120 of 120 pictures at {faces}\n" in outcome.out and outcome.out.endswith(f"{out}\n")
+    assert f"checked on 120 of 120 images at {faces}\n" in outcome.out and outcome.out.endswith(f"{out}\n")
     assert list(out.parent.iterdir()) == [out]
     for line in outcome.out.splitlines()[3:-1]:
         assert " ms, " in line and " MB, differs by " in line
@@ -225,7 +225,7 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_no_file(
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: changed(graph, fits, 1.05))
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
-    assert is_one_error_line(outcome) and "otherwise than PyTorch" in outcome.err
+    assert is_one_error_line(outcome) and "the outputs of ONNX Runtime and PyTorch differ" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,7 +246,7 @@ def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
     monkeypatch.setattr(onnx_check, "NARROWED", (1e-6, 1.0))
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}", f"precision={precision}")
-    assert is_one_error_line(outcome) and f"precision={precision} moves the answers by" in outcome.err
+    assert is_one_error_line(outcome) and f"precision={precision} moves the predictions by" in outcome.err
     assert "check=<folder" in outcome.err
     assert list(tmp_path.iterdir()) == []
 

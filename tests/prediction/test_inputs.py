@@ -173,7 +173,7 @@ def test_a_glob_takes_the_files_that_it_matches_and_no_folder(tmp_path: Path) ->
     files = [str(tmp_path / name) for name in ("a.txt", "b.jpg", "link.jpg")]
     assert list_images([f"{tmp_path}/*"]) == files
     assert list_images([f"{tmp_path}/**"]) == [*files, str(tmp_path / "sub.jpg" / "c.jpg")]
-    with pytest.raises(AgeGenderError, match=r"no picture found at img=.*/sub\*; give a file, .*, or a glob of files$"):
+    with pytest.raises(AgeGenderError, match=r"no image found at img=.*/sub\*; give a file, .*, or a glob of files$"):
         list_images([f"{tmp_path}/sub*"])
 
 
@@ -202,7 +202,7 @@ def test_what_leads_nowhere_among_others_stays_in_the_list_for_a_row_of_its_own(
 @pytest.mark.parametrize("nothing", ["*.gif", "empty"])
 def test_where_nothing_at_all_is_found_the_error_names_what_was_asked_for(nothing: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AgeGenderError, match="no picture found") as caught:
+    with pytest.raises(AgeGenderError, match="no image found") as caught:
         list_images([str(tmp_path / nothing)])
     assert str(tmp_path / nothing) in str(caught.value)
 

@@ -19,13 +19,13 @@ def test_of_many_pictures_a_spread_part_is_checked(faces: Path, monkeypatch: pyt
     assert MOST > 120
     monkeypatch.setattr(onnx_check, "MOST", 50)
     part = check_faces(str(faces), 32, grayscale=True)
-    assert part.pixels.shape == (40, 32, 32, 1) and part.words == f"40 of 120 pictures at {faces}"
+    assert part.pixels.shape == (40, 32, 32, 1) and part.words == f"40 of 120 images at {faces}"
 
 
 def test_pictures_that_cant_be_read_are_left_out_of_the_check(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     (tmp_path / "b.jpg").write_bytes(min(faces.glob("*.jpg")).read_bytes())
-    assert check_faces(str(tmp_path), 32, grayscale=False).words == f"1 of 2 pictures at {tmp_path}"
+    assert check_faces(str(tmp_path), 32, grayscale=False).words == f"1 of 2 images at {tmp_path}"
 
 
 # The differences

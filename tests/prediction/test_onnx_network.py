@@ -116,14 +116,14 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
 @pytest.mark.parametrize(
     ("weights", "told"),
     [
-        ("default", "python -m agegender.prediction.export weights=default out=model.onnx"),
+        ("default", "agegender export weights=default out=model.onnx"),
         ("missing.onnx", "no model at"),
-        ("run", "run is a folder; backend=onnx takes a file: python -m agegender.prediction.export weights=run "),
+        ("run", "run is a folder; backend=onnx takes a file: agegender export weights=run "),
         ("tiny.ckpt", "tiny.ckpt is no ONNX model"),
         ("half.onnx", "half.onnx is no ONNX model"),
         ("text.onnx", "weights=<run folder or checkpoint>"),
         ("empty.onnx", "empty.onnx is no ONNX model"),
-        ("other.onnx", "none of ours: it doesn't describe itself"),
+        ("other.onnx", "an ONNX model without agegender's metadata"),
         ("later.onnx", f"later.onnx has format {FORMAT + 1}, this version of agegender reads {FORMAT}"),
         ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],

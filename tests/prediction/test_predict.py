@@ -168,7 +168,7 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
     for form in ("faces.json", "faces.csv"):
         outcome = run_here("predict.py", "detect=never", *names, weights, f"out={form}")
         assert outcome.code == 1
-        assert "5 of 7 pictures have no answer" in outcome.err and "Traceback" not in outcome.err
+        assert "5 of 7 images have no prediction" in outcome.err and "Traceback" not in outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row["path"] for row in rows] == names
     for row in rows:
@@ -194,7 +194,7 @@ def test_where_no_picture_is_found_one_line_says_so(asked: str, run_here: Run, w
         assert "no such file" in outcome.out
     else:
         assert is_one_error_line(outcome), outcome
-        assert "picture" in outcome.err
+        assert "img=" in outcome.err
 
 
 def test_without_any_picture_one_line_shows_how_to_give_one(run_here: Run) -> None:
@@ -294,7 +294,7 @@ def test_weights_that_are_no_checkpoint_are_one_line(
         ("batch_size=2.5", 1, "batch_size=2.5 has the wrong type"),
         ("batch_size=0", 1, "batch_size=0 must be at least 1"),
         ("batch_size=-1", 1, "batch_size=-1 must be at least 1"),
-        ("min_confidence=0.4", 1, "min_confidence=0.4 must lie between 0.5 (always an answer) and 1, or be null"),
+        ("min_confidence=0.4", 1, "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
         ("min_confidence=1.5", 1, "min_confidence=1.5 must lie between 0.5"),
         ("min_confidence=high", 1, "min_confidence='high' has the wrong type"),
         ("device=[cpu]", 1, "device=['cpu'] has the wrong type"),
@@ -391,7 +391,7 @@ def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces:
         "predict.py", "detect=never", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}"
     )
     assert outcome.code == 0
-    assert "trained on drawn faces: the answers say nothing about real people" in outcome.err
+    assert "trained on drawn faces: the predictions say nothing about real people" in outcome.err
 
 
 def test_a_folder_of_runs_means_its_newest_best_checkpoint(

@@ -109,8 +109,8 @@ def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_kil
         (tmp_path / name).unlink()  # what is done is not read again
     outcome = run_here("predict.py", *stopped.arguments(f"faces.{form}"), "resume=true")
     assert outcome.code == 1 and "Traceback" not in outcome.err  # one is missing
-    assert f"{len(DONE)} pictures are done already\n" in outcome.err
-    assert f"{len(NAMES)} pictures in faces.{form}\n1 of {len(NAMES)} pictures have no answer" in outcome.err
+    assert f"{len(DONE)} images are done already\n" in outcome.err
+    assert f"{len(NAMES)} images in faces.{form}\n1 of {len(NAMES)} images have no prediction" in outcome.err
     assert (tmp_path / f"faces.{form}").read_bytes() == stopped.whole[form]
     assert not (tmp_path / f"faces.{form}.partial").exists()
 
@@ -158,11 +158,14 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("every=2", "every=1.0, this is every=2"),
-        ("min_confidence=0.999", "this is min_confidence=0.999"),
-        ("tta=flip", "tta=none, this is tta=flip"),
-        ("detect=always", "detect=never, this is detect=always"),
-        ("annotate=marked", "annotate=None, this is annotate=marked"),  # what is done would not be among the drawings
+        ("every=2", "every=1.0, this run has every=2"),
+        ("min_confidence=0.999", "this run has min_confidence=0.999"),
+        ("tta=flip", "tta=none, this run has tta=flip"),
+        ("detect=always", "detect=never, this run has detect=always"),
+        (
+            "annotate=marked",
+            "annotate=None, this run has annotate=marked",
+        ),  # what is done would not be among the drawings
         ("weights=last", "last.ckpt"),
         ("weights=changed", "sha256="),
     ],
@@ -180,7 +183,7 @@ def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
         held = held.replace(stopped.weights.encode(), b"best.ckpt")
         (tmp_path / "faces.csv.partial").write_bytes(held)
     line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
-    assert said in line and "delete it to begin again" in line and len(line) < 600
+    assert said in line and "delete it to start over" in line and len(line) < 600
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
 
 
@@ -188,7 +191,7 @@ def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_he
     stopped.begin_in(tmp_path)
     held = stopped.partial.replace(b'"every"', b'"annotate": "marked", "every"', 1)
     (tmp_path / "faces.csv.partial").write_bytes(held)
-    assert "annotate=marked, this is annotate=None" in error_of(
+    assert "annotate=marked, this run has annotate=None" in error_of(
         run_here("predict.py", *stopped.arguments(), "resume=true")
     )
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
@@ -208,7 +211,7 @@ def test_a_finished_file_is_not_resumed_and_nothing_in_it_is_lost(
         Path(f"{out}.partial").write_bytes(stopped.partial[:length])
     arguments = "img=new.jpg", f"weights={stopped.weights}", "detect=never", "resume=true", f"out={out.name}"
     line = error_of(run_here("predict.py", *arguments))
-    assert f"faces.{form} is finished: leave resume out to answer anew, or name another out" in line
+    assert f"faces.{form} is finished: leave out resume=true to start over, or use another out" in line
     assert out.read_bytes() == stopped.whole[form]
 
 
@@ -223,7 +226,7 @@ def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
         first.add(Answered("a.jpg", [Prediction("a.jpg", 1, age=3.0)]))
         held = partial.read_bytes()
         line = error_of(run_here("predict.py", *stopped.arguments(), resume))
-        assert "another run is writing faces.csv: wait for its end, or name another out" in line
+        assert "another run is writing faces.csv: wait for it to end, or use another out" in line
         assert partial.read_bytes() == held
         first.add(Answered("b.jpg", [Prediction("b.jpg", 1, age=4.0)]))
         assert [row["path"] for row in first.rows()] == ["a.jpg", "b.jpg"]
@@ -287,7 +290,7 @@ def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another
     with room_for(1200):
         error_of(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
     assert partial.read_text().count('"gender": "unsure"') >= 1
-    assert "min_confidence=1, this is min_confidence=0.5" in error_of(
+    assert "min_confidence=1, this run has min_confidence=0.5" in error_of(
         run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=0.5")
     )
     run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=1")
@@ -332,7 +335,7 @@ def test_somebody_elses_file_is_left_alone_and_one_line_says_so(
     partial = tmp_path / "faces.csv.partial"
     partial.write_bytes(content)
     for resume in ("resume=true", "resume=false"):
-        assert "no file of a stopped run" in error_of(run_here("predict.py", *stopped.arguments(), resume))
+        assert "is not a progress file" in error_of(run_here("predict.py", *stopped.arguments(), resume))
         assert partial.read_bytes() == content
 
 

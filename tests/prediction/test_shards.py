@@ -68,7 +68,7 @@ def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
     again = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl")
     assert again.code == 1 and "resume=true" in again.err  # nothing of what there is gets lost
     resumed = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl", "resume=true")
-    assert resumed.code == 0 and "16 pictures are done already" in resumed.err
+    assert resumed.code == 0 and "16 images are done already" in resumed.err
     assert (tmp_path / "part.jsonl").read_bytes() == undisturbed
 
 
@@ -86,7 +86,7 @@ def test_a_shard_of_something_else_is_not_resumed(
     name = change.split("=")[0]
     others = [setting for setting in (*settings, "shard=2/3") if not setting.startswith(f"{name}=")]
     refused = run_here("predict.py", *others, change, "out=part.csv", "resume=true")
-    assert refused.code == 1 and "was begun with" in refused.err and named in refused.err
+    assert refused.code == 1 and "was started with" in refused.err and named in refused.err
     assert (tmp_path / "part.csv.partial").read_bytes() == kept
 
 
@@ -116,7 +116,7 @@ def test_more_shards_than_pictures_leave_some_empty_and_none_wrong(
 
 def test_a_camera_has_no_shards(run_here: Run, settings: tuple[str, ...]) -> None:
     refused = run_here("predict.py", "img=webcam", *settings[1:], "shard=1/2", "out=-")
-    assert (refused.code, refused.out) == (1, "") and "a list that has an end" in refused.err
+    assert (refused.code, refused.out) == (1, "") and "a finite list" in refused.err
 
 
 @pytest.mark.parametrize("given", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/2/3", "1.5/3"])

@@ -41,7 +41,7 @@ def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
     assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
     said = done.stderr.splitlines()
     assert [line.split(":")[0] for line in said[:2]] == ["weights", "warning"]
-    assert said[2:] == ["1 of 5 pictures have no answer; the error says why"]
+    assert said[2:] == ["1 of 5 images have no prediction; see their errors"]
 
 
 @pytest.mark.slow
@@ -64,9 +64,7 @@ def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
 def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
-    assert done.stderr.splitlines()[2:] == [
-        "error: img=- found no name on standard input: give it some, each on a line of its own"
-    ]
+    assert done.stderr.splitlines()[2:] == ["error: img=- found no name on standard input: write one name per line"]
 
 
 @pytest.mark.parametrize("out", ["out=-", ""])

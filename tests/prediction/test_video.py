@@ -163,7 +163,7 @@ def test_frames_are_answered_as_pictures_among_others(
     outcome = run_here(
         "predict.py", *images, f"weights={trained_run}", "detect=never", "every=1", "out=rows.json", "annotate=album"
     )
-    assert outcome.code == 1 and "1 of 5 pictures have no answer" in outcome.err
+    assert outcome.code == 1 and "1 of 5 images have no prediction" in outcome.err
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
     assert [row["path"] for row in rows] == [
         "face.jpg",
@@ -238,7 +238,7 @@ def test_neither_opencv_nor_ffmpeg_says_anything_of_its_own(clip: Path, trained_
     assert outcome.code == 1 and outcome.out == ""
     weights, warning, count, failed = outcome.err.splitlines()
     assert weights.startswith("weights: ") and warning.startswith("warning: trained on drawn")
-    assert count.endswith("pictures in a.csv") and failed.startswith("2 of ")
+    assert count.endswith("images in a.csv") and failed.startswith("2 of ")
 
 
 # The camera

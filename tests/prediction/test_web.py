@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
@@ -25,7 +24,6 @@ from served import LIMITS, ask, connect, form, served
 from agegender.errors import AgeGenderError
 from agegender.prediction.answers import as_row
 from agegender.prediction.predictor import Predictor
-from agegender.prediction.web import serve as serving
 from agegender.prediction.web.facts import meaning, read_figures
 from agegender.prediction.web.samples import NAMES, draw_sample
 from agegender.prediction.web.serve import open_port, own_names, serve
@@ -184,15 +182,19 @@ def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> No
     assert reply.status in (413, 422) and list(reply.json) == ["error"]
 
 
+# Starlette leaves the file of a form that breaks off to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no field "file"'),
-        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", "cut off"),
+        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x")[0].replace(b'; filename="a.jpg"', b""), "multipart/form-data; boundary=edge", "no file"),
         (b"not a form", "multipart/form-data; boundary=edge", "broken"),
-        (form(b"x")[0], "multipart/form-data", "without a boundary"),
+        (form(b"x")[0], "multipart/form-data", "Missing boundary"),
         (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "broken"),
-        (b"--edge\r\nA: b\r\n\r\n\r\n" * 40 + form(b"x")[0], "multipart/form-data; boundary=edge", "parts"),
+        (b"--edge\r\nA: b\r\n\r\n\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "must be provided"),
+        (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
     ],
 )
 def test_a_form_that_is_broken_or_has_no_file_is_refused(address: str, body: bytes, kind: str, reason: str) -> None:
@@ -222,21 +224,21 @@ def test_a_slow_upload_is_ended_and_its_connection_closed(trained_run: Path, pic
         assert ask(address, body=pictures[0]).status == 200
 
 
-def test_a_connection_without_a_request_is_closed(
-    trained_run: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "_PATIENCE", 0.3)
-    with served(weights_of(trained_run), "never") as address:
-        for start in (b"", b"POST /api/predict HT"):
-            with connect(address) as client:
-                client.sendall(start)
-                assert client.recv(100) == b""
-        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
-        for _ in range(3):  # a connection that is in use stays
-            connection.request("POST", "/api/predict", pictures[0])
-            assert connection.getresponse().read()
-            time.sleep(0.15)
-        connection.close()
+def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: Path, pictures: list[bytes]) -> None:
+    with served(weights_of(trained_run), "never", at_once=1, waiting=1) as address:
+        begun = [connect(address) for _ in range(2)]
+        for client in begun:
+            client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        until = time.monotonic() + 20
+        while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
+            time.sleep(0.05)  # the two may not have been seen yet
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+        assert reply.json == {"error": "too many pictures at once: try again in a moment"}
+        for client in begun:
+            client.close()
+        while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert reply.status == 200
 
 
 # Whose requests are answered, and what stays behind
@@ -377,7 +379,7 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
         ("at_once=0", "at_once=0 must be at least 1"),
         ("waiting=0", "waiting=0 must be at least 1"),
-        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (always an answer) and 1, or be null"),
+        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
         ("min_confidence=high", "min_confidence='high' has the wrong type"),
         ("detect=sometimes", "detect='sometimes' has the wrong type"),
         ("weights=no, such [file].ckpt", "no, such [file].ckpt"),

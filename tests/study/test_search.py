@@ -187,7 +187,11 @@ def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_pa
         ("hydra.sweeper.trials=0", 1, "hydra.sweeper.trials=0 has the wrong type"),
         ("hydra.sweeper.trails=5", 2, "hydra.sweeper.trails is not known; did you mean trials?"),
         ("model.dropuot=0.1,0.2", 2, "model.dropuot is not known; did you mean dropout?"),
-        ("optim.lr=tag(log,interval(0,1))", 1, "optim.lr=tag(log,interval(0,1)) is no range of optim.lr"),
+        (
+            "optim.lr=tag(log,interval(0,1))",
+            1,
+            "optim.lr=tag(log,interval(0,1)) is not a valid search range of optim.lr",
+        ),
         ("hydra.sweeper.storage=nowhere", 1, "the study nowhere can't be opened"),
     ],
 )

@@ -48,7 +48,7 @@ def test_the_command_line_comes_before_the_proposed_space_and_a_single_value_fix
 
 @pytest.mark.parametrize("wrong", ["tag(log,interval(0,1))", "interval(2,1)", "range(3,3)"])
 def test_a_range_that_is_none_is_refused_in_one_line(wrong: str) -> None:
-    with pytest.raises(AgeGenderError, match=r"x=.* is no range of x to search") as caught:
+    with pytest.raises(AgeGenderError, match=r"x=.* is not a valid search range of x") as caught:
         read(f"x={wrong}")
     assert "\n" not in str(caught.value)
 

@@ -1,10 +1,9 @@
-"""Several processes train, measure and end as one does: with the same figures, one folder and one line per error."""
+"""Several processes train, measure and end as one does: with the same figures and one folder."""
 
 from __future__ import annotations
 
 import csv
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+from omegaconf import OmegaConf
 from waiting import wait_for_text
 
 from agegender.checkpoint import load_checkpoint
@@ -26,7 +26,6 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 # Nothing random but the start and the order, which all processes share. The last batch of the training, and that of the
 # validation, has one face: it leaves the second process none.
 SAME = (*TINY, "model.dropout=0", "data.batch_size=6", "data.limit=94", "trainer.gradient_clip_val=1")
-SHARDED = ("trainer=fsdp", "trainer.strategy.least=1000", "trainer.gradient_clip_val=null")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -99,25 +98,11 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
 @pytest.mark.parametrize(
     "change",
     [
-        # With two faces in the last batch: of a face that is there twice, batch norm counts both.
-        (
-            *("model=residual", "model.trunk.stem=8", "model.trunk.channels=[8,16]", "model.trunk.blocks=[1,1]"),
-            *("model.feature_dropout=0", "data.limit=96"),
-        ),
         ("callbacks=ema", "optim=adamw", "age=dldl", "trainer.accumulate_grad_batches=2"),
         ("data=table", "data.table=labels.csv", "loss.learned=true"),
         ("data=table", "data.table=labels.csv", "age=dldl", "teacher=default"),
-        SHARDED,
-        (*SHARDED, "optim=adamw", "optim.optimizer.weight_decay=9"),
     ],
-    ids=[
-        "batch norm",
-        "average of the weights",
-        "missing labels",
-        "a teacher",
-        "sharded weights",
-        "sharded weights that decay",
-    ],
+    ids=["average of the weights", "missing labels", "a teacher"],
 )
 def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
     run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]
@@ -128,9 +113,8 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
         for i, face in enumerate(sorted(faces.glob("*.jpg"))):
             age, gender = face.name.split("_")[:2]
             writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
-    kept = [setting for setting in SAME if not change[0].startswith("model=") or not setting.startswith("model.")]
-    kept = [setting for setting in kept if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
-    alone = run_here("train.py", *kept, *(change[2:] if change[:3] == SHARDED else change), "hydra.run.dir=one")
+    kept = [setting for setting in SAME if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
+    alone = run_here("train.py", *kept, *change, "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
@@ -177,25 +161,13 @@ def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_srun])
-def test_processes_that_would_train_side_by_side_are_refused_in_one_line(
-    tmp_path: Path, launch: Callable[..., Outcome]
-) -> None:
+def test_processes_that_would_train_side_by_side_are_refused(tmp_path: Path, launch: Callable[..., Outcome]) -> None:
     outcome = launch(*SAME, cwd=tmp_path)
     assert outcome.code == 1
-    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    line = next(line for line in outcome.err.splitlines() if line.startswith("error: "))
     assert "started 2 processes, but the settings say trainer.devices=1 on trainer.num_nodes=1" in line
     assert "set trainer=ddp trainer.devices=2 trainer.num_nodes=1" in line
     assert not (tmp_path / "logs").exists() or not any((tmp_path / "logs").glob("*/*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["optim.lr=-1", "data.batch_sise=4", "data.strict=true"])
-def test_an_error_that_all_processes_have_is_told_once(tmp_path: Path, odd_faces: Path, wrong: str) -> None:
-    data = ("data=utkface", f"data.dir={odd_faces}") if wrong == "data.strict=true" else ()
-    kept = [setting for setting in SAME if not data or not setting.startswith(("data=", "data.gen"))]
-    outcome = by_torchrun(*kept, *data, wrong, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path)
-    assert outcome.code != 0
-    assert len([line for line in outcome.err.splitlines() if line.startswith("error: ")]) == 1
 
 
 def children_of(parent: int) -> list[int]:
@@ -263,11 +235,28 @@ def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [(), SHARDED], ids=["whole weights", "sharded weights"])
-def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(
-    run_here: Run, tmp_path: Path, change: tuple[str, ...]
-) -> None:
-    process, started, log = long_training(tmp_path, *RANDOM, *change)
+def test_batch_norm_on_two_processes_of_a_cpu_trains_and_says_what_it_counts(tmp_path: Path) -> None:
+    small = ("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]")
+    kept = [setting for setting in SAME if not setting.startswith("model.")]
+    both = run_two(*kept, *TWO, *small, "data.limit=96", "hydra.run.dir=run", cwd=tmp_path)
+    assert both.code == 0, both.err
+    assert both.out.count("each process's batch norms count its own faces only") == 1
+    assert metrics_of(tmp_path / "run")["epochs"] == 2
+
+
+def test_a_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
+    settings = tmp_path / "run/.hydra/config.yaml"
+    saved = OmegaConf.load(settings)
+    saved.trainer.strategy = {"_target_": "agegender.training.sharding.FullySharded", "least": 1000}
+    OmegaConf.save(saved, settings)
+    unlike = run_here("train.py", "resume=run", "trainer.max_epochs=2")
+    assert unlike.code == 1 and "trainer.strategy was agegender.training.sharding.FullySharded" in unlike.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
+    process, started, log = long_training(tmp_path, *RANDOM)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
     said = log.read_text()
@@ -276,10 +265,7 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     last = 3 + stopped // 12
     end = f"trainer.max_epochs={last}"
-    whole = run_two(*SAME, *TWO, *RANDOM, *change, end, "hydra.run.dir=whole", cwd=tmp_path)
-    if change:
-        unlike = run_here("train.py", "resume=run", "trainer.strategy=auto", "trainer.devices=1")
-        assert unlike.code == 1 and "trainer.strategy was agegender.training.sharding.FullySharded" in unlike.err
+    whole = run_two(*SAME, *TWO, *RANDOM, end, "hydra.run.dir=whole", cwd=tmp_path)
     again = run_two("resume=run", end, cwd=tmp_path)
     assert whole.code == again.code == 0, whole.err + again.err
     ends = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "whole")]
@@ -289,14 +275,10 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_others_with_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_ends_the_others_and_the_run_is_continued(tmp_path: Path) -> None:
     process, (second,), log = long_training(tmp_path, *RANDOM)
     os.kill(second, signal.SIGKILL)
-    assert process.wait(300) == 1, log.read_text()
-    said = log.read_text()
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert "gone without a word" in line and re.search(r"train\.py resume=\S*run$", line)
+    assert process.wait(300) != 0, log.read_text()
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
     again = run_two("resume=run", f"trainer.max_epochs={saved + 1}", cwd=tmp_path)
     assert again.code == 0, again.err
@@ -334,6 +316,7 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
         (("+trainer.overfit_batches=2",), "trainer.overfit_batches is for one device"),
         (("trainer=fsdp", "trainer.gradient_clip_val=1"), "clip gradients that trainer=fsdp has in parts"),
         (("trainer=fsdp", "callbacks=ema"), "callbacks=ema needs all weights in each process"),
+        (("trainer=fsdp", "trainer.gradient_clip_val=null"), "trainer=fsdp is for NVIDIA's GPUs"),
     ],
 )
 def test_what_several_devices_can_not_share_is_refused_before_any_is_started(

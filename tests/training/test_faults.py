@@ -99,7 +99,7 @@ def test_a_disk_that_fills_up_under_a_log_ends_the_run_and_keeps_the_checkpoint(
     give_room_back()
     run = tmp_path / "run"
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    what = {"tensorboard": f"the TensorBoard log in {run}/tensorboard", "csv": f"the table of the log in {run}/csv"}
+    what = {"tensorboard": f"a file in the run's folder {run}", "csv": f"the table of the log in {run}/csv"}
     assert outcome.err.startswith(f"error: no room to write {what[logger]}")
     assert f"{run}/checkpoints/last.ckpt is kept" in outcome.err
     assert run_here("train.py", "resume=run").code == 0

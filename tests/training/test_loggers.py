@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, Outcome
 from stopped_runs import CrashError, crash, stop_at
 
-from agegender.training.loggers import CsvLog, TensorBoardLog
+from agegender.training.loggers import CsvLog
 
 Run = Callable[..., Outcome]
 
@@ -34,12 +34,9 @@ def test_a_resumed_runs_table_is_that_of_one_that_was_not_stopped(
 
 
 def test_what_a_log_was_given_is_on_the_disk_before_the_next_step(tmp_path: Path) -> None:
-    table, board = CsvLog(str(tmp_path)), TensorBoardLog(str(tmp_path), "board", "")
+    table = CsvLog(str(tmp_path))
     table.log_metrics({"loss": 1.5}, 3)
     assert rows(tmp_path)[0]["loss"] == "1.5"
-    board.log_metrics({"loss": 1.5}, 3)
-    (events,) = (tmp_path / "board").glob("events*")
-    assert b"loss" in events.read_bytes()
 
 
 def test_a_row_that_a_kill_cut_off_is_dropped_and_a_new_column_keeps_the_rows(tmp_path: Path) -> None:

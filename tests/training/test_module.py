@@ -137,11 +137,11 @@ def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch
 def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
     coding: str, gender_output: str
 ) -> None:
-    module = masked({"age": {"name": coding}, "gender_output": gender_output})
+    module = masked({"age": age_node(coding), "gender_output": gender_output})
     batch = some_faces()
     batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
     aged, gendered = [0, 2, 3, 4, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 9, 10, 11]
-    found, whole = measured_losses(module, batch), module_of({"age": {"name": coding}, "gender_output": gender_output})
+    found, whole = measured_losses(module, batch), module_of({"age": age_node(coding), "gender_output": gender_output})
     whole.load_state_dict(module.state_dict())
     assert found["train/age_loss"] == pytest.approx(measured_losses(whole, of(batch, aged))["train/age_loss"])
     gender_loss = measured_losses(whole, of(batch, gendered))["train/gender_loss"]
@@ -151,7 +151,7 @@ def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
-    module, batch = masked({"age": {"name": coding}}), some_faces()
+    module, batch = masked({"age": age_node(coding)}), some_faces()
     with_masks = gradients_of(module, module.training_step(batch, 0))
     figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
     module.masks = False
@@ -163,7 +163,7 @@ def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("label", ["age", "gender"])
 def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(coding: str, label: str) -> None:
-    module, batch = masked({"age": {"name": coding}}), some_faces()
+    module, batch = masked({"age": age_node(coding)}), some_faces()
     batch[label].fill_(torch.nan)  # type: ignore[literal-required]
     losses = module.training_step(batch, 0)
     gradients = gradients_of(module, losses)
@@ -301,7 +301,7 @@ def test_every_step_has_random_numbers_of_its_own(steps: list[tuple[int, int, in
 @pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
 def test_a_training_step_never_waits_for_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's fake tensors have no values: whoever asks for one, and so waits for a device, gets an error."""
-    module = module_of({"age": {"name": coding}})
+    module = module_of({"age": age_node(coding)})
     # a layout of CPUs alone, which these tensors don't know
     monkeypatch.setattr(ConvStack, "_trains_in_onednn_layout", lambda *_: False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,29 +15,16 @@ from agegender.checkpoint import load_checkpoint
 Run = Callable[..., Outcome]
 
 
-def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
 @pytest.mark.slow
 def test_pytorchs_trace_of_training_steps_opens_and_the_training_is_the_same(
     run_here: Run, trained_run: Path, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", *TINY, "trainer.profiler=pytorch", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
-    assert "ERROR" not in outcome.err and "profiler_st" not in outcome.err  # what Kineto says about itself
-    assert files_in(tmp_path / "run/profiler") == {"training_steps.pt.trace.json", "operations.txt"}
-    assert len(list((tmp_path / "run").rglob("*.trace.json"))) == 1
-    path = tmp_path / "run/profiler/training_steps.pt.trace.json"
-    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    names = [event["name"] for event in events if event.get("ph") == "X"]
-    assert {"aten::convolution", "aten::convolution_backward", "run_training_batch"} <= set(names)
-    assert any("[Callback]" in name for name in names)
-    assert names.count("run_training_batch") == 7  # of 12 steps, the first 5 left out
-    assert "convolution" in (tmp_path / "run/profiler/operations.txt").read_text(encoding="utf-8")
-    assert (
-        "profiled training steps 6 to 12" in outcome.out and "training_steps.pt.trace.json in https://" in outcome.out
-    )
+    report = tmp_path / "run/profiler/fit-pytorch.txt"
+    assert "convolution" in report.read_text(encoding="utf-8")
+    traces = list((tmp_path / "run/profiler").glob("*.trace.json"))
+    assert any("training_step" in path.read_text(encoding="utf-8") for path in traces)
     ours, theirs = (
         load_checkpoint(run / "checkpoints/last.ckpt")["network"] for run in (tmp_path / "run", trained_run)
     )
@@ -55,14 +41,6 @@ def test_lightnings_reports_hold_the_training_step(name: str, run_here: Run, tmp
     assert rows
     if name == "simple":
         assert re.search(r"\|\s+12\s+\|", rows[0])  # calls
-
-
-def test_a_training_that_is_too_short_to_profile_says_so(run_here: Run, tmp_path: Path) -> None:
-    short = ("trainer.profiler=pytorch", "+trainer.limit_train_batches=2", "hydra.run.dir=run")
-    outcome = run_here("train.py", *TINY, *short)
-    assert outcome.code == 0, outcome.err
-    assert "nothing was profiled: the training ended before its step 6" in outcome.out
-    assert not (tmp_path / "run/profiler").exists()
 
 
 def test_a_profiler_that_does_not_exist_is_one_line_with_those_that_do(run_here: Run, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The predictor as a page and an HTTP API: `python -m agegender.prediction.web`."""
+"""The predictor as a page and an HTTP API: `agegender serve`."""

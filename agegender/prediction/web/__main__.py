@@ -1,4 +1,4 @@
-"""Answers for pictures in a browser: `python -m agegender.prediction.web`; `--help` lists the settings."""
+"""Answers for pictures in a browser: `agegender serve`; `--help` lists the settings."""
 
 from agegender.commands import start
 

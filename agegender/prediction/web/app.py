@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -22,10 +23,8 @@ from agegender.prediction.sources import Picture
 from agegender.prediction.web.facts import meaning, read_figures
 from agegender.prediction.web.guard import Guard
 from agegender.prediction.web.line import Answer, Line
-from agegender.prediction.web.linger import Linger
-from agegender.prediction.web.refused import RefusedError
 from agegender.prediction.web.samples import GROUP, NAMES, draw_sample
-from agegender.prediction.web.uploads import Limits, Upload, Uploads
+from agegender.prediction.web.uploads import Limits, check, receive
 from agegender.version import __version__
 
 log = logging.getLogger(__name__)
@@ -36,14 +35,14 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 def create_app(
     predictor: Predictor, limits: Limits, at_once: int = 2, waiting: int = 64, hosts: frozenset[str] | None = None
-) -> Linger:
+) -> Guard:
     """Builds the application.
 
     Args:
         predictor: Answers; how it looks for faces is what a request gets that doesn't say.
         limits: Of an upload.
         at_once: How many pictures are worked on at the same time.
-        waiting: How many may wait beside them.
+        waiting: How many may arrive or wait beside them.
         hosts: The names under which it may be called; None for any.
     """
     web = _Web(predictor, limits, at_once, waiting)
@@ -57,23 +56,23 @@ def create_app(
     app = Starlette(
         routes=routes,
         lifespan=web.running,
-        exception_handlers={RefusedError: _refused, HTTPException: _http_error, Exception: _fault},
+        exception_handlers={HTTPException: _http_error, Exception: _fault},
     )
-    return Linger(Guard(app, hosts))  # around all of it, Starlette's own answer to a fault too
+    return Guard(app, hosts)  # around all of it, Starlette's own answer to a fault too
 
 
 class _Web:
-    """What the requests share."""
+    """State shared by all requests."""
 
     def __init__(self, predictor: Predictor, limits: Limits, at_once: int, waiting: int):
-        self._uploads = Uploads(limits)
+        self._limits, self._room = limits, at_once + waiting
         self._detect = predictor.detect
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
-            with suppress(AgeGenderError):  # without the packages that find faces, those ways are not there
+            with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
                 predictors.setdefault(detect, predictor.detecting(detect))
         self._ways: Mapping[Detect, Predictor] = predictors
-        self._line = Line(predictors, at_once, waiting)
+        self._line = Line(predictors, at_once)
         network = predictor.network
         self._info: dict[str, Any] = {
             "version": __version__,
@@ -101,18 +100,22 @@ class _Web:
 
     async def predict(self, request: Request) -> Response:
         detect = self._asked(request)
+        if not self._room:
+            raise HTTPException(503, "too many pictures at once: try again in a moment", {"Retry-After": "2"})
+        self._room -= 1
         try:
-            async with self._uploads.receive(request) as upload:
-                answer = await self._while_connected(request, upload, detect)
+            content = await receive(request, self._limits)
+            await run_in_threadpool(check, content, self._limits)
+            answer = await self._while_connected(request, content, detect)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody sees
         except asyncio.CancelledError:
-            raise RefusedError(503, "the server is stopping", {"Connection": "close"}) from None
-        if upload.refused:
-            raise upload.refused
+            raise HTTPException(503, "the server is stopping", {"Connection": "close"}) from None
+        finally:
+            self._room += 1
         error = answer.predictions[0].error
         if error is not None and error != NO_FACE:
-            raise RefusedError(422, error)
+            raise HTTPException(422, error)
         rows = [as_row(prediction) for prediction in answer.predictions if error is None]
         faces = [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
         return JSONResponse({"width": answer.width, "height": answer.height, "faces": faces, "error": error})
@@ -122,11 +125,11 @@ class _Web:
         for way in self._ways:
             if way == asked:
                 return way
-        raise RefusedError(400, f"detect={asked[:40]} is not known; {nearest(asked[:40], self._ways)}")
+        raise HTTPException(400, f"detect={asked[:40]} is not known; {nearest(asked[:40], self._ways)}")
 
-    async def _while_connected(self, request: Request, upload: Upload, detect: Detect) -> Answer:
+    async def _while_connected(self, request: Request, content: bytes, detect: Detect) -> Answer:
         """Waits for an answer; if the client goes away before, its place in the line is free."""
-        answer = asyncio.ensure_future(self._line.answer(Picture("upload", upload.read), detect))
+        answer = asyncio.ensure_future(self._line.answer(Picture("upload", lambda: content), detect))
         gone = asyncio.ensure_future(request.receive())  # after the body there is nothing but the end
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +142,7 @@ class _Web:
 
 
 def _about(name: str, predictor: Predictor) -> dict[str, str]:
-    """Says how a sample is to be sent: weights of drawn faces know them as they are drawn."""
+    """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
     drawn = predictor.network.trained_on_drawings and name != GROUP
     return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
 
@@ -160,15 +163,10 @@ def _sample(request: Request) -> Response:
     return Response(draw_sample(name), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return JSONResponse({"error": str(error)}, error.status, error.headers)
-
-
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _fault(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server made a mistake; its log says which"}, 500)
+    return JSONResponse({"error": "internal server error; see the server's log"}, 500)

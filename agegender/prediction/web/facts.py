@@ -1,4 +1,4 @@
-"""What is known of the weights that answer: what their figures mean, and how good they are, by age band."""
+"""Information about the loaded weights: the meaning of their predictions, and their metrics by age band."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MEANING = (
     "The weights and their answers are for non-commercial research only. They are not fit to decide anything about a "
     "person.",
 )
-_DRAWN = "These weights were trained on drawn faces: their answers say nothing about real people."
+_DRAWN = "These weights were trained on drawn faces: their predictions say nothing about real people."
 
 
 def meaning(trained_on_drawings: bool, min_confidence: float) -> list[str]:
-    """Returns what the answers mean and what they don't, a few sentences a line.
+    """Return paragraphs on the meaning and the limits of the predictions.
 
     Args:
-        trained_on_drawings: Whether the weights learnt from drawn faces.
-        min_confidence: See `Predictor`. At 0.5 every face gets a gender, and nothing is said of it.
+        trained_on_drawings: Whether the weights were trained on drawn faces.
+        min_confidence: See `Predictor`. At 0.5 every face gets a gender, and the threshold is not mentioned.
     """
     percent = f"{100 * min_confidence:.3g} %"
     unsure = f"Where the likelier gender is less probable than {percent}, the answer is unsure."
@@ -39,18 +39,18 @@ def meaning(trained_on_drawings: bool, min_confidence: float) -> list[str]:
 
 
 def read_figures(weights: Path) -> dict[str, Any] | None:
-    """Reads how good weights are: from the .json that was packed beside them, or from the run that they belong to.
+    """Read the test metrics of weights, from the .json file packed beside them or from their run.
 
     Returns:
-        `age_mae` in years, `gender_acc` from 0 to 1, `images` (how many faces were tested) and `bands` (see
-        `evaluation.report_bands`), each None if it is not known; None if nothing is.
+        `age_mae` in years, `gender_acc` from 0 to 1, `images` (number of test faces) and `bands` (see
+        `evaluation.report_bands`), each None if missing; None if there are no metrics.
     """
     run = weights.parent.parent if weights.parent.name == "checkpoints" and weights.name == "best.ckpt" else None
     try:
         told = _read(weights.with_suffix(".json")) or (_read(run / "metrics.json") if run else {})
         bands = told.get("bands") or (read_bands(run) if run else None)
     except AgeGenderError:
-        bands = None  # a damaged report: the page says what it still can
+        bands = None  # a damaged report: the page shows the other metrics
     figures = {name: told.get(key) for name, key in _FIGURES.items()}
     finite = {name: value if _is_number(value) else None for name, value in figures.items()}
     return {**finite, "bands": bands} if bands or finite["age_mae"] is not None else None

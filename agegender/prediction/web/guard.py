@@ -1,4 +1,4 @@
-"""Keeps other web sites from using someone's own server, and tells browsers to be strict with the page."""
+"""Middleware against cross-site requests and DNS rebinding; sets the security headers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ _HEADERS = {
 
 
 class Guard:
-    """Middleware.
+    """ASGI middleware that rejects requests of other sites' pages, and sets the security headers.
 
-    A page of another site may send a request to this server, from the browser of a person who runs it: such a request
-    says where it comes from. Or it may give the server a name of its own (DNS rebinding): the name is not one of ours.
+    A page of another site can send requests to this server from the user's browser: their `Origin` header differs from
+    the host. Or its domain can resolve to this server (DNS rebinding): the `Host` header is then not an allowed name.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
-        """Surrounds an application; `hosts` are the names under which it may be called, None for any."""
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            hosts: Allowed names in the `Host` header; None for any.
+        """
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,6 +65,6 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Returns a host without its port; IPv6 addresses stay in brackets."""
+    """Return a host without its port; IPv6 addresses stay in brackets."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdecimal() else host

@@ -1,9 +1,8 @@
-"""Where pictures wait for their answers: a few are worked on at the same time, some wait, further ones are refused."""
+"""Pictures wait here for their answers; a few are worked on at the same time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from agegender.prediction.answers import Prediction
 from agegender.prediction.predictor import Detect, Predictor
 from agegender.prediction.sources import Picture
-from agegender.prediction.web.refused import busy
 
 
 @dataclass(frozen=True)
@@ -39,34 +37,25 @@ class _Waiting:
 class Line:
     """Hands pictures to predictors from one thread: they may only be called from one at a time.
 
-    A predictor spreads the few pictures that it gets over the cores itself.
+    A predictor spreads the few pictures that it gets over the cores itself, which a semaphore over several threads
+    would not allow.
     """
 
-    def __init__(self, predictors: Mapping[Detect, Predictor], at_once: int, waiting: int):
+    def __init__(self, predictors: Mapping[Detect, Predictor], at_once: int):
         """Starts empty.
 
         Args:
             predictors: By the way in which they look for faces.
             at_once: How many pictures are worked on at the same time.
-            waiting: How many may wait beside them.
         """
-        self._predictors, self._at_once, self._room = predictors, at_once, waiting
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
+        self._predictors, self._at_once = predictors, at_once
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "predictor")
 
     async def answer(self, picture: Picture, detect: Detect) -> Answer:
-        """Waits for a picture's answer; whoever stops waiting gives up the place.
-
-        Raises:
-            RefusedError: As many wait as may.
-        """
-        self._forget_the_gone()
-        if len(self._waiting) >= self._room:
-            raise busy()
+        """Waits for a picture's answer; of one whose waiting is cancelled before its turn, no answer is made."""
         one = _Waiting(picture, detect)
-        self._waiting.append(one)
-        self._arrived.set()
+        self._waiting.put_nowait(one)
         return await one.answer
 
     async def work(self) -> None:
@@ -74,26 +63,15 @@ class Line:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self._arrived.wait()
-                while batch := self._next():
-                    await loop.run_in_executor(self._thread, self._predict, batch, loop)
-                self._arrived.clear()
+                batch = [await self._waiting.get()]
+                while len(batch) < self._at_once and not self._waiting.empty():
+                    batch.append(self._waiting.get_nowait())
+                for detect in dict.fromkeys(one.detect for one in batch):
+                    alike = [one for one in batch if one.detect == detect and not one.answer.done()]
+                    if alike:
+                        await loop.run_in_executor(self._thread, self._predict, alike, loop)
         finally:
             self._thread.shutdown()  # after the pictures in hand: their answers need this loop
-
-    def _forget_the_gone(self) -> None:
-        if any(one.answer.done() for one in self._waiting):
-            self._waiting = deque(one for one in self._waiting if not one.answer.done())
-
-    def _next(self) -> list[_Waiting]:
-        """Takes the first ones that look for faces in the same way."""
-        self._forget_the_gone()
-        batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._at_once:
-            if batch and self._waiting[0].detect != batch[0].detect:
-                break
-            batch.append(self._waiting.popleft())
-        return batch
 
     def _predict(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         settled = 0

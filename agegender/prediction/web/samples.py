@@ -1,4 +1,4 @@
-"""Pictures to try the page with: drawn faces, which are no one's."""
+"""Sample images for the page: drawn faces of no real person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from agegender.data.synthetic import draw_face
 
 _SIDE = 320  # pixels
-# Age, gender, tone and seed of each face; several in one picture stand side by side.
+# Age, gender, skin tone and seed of each face; the faces of an image are side by side.
 _PICTURES: dict[str, Sequence[tuple[int, int, int, int]]] = {
     "1.jpg": [(5, 1, 2, 2)],
     "2.jpg": [(22, 0, 3, 3)],
@@ -27,7 +27,7 @@ NAMES = tuple(_PICTURES)
 
 @cache
 def draw_sample(name: str) -> bytes:
-    """Draws one of `NAMES`, the same each time, as a JPEG."""
+    """Return the sample of a name in `NAMES` as a JPEG; deterministic."""
     faces = _PICTURES[name]
     picture = Image.new("RGB", (_SIDE * len(faces), _SIDE))
     for place, (age, gender, tone, seed) in enumerate(faces):

@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ipaddress
 import socket
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agegender.errors import AgeGenderError, require
 from agegender.prediction.predictor import Detect, Predictor
 from agegender.prediction.web.app import create_app
 from agegender.prediction.web.uploads import Limits
 
-_PATIENCE = 10.0  # seconds that a connection may be open without a whole request's head
 _CONNECTIONS = 500  # that are answered at the same time: half of what a process may usually open
 _LAST_ANSWERS = 3  # seconds that the end waits for them
-
-
-class _PatientProtocol(H11Protocol):
-    """HTTP with an end to patience: uvicorn alone waits forever for a request that was never sent whole."""
-
-    _clock: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wind()
-
-    def on_response_complete(self) -> None:
-        self._wind()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._clock:
-            self._clock.cancel()
-
-    def _wind(self) -> None:
-        if self._clock:
-            self._clock.cancel()
-        self._clock = self.loop.call_later(_PATIENCE, self._run_out)
-
-    def _run_out(self) -> None:
-        # a request in the application's hands has its own limit
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -64,7 +32,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_PatientProtocol,
+                http="h11",
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
@@ -151,7 +119,7 @@ def serve(
         max_upload_mb: Largest file, in millions of bytes.
         max_megapixels: Largest picture, in millions of pixels.
         at_once: How many pictures are worked on at the same time.
-        waiting: How many may wait beside them.
+        waiting: How many may arrive or wait beside them.
         upload_seconds: Within which an upload must have arrived.
 
     Raises:

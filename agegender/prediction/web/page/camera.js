@@ -1,11 +1,11 @@
-// The camera: opened by a click, one frame on another click, closed after it.
+// Camera capture: one click opens the camera, another takes a frame and closes it.
 
 /**
- * Wires the camera's buttons.
+ * Connects the camera's buttons.
  *
- * @param the Finds an element by its id.
- * @param taken Is given the frame as a file.
- * @param fail Is told what went wrong.
+ * @param the Returns an element by its id.
+ * @param taken Callback for the frame, as a file.
+ * @param fail Callback for an error message.
  */
 export function startCamera(the, taken, fail) {
   const video = the("video");
@@ -43,7 +43,7 @@ export function startCamera(the, taken, fail) {
   });
 
   the("take").addEventListener("click", () => {
-    if (!video.videoWidth) return; // not a frame yet
+    if (!video.videoWidth) return; // no frame yet
     const frame = document.createElement("canvas");
     frame.width = video.videoWidth;
     frame.height = video.videoHeight;

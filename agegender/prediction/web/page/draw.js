@@ -1,30 +1,30 @@
-// Draws a picture, and on it boxes and answers: legible at any size, no label outside, none over another.
+// Drawing of an image with face boxes and labels; labels are legible at any size, inside the canvas, and don't overlap.
 
 const INK = "#ffffff";
 const PAPER = "#143c8c";
-const LINE = 1.25; // from one line to the next, in letters
-const SMALLEST = 360; // pixels of the shorter side that a label needs to be read; smaller pictures are enlarged
-const LOW = 200; // a picture that is shown lower than this gets a margin for the labels: they would hide its faces
+const LINE = 1.25; // line height, in font sizes
+const SMALLEST = 360; // pixels of the shorter side that legible labels need; smaller images are enlarged
+const LOW = 200; // pixels: images displayed lower than this get a margin, as labels would hide the faces
 
-/** Says an answer in words, such as `34 (27-43)` and `female 97 %`. */
+/** Returns the age and the gender as text, such as `34 (27-43)` and `female 97 %`. */
 export function inWords(face) {
   const within = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
   return [`${Math.round(face.age)}${within}`, face.gender === "unsure" ? "unsure" : `${face.gender} ${percent(face)}`];
 }
 
-/** Returns how probable the likelier gender is. */
+/** Returns the probability of the likelier gender as text. */
 export function percent(face) {
-  const share = Math.max(face.p_female, 1 - face.p_female);
-  return `${Math.round(100 * share)} %`;
+  const probability = Math.max(face.p_female, 1 - face.p_female);
+  return `${Math.round(100 * probability)} %`;
 }
 
 /**
- * Draws.
+ * Draws an image with the boxes and labels of its faces.
  *
- * @param canvas Where.
- * @param image What the browser decoded, upright.
- * @param answer The server's, whose boxes are in the upright picture's pixels.
- * @param room Width and height that the page has, in its pixels.
+ * @param canvas The canvas to draw on, which is resized.
+ * @param image The decoded image, upright.
+ * @param answer The response of the server; boxes are in pixels of the upright image.
+ * @param room Available width and height in CSS pixels.
  */
 export function draw(canvas, image, answer, room) {
   const fits = Math.min(room.width / answer.width, room.height / answer.height);
@@ -67,7 +67,7 @@ function placeOf(face, scale, width) {
 function frame(pen, box) {
   const sides = [box.left, box.top, box.right - box.left, box.bottom - box.top];
   pen.save();
-  pen.strokeStyle = INK; // a rim that shows where the picture is as dark as the box
+  pen.strokeStyle = INK; // an outline, visible where the image is as dark as the box
   pen.lineWidth += 2;
   pen.strokeRect(...sides);
   pen.restore();
@@ -78,7 +78,7 @@ function heightOf(lines, letters) {
   return lines * LINE * letters + letters / 2;
 }
 
-/** Writes below the box, above it, beside it or inside: the first place that covers no other label. */
+/** Draws a label below, above, beside or inside the box: the first place that overlaps no other label. */
 function label(pen, lines, letters, box, size, taken) {
   const pad = letters / 3;
   const width = Math.max(...lines.map((text) => pen.measureText(text).width)) + 2 * pad;

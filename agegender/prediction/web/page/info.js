@@ -1,11 +1,11 @@
-// What the server says of itself: limits, what the figures mean, how good they are by age, and the samples.
+// The server's information: limits, meaning of the predictions, metrics by age, and samples.
 
 /**
  * Fills in the page.
  *
- * @param the Finds an element by its id.
- * @param info The server's answer.
- * @param trySample Is given a sample and its name when it is clicked.
+ * @param the Returns an element by its id.
+ * @param info The response of api/info.
+ * @param trySample Callback for a clicked sample and its name.
  */
 export function showInfo(the, info, trySample) {
   the("limits").textContent = `Up to ${info.max_upload_mb} MB and ${info.max_megapixels} megapixels.`;

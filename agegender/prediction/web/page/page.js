@@ -1,13 +1,13 @@
-// Takes a picture from wherever it comes, asks the server, and shows the answer.
+// Reads an image from a file, the camera, drag and drop or the clipboard, sends it, and shows the predictions.
 
 import { startCamera } from "./camera.js";
 import { draw, inWords, percent } from "./draw.js";
 import { showInfo } from "./info.js";
 
 const the = (id) => document.getElementById(id);
-let info = null; // what the server says of itself
-let shown = null; // the picture and the answer on the page
-let asking = null; // ends the question that is still open
+let info = null; // the response of api/info
+let shown = null; // the displayed image and response
+let asking = null; // aborts the pending request
 
 function say(text, busy = false) {
   the("status").textContent = text;
@@ -29,13 +29,13 @@ function clear() {
 async function ask(file, detect, signal) {
   const address = detect ? `api/predict?detect=${detect}` : "api/predict";
   const headers = { "Content-Type": file.type || "application/octet-stream" };
-  const answer = await fetch(address, { method: "POST", body: file, headers, signal });
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(told.error || `the server answers ${answer.status} ${answer.statusText}`);
-  return told;
+  const response = await fetch(address, { method: "POST", body: file, headers, signal });
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(content.error || `the server answers ${response.status} ${response.statusText}`);
+  return content;
 }
 
-/** Lets the browser decode a picture; null if it can't, or doesn't turn it upright as the server does (some WebP). */
+/** Decodes an image; null if the browser can't, or doesn't rotate it upright as the server does (some WebP). */
 async function decode(address, { width, height }) {
   const image = new Image();
   image.src = address;
@@ -69,7 +69,7 @@ async function handle(file, name, detect = null) {
     shown = { image, answer, address };
     show(name);
   } catch (error) {
-    if (mine !== asking) return; // a later picture took its place
+    if (mine !== asking) return; // superseded by a later image
     clear();
     fail(`${name}: ${error instanceof TypeError ? "the server can't be reached" : error.message}`);
   }
@@ -95,7 +95,7 @@ function rowOf(face) {
   const row = document.createElement("tr");
   const within = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
   const score = face.score === null ? "–" : face.score.toFixed(2);
-  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it would be read as of that
+  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it would be mistaken for the probability of that
   for (const text of [face.face, face.age.toFixed(1), within, face.gender, probability, score]) {
     row.insertCell().textContent = text;
   }
@@ -118,7 +118,7 @@ function take(files, source) {
 function listen() {
   the("file").addEventListener("change", () => {
     take(the("file").files, "picture");
-    the("file").value = ""; // so that the same one can be chosen again
+    the("file").value = ""; // so that the same file can be chosen again
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
