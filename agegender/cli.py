@@ -148,7 +148,8 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
     """
     text = str(error)
     cause = f"{text} {error.__cause__ or ''}"
-    unknown = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", cause)
+    # Hydra 1.4 puts a guess of its own between the two lines
+    unknown = re.search(r"Key '([^']+)' is not in struct[^\n]*\s+(?:Did you mean[^\n]*\s+)?full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
         node = _node(config_name, arguments, parent)

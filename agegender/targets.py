@@ -78,10 +78,11 @@ def build(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: Any) -> 
     require(not partial, f"{place}._partial_ is refused: {place} is built at once")
     try:
         built = instantiate(dict(node), *args, _convert_="all", **allow_list(_homes()), **kwargs)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, AgeGenderError):
-            raise error.__cause__ from None
-        raise refuses_settings(node, error.__cause__ or error) from error
+    except Exception as error:  # what the class raised: Hydra 1.3 hides it in an exception of its own, 1.4 passes it on
+        cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
+        if isinstance(cause, AgeGenderError):
+            raise cause from None
+        raise refuses_settings(node, cause) from error
     if not node.get("_partial_"):
         check_built(built, place)
     return built

@@ -56,7 +56,8 @@ def test_every_group_of_the_design_has_its_options() -> None:
         "augment=strong augment=robust callbacks=default callbacks=ema "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
-        "experiment=wide_heads experiment=rgb200_mse experiment=he_mse logger=csv logger=tensorboard "
+        "experiment=wide_heads experiment=rgb200_mse experiment=he_mse "
+        "logger=csv logger=tensorboard logger=wandb logger=mlflow "
         "experiment=small experiment=pretrained experiment=coral_protocol "
         "model=conv_stack model=residual model=torchvision model=timm model=face optim=adam optim=adamw "
         "sweep=grid sweep=optuna "
@@ -69,8 +70,9 @@ def test_every_group_of_the_design_has_its_options() -> None:
 def test_every_shipped_option_composes_passes_the_check_and_builds(
     option: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
-    if option == "model=timm":
-        pytest.importorskip("timm")
+    packages = {"model=timm": "timm", "logger=wandb": "wandb", "logger=mlflow": "mlflow"}
+    if option in packages:
+        pytest.importorskip(packages[option])
     settings = settings_of(option)
     check_config(settings)
     if option == "data=streaming":
