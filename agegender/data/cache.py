@@ -93,9 +93,7 @@ class CachedPixels:
         """Return all images, uint8 `[images, size, size, channels]`, as a view of the file: nothing is read yet."""
         import torch  # imported here: `explore` uses this module and should start fast
 
-        return torch.from_numpy(
-            np.load(self.path, mmap_mode="c", allow_pickle=False)
-        )  # "c": torch needs it writable
+        return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))  # "c": torch needs it writable
 
 
 class DecodedPixels:

@@ -74,9 +74,7 @@ def sharpen(images: Tensor, amount: Tensor, sigma: Tensor) -> Tensor:
         amount: Multiples of the detail `[count]`, on the CPU; 1 doubles it.
         sigma: Standard deviations of the blur `[count]` in pixels, on the CPU.
     """
-    beyond = to_device_of(1 + amount, images).view(
-        -1, 1, 1, 1
-    )  # extrapolates from the blurred image past the given one
+    beyond = to_device_of(1 + amount, images).view(-1, 1, 1, 1)  # extrapolates from the blurred image past the input
     return blur(images, sigma).lerp_(images, beyond).clamp_(0, 1)
 
 
@@ -119,9 +117,7 @@ def _there_and_back(small: Tensor, side: int) -> Tensor:
     The weights are those of PyTorch's `interpolate`; downscaling uses the antialiasing triangle filter.
     """
     small = small.view(-1, 1, 1)
-    steps = torch.arange(
-        int(small.max())
-    )  # a row per pixel of the largest; upscaling reads only the rows of its own size
+    steps = torch.arange(int(small.max()))  # a row per pixel of the largest; upscaling ignores further ones
     pixels, factor = torch.arange(side), side / small
     down = (1 - ((pixels + 0.5) - (steps.view(-1, 1) + 0.5) * factor).abs() / factor.clamp_min(1)).clamp_(min=0)
     down /= down.sum(2, keepdim=True).clamp_min(1e-6)

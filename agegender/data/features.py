@@ -26,9 +26,7 @@ VERSION = 2  # of the cached files; increment it when their contents change
 _BATCH = 64  # faces augmented together; the views depend on it
 _PASS = 16  # faces per forward pass on a CPU: larger batches exceed the cores' caches
 
-Change = Callable[
-    [Tensor, Tensor, torch.Generator], Tensor
-]  # images, their rows of the index, random numbers -> images
+Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (images, rows of the index, generator) -> images
 
 
 class FeatureViews:
