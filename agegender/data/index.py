@@ -198,7 +198,7 @@ def _strictly(what: str, quarantine: dict[str, str]) -> str:
 
 def _no_row(table: Path, quarantine: dict[str, str]) -> str:
     if not quarantine:
-        return f"{table} has no row below its header; give a table that lists pictures"
+        return f"{table} has no row below its header; give a table that lists images"
     reason = Counter(quarantine.values()).most_common(1)[0][0]
     name = min(name for name in quarantine if quarantine[name] == reason)
     return (

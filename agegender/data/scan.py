@@ -123,10 +123,10 @@ def _read(path: Path) -> _Reading:
     if not content:
         return _Reading(0, status.st_mtime_ns, digest, blank, "an empty file")
     try:
-        grey = decode.read_image(content).convert("L")
+        gray = decode.read_image(content).convert("L")
     except decode.UnreadableImageError as error:
         return _Reading(status.st_size, status.st_mtime_ns, digest, blank, str(error))
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    thumbnail = np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     return _Reading(status.st_size, status.st_mtime_ns, digest, thumbnail, "")
 
 

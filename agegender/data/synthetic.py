@@ -226,5 +226,5 @@ def _check_folder(folder: Path, expected: Iterable[str], names: list[str], size:
         except OSError:
             sides = (0, 0)
         if sides != (size, size):
-            raise AgeGenderError(f"{folder / name} is not a picture of {size} x {size} pixels: {remedy}")
+            raise AgeGenderError(f"{folder / name} is not an image of {size} x {size} pixels: {remedy}")
     return folder

@@ -62,11 +62,11 @@ def read_table(table: Path, folder: Path, age_range: Sequence[int] = (0, 120)) -
         AgeGenderError: The file is missing, malformed or lacks a column, or a split is unknown.
     """
     check_ending(table)
-    require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the pictures")
+    require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the images")
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _parquet_rows(table)
     _, header = next(rows, ("", None))
     if header is None:
-        raise AgeGenderError(f"data.table={table} is empty; give a table that lists pictures")
+        raise AgeGenderError(f"data.table={table} is empty; give a table that lists images")
     columns = _columns(table, header)
     found: dict[str, _Row] = {}
     quarantine: dict[str, str] = {}

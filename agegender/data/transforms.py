@@ -87,13 +87,13 @@ class Augment:
         self.color, self.gray, self.blur, self.compress, self.erase = color, gray, blur, compress, erase
         self.squeeze, self.resolution, self.sharpen, self.noise = squeeze, resolution, sharpen, noise
         self.scale = _range("scale", scale, "factors above zero", math.inf)
-        self.blur_sigma = _range("blur_sigma", blur_sigma, "shares of the side, above 0 and up to 0.1", 0.1)
-        of_side = "shares of the side, above 0 and up to 1"
+        self.blur_sigma = _range("blur_sigma", blur_sigma, "fractions of the side, above 0 and up to 0.1", 0.1)
+        of_side = "fractions of the side, above 0 and up to 1"
         self.resolution_scale = _range("resolution_scale", resolution_scale, of_side, 1)
         self.sharpen_amount = _range("sharpen_amount", sharpen_amount, "amounts, above 0 and up to 10", 10)
-        self.noise_sigma = _range("noise_sigma", noise_sigma, "shares of full white, above 0 and up to 1", 1)
+        self.noise_sigma = _range("noise_sigma", noise_sigma, "fractions of full white, above 0 and up to 1", 1)
         self.compress_quality = _range("compress_quality", compress_quality, "whole numbers from 1 to 100", 100)
-        self.erase_area = _range("erase_area", erase_area, "shares of the picture, above 0 and up to 1", 1)
+        self.erase_area = _range("erase_area", erase_area, "fractions of the image, above 0 and up to 1", 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch.

@@ -109,10 +109,10 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
     recede = float(np.clip((seen - rng.normal(50 if male else 112, 22)) / 32, 0, 1))
     style = sample_style(seen, manly, recede, rng)
     thinning = recede if style == "short" else min(recede, 0.3)  # a parting or a bun needs hair
-    grey = float(1 / (1 + np.exp((rng.normal(53, 7) - seen) / 5))) * (rng.random() > 0.12)
+    gray = float(1 / (1 + np.exp((rng.normal(53, 7) - seen) / 5))) * (rng.random() > 0.12)
     natural = HAIR_TONES[int(rng.choice(6, p=[0.26, 0.22, 0.2, 0.14, 0.12, 0.06]))]
     colour = DYES[int(rng.integers(3))] if rng.random() < 0.03 and seen > 13 else natural
-    hair = mix(mix(colour, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * grey)
+    hair = mix(mix(colour, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * gray)
     skin = pick(SKIN_TONES, rng.normal(0.4 + 0.04 * (group - 2), 0.24))
     bearded = male and seen > 17 and rng.random() < 0.36
     made_up = manly < 0.2 and seen > 15 and rng.random() < 0.55
@@ -135,7 +135,7 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
         lash=float(np.clip(0.45 - 0.38 * manly + rng.normal(0, 0.2), 0, 1)) * (0.5 + 0.5 * grown),
         skin=mix(skin, (228, 200, 186), 0.25 * old),
         hair=hair,
-        brow_colour=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * grey),
+        brow_colour=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * gray),
         iris=EYE_TONES[int(rng.choice(5, p=[0.4, 0.22, 0.13, 0.15, 0.1]))],
         lip_colour=mix(mix(skin, (176, 62, 70), 0.45), (190, 40, 62), 0.5 * made_up),
         shirt=(shirt[0], shirt[1], shirt[2]),
