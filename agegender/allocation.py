@@ -1,4 +1,4 @@
-"""Keeps the memory that a training step frees for the next one, which takes as much again a moment later."""
+"""Configure glibc's malloc to keep freed memory, which the next training step allocates again."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 
-_GROW_BY = 256 << 20  # bytes asked of the system at a time
+_GROW_BY = 256 << 20  # bytes requested from the kernel at a time
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc to give no memory back to the system while this process lives.
+    """Set glibc's malloc to return no memory to the kernel for the lifetime of this process.
 
-    A step on a CPU frees and takes again buffers of many megabytes. By default, glibc gets each of them from the kernel
-    anew, which clears every page; docs/performance.md has what that costs. The price is memory: what the process held
-    once, it holds to its end.
+    A training step on a CPU frees and reallocates buffers of many megabytes. By default, glibc maps each of them anew,
+    and the kernel zeroes every page; docs/performance.md has the cost. The price is memory: resident memory stays at
+    its peak until the process ends.
 
     Returns:
-        Whether it could be said; other allocators (musl, macOS, Windows, jemalloc in front of glibc) are left as they
-        are.
+        Whether the options were set; other allocators (musl, macOS, Windows, jemalloc in front of glibc) are left as
+        they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -13,14 +13,14 @@ EXIT_PIPE = 141  # and for a pipe whose other end was closed, as `| head` does
 
 
 class AgeGenderError(Exception):
-    """Says in one line what is wrong, where, and what to do next.
+    """An error whose one-line message names the problem, its place and the next step.
 
     The entry points print the line and exit with a non-zero code; no traceback is shown.
     """
 
 
 def require(fits: bool, otherwise: str) -> None:
-    """Raises an `AgeGenderError` with the message `otherwise` unless a setting fits."""
+    """Raise an `AgeGenderError` with the message `otherwise` unless `fits`."""
     if not fits:
         raise AgeGenderError(otherwise)
 
@@ -35,13 +35,13 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
 
 
 def missing_package(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
-    """Returns the error for an optional package that isn't installed.
+    """Return the error for an optional package that isn't installed.
 
     Args:
-        need: What needs it: "the page", "backend=onnx", ...
-        error: What its import raised.
-        extra: The extra of `pyproject.toml` that brings it.
-        instead: What works without it.
+        need: The feature that needs the package: "the page", "backend=onnx", ...
+        error: The exception of its import.
+        extra: The extra of `pyproject.toml` that installs it.
+        instead: An alternative without the package; empty for none.
     """
     return AgeGenderError(
         f'{need} needs a package that is missing ({error.name}): pip install "agegender[{extra}]", or in a clone '
@@ -53,22 +53,22 @@ class InterruptedRunError(AgeGenderError):
     """Training was stopped by a signal, after `last.ckpt` was written.
 
     Attributes:
-        code: The exit code: 128 and the signal's number, as shells have it; 130 for Ctrl-C, 143 for SIGTERM.
+        code: The exit code, 128 plus the signal number by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str = "", code: int = 130):
-        """Keeps the line and the exit code."""
+        """Store the message and the exit code."""
         super().__init__(message)
         self.code = code
 
 
 class TerminatedError(SystemExit):
-    """SIGTERM came outside the training's steps; no `except Exception` on the way may take it for a failure."""
+    """SIGTERM outside the training loop; a `SystemExit`, so that no `except Exception` handles it as a failure."""
 
 
 class FaultError(AgeGenderError):
-    """The disk, or the data under a run, gave out: no setting was wrong, and what was done so far is still there."""
+    """A fault of the disk or the data during a run: no setting was wrong, and finished work is kept."""
 
 
 class DivergedError(AgeGenderError):
-    """The loss or the weights are no numbers any more: to go on from the same place would lead there again."""
+    """The loss or the weights became NaN or infinite: resuming from the same step would diverge again."""

@@ -1,4 +1,4 @@
-"""Where files are kept, and how they are written so that nobody ever sees half of one."""
+"""Cache directory, atomic writes, lock files, and one-line errors for a full or read-only disk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from agegender.errors import AgeGenderError, FaultError
 
 log = logging.getLogger(__name__)
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a spent quota, a file larger than is allowed
-CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # the kind of disk has no such call
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, an exceeded quota, a file above the size limit
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # not supported by the filesystem
 
 
 def default_cache_dir() -> Path:
-    """Returns `$AGEGENDER_CACHE`, or the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`) + `agegender`."""
+    """Return `$AGEGENDER_CACHE`, or the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`) + `agegender`."""
     if chosen := os.environ.get("AGEGENDER_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agegender"
@@ -30,16 +30,16 @@ def default_cache_dir() -> Path:
 
 @contextmanager
 def write_whole(path: Path, mode: str = "wb", durable: bool = False, **options: Any) -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` and renames it into place at the end; on an error nothing is left.
+    """Open a temporary file beside `path` and rename it to `path` on exit; an error leaves no file.
 
-    Two processes that write the same file at once both succeed; the later one's stays.
+    Two processes that write the same file at once both succeed; the last rename wins.
 
     Args:
         path: The file to write.
-        mode: As of `open`.
-        durable: Wait until the disk holds the file before it gets its name, and then until it holds the name: what a
-            power cut must not take. Costs as long as the disk takes.
-        **options: Of `open`, too.
+        mode: Mode of `open`.
+        durable: Sync the file before the rename and its folder after it, so that the file survives a power cut. Takes
+            as long as the disk needs.
+        **options: Further arguments of `open`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -62,7 +62,7 @@ def write_whole(path: Path, mode: str = "wb", durable: bool = False, **options: 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Waits until the disk holds a folder's names; where a folder can't be opened (Windows), there is no such call."""
+    """Sync a folder's entries to disk; does nothing where a folder can't be opened (Windows)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -77,14 +77,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_partials(folder: Path, name: str = "*") -> list[Path]:
-    """Removes what a process that was killed inside `write_whole` left; nobody may be writing there now.
+    """Remove the temporary files of processes killed inside `write_whole`; no other process may be writing there.
 
     Args:
-        folder: Where to look, not below it.
-        name: Of the file that was being written, or a pattern.
+        folder: Searched without its sub-folders.
+        name: Name of the file that was being written, or a glob pattern.
 
     Returns:
-        What was removed.
+        The files that were removed.
     """
     left = sorted(folder.glob(f".{name}.*.partial"))
     for path in left:
@@ -94,10 +94,14 @@ def remove_partials(folder: Path, name: str = "*") -> list[Path]:
 
 @contextmanager
 def writing(what: str, path: Path) -> Iterator[None]:
-    """Surrounds a writing without which the work can't go on.
+    """Re-raise `OSError` as a one-line `FaultError`.
+
+    Args:
+        what: Description of the file, for the message.
+        path: The file that is written.
 
     Raises:
-        FaultError: Instead of an `OSError`: says what could not be written, where and why.
+        FaultError: An `OSError` was raised inside; the message names the file, the reason and the remedy.
     """
     try:
         yield
@@ -106,7 +110,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 
 def cannot_write(what: str, path: Path, error: OSError) -> str:
-    """Returns in one line what could not be written, where, why, and what helps."""
+    """Return a one-line message for a failed write: the file, the reason and the remedy."""
     if error.errno in FULL:
         return f"no room to write {what} {path} ({error.strerror}): free the disk, or the quota"
     return f"can't write {what} {path} ({error.strerror or error}): choose a folder that can be written to"
@@ -114,13 +118,14 @@ def cannot_write(what: str, path: Path, error: OSError) -> str:
 
 @contextmanager
 def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
-    """Lets one process at a time make `path`, and clears away what one that was killed had written of it.
+    """Hold an exclusive lock while `path` is created, and remove the temporary files of killed processes.
 
-    The lock is a file beside `path`. It stays there, empty: to remove it could give two processes a lock each.
+    The lock is an empty file beside `path`. It is never removed: removal could let two processes lock different files.
 
     Args:
-        path: What is made inside; look again whether it is there, since another process may just have made it.
-        waiting: Logged if another process holds the lock.
+        path: The file or folder created inside. Check again inside whether it exists: another process may have created
+            it while this one waited.
+        waiting: Message logged if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -130,22 +135,22 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
         log.info(waiting)
         lock.acquire()
     try:
-        remove_partials(path.parent, path.name)  # a process that still wrote would have the lock
+        remove_partials(path.parent, path.name)  # a process that is still writing would hold the lock
         yield
     finally:
         lock.release()
 
 
 def take_lock(path: Path, refusal: str) -> FileLock:
-    """Takes a lock that another process may not hold, and returns it; it goes with this process, however that ends.
+    """Acquire a file lock without waiting and return it; the kernel releases it when this process ends.
 
     Args:
-        path: The lock's file.
-        refusal: What is said if another process holds it.
+        path: The lock file.
+        refusal: Message of the error if another process holds the lock.
 
     Raises:
-        AgeGenderError: Another process holds it.
-        OSError: The file can't be made.
+        AgeGenderError: Another process holds the lock.
+        OSError: The lock file can't be created.
     """
     lock = FileLock(path)
     try:
@@ -153,15 +158,15 @@ def take_lock(path: Path, refusal: str) -> FileLock:
     except Timeout:
         raise AgeGenderError(refusal) from None
     except NotImplementedError:
-        log.warning("%s lies on a disk that can't lock files: see to it that nothing else works there", path.parent)
+        log.warning("%s is on a filesystem without file locks: let no other process write there", path.parent)
     return lock
 
 
 def reserve(file: IO[bytes], size: int) -> None:
-    """Takes room for `size` bytes from the disk, so that a full one is noticed before the work is done.
+    """Allocate `size` bytes of disk space, so that a full disk is noticed before the work is done.
 
     Raises:
-        OSError: There is not enough room.
+        OSError: There is not enough space.
     """
     if not hasattr(os, "posix_fallocate"):
         return
@@ -174,16 +179,16 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 @contextmanager
 def caching(what: str, path: Path, size: int, without: str = "") -> Iterator[None]:
-    """Surrounds the writing of what later runs find in the cache folder.
+    """Re-raise `OSError` as a one-line `FaultError` while a cache file is written.
 
     Args:
-        what: What the file holds, in a few words.
+        what: Description of the file, for the message.
         path: The file that is written.
-        size: Its size in bytes.
-        without: The setting with which the run needs no such file, and what it does then.
+        size: Size of the file in bytes.
+        without: Advice for a run without the file: a setting and its effect; empty for none.
 
     Raises:
-        FaultError: Instead of an `OSError`: says what could not be written, where, why, and what helps.
+        FaultError: An `OSError` was raised inside; the message names the file, its size, the reason and the remedies.
     """
     try:
         yield

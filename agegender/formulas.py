@@ -1,15 +1,15 @@
-"""File names in CSV files, which a spreadsheet must not take for formulas and a program must find again."""
+"""Escape file names in CSV files against CSV injection, reversibly."""
 
 from __future__ import annotations
 
-# How a formula begins, by OWASP's list (CSV Injection): spreadsheets skip tabs and ends of lines, and Japanese and
-# Chinese ones take the wide signs for the narrow ones.
+# First characters of a formula, from OWASP's list (CSV Injection): spreadsheets skip tabs and line ends, and Japanese
+# and Chinese versions accept the full-width signs too.
 _BEGINNINGS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _HERE = "./"
 
 
 def no_formula(path: str) -> str:
-    """Returns a path that leads to the same file and is no formula.
+    """Return an equivalent path that no spreadsheet evaluates as a formula.
 
     >>> no_formula("=cmd.jpg")
     './=cmd.jpg'
@@ -18,7 +18,7 @@ def no_formula(path: str) -> str:
 
 
 def plain_path(cell: str) -> str:
-    """Returns the path that `no_formula` was given.
+    """Return the original path of a cell written by `no_formula`.
 
     >>> plain_path("./=cmd.jpg")
     '=cmd.jpg'

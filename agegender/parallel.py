@@ -1,4 +1,4 @@
-"""Work over many files, on all cores: in threads, or in processes where threads would wait for each other's Python."""
+"""Map a function over many items on all cores, in threads or, where the GIL limits threads, in processes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agegender.progress import available_cores, track
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TASK = 16  # most items that are handed over at once: one by one, the handing over would show
-SHARE = 256  # fewest items that are worth a process: it takes as long to start as some 200 pictures to decode
-IDLE = 10.0  # seconds without work, after which a process ends by itself
+TASK = 16  # most items per task: single items would cost noticeable dispatch time
+SHARE = 256  # fewest items per process: a start takes as long as decoding some 200 images
+IDLE = 10.0  # seconds without work after which a process exits
 
 
 def map_threads(work: Callable[[Item], Result], items: Sequence[Item], description: str) -> Iterator[Result]:
-    """Applies `work` to every item in threads, one per core, and yields the results in order, under a progress bar.
+    """Apply `work` to every item in threads, one per core, and yield the results in order, under a progress bar.
 
-    For what is no function of a module, or not enough work for processes. Items are handed out a few at a time, and
-    only so far ahead of what was taken, so that memory doesn't grow with them.
+    For functions that can't be pickled, and for too little work for processes. The number of pending tasks is bounded,
+    so memory doesn't grow with the number of items.
     """
     return track(_in_threads(lambda part: [work(item) for item in part], items), description, len(items))
 
@@ -31,20 +31,20 @@ def map_threads(work: Callable[[Item], Result], items: Sequence[Item], descripti
 def map_processes(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], description: str
 ) -> Iterator[Result]:
-    """Applies `work` to a few items at a time on all cores and yields the results in order, under a progress bar.
+    """Apply `work` to a few items at a time on all cores and yield the results in order, under a progress bar.
 
-    Pillow and hashlib release the interpreter lock, but threads that ask for it back a dozen times per picture lose a
-    quarter of two cores to waiting, and most of sixteen. joblib's processes are not forked, and need no guarded main
-    module. Few items are done in threads.
+    Pillow and hashlib release the GIL, but threads that reacquire it a dozen times per image lose a quarter of two
+    cores to waiting, and most of sixteen. joblib's processes are not forked, and need no guarded main module. Few items
+    are processed in threads.
 
     Args:
-        work: Takes some consecutive items and returns a result for each; it is pickled, as are the items, the results
-            and what it raises.
-        items: What to work on.
-        description: Of the progress bar.
+        work: Takes some consecutive items and returns a result for each. It is pickled, as are the items, the results
+            and any exception.
+        items: The inputs.
+        description: Label of the progress bar.
 
     Raises:
-        AgeGenderError: The system killed a process.
+        AgeGenderError: The system killed a worker process.
     """
     processes = min(available_cores(), len(items) // SHARE)
     results = _in_processes(work, items, processes) if processes > 1 else _in_threads(work, items)
@@ -55,8 +55,8 @@ def _in_threads(work: Callable[[Sequence[Item]], Sequence[Result]], items: Seque
     threads = available_cores()
     size = min(TASK, 1 + len(items) // (4 * threads))
     tasks: deque[Future[Sequence[Result]]] = deque()
-    # Work that silences warnings for a moment changes and restores one list for the whole process. Threads that do so
-    # at once restore it in the wrong order, and it would stay silent.
+    # `warnings.catch_warnings` changes and restores one list of the whole process. Threads that do so at the same time
+    # restore it in the wrong order, which would leave warnings disabled.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         try:
             for start in range(0, len(items), size):
@@ -66,19 +66,19 @@ def _in_threads(work: Callable[[Sequence[Item]], Sequence[Result]], items: Seque
             while tasks:
                 yield from tasks.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after an error: `with` still waits for what has begun
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error: `with` still waits for the running tasks
 
 
 def _in_processes(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], processes: int
 ) -> Iterator[Result]:
-    # here: most commands never get this far
+    # imported here: most commands never need it
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     parts = (items[start : start + TASK] for start in range(0, len(items), TASK))
     try:
-        # They stay for a moment: reading a folder is followed by decoding it. Those of a killed parent end then too.
+        # The timeout lets the decoding of a folder reuse the processes that read it, and ends those of a killed parent.
         pool = Parallel(processes, return_as="generator", backend="loky", idle_worker_timeout=IDLE)
         for results in pool(delayed(work)(part) for part in parts):
             yield from results

@@ -1,4 +1,4 @@
-"""How many cores there are, and a progress bar for whoever watches a terminal."""
+"""The number of available cores, and a progress bar on terminals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 def available_cores() -> int:
-    """Returns how many cores this process may use (a container or a job scheduler may give fewer than there are)."""
+    """Return the number of cores that this process may use, which a container or a job scheduler may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -22,11 +22,11 @@ def available_cores() -> int:
 
 @contextmanager
 def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on standard error if that is a terminal, and gives a function that says how much is done.
+    """Show a progress bar on standard error if that is a terminal, and yield a function that sets the completed count.
 
     Args:
-        description: What is being done.
-        total: How much there is to do; None if nobody knows.
+        description: Label of the bar.
+        total: Total count; None if unknown.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -36,7 +36,7 @@ def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int]
 
 
 def track(items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
-    """Yields the items under a progress bar."""
+    """Yield the items under a progress bar."""
     with progress_bar(description, total) as show:
         for done, item in enumerate(items, 1):
             yield item

@@ -1,1 +1,1 @@
-"""From a folder of images to batches."""
+"""Data pipeline: index, split, decoding, caching, augmentation and batches."""

@@ -1,4 +1,4 @@
-"""Decode once: every picture's pixels in one memory-mapped array, shared by all processes that read it."""
+"""Pixel cache: decoded images in one memory-mapped array, shared by all processes that read it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def open_pixels(
     grayscale: bool,
     cache_dir: Path,
 ) -> CachedPixels:
-    """Opens the pixels' array, building it first where there is none (`data.cache=auto`).
+    """Open the pixel array, building it first if it doesn't exist (`data.cache=auto`).
 
-    The array is keyed on what the files hold (not their names), on the size, the colour mode and the decoder. So a
-    changed, added or removed file makes another array, and two runs over the same pictures share one.
+    The array is keyed on the contents of the files (not their names), the size, the color mode and the decoder. So a
+    changed, added or removed file needs a new array, and two runs over the same images share one.
 
     Args:
-        folder: Where the files are.
-        names: The index's files.
-        digests: Their SHA-256.
-        used: The files to hold, by their place in the index.
-        size: Side of the pixels' square.
+        folder: Folder of the files.
+        names: File names of the index.
+        digests: SHA-256 of each file.
+        used: int64, the rows of the index whose images the array holds.
+        size: Side of the square images in pixels.
         grayscale: One channel instead of three.
-        cache_dir: Where the array is kept.
+        cache_dir: Folder of the array.
 
     Raises:
         AgeGenderError: A file became unreadable since it was indexed, or the array can't be written.
@@ -63,54 +63,54 @@ def open_pixels(
 
 
 class CachedPixels:
-    """Pixels of an index's files from a memory-mapped array: a batch is one indexed read."""
+    """Images of an index in a memory-mapped array: a batch is one indexed read."""
 
     def __init__(self, path: Path, rows: NDArray[np.int64]):
-        """Opens the array at `path`; `rows` gives each of the index's files its row, or one past the last."""
+        """Open the array at `path`; `rows` maps rows of the index to rows of the array, or to one past its last row."""
         self.path, self._rows = path, rows
         self._array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves the pixels out: a worker process opens the file itself instead of being sent all of it."""
+        """Return the state without the pixels: a worker process opens the file itself instead of receiving a copy."""
         return {"path": self.path, "_rows": self._rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Opens the file."""
+        """Restore the state and open the array."""
         self.__dict__.update(state)
         self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Returns uint8 `[len(indices), size, size, channels]` for files given by their place in the index."""
+        """Return the images of rows of the index, uint8 `[len(indices), size, size, channels]`."""
         pixels: NDArray[np.uint8] = self._array[self._rows[indices]]
         return pixels
 
     def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns where `as_tensor` holds files given by their place in the index."""
+        """Return the rows of `as_tensor` for rows of the index."""
         places: NDArray[np.int64] = self._rows[indices]
         return places
 
     def as_tensor(self) -> Tensor:
-        """Returns all pixels, uint8 `[pictures, size, size, channels]`, without reading them: it views the file."""
-        import torch  # `explore` needs no more of this file than a command that answers at once can wait for
+        """Return all images, uint8 `[images, size, size, channels]`, as a view of the file: nothing is read yet."""
+        import torch  # imported here: `explore` uses this module and should start fast
 
-        return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))  # "c": PyTorch wants it writable
+        return torch.from_numpy(np.load(self.path, mmap_mode="c", allow_pickle=False))  # "c": torch needs it writable
 
 
 class DecodedPixels:
-    """Pixels of an index's files, decoded anew at every read (`data.cache=none`)."""
+    """Images of an index, decoded at every read (`data.cache=none`)."""
 
     def __init__(self, folder: Path, names: Sequence[str], size: int, grayscale: bool):
-        """Keeps where the files are; see `open_pixels` for the arguments."""
+        """Store the arguments; see `open_pixels`."""
         self._folder, self._names, self._size, self._grayscale = folder, list(names), size, grayscale
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Returns uint8 `[len(indices), size, size, channels]` for files given by their place in the index."""
+        """Return the images of rows of the index, uint8 `[len(indices), size, size, channels]`."""
         paths = [self._folder / self._names[i] for i in indices.tolist()]
         return np.stack([decode.to_pixels(decode.read_again(path), self._size, self._grayscale) for path in paths])
 
 
 def _build_once(path: Path, folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
-    """Builds the array, or waits for another run that is building it."""
+    """Build the array, or wait for another run that is building it."""
     with one_at_a_time(path, f"another run is decoding the same images: waiting for {path}"):
         if path.is_file():
             return

@@ -1,8 +1,8 @@
-"""Harmless changes to a face's picture, by which a network's robustness is measured and its intervals are calibrated.
+"""Common image corruptions, for measuring robustness and calibrating the age intervals.
 
 They follow Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
-ICLR 2019: common, not adversarial, each at a strength that is named. A change of one face is a function of the face's
-place in the index, so that it doesn't depend on the batch that the face is in.
+ICLR 2019: common, not adversarial, each at a fixed, named strength. A corruption is a function of the face's row of the
+index, so that it doesn't depend on the batch that the face is in.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from agegender.data.dataset import step_seed
 
 Corruption = Callable[[Tensor, Tensor], Tensor]
 
-_SIDE = 128  # pixels: what lengths are given for
+_SIDE = 128  # pixels a side, the reference size of all lengths
 
 
 def corrupt(images: Tensor, name: str, rows: Tensor) -> Tensor:
-    """Changes faces in one way.
+    """Apply one corruption to a batch.
 
     Args:
-        images: `[count, channels, side, side]`, uint8, or float in [0, 1]; left as they were.
-        name: One of `CORRUPTIONS`. Lengths are shares of the side; gray levels are those of the picture as it is given,
-            which for noise means: at the network's own size.
-        rows: int64 `[count]`, the faces' places in the index.
+        images: `[count, channels, side, side]`, uint8, or float in [0, 1]; not modified.
+        name: One of `CORRUPTIONS`. Lengths scale with the side. Noise is added at the size of `images`, which is the
+            network's input size.
+        rows: int64 `[count]`, the faces' rows of the index.
 
     Returns:
-        Float pictures in [0, 1], of the same shape and on the same device.
+        Float images in [0, 1], of the same shape and on the same device.
     """
     pictures = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    with torch.autocast(images.device.type, enabled=False):  # noise of three gray levels is less than bfloat16 can hold
+    with torch.autocast(images.device.type, enabled=False):  # noise of three gray levels is below bfloat16's resolution
         return CORRUPTIONS[name](pictures, rows.cpu())
 
 
 def corrupt_any(images: Tensor, rows: Tensor) -> Tensor:
-    """Changes each face in one of `CORRUPTIONS`, in turn by its place in the index; see `corrupt`."""
+    """Apply one of `CORRUPTIONS` to each face, chosen by its row of the index; see `corrupt`."""
     changed = torch.empty(images.shape, device=images.device)
     rows = rows.cpu()
-    # A step through the list that shares no factor with small counts: neighbors in the index get different changes.
+    # 7 is coprime to the number of corruptions: neighboring rows get different corruptions.
     drawn = (rows * 7) % len(CORRUPTIONS)
     for number, name in enumerate(CORRUPTIONS):
         chosen = (drawn == number).nonzero()[:, 0]
@@ -120,19 +120,19 @@ def _turn(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def _squeeze(images: Tensor, rows: Tensor) -> Tensor:
-    factor = (4 / 3) ** (_sign(rows) / 2)  # of one axis; the other gets its inverse: the face's area stays
+    factor = (4 / 3) ** (_sign(rows) / 2)  # of one axis; the other gets the inverse, which keeps the area
     theta = torch.zeros(len(rows), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = factor, 1 / factor
     return _affine(images, theta)
 
 
-# Noise is Gaussian, of a standard deviation in gray levels of 255: in the luminance, or in each channel apart.
-# Lengths are at 128 pixels a side.
+# Noise is Gaussian, in the luminance or in each channel separately; its standard deviation is in gray levels of 255.
+# Lengths are for 128 pixels a side.
 CORRUPTIONS: dict[str, Corruption] = {
     **{f"noise_{levels}": partial(_noise, levels=levels, colored=False) for levels in (3, 5, 10)},
     **{f"noise_rgb_{levels}": partial(_noise, levels=levels, colored=True) for levels in (3, 5, 10)},
     "blur": _blur,  # Gaussian, 1.5 pixels
-    "sharpen": _sharpen,  # unsharp mask: 1.5 times the detail that a blur of 1 pixel takes away
+    "sharpen": _sharpen,  # unsharp mask: adds 1.5 times the detail removed by a blur of 1 pixel
     "resolution_40": _resolution,  # down to 40 pixels a side and up again
     "jpeg_30": partial(_jpeg, quality=30),
     "jpeg_10": partial(_jpeg, quality=10),

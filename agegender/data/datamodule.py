@@ -1,4 +1,4 @@
-"""What Lightning trains on: a folder of faces becomes shuffled, resumable, augmented batches."""
+"""Lightning datamodule: shuffled, resumable, augmented batches of a folder of faces."""
 
 from __future__ import annotations
 
@@ -72,33 +72,33 @@ class AgeGenderDataModule(pl.LightningDataModule):
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
-        """Keeps the settings; nothing is read before `prepare_data` or `setup`.
+        """Store the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
             dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
                 downloaded; if it is None, `table` or `generate` must be given.
-            table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and group and split
-                if there are any: any images, see `read_table`. Paths start from `dir`, or from the table's own folder.
+            table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and optionally
+                group and split, see `read_table`. Paths are relative to `dir`, or to the table's own folder.
             generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
-            cache_dir: Folder for decoded pixels, readings and downloads; None for the user's cache folder.
+            cache_dir: Folder of decoded pixels, scan results and downloads; None for the user's cache folder.
             cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
-            on_device: Keep the decoded pixels on the device that trains, so that nothing is loaded in the loop; `auto`
-                does so on a GPU where they take at most half of the memory that is free.
-            image_size: Side of the pixels' square that the network sees.
+            on_device: Keep the decoded pixels on the training device, so that the loop loads nothing; `auto` does so on
+                a GPU if they take at most half of its free memory.
+            image_size: Side of the network's square input in pixels.
             grayscale: One channel instead of three.
-            batch_size: Faces per step, of all devices together: each takes an equal part.
-            num_workers: Loader processes; None chooses: one per core (at most 8) that decode; none with cached pixels,
-                where an indexed read costs less than handing a batch to another process.
+            batch_size: Faces per step on all devices together; each takes an equal part.
+            num_workers: Loader processes; None for one per core (at most 8) if they decode, none with cached pixels,
+                where an indexed read costs less than the transfer of a batch between processes.
             limit: Use only this many faces, a fixed subset spread over the splits.
-            strict: Refuse a folder in which anything must be quarantined.
-            age_range: Lowest and highest age taken, in years.
-            duplicates: Copies that must not straddle the split: `near`, `exact` or `none`.
-            split: `content`, or as the table's column says; `random`, file by file and with the test faces as
-                validation, for comparison only; `test`: all are test faces, for judging a model on other data.
+            strict: Raise an error if anything is quarantined.
+            age_range: Lowest and highest accepted age in years, inclusive.
+            duplicates: Copies that are kept in one split: `near`, `exact` or `none`.
+            split: `content`: by content, or the table's column split if there is one; `random`: file by file, with the
+                test faces as validation faces, for comparison only; `test`: all faces, to evaluate on other data.
             split_file: A published protocol: CSV with the columns file, split.
-            split_seed: Chooses the split; independent of the training's `seed`.
-            test_fraction: Share of all images.
-            val_fraction: Share of what is not test.
+            split_seed: Seed of the split, independent of the training's `seed`.
+            test_fraction: Fraction of all images.
+            val_fraction: Fraction of the images that are not in test.
             leave_out: `i/n`: train without part i (from 0) of n equal parts of the training faces, copies together. The
                 split and its fingerprint stay as they are. See `training/distillation.py` for its use.
             views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
@@ -120,7 +120,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         whole = split == "content" or split_file is None
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
         if leave_out is not None:
-            left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # refuses what is no part
+            left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # raises if malformed
         if table is not None:
             check_ending(Path(table))
             require(generate is None, f"data.table={table} and data.generate: choose data=table or data=synthetic")
@@ -156,7 +156,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     @property
     def split_settings(self) -> dict[str, Any]:
-        """What decided which pictures were used for what, as plain values: a checkpoint carries them."""
+        """Settings that determine the split, as plain values, which checkpoints store."""
         names = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction")
         named = {name: self._index_options[name] for name in names}
         split_file = self._index_options["split_file"]
@@ -172,34 +172,34 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
     @property
     def channels(self) -> int:
-        """Number of colour channels of a picture."""
+        """Number of image channels."""
         return 1 if self.grayscale else 3
 
     @property
     def index(self) -> FaceIndex:
-        """The folder's index; `setup` must have run."""
+        """Index of the folder; `setup` must have run."""
         if self._index is None:
             raise RuntimeError("call setup() first")
         return self._index
 
     def prepare_data(self) -> None:
-        """Downloads or draws the images where there are none (Lightning calls this in one process only)."""
+        """Download or draw missing images (Lightning calls this on one rank only)."""
         if self._index is None:
             find_folder(self.dir, self.table, self.generate, self.cache_dir)
 
     def find_index(self) -> FaceIndex:
-        """Downloads or draws the images where there are none, then indexes and splits them; opens no pixel cache."""
+        """Index and split the images, downloading or drawing missing ones first; opens no pixel cache."""
         folder = find_folder(self.dir, self.table, self.generate, self.cache_dir)
         return build_index(folder, self.cache_dir, table=self.table, **self._index_options)
 
     def setup(self, stage: str | None = None) -> None:
-        """Indexes the folder, splits it and opens the pixel cache; the second call does nothing."""
+        """Index the folder, split it and open the pixel cache; a second call does nothing."""
         if self._index is not None:
             return
         index = self.find_index()
         rows = {name: index.rows(name, self.limit) for name in ("train", "val", "test")}
         self._used = np.unique(np.concatenate(list(rows.values())))
-        if self.leave_out is not None:  # the pixels are those of all parts: one cache serves the trainings of each
+        if self.leave_out is not None:  # after `_used`: one pixel cache serves the trainings of all parts
             rows["train"] = self._without_part(index, rows["train"], self.leave_out)
         pixels = self._open_pixels(index, self.image_size, self.grayscale)
         self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
@@ -214,7 +214,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         )
         if not index.complete:
             unknown = [int((column == MISSING).sum()) for column in (index.age, index.gender)]
-            log.info("%d images have no age and %d no gender: what is missing is neither learnt nor measured", *unknown)
+            log.info("%d images have no age and %d no gender: losses and metrics ignore missing labels", *unknown)
         if self._index_options["split"] == "random":
             log.warning(
                 "data.split=random: the test images choose the epoch and may have copies in the training part; its "
@@ -229,7 +229,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return kept
 
     def open_pixels(self, image_size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
-        """Opens the pixels of its faces in the format of another network; `setup` must have run."""
+        """Open the images in the input format of another network; `setup` must have run."""
         return self._open_pixels(self.index, image_size, grayscale)
 
     def _open_pixels(self, index: FaceIndex, size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
@@ -238,11 +238,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return open_pixels(index.folder, index.names, index.digests, self._used, size, grayscale, self.cache_dir)
 
     def split(self, name: Side) -> FaceDataset:
-        """Returns one split's faces; `setup` must have run."""
+        """Return the faces of one split; `setup` must have run."""
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Returns shuffled, resumable batches; the last may be smaller."""
+        """Return shuffled, resumable batches; the last may be smaller."""
         faces = self._faces("train")
         sampler = ShuffledSampler(len(faces), self.seed, self.batch_size, self._part())
         self._train_loader = ResumableLoader(faces, sampler=sampler, **self._loader_options())
@@ -251,23 +251,23 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return self._train_loader
 
     def state_dict(self) -> dict[str, int]:
-        """Returns how far the training has read; goes into checkpoints."""
+        """Return the position of the training loader, for checkpoints."""
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Makes the next training loader continue from there.
+        """Make the next training loader continue from a saved position.
 
-        Lightning restores the loader's own state too, but not if anything asked for the loader before (a schedule
-        that counts the steps, say). This one is restored first of all.
+        Lightning restores the loader's own state too, but not if the loader was created before, for example by a
+        schedule that counts the steps. The datamodule's state is restored first.
         """
         self._position = state_dict or None
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Returns the validation faces in the index's order."""
+        """Return the validation batches in the order of the index."""
         return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Returns the test faces in the index's order."""
+        """Return the test batches in the order of the index."""
         return self._in_order("test")
 
     def _in_order(self, name: Side) -> FaceLoader:
@@ -276,16 +276,16 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return FaceLoader(faces, sampler=sampler, **self._loader_options())
 
     def _part(self) -> Part:
-        """Returns which part of each batch this process reads (`check_launch` saw that they can be shared equally)."""
+        """Return this rank's part of each batch (`check_launch` ensures that batches divide equally)."""
         return Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def device(self) -> torch.device:
-        """The device that trains."""
+        """The training device."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _faces(self, name: str) -> FaceDataset | FacesOnDevice:
-        """Returns a split's faces, on the device if they are to be kept there."""
+        """Return the faces of a split, on the training device if `on_device` applies."""
         device, pixels = self.device, self._splits[name].pixels
         if not self._placed and isinstance(pixels, CachedPixels) and self._belongs_on(device, pixels):
             self._placed = place(self._splits, pixels, device)
@@ -303,8 +303,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return True
 
     def _decoders(self) -> int:
-        """Returns how many loader processes decode for this one: its share of the machine's cores, at most 8."""
-        processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
+        """Return the number of this rank's loader processes: its fraction of the available cores, at most 8."""
+        processes = 1 if self.trainer is None else self.trainer.num_devices  # on this machine
         return max(1, min(available_cores() // processes, 8))
 
     def _loader_options(self) -> dict[str, Any]:
@@ -320,7 +320,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         }
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Moves a batch, without waiting for it to arrive; one that is there already is returned as it is."""
+        """Move a batch without blocking; a batch that is on the device already is returned unchanged."""
         if batch["image"].device == device:
             return batch
         return {  # type: ignore[return-value]
@@ -329,10 +329,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
         }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Varies training batches, on the device they were moved to; validation and test stay as they are."""
+        """Augment training batches on their device; validation and test batches are unchanged."""
         if self.trainer is None or not self.trainer.training:
             return self._with_features(batch)
-        step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # this batch's: Lightning counts it just after this hook
+        step = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # of this batch: Lightning increments it after this hook
         seed = step_seed(self.seed, self.trainer.current_epoch, step, "augment", self.trainer.global_rank)
         generator = torch.Generator().manual_seed(seed)
         if self._features:
@@ -340,7 +340,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return batch if self._augment is None else {**batch, "image": self._augment(batch["image"], generator)}
 
     def training_features(self) -> list[Tensor]:
-        """Returns the cached features of the training faces, each view float32 `[faces, features]`."""
+        """Return the cached features of the training faces, each view float32 `[faces, features]`."""
         return self._features["train"].views
 
     def _with_features(self, batch: Batch) -> Batch:
@@ -352,17 +352,17 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
 
     def keep_features(self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]]) -> None:
-        """Computes a frozen trunk's features once: from now on batches carry them, and augmentation has been done.
+        """Cache the features of a frozen trunk; batches then carry them, and images are no longer augmented.
 
-        A training face has the view that it is and `views` augmented ones, of which each step draws one. Validation
-        faces are taken as they are, and corrupted for the calibration; test faces as they are.
+        A training face has its unchanged view and `views` augmented ones, of which each step draws one. Validation
+        faces are cached unchanged, and corrupted for the calibration; test faces unchanged.
 
         Args:
-            network: With `trainable="none"`, in evaluation mode.
-            precision: Opens the context in which the training computes.
+            network: A network with `trainable="none"`, in evaluation mode.
+            precision: Factory of the training's precision context.
         """
         for name, split in self._splits.items():
-            # of all training faces, those that `leave_out` spares too: one cache serves the trainings of each part
+            # all training faces, including those of `leave_out`: one cache serves the trainings of all parts
             faces = FaceDataset(self.index, self.index.rows(name, self.limit), split.pixels)
             changes: dict[str, Change | None] = {"as it is": None}
             if name == "train" and (augment := self._augment) is not None:
@@ -377,5 +377,5 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
 
 def _as_it_is(batch: Batch) -> Batch:
-    """Replaces PyTorch's collation: `__getitems__` returns whole batches."""
+    """Return the batch unchanged, as collate function: `__getitems__` returns whole batches."""
     return batch

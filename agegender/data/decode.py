@@ -1,4 +1,4 @@
-"""How any picture becomes pixels: the one decoder, used by training, validation, test and prediction alike."""
+"""Image decoding and the evaluation transform, shared by training, validation, test and prediction."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from agegender.errors import FaultError
 
-# Part of every cache's key: raise it when the pixels that come out change.
+# Part of every cache's key: increment it when the resulting pixels change.
 VERSION = 1
 
-_RUN_PROGRAMS = ("EPS",)  # Pillow hands it to Ghostscript, where that is installed
+_RUN_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript on it if installed
 
 ImageSource = str | Path | bytes | BinaryIO | Image.Image
 
 
 class UnreadableImageError(ValueError):
-    """A file that can't be decoded whole; the message is a reason in a few words."""
+    """A file that can't be decoded completely; the message is a short reason."""
 
 
 def read_image(source: ImageSource) -> Image.Image:
-    """Reads a picture the way a person sees it: upright, opaque, 8-bit RGB.
+    """Decode an image to upright, opaque, 8-bit RGB.
 
-    Handles EXIF rotation, CMYK, palettes, 16-bit depth, transparency (laid on white), bilevel and grey pictures; of an
+    Handles EXIF rotation, CMYK, palettes, 16-bit depth, transparency (laid on white), bilevel and gray images; of an
     animation, the first frame.
 
     Args:
-        source: A path, the bytes of a file, an open binary file, or a picture already opened by Pillow.
+        source: A path, the bytes of a file, an open binary file, or an image already opened by Pillow.
 
     Returns:
-        A fully decoded picture in mode `RGB`.
+        A fully decoded image in mode `RGB`.
 
     Raises:
-        UnreadableImageError: The file is missing, empty, truncated, too large, or not a picture.
+        UnreadableImageError: The file is missing, empty, truncated, too large, or not an image.
     """
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damaged EXIF and of more than half its pixel limit; what it can't read, it refuses.
+            # Pillow warns of damaged EXIF and of more than half its pixel limit; unreadable files raise.
             warnings.simplefilter("ignore")
             if isinstance(source, Image.Image):
                 return _to_rgb(ImageOps.exif_transpose(source))
             if isinstance(source, str | Path):
                 refuse_what_is_no_file(os.stat(source).st_mode)
-                # opened here, not by Pillow, which leaves it open where its first bytes can't be read
+                # opened here, since Pillow leaves it open if its header can't be read
                 with Path(source).open("rb") as file:
                     return _decoded(file)
             return _decoded(source)
@@ -84,10 +84,13 @@ def _decoded(file: BinaryIO) -> Image.Image:
 
 
 def refuse_what_is_no_file(mode: int) -> None:
-    """Refuses, by what `os.stat` says, a named pipe, whose opening may wait for ever, and what else holds no picture.
+    """Refuse anything but a regular file; opening a named pipe may block for ever.
+
+    Args:
+        mode: `st_mode` of `os.stat`.
 
     Raises:
-        UnreadableImageError: It is none.
+        UnreadableImageError: It is a folder, a pipe or a device.
     """
     if stat.S_ISDIR(mode):
         raise UnreadableImageError("a folder, not a picture")
@@ -115,7 +118,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey to 8-bit; Pillow's own conversion clips at 255 instead, which turns a picture white."""
+    """Scale 16-bit gray to 8-bit; Pillow's own conversion clips at 255, which turns an image white."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65_535:
         raise UnreadableImageError("32-bit integer pixels have no agreed range; save it as 8-bit or 16-bit")
@@ -123,13 +126,13 @@ def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def to_pixels(image: Image.Image, size: int, grayscale: bool) -> NDArray[np.uint8]:
-    """Turns a picture into what the network is fed: THE eval transform.
+    """Apply the evaluation transform: center crop, optional grayscale, resize.
 
-    The largest centred square is cut out, made grey if asked, and resized with an antialiased bilinear filter.
-    Validation, test, prediction and the pixel cache all go through here, so that they can't drift apart.
+    The largest centered square is cropped, converted to luma if `grayscale`, and resized with an antialiased bilinear
+    filter. Validation, test, prediction and the pixel cache all use this function, so that they can't drift apart.
 
     Args:
-        image: An RGB picture from `read_image`.
+        image: An RGB image from `read_image`.
         size: Side of the result, in pixels.
         grayscale: One luma channel (ITU-R 601-2) instead of three.
 
@@ -150,10 +153,10 @@ def _to_square(image: Image.Image, size: int, grayscale: bool) -> Image.Image:
 
 
 def read_again(path: Path) -> Image.Image:
-    """Reads a picture that could be read when the folder was indexed.
+    """Decode an image that was readable when the folder was indexed.
 
     Raises:
-        FaultError: It no longer can.
+        FaultError: It is no longer readable.
     """
     try:
         return read_image(path)
@@ -166,26 +169,26 @@ def read_again(path: Path) -> Image.Image:
 def write_pixels(
     array: Path, start: int, folder: Path, size: int, grayscale: bool, items: Sequence[tuple[int, str]]
 ) -> list[int]:
-    """Writes files' pixels into rows of an array on disk, each row apart: several processes fill one array at once.
+    """Decode images into rows of an array on disk; several processes may fill different rows at once.
 
     Args:
-        array: The file that holds the array.
-        start: Where in it the array starts, in bytes.
-        folder: Where the pictures are.
-        size: Side of the pixels' square.
+        array: File of the array.
+        start: Offset of the array in the file, in bytes.
+        folder: Folder of the images.
+        size: Side of the square images in pixels.
         grayscale: One channel instead of three.
-        items: The array's rows, and the names of the pictures that they hold.
+        items: Rows of the array, each with the name of its image.
 
     Returns:
-        The rows.
+        The rows that were written.
 
     Raises:
-        AgeGenderError: A picture can't be read.
+        AgeGenderError: An image can't be read.
         OSError: The array can't be written.
     """
     with array.open("r+b") as file:
         for row, name in items:
-            pixels = _to_square(read_again(folder / name), size, grayscale).tobytes()  # those of `to_pixels`
+            pixels = _to_square(read_again(folder / name), size, grayscale).tobytes()  # the bytes of `to_pixels`
             file.seek(start + row * len(pixels))
             file.write(pixels)
     return [row for row, _ in items]

@@ -1,4 +1,4 @@
-"""Fetches UTKFace from Kaggle when the user has no copy of it."""
+"""Download UTKFace from Kaggle if there is no local copy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from agegender.errors import AgeGenderError, require
 
 log = logging.getLogger(__name__)
 
-HANDLE = "jangedoo/utkface-new"  # public, no account needed; UTKFace's licence: non-commercial research
+HANDLE = "jangedoo/utkface-new"  # public, no account needed; UTKFace's license: non-commercial research
 
 
 def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
-    """Returns the folder of UTKFace's images in the cache, downloading it (about 330 MB) where it isn't there yet.
+    """Return the folder of UTKFace's images in the cache, downloading it first (about 330 MB) if it doesn't exist.
 
-    The archive is fetched and unpacked in a temporary folder that is renamed when all is well and removed when not.
+    The archive is downloaded and unpacked in a temporary folder, which is renamed on success and removed on failure.
 
     Args:
-        cache_dir: The images end up in its `utkface` folder.
-        wanted: The `data.dir` that doesn't exist; for the error's text.
+        cache_dir: Parent of the `utkface` folder.
+        wanted: The `data.dir` that doesn't exist, for messages.
 
     Raises:
-        AgeGenderError: The download failed; says the three ways on.
+        AgeGenderError: The download failed; the message names the three alternatives.
     """
     target = cache_dir / "utkface"
     if target.is_dir():
@@ -65,7 +65,7 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    # kagglehub reads its folder from the environment; importing it takes a second, so only who downloads pays.
+    # kagglehub reads its folder from the environment; the import takes a second, so it is made only for a download.
     previous = os.environ.get("KAGGLEHUB_CACHE")
     os.environ["KAGGLEHUB_CACHE"] = str(folder)
     try:
@@ -80,9 +80,9 @@ def _download(folder: Path) -> Path:
 
 
 def _refuse_links(unpacked: Path) -> None:
-    """Refuses an archive that holds a link: UTKFace's has none, and one could lead to any file of this computer.
+    """Refuse an archive with links: UTKFace's has none, and a link could point to any file of this computer.
 
-    What an archive says of places outside its folder is refused, or unpacked inside it, by Python's own readers.
+    Member paths outside the archive's folder are refused, or unpacked inside it, by Python's own readers.
     """
     for folder, folders, files in os.walk(unpacked):
         for name in (*folders, *files):
@@ -92,13 +92,13 @@ def _refuse_links(unpacked: Path) -> None:
 
 
 def largest_folder_of_faces(root: Path) -> Path:
-    """Returns the folder below `root` that directly holds the most UTKFace-named images.
+    """Return the folder below `root` that directly holds the most UTKFace-named images.
 
-    Kaggle's archive holds the set twice (`UTKFace`, and again nested) beside a subset (`crop_part1`). Taking one folder
-    counts each image once; among equals the one nearest the root is taken, then the first by name.
+    Kaggle's archive holds the set twice (`UTKFace`, and again nested) beside a subset (`crop_part1`). A single folder
+    holds each image once; ties go to the folder nearest the root, then to the first by name.
 
     Raises:
-        AgeGenderError: There is none.
+        AgeGenderError: No folder holds such an image.
     """
     folders = [folder for folder, _, _ in os.walk(root) if holds_faces(Path(folder))]
     if not folders:

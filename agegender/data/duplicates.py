@@ -1,4 +1,4 @@
-"""Finds the files that show the same photograph, so that a split can keep them on one side."""
+"""Group the files that show the same photograph, so that a split can keep them together."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ __all__ = ["THRESHOLD", "THUMBNAIL", "VERSION", "Mode", "find_groups"]
 
 Mode = Literal["near", "exact", "none"]
 
-VERSION = 1  # raise it when the same files may get other groups: groups are kept in a cache
-THUMBNAIL = 24  # side in pixels of the grey thumbnails
-THRESHOLD = 0.92  # of the pairs of UTKFace that were looked at, the first of two photographs lies at 0.909
-WINDOW = 5  # side of the neighbourhood whose mean is taken away, which leaves the detail
-LEAST_CONTRAST = 1  # grey levels; detail fainter than this is rounding (the faintest picture of UTKFace has 2.2)
+VERSION = 1  # increment it when the same files may get other groups: groups are cached
+THUMBNAIL = 24  # side in pixels of the gray thumbnails
+THRESHOLD = 0.92  # of the inspected pairs of UTKFace, the best match of two different photographs has 0.909
+WINDOW = 5  # side of the neighborhood whose mean is subtracted, which leaves the detail
+LEAST_CONTRAST = 1  # gray levels; fainter detail is rounding (the faintest image of UTKFace has 2.2)
 BLOCK = 2048  # thumbnails per side of a block of correlations: 16 MiB of float32
-CHUNK = 4096  # pairs that are confirmed at a time: 6 MiB of int16
+CHUNK = 4096  # pairs confirmed at a time: 6 MiB of int16
 MARGIN = 1e-3  # float32 products of 400 numbers are off by less than 3e-5
 
 
 def find_groups(
     digests: Sequence[str], thumbnails: NDArray[np.uint8], mode: Mode = "near", threshold: float = THRESHOLD
 ) -> NDArray[np.int64]:
-    """Numbers the groups of files that show the same photograph.
+    """Return the duplicate group of each file.
 
-    Two files do if they are equal byte for byte or, in the mode `near`, if the detail of their thumbnails (each pixel
-    less the mean of its 5 x 5 neighbourhood) has a Pearson correlation above the threshold. Detail tells more than the
-    pixels: two people before a dark background correlate by their outlines alone, and one photograph loses correlation
-    with itself when its light or its border changes. Files are joined transitively. A thumbnail without detail,
-    such as a blank page, is compared with none.
+    Two files are duplicates if they are equal byte for byte or, in the mode `near`, if the detail of their thumbnails
+    (each pixel less the mean of its 5 x 5 neighborhood) has a Pearson correlation above the threshold. Detail separates
+    better than pixels: two people before a dark background correlate by their outlines alone, and copies of one
+    photograph with another exposure or border correlate less. Groups are transitive. A thumbnail without detail, such
+    as a blank page, has no near duplicates.
 
     Candidates are found with float32 products and confirmed with integers, so groups depend neither on the machine nor
     on the order of the files. Time grows with the square of the number of files: the 23,707 of UTKFace take 2 to 6 s
@@ -39,8 +39,8 @@ def find_groups(
 
     Args:
         digests: Hash of the bytes of each of the n files, equal for equal bytes.
-        thumbnails: uint8 `[n, 24, 24]`, grey, in the same order; equal for equal bytes. Made with a box filter.
-        mode: `near` joins equal and nearly equal pictures, `exact` equal bytes only, `none` nothing.
+        thumbnails: uint8 `[n, 24, 24]`, gray, in the same order; equal for equal bytes. Made with a box filter.
+        mode: `near` joins equal and nearly equal images, `exact` equal bytes only, `none` nothing.
         threshold: Correlation from 0 to 1 that a pair must exceed in the mode `near`.
 
     Returns:
@@ -67,7 +67,7 @@ def find_groups(
 
 
 def _detail(thumbnails: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """Returns `[n, 400]`: each inner pixel less the mean of its neighbourhood, times 25 to stay an integer."""
+    """Return `[n, 400]`: each inner pixel less the mean of its neighborhood, times 25 to stay an integer."""
     side = THUMBNAIL - WINDOW + 1
     border = WINDOW // 2
     inner = thumbnails[:, border : border + side, border : border + side]
@@ -79,7 +79,7 @@ def _detail(thumbnails: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def _join_near(groups: NDArray[np.int64], detail: NDArray[np.int16], threshold: float) -> None:
-    """Joins the groups (one per row of `detail`, in place) whose detail correlates above the threshold."""
+    """Join the groups (one per row of `detail`, in place) whose detail correlates above the threshold."""
     size = detail.shape[1]
     sums = detail.sum(axis=1, dtype=np.int64)
     spreads = size * np.einsum("ij,ij->i", detail, detail, dtype=np.int64) - sums**2  # size^2 times the variance
@@ -89,7 +89,7 @@ def _join_near(groups: NDArray[np.int64], detail: NDArray[np.int16], threshold: 
     standard *= (np.sqrt(size) / np.sqrt(spreads[visible])).astype(np.float32)[:, None]
     for rows, columns in _candidates(standard, threshold - MARGIN):
         a, b = visible[rows], visible[columns]
-        apart = groups[a] != groups[b]  # where most pictures are alike, this spares most of the work below
+        apart = groups[a] != groups[b]  # saves most of the work below where most images are alike
         a, b = a[apart], b[apart]
         for start in range(0, len(a), CHUNK):
             x, y = a[start : start + CHUNK], b[start : start + CHUNK]
@@ -102,7 +102,7 @@ def _join_near(groups: NDArray[np.int64], detail: NDArray[np.int16], threshold: 
 
 
 def _candidates(standard: NDArray[np.float32], least: float) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yields, block by block, the pairs of rows i < j whose product exceeds `least`."""
+    """Yield, block by block, the pairs of rows i < j whose product exceeds `least`."""
     for top in range(0, len(standard), BLOCK):
         for left in range(top, len(standard), BLOCK):
             rows, columns = np.nonzero(standard[top : top + BLOCK] @ standard[left : left + BLOCK].T > least)
@@ -112,9 +112,9 @@ def _candidates(standard: NDArray[np.float32], least: float) -> Iterator[tuple[N
 
 
 def _join(groups: NDArray[np.int64], i: int, j: int) -> None:
-    """Gives the groups of the rows i and j the smaller of their numbers.
+    """Merge the groups of the rows i and j under the smaller group number.
 
-    Renumbering every member keeps `groups` final at all times; there are fewer joins than files, so it costs nothing.
+    Renumbering every member keeps `groups` final at all times; there are fewer joins than files, so the cost is small.
     """
     low, high = sorted((groups[i], groups[j]))
     if low != high:

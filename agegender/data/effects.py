@@ -1,7 +1,7 @@
-"""What augmentation does to pixels once the numbers are drawn: whole batches, on the device they are on.
+"""Batched image operations with given parameters, used by augmentation and corruptions, on any device.
 
-All functions take float pictures `[count, channels, height, width]` in [0, 1], return such pictures, and leave what
-they were given as it was. The numbers may lie on the CPU: moving them doesn't wait for the device.
+All functions take float images `[count, channels, height, width]` in [0, 1], return new ones of the same shape and
+don't modify their arguments. Parameters may be on the CPU: their transfer doesn't block.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue: ITU-R BT.601, as in JPEG
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue: ITU-R BT.601, as in JPEG
 
 
 def to_device_of(numbers: Tensor, images: Tensor) -> Tensor:
-    """Returns the numbers on the pictures' device, without waiting for it."""
+    """Return `numbers` on the device of `images`, without blocking."""
     return numbers.to(images.device, non_blocking=True)
 
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
-    """Moves pixels by affine maps, interpolating once; the border is continued.
+    """Warp images by affine maps, with one bilinear interpolation and replicated borders.
 
     Args:
-        images: Pictures.
-        theta: `[count, 2, 3]`, from output to input coordinates, which are -1 and 1 at the outer edges.
+        images: Images.
+        theta: `[count, 2, 3]`, from output to input coordinates; the outer edges are at -1 and 1.
     """
     height, width = images.shape[-2:]
     rows, columns = ((2 * torch.arange(side, device=images.device) + 1) / side - 1 for side in (height, width))
-    # The same as affine_grid, which takes most of the sampling's own time: per row plus per column, x and y apart.
+    # Equal to affine_grid, which takes most of the sampling's time: here x and y are sums of a row and a column term.
     by_column, by_row, shift = to_device_of(theta, images).unsqueeze(-1).unbind(2)
     grid = (by_column * columns)[:, :, None, :] + (by_row * rows + shift)[:, :, :, None]
     return functional.grid_sample(images, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
 
 def recolour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """Maps each pixel's channels by its picture's matrix and offset, and cuts at 0 and 1.
+    """Apply an affine color transform to each image, and clamp to [0, 1].
 
     Args:
-        images: Pictures.
-        matrix: `[count, channels, channels]`, from the channels that are to those that will be.
+        images: Images.
+        matrix: `[count, channels, channels]`, output by input channels.
         offset: `[count, channels]`.
     """
     pixels = torch.baddbmm(to_device_of(offset, images).unsqueeze(2), to_device_of(matrix, images), images.flatten(2))
@@ -48,10 +48,10 @@ def recolour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blurs by a Gaussian, along the rows and then along the columns; the border is continued.
+    """Apply a separable Gaussian blur with replicated borders.
 
     Args:
-        images: Pictures.
+        images: Images.
         sigma: Standard deviations `[count]` in pixels, on the CPU.
     """
     count, channels, height, width = images.shape
@@ -59,65 +59,65 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernels = (-(steps / sigma.view(-1, 1)).square() / 2).softmax(1).repeat_interleave(channels, 0)
     kernels = to_device_of(kernels, images).view(-1, 1, 1, 2 * radius + 1)
-    # Each channel of each picture is a group of its own: a kernel per picture in a single convolution.
+    # Each channel of each image is a group: a single convolution with a kernel per image.
     planes = functional.pad(images.reshape(1, -1, height, width), (radius,) * 4, mode="replicate")
     planes = functional.conv2d(planes, kernels, groups=count * channels)
     blurred = functional.conv2d(planes, kernels.transpose(2, 3), groups=count * channels).view(images.shape)
-    return blurred.clamp_(0, 1)  # a kernel's weights may add up to a last digit more than 1
+    return blurred.clamp_(0, 1)  # a kernel's weights may sum to slightly more than 1
 
 
 def sharpen(images: Tensor, amount: Tensor, sigma: Tensor) -> Tensor:
-    """Adds what a blur would take away, several times over: an unsharp mask, as cameras and phones apply.
+    """Apply an unsharp mask, as cameras and phones do: add a multiple of the detail that a blur removes.
 
     Args:
-        images: Pictures.
-        amount: How much of it is added `[count]`, on the CPU; 1 doubles the detail.
+        images: Images.
+        amount: Multiples of the detail `[count]`, on the CPU; 1 doubles it.
         sigma: Standard deviations of the blur `[count]` in pixels, on the CPU.
     """
-    beyond = to_device_of(1 + amount, images).view(-1, 1, 1, 1)  # the way from the blurred picture to the given one
+    beyond = to_device_of(1 + amount, images).view(-1, 1, 1, 1)  # extrapolates from the blurred image past the input
     return blur(images, sigma).lerp_(images, beyond).clamp_(0, 1)
 
 
 def add_noise(images: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """Adds white Gaussian noise, and cuts at 0 and 1.
+    """Add white Gaussian noise, and clamp to [0, 1].
 
     Args:
-        images: Pictures.
-        sigma: Standard deviations `[count]` as shares of full white, on the CPU.
-        noise: Of mean 0 and deviation 1, `[count, channels, height, width]`, or one channel for all; on the CPU or
-            the pictures' device.
+        images: Images.
+        sigma: Standard deviations `[count]` as fractions of full white, on the CPU.
+        noise: Standard normal, `[count, channels, height, width]` or with a single channel; on the CPU or the images'
+            device.
     """
     strength = to_device_of(sigma, images).view(-1, 1, 1, 1)
     return torch.addcmul(images, strength, to_device_of(noise, images)).clamp_(0, 1)
 
 
 def resample(images: Tensor, side: Tensor) -> Tensor:
-    """Scales pictures down, antialiased, and up again, both bilinearly: what a small file leaves of a face.
+    """Downscale (antialiased) and upscale images, both bilinearly, to simulate a low resolution.
 
     Args:
-        images: Pictures.
-        side: Widths `[count]` in pixels, int64, at least 1, on the CPU, that they are scaled down to; heights follow
-            in proportion. A side as large as the picture's changes nothing.
+        images: Images.
+        side: Intermediate widths `[count]` in pixels, int64, at least 1, on the CPU; heights keep the aspect ratio. The
+            image's own width changes nothing.
     """
     count, channels, height, width = images.shape
     by_column = by_row = to_device_of(_there_and_back(side, width), images)
     if height != width:
         heights = (side * height / width).round().long().clamp_min(1)
         by_row = to_device_of(_there_and_back(heights, height), images)
-    # The channels lie side by side for the first product and one above the other for the second: one matrix serves all.
+    # Channels are side by side for the first product and stacked for the second: one matrix serves all channels.
     lines = by_row @ images.transpose(1, 2).reshape(count, height, channels * width)
     lines = lines.view(count, height * channels, width) @ by_column.transpose(1, 2)
-    # Weights may add up to a last digit more than 1.
+    # Weights may sum to slightly more than 1.
     return lines.clamp_(0, 1).view(count, height, channels, width).transpose(1, 2).contiguous()
 
 
 def _there_and_back(small: Tensor, side: int) -> Tensor:
-    """Returns `[count, side, side]`, per picture the scaling of an axis to a smaller number of pixels and back.
+    """Return `[count, side, side]` matrices that downscale an axis to `small` pixels and upscale it again.
 
-    The weights are those of PyTorch's `interpolate`: going down, a triangle that reaches over the neighboring pixels.
+    The weights are those of PyTorch's `interpolate`; downscaling uses the antialiasing triangle filter.
     """
     small = small.view(-1, 1, 1)
-    steps = torch.arange(int(small.max()))  # a row per pixel of the largest; the way back reads no row beyond its own
+    steps = torch.arange(int(small.max()))  # a row per pixel of the largest; upscaling ignores further ones
     pixels, factor = torch.arange(side), side / small
     down = (1 - ((pixels + 0.5) - (steps.view(-1, 1) + 0.5) * factor).abs() / factor.clamp_min(1)).clamp_(min=0)
     down /= down.sum(2, keepdim=True).clamp_min(1e-6)
@@ -126,12 +126,12 @@ def _there_and_back(small: Tensor, side: int) -> Tensor:
 
 
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
-    """Puts noise in place of a rectangle of each picture.
+    """Replace a rectangle of each image by noise.
 
     Args:
-        images: Pictures.
-        boxes: Top, left, height and width `[count, 4]`, as shares of the sides.
-        noise: `[channels, height, width]`; each picture takes the part that its rectangle covers.
+        images: Images.
+        boxes: Top, left, height and width `[count, 4]`, as fractions of the sides.
+        noise: `[channels, height, width]`; each image takes the part under its rectangle.
     """
     inside = []
     for axis, side in enumerate(images.shape[-2:]):

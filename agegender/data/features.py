@@ -1,4 +1,4 @@
-"""Features of a frozen trunk: computed once for a few views of each face, cached like pixels, and read by row."""
+"""Feature cache of a frozen trunk: a few views of each face, computed once and read by row."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from agegender.progress import track
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what the cached files hold; goes up when it changes
-_BATCH = 64  # faces that are varied together; part of a view's recipe
-_PASS = 16  # faces of one pass through the trunk on a CPU: more outgrow the cores' caches
+VERSION = 2  # of the cached files; increment it when their contents change
+_BATCH = 64  # faces augmented together; the views depend on it
+_PASS = 16  # faces per forward pass on a CPU: larger batches exceed the cores' caches
 
-Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of pictures, by their rows of the index or by chance
+Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (images, rows of the index, generator) -> images
 
 
 class FeatureViews:
-    """The cached features of one split's faces, one or more views each; the first view is the face as it is."""
+    """Cached features of one split, in one or more views; the first view is the unchanged face."""
 
     def __init__(self, rows: NDArray[np.int64], views: Sequence[Tensor]):
-        """Keeps the features.
+        """Store the features.
 
         Args:
-            rows: `[faces]`, the faces' places in the index.
+            rows: `[faces]`, the faces' rows of the index.
             views: Each float32 `[faces, features]`.
         """
         self.views = list(views)
-        self._places = torch.full((int(rows.max()) + 1,), len(rows))  # a row that is not among them is an error
+        self._places = torch.full((int(rows.max()) + 1,), len(rows))  # any other row is an error
         self._places[torch.from_numpy(rows)] = torch.arange(len(rows))
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns each face in one of its views, which the generator draws on the CPU; see `read`."""
+        """Return the features of a random view of each face, drawn by a CPU generator; see `read`."""
         drawn = torch.randint(len(self.views), (len(rows),), generator=generator).to(rows.device, non_blocking=True)
         each = torch.stack([self.read(rows, view) for view in range(len(self.views))])
         return each[drawn, torch.arange(len(rows), device=rows.device)]
 
     def read(self, rows: Tensor, view: int = 0) -> Tensor:
-        """Returns float32 features `[batch, features]` of faces given by their places in the index `[batch]`.
+        """Return the float32 features `[batch, features]` of rows of the index `[batch]`.
 
         Args:
-            rows: On any device; the features move there once.
-            view: The number of the view.
+            rows: On any device; the features are moved there once.
+            view: Number of the view.
         """
         if self._places.device != rows.device:
             self.views = [view.to(rows.device) for view in self.views]
@@ -70,17 +70,17 @@ def cache_features(
     seed: int,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> FeatureViews:
-    """Computes the features of every face in every view, or reads them where they were computed before.
+    """Load the cached features of every face in every view, computing missing ones first.
 
-    The files are keyed on the trunk's weights, on what the pictures hold, on how they are decoded and on the view.
+    The files are keyed on the trunk's weights, the contents of the images, their size and the view.
 
     Args:
-        network: Its trunk must be frozen. It computes where it is.
-        faces: Of one split.
-        changes: What is done to the pictures of each view, by a text that describes it; None for nothing.
-        cache_dir: Where the files are kept.
-        seed: Of the changes.
-        precision: Opens the context in which a training computes (mixed precision).
+        network: A network with a frozen trunk; the features are computed on its device.
+        faces: Faces of one split.
+        changes: The change of each view, by a description that identifies it; None for no change.
+        cache_dir: Folder of the files.
+        seed: Seed of the changes.
+        precision: Factory of the training's precision context (mixed precision).
 
     Raises:
         FaultError: A file can't be written.
@@ -137,7 +137,7 @@ def _batches(faces: FaceDataset, device: torch.device, change: Change | None, se
 
 
 def _digest(network: AgeGenderNet) -> str:
-    """Identifies what a trunk computes: its class, its weights, and the pixels' normalization."""
+    """Return a SHA-256 over the trunk's class, its weights and the normalization of its input."""
     digest = hashlib.sha256(type(network.trunk).__name__.encode())
     for name, value in [*network.trunk.state_dict().items(), ("mean", network.mean), ("std", network.std)]:
         digest.update(name.encode())
@@ -146,5 +146,5 @@ def _digest(network: AgeGenderNet) -> str:
 
 
 def describe_view(augment: Mapping[str, Any], number: int) -> str:
-    """Returns the text that tells one augmented view from another."""
+    """Return the description that identifies an augmented view."""
     return f"view {number} {json.dumps(dict(augment), sort_keys=True)}"

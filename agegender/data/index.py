@@ -1,4 +1,4 @@
-"""Which faces are there, and which part of the split each belongs to: file names, or a table, become an index."""
+"""Index of a folder's faces with labels, duplicate groups and split, from file names or a table."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FaceIndex:
-    """The faces of one folder, one entry per readable file, in the order of their names.
+    """The faces of one folder, one row per readable file, in the order of their names.
 
     Attributes:
-        folder: Where the files are.
-        names: File names, as they are found from the folder.
-        age: int16 `[n]`, years; `MISSING` (-1) where it is not known.
+        folder: Folder of the files.
+        names: File names, relative to the folder.
+        age: int16 `[n]`, years; `MISSING` (-1) if missing.
         gender: int8 `[n]`, 0 = male, 1 = female; likewise.
-        group: int8 `[n]`, places in `groups`; likewise.
+        group: int8 `[n]`, positions in `groups`; likewise.
         digests: SHA-256 of each file, hexadecimal.
-        duplicates: int64 `[n]`, the smallest index among the pictures that show the same photograph.
+        duplicates: int64 `[n]`, the smallest row among the images of the same photograph.
         split: `train`, `val`, `test`, `unused` (left out by a split file or a table) or `val+test` (the rule `random`),
             as an array of strings.
-        fingerprint: Identifies the split: same fingerprint, same pictures on the same sides.
-        quarantine: File name to reason, for everything in the folder or the table that was not taken.
-        groups: The groups' names.
-        given: Which file gave the split, if no rule decided it: `file <name>` or `table <name>`.
+        fingerprint: Hash of the split: same fingerprint, same images in the same splits.
+        quarantine: File name to reason, for all rejected entries of the folder or the table.
+        groups: Names of the groups.
+        given: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
     """
 
     folder: Path
@@ -68,20 +68,20 @@ class FaceIndex:
 
     @property
     def complete(self) -> bool:
-        """Whether every face has an age and a gender, as UTKFace's have: then nothing needs to be masked."""
+        """Whether every face has an age and a gender, so that nothing needs to be masked."""
         return bool((self.age != MISSING).all() and (self.gender != MISSING).all())
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
-        """Returns the indices of one split's faces; `limit` (over all splits together) keeps a fixed subset."""
+        """Return the rows of one split; `limit` (over all splits together) keeps a fixed subset."""
         return limit_rows(self.digests, self.split, limit)[split]
 
     def cells(self, row: int) -> list[str]:
-        """Returns a face's age, gender and group as a CSV file holds them; what is not known is an empty cell."""
+        """Return the CSV cells of a face's age, gender and group; empty if missing."""
         labels = (self.age[row], self.gender[row], self.group[row])
         return ["" if label == MISSING else str(label) for label in labels]
 
     def write_csv(self, path: Path) -> None:
-        """Writes every file with its labels, split and duplicate group (the name of the group's first file)."""
+        """Write every file with its labels, split and duplicate group (the name of the group's first file)."""
         with write_whole(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
@@ -90,8 +90,8 @@ class FaceIndex:
                 writer.writerow([no_formula(name), *self.cells(i), self.split[i], first, self.digests[i]])
 
     def write_quarantine(self, path: Path) -> None:
-        """Writes the files that were not taken, with the reason for each."""
-        # A name may hold bytes that are no UTF-8: they are written as escapes.
+        """Write the quarantined files, with the reason for each."""
+        # A name may hold bytes that are not UTF-8: they are written as escapes.
         with write_whole(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "reason"])
@@ -99,7 +99,7 @@ class FaceIndex:
 
 
 def known(labels: NDArray[Any]) -> NDArray[Any]:
-    """Returns those labels `[n]` that are not missing."""
+    """Return the labels that are not missing."""
     return np.asarray(labels[labels != MISSING])
 
 
@@ -117,27 +117,27 @@ def build_index(
     val_fraction: float = 0.1,
     strict: bool = False,
 ) -> FaceIndex:
-    """Indexes a folder of images, named as in UTKFace or labelled by a table, and splits it by content.
+    """Index a folder of images, named as in UTKFace or labeled by a table, and split it by content.
 
-    Every file is read once (and only again when it changes) for its SHA-256, to prove that it decodes whole, and for
-    the thumbnail by which near copies are found.
+    Every file is read once (and again only when it changes) for its SHA-256, to check that it decodes completely, and
+    for the thumbnail by which near copies are found.
 
     Args:
-        folder: Holds the images directly; sub-folders are quarantined, not searched. With a table, what its paths start
-            from.
-        cache_dir: Where the results of reading the files are kept.
-        table: CSV or Parquet with the files and their labels, see `read_table`; None if the names hold them.
-        age_range: The lowest and highest age taken, in years, both included.
-        duplicates: What counts as the same picture: `near` copies, `exact` ones only, or `none`.
-        split: `content`: copies together, decided by what the pictures show. `random`: file by file, with the test
-            pictures as validation pictures too; for comparison with what was published that way. `test`: every picture
-            is a test picture.
+        folder: Holds the images directly; sub-folders are quarantined, not searched. With a table, the base of its
+            relative paths.
+        cache_dir: Folder of the cached scan results.
+        table: CSV or Parquet with the files and their labels, see `read_table`; None to read them from the names.
+        age_range: Lowest and highest accepted age in years, inclusive.
+        duplicates: Criterion for copies: `near` copies, `exact` ones only, or `none`.
+        split: `content`: decided by the images' contents, copies together. `random`: file by file, with the test images
+            as validation images too; for comparison with results published that way. `test`: every image is a test
+            image.
         split_file: A published protocol instead of the content rule: CSV with the columns file, split. A table's own
-            column split is taken in the same way.
-        split_seed: Moves the split; the training seed doesn't.
-        test_fraction: Share of all pictures.
-        val_fraction: Share of the pictures that are not in test.
-        strict: Makes anything quarantined an error.
+            column split is used in the same way.
+        split_seed: Seed of the split, independent of the training seed.
+        test_fraction: Fraction of all images.
+        val_fraction: Fraction of the images that are not in test.
+        strict: Raise an error if anything is quarantined.
 
     Raises:
         AgeGenderError: No usable image, a split without faces, or (`strict`) anything quarantined.
@@ -181,7 +181,7 @@ def build_index(
 
 
 def _sides_of(table: Path, sides: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Returns the side that a table gives each picture, and says how many it leaves out."""
+    """Return the split that a table assigns to each image, and log how many it leaves out."""
     chosen = [sides[name] for name in names]
     if UNUSED in chosen:
         log.info("%s gives %d of %d images no split: they are left out", table, chosen.count(UNUSED), len(names))
@@ -192,17 +192,17 @@ def _strictly(what: str, quarantine: dict[str, str]) -> str:
     name, reason = min(quarantine.items())
     return (
         f"data.strict=true and {len(quarantine)} of the {what} can't be taken, the first being {name!r}: {reason}. "
-        "Mend or remove them, or set data.strict=false to quarantine them."
+        "Fix or remove them, or set data.strict=false to quarantine them."
     )
 
 
 def _no_row(table: Path, quarantine: dict[str, str]) -> str:
     if not quarantine:
-        return f"{table} has no row below its header; give a table that lists pictures"
+        return f"{table} has no row below its header; give a table that lists images"
     reason = Counter(quarantine.values()).most_common(1)[0][0]
     name = min(name for name in quarantine if quarantine[name] == reason)
     return (
-        f"{table} has no usable row: of all {len(quarantine)} files that it names none can be taken, {name!r} for "
+        f"{table} has no usable row: none of its {len(quarantine)} files can be used, {name!r} for "
         f"instance: {reason}. Its paths start from data.dir, or from the table's own folder where data.dir is null"
     )
 

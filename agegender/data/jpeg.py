@@ -1,4 +1,4 @@
-"""What JPEG leaves of a picture, as tensor code: the loss without the file, on any device."""
+"""JPEG compression artifacts as tensor operations, on any device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from agegender.data.effects import LUMA, to_device_of
 
-# The quantisation tables of ITU-T T.81 (1992), Annex K.1: luma, then both chroma planes.
+# The quantization tables of ITU-T T.81 (1992), Annex K.1: luma, then both chroma planes.
 _LUMA_STEPS = """
     16 11 10 16  24  40  51  61
     12 12 14 19  26  58  60  55
@@ -35,7 +35,7 @@ _STEPS = torch.tensor([[float(step) for step in table.split()] for table in (_LU
 
 
 def _cosines() -> Tensor:
-    """Returns the 8x8 cosine transform as one orthogonal matrix `[64, 64]` over a block's pixels."""
+    """Return the 8x8 cosine transform as one orthogonal matrix `[64, 64]` over a block's pixels."""
     place, frequency = torch.arange(8).float(), torch.arange(8).float().view(-1, 1)
     waves = torch.cos(math.pi / 8 * (place + 0.5) * frequency) / 2
     waves[0] /= math.sqrt(2)
@@ -43,7 +43,7 @@ def _cosines() -> Tensor:
 
 
 def _colours() -> Tensor:
-    """Returns the map from RGB to a luma and two chroma channels, all in the same unit (ITU-T T.871, JFIF)."""
+    """Return the map from RGB to a luma and two chroma channels, all in the same unit (ITU-T T.871, JFIF)."""
     luma = torch.tensor(LUMA)
     red, _, blue = torch.eye(3)
     return torch.stack((luma, (blue - luma) / (2 - 2 * LUMA[2]), (red - luma) / (2 - 2 * LUMA[0])))
@@ -55,14 +55,14 @@ _TO_RGB = torch.linalg.inv(_TO_YCC)
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
-    """Returns what baseline JPEG would leave: rounded cosine coefficients, and of colours a quarter of the pixels.
+    """Apply the losses of baseline JPEG: quantized cosine coefficients and 4:2:0 chroma subsampling.
 
     Args:
-        images: Float in [0, 1], `[count, channels, height, width]` with 1 or 3 channels; left as they were.
-        quality: `[count]`, 1 to 100 on the scale of the Independent JPEG Group's library, which Pillow's is too.
+        images: Float in [0, 1], `[count, channels, height, width]` with 1 or 3 channels; not modified.
+        quality: `[count]`, 1 to 100 on the scale of the Independent JPEG Group's library, which Pillow uses too.
 
     Returns:
-        Pictures in [0, 1] of the same shape; not rounded to whole grey levels, as a file's would be.
+        Images in [0, 1] of the same shape; unlike a file's, not rounded to whole gray levels.
     """
     height, width = images.shape[-2:]
     scale = torch.where(quality < 50, 5000 / quality, 200.0 - 2 * quality).view(-1, 1, 1)
@@ -81,7 +81,7 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _quantised(planes: Tensor, steps: Tensor) -> Tensor:
-    """Rounds the cosine coefficients of planes `[count, channels, height, width]` to multiples of `[count, 64]`."""
+    """Round the cosine coefficients of planes `[count, channels, height, width]` to multiples of `[count, 64]`."""
     count, channels, height, width = planes.shape
     padded = functional.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
     down, across = (side // 8 for side in padded.shape[-2:])

@@ -1,4 +1,4 @@
-"""In which order the faces of a split come, as batches, and how an epoch continues where it was left."""
+"""Samplers and loaders: the order of a split's faces, their division among ranks, and resumption within an epoch."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from agegender.errors import FaultError
 
 
 class Part(NamedTuple):
-    """Which of several processes reads: each batch is dealt out to all of them, in as equal parts as there are."""
+    """A rank's slice of each global batch; the slices' sizes differ by at most one."""
 
     rank: int = 0
     of: int = 1
 
     def of_batch(self, faces: int) -> slice:
-        """Returns which of a batch's faces this process takes; of fewer faces than processes, perhaps none."""
+        """Return this rank's slice of a batch of `faces` faces; may be empty if there are fewer faces than ranks."""
         return slice(self.rank * faces // self.of, (self.rank + 1) * faces // self.of)
 
 
 class DealtSampler(Sampler[int]):
-    """Items in their order; of several processes each takes its part of every batch, and has as many batches.
+    """Sequential sampler that gives each rank its slice of every batch, and every rank the same number of batches.
 
-    Processes that train together must take the same number of steps. One for which a last, small batch leaves nothing
-    reads one of its faces all the same; `FaceLoader` says that it doesn't count. (Batch norm counts it: of the running
-    statistics, such an epoch's last step is then a little off.)
+    All ranks must take the same number of steps. A rank whose slice of a small last batch is empty reads one of its
+    faces as padding; `FaceLoader` gives it the weight zero. (Batch norm still sees it, so the running statistics of
+    that step are slightly off.)
     """
 
     def __init__(self, size: int, batch_size: int = 1, part: Part = Part()):  # noqa: B008 - a constant
-        """Deals out `size` items in batches of `batch_size`, which all processes share."""
+        """Sample `size` items in global batches of `batch_size`."""
         self.size, self.whole_batch, self.part, self.start = size, batch_size, part, 0
 
     def order(self) -> NDArray[np.int64]:
-        """Returns the order of the items `[size]`, the same in all processes."""
+        """Return the order of the items `[size]`, the same on all ranks."""
         return np.arange(self.size)
 
     def __iter__(self) -> Iterator[int]:
-        """Yields this process's items, without those that a resumed epoch has already seen."""
+        """Yield this rank's items, without those that a resumed epoch has already read."""
         left, self.start = self.order()[self.start :], 0
         return iter(left[self._own(len(left))].tolist())
 
     def __len__(self) -> int:
-        """Returns the number of this process's items of a whole epoch."""
+        """Return the number of this rank's items in a whole epoch."""
         return len(self._own(self.size))
 
     def _own(self, size: int) -> NDArray[np.int64]:
-        """Returns which of so many items, batch after batch, are for this process."""
+        """Return this rank's positions among `size` items, batch after batch."""
         if self.part.of == 1:
             return np.arange(size)
         last = size % self.whole_batch
@@ -64,34 +64,34 @@ class DealtSampler(Sampler[int]):
 
 
 class ShuffledSampler(DealtSampler):
-    """A new order every epoch, a function of seed and epoch only; can start in the middle of one."""
+    """Shuffling sampler; the order is a function of seed and epoch only, and can start within an epoch."""
 
     def __init__(self, size: int, seed: int, batch_size: int = 1, part: Part = Part()):  # noqa: B008
-        """Shuffles `size` items."""
+        """Sample `size` items in random order; see `DealtSampler`."""
         super().__init__(size, batch_size, part)
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch's order; Lightning calls this at the start of each."""
+        """Set the epoch, which determines the order; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def order(self) -> NDArray[np.int64]:
-        """Returns the epoch's order."""
+        """Return the epoch's order."""
         return np.random.default_rng(step_seed(self.seed, self.epoch, 0, "order")).permutation(self.size)
 
 
 class FaceLoader(DataLoader[Batch]):
-    """A DataLoader that reads whole batches itself where it has no workers: nothing to fetch, collate or hand over.
+    """DataLoader that, without workers, reads whole batches directly, without fetching and collating single items.
 
-    One that deals batches out to several processes (see `DealtSampler`) says what each batch's part is worth.
+    With several ranks (see `DealtSampler`) it adds the weight `share` to each batch.
     """
 
     dataset: FaceDataset | FacesOnDevice
-    _handed_out = 0  # faces of the epoch, in all processes
+    _handed_out = 0  # faces of the epoch, on all ranks together
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Yields the batches, in the sampler's order."""
-        # Lightning puts another sampler in for its own purposes (overfit_batches): that one deals nothing out.
+        """Yield the batches, in the sampler's order."""
+        # Lightning may replace the sampler (overfit_batches) by one that doesn't divide batches.
         dealt = self.sampler if isinstance(self.sampler, DealtSampler) else None
         self._handed_out = dealt.start if dealt else 0
         for batch in self._from_workers() if self.num_workers else self._read():
@@ -107,9 +107,9 @@ class FaceLoader(DataLoader[Batch]):
     def _from_workers(self) -> Iterator[Batch]:
         try:
             yield from super().__iter__()
-        except FaultError as error:  # PyTorch puts the worker's traceback into the message; it ends in ours
+        except FaultError as error:  # PyTorch's message holds the worker's traceback, which ends with our message
             raise FaultError(str(error).strip().rpartition("FaultError: ")[2]) from None
-        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died with a batch half handed over
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # a worker died while it sent a batch
             raise FaultError(loader_died(self.num_workers)) from error
 
     def _read(self) -> Iterator[Batch]:
@@ -121,7 +121,7 @@ class FaceLoader(DataLoader[Batch]):
 
 
 class ResumableLoader(FaceLoader):
-    """A DataLoader that says where it is, so that a checkpoint in the middle of an epoch can be continued exactly.
+    """DataLoader with a saved position, so that training resumes exactly from a checkpoint within an epoch.
 
     Lightning saves and restores `state_dict` with the fit loop. Iteration starts at the first `next`, not at `iter`, so
     that the sampler knows its epoch before any worker reads ahead.
@@ -130,11 +130,11 @@ class ResumableLoader(FaceLoader):
     sampler: ShuffledSampler
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the epoch and how many of its faces were handed out, in all processes together."""
+        """Return the epoch and the number of its faces that were read, on all ranks together."""
         return {"epoch": getattr(self.sampler, "epoch", 0), "handed_out": self._handed_out}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Makes the next iteration continue from `state`; after a finished epoch, with the next one."""
+        """Make the next iteration continue from `state`, or start the next epoch if the saved one was finished."""
         if not isinstance(self.sampler, ShuffledSampler):
             return
         finished = state["handed_out"] >= self.sampler.size
@@ -143,7 +143,7 @@ class ResumableLoader(FaceLoader):
 
 
 def loader_died(workers: int) -> str:
-    """Returns the line for a loader's process that is gone; `workers` is how many there were."""
+    """Return the error message for a dead loader process; `workers` is their number."""
     return (
         "a loader process is gone, perhaps killed by the system for its memory: use fewer with data.num_workers=..., "
         f"or none with data.num_workers=0 (there were {workers})"
@@ -151,5 +151,5 @@ def loader_died(workers: int) -> str:
 
 
 def _pinned(batch: Batch) -> Batch:
-    """Moves a batch to where a GPU fetches it from without holding up the CPU."""
+    """Copy a batch to pinned memory, from which a GPU can copy asynchronously."""
     return {name: values.pin_memory() for name, values in batch.items()}  # type: ignore[return-value, attr-defined]

@@ -1,4 +1,4 @@
-"""What is known of each face before any file is opened: UTKFace's file names hold the labels."""
+"""Labels from UTKFace's file names, and the listing of labeled files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-GROUPS = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's third field, in the data set's own words
+GROUPS = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's third field, as named by the data set
 _SUFFIX = r"\s*\.?(?:jpe?g|png|webp|bmp)(?:\.chip\.jpg)?"
 _NAME = re.compile(rf"([0-9]{{1,3}})_([0-9])_([0-9])_([0-9]+){_SUFFIX}", re.IGNORECASE | re.ASCII)
 _THREE_FIELDS = re.compile(rf"[0-9]{{1,3}}_[0-9]_[0-9]{{8,}}{_SUFFIX}", re.IGNORECASE | re.ASCII)
 
 
-MISSING = -1  # in place of an age, a gender or a group that is not known; file names have all three, tables may not
+MISSING = -1  # a missing age, gender or group; file names have all three, tables may not
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is said of one face.
+    """Labels of one face.
 
     Attributes:
         age: Completed years.
         gender: 0 = male, 1 = female.
-        group: Its code: the place of its name in the listing's `groups`.
+        group: Position in the listing's `groups`.
     """
 
     age: int
@@ -35,13 +35,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Listing:
-    """The faces that a folder's file names, or a table, speak of.
+    """The labeled faces of a folder's file names or of a table.
 
     Attributes:
-        labels: By file name, as it is found from the folder.
-        quarantine: File name to reason, for what can't be taken.
-        groups: The names of the groups' codes.
-        sides: File name to `train`, `val`, `test` or `unused`, where the listing says that too; else None.
+        labels: File name, relative to the folder, to labels.
+        quarantine: File name to reason, for rejected entries.
+        groups: Names of the groups, by code.
+        sides: File name to `train`, `val`, `test` or `unused`; None if the listing has no split.
     """
 
     labels: dict[str, Label]
@@ -55,20 +55,20 @@ class QuarantinedNameError(ValueError):
 
 
 def parse_name(name: str, age_range: Sequence[int] = (0, 120)) -> Label:
-    """Reads `[age]_[gender]_[race]_[date&time].jpg(.chip.jpg)`.
+    """Parse `[age]_[gender]_[race]_[date&time].jpg(.chip.jpg)`.
 
-    Unambiguous oddities are accepted (a space before `.jpg`, a missing dot, a date of any length). A name that lacks a
-    field is not: which one is missing is disputed, so a label would be a guess.
+    Unambiguous irregularities are accepted (a space before `.jpg`, a missing dot, a date of any length). A name that
+    lacks a field is rejected: it is disputed which one is missing, so a label would be a guess.
 
     >>> parse_name("26_1_2_20170116172819213.jpg.chip.jpg")
     Label(age=26, gender=1, group=2)
 
     Args:
         name: The file's name, without its folder.
-        age_range: The lowest and highest age taken, in years, both included.
+        age_range: Lowest and highest accepted age in years, inclusive.
 
     Raises:
-        QuarantinedNameError: With the reason in a few words.
+        QuarantinedNameError: The name can't be parsed, or a label is out of range.
     """
     if not name.lower().endswith(tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)):
         raise QuarantinedNameError("not an image file")
@@ -88,13 +88,13 @@ def parse_name(name: str, age_range: Sequence[int] = (0, 120)) -> Label:
 
 
 def read_names(folder: Path, age_range: Sequence[int] = (0, 120)) -> Listing:
-    """Reads the names of the files that lie directly in a folder; see `parse_name`."""
+    """Parse the names of the files directly in a folder; see `parse_name`."""
     labels: dict[str, Label] = {}
     quarantine: dict[str, str] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini"):
-                continue  # what file managers leave in a folder is nobody's picture
+                continue  # files created by file managers
             if entry.is_dir():
                 quarantine[entry.name] = "a sub-folder; images are read from the folder itself only"
                 continue
@@ -106,6 +106,6 @@ def read_names(folder: Path, age_range: Sequence[int] = (0, 120)) -> Listing:
 
 
 def holds_faces(folder: Path) -> bool:
-    """Tells whether a folder directly holds at least one image named as in UTKFace."""
+    """Return whether a folder directly holds at least one image named as in UTKFace."""
     with os.scandir(folder) as entries:
         return any(_NAME.fullmatch(entry.name) for entry in entries)

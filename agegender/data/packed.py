@@ -1,4 +1,4 @@
-"""What lies beside packed shards: which faces they hold, readable row by row from disk, and how they were split."""
+"""Index of packed shards: labels and names, memory-mapped, and the manifest with the split."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from agegender.files import one_at_a_time, write_whole
 
 log = logging.getLogger(__name__)
 for _name in ("litdata", "botocore"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of their cache and credentials at every pass
+    logging.getLogger(_name).setLevel(logging.WARNING)  # they log their cache and credentials at every epoch
 
-VERSION = 1  # raise it when a pack is written differently
+VERSION = 1  # increment it when the format of a pack changes
 MANIFEST = "pack.json"
 LABELS, NAMES, OFFSETS = "labels.npy", "names.bin", "names.npy"
 INDEX, QUARANTINE = "index.csv", "quarantine.csv"
@@ -35,15 +35,15 @@ BUCKET = "s3://"
 
 
 class PackedNames(Sequence[str]):
-    """File names in a memory-mapped file: however many there are, they take no memory."""
+    """Memory-mapped sequence of file names, whose memory use doesn't grow with their number."""
 
     def __init__(self, folder: Path):
-        """Opens the names of a pack."""
+        """Open the names of the pack in `folder`."""
         self._offsets: NDArray[np.int64] = np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False)
         self._letters: NDArray[np.uint8] = np.memmap(folder / NAMES, np.uint8, "r")
 
     def __len__(self) -> int:
-        """Returns the number of names."""
+        """Return the number of names."""
         return len(self._offsets) - 1
 
     @overload
@@ -51,7 +51,7 @@ class PackedNames(Sequence[str]):
     @overload
     def __getitem__(self, row: slice) -> list[str]: ...
     def __getitem__(self, row: int | slice) -> str | list[str]:
-        """Returns a row's name, or those of a slice."""
+        """Return the name of a row, or the names of a slice."""
         if isinstance(row, slice):
             return [self[place] for place in range(*row.indices(len(self)))]
         start, end = self._offsets[row], self._offsets[row + 1]
@@ -65,15 +65,15 @@ class PackedIndex(FaceIndex):
     Columns are memory-mapped. Digests and duplicate groups are in `index.csv` only.
 
     Attributes:
-        kept_in: The folder of the columns.
-        manifest: What `pack.json` holds.
+        kept_in: Folder of the columns.
+        manifest: Contents of `pack.json`.
     """
 
     kept_in: Path = Path()
     manifest: dict[str, Any] | None = None
 
     def described(self, what: str) -> Any:
-        """Returns an entry of the manifest."""
+        """Return an entry of the manifest."""
         return (self.manifest or {})[what]
 
     @property
@@ -82,19 +82,19 @@ class PackedIndex(FaceIndex):
         return bool(self.described("complete"))
 
     def place(self, split: str) -> tuple[int, int]:
-        """Returns a split's first row, and how many follow from there."""
+        """Return a split's first row and its number of rows."""
         sizes: dict[str, int] = self.described("images")
         before = SPLITS[: SPLITS.index(split)]
         return sum(sizes[name] for name in before), sizes[split]
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
-        """Returns the rows of one split's faces."""
+        """Return the rows of one split's faces."""
         require(limit is None, "data.limit is decided when the shards are packed")
         start, size = self.place(split)
         return np.arange(start, start + size)
 
     def write_csv(self, path: Path) -> None:
-        """Copies the table that was written when the shards were packed: every file with its split."""
+        """Copy the index that was written when the shards were packed: every file with its split."""
         _copy(self.kept_in / INDEX, path)
 
 
@@ -104,7 +104,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def write_columns(folder: Path, index: FaceIndex, rows: NDArray[np.int64]) -> None:
-    """Writes labels and names of these rows of an index, in this order."""
+    """Write the labels and names of these rows of an index, in this order."""
     labels = np.empty(len(rows), LABEL)
     labels["age"], labels["gender"], labels["group"] = index.age[rows], index.gender[rows], index.group[rows]
     names = [os.fsencode(index.names[row]) for row in rows.tolist()]
@@ -115,15 +115,14 @@ def write_columns(folder: Path, index: FaceIndex, rows: NDArray[np.int64]) -> No
 
 
 def open_pack(place: str, cache_dir: Path) -> PackedIndex:
-    """Opens what is known of packed faces; from an object store it is fetched once.
+    """Open the index of packed faces, downloading it first from an object store.
 
     Args:
-        place: `data.dir`: the folder that `agegender.data.pack` made, or where its contents were copied to,
-            `s3://bucket/...`.
-        cache_dir: Where what is fetched is kept.
+        place: `data.dir`: the folder written by `agegender.data.pack`, or the `s3://bucket/...` address of a copy.
+        cache_dir: Folder of downloads.
 
     Raises:
-        AgeGenderError: There are no shards at that place, or it can't be read.
+        AgeGenderError: There is no pack at that place, or it can't be read.
     """
     folder = _fetch(place.rstrip("/"), cache_dir) if place.startswith(BUCKET) else Path(place).expanduser()
     try:
@@ -133,7 +132,7 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
     except (OSError, ValueError) as error:
         raise AgeGenderError(f"{folder / MANIFEST} can't be read ({error}): pack the faces again") from None
     written = manifest.get("version")
-    require(written == VERSION, f"{place} was packed in form {written}, this is form {VERSION}: pack the faces again")
+    require(written == VERSION, f"{place} has pack version {written}, not {VERSION}: pack the faces again")
     try:
         labels = np.load(folder / LABELS, mmap_mode="r", allow_pickle=False)
         names = PackedNames(folder)
@@ -172,12 +171,12 @@ def _no_pack(place: str) -> str:
 
 
 def fetched_to(place: str, cache_dir: Path) -> Path:
-    """Returns the folder in which what comes from an address is kept."""
+    """Return the cache folder for the downloads from an address."""
     return cache_dir / "packs" / hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
 
 
 def _fetch(place: str, cache_dir: Path) -> Path:
-    """Downloads everything but the shards, if it changed since it was fetched last."""
+    """Download everything but the shards, if the manifest changed since the last download."""
     try:
         import boto3
     except ImportError as error:
@@ -193,12 +192,12 @@ def _fetch(place: str, cache_dir: Path) -> Path:
         manifest = read(MANIFEST).read()
         if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == manifest:
             return folder
-        if folder.exists():  # other shards were put there since: those that LitData keeps are of no use
+        if folder.exists():  # the pack was replaced: the shards that LitData cached are stale
             shutil.rmtree(folder)
         for name in (LABELS, NAMES, OFFSETS, INDEX, QUARANTINE):
             with write_whole(folder / name) as file:
                 shutil.copyfileobj(read(name), file)
-        with write_whole(folder / MANIFEST) as file:  # the last: it says that all are there
+        with write_whole(folder / MANIFEST) as file:  # last, since it marks the download as complete
             file.write(manifest)
     return folder
 

@@ -1,4 +1,4 @@
-"""What the files of a folder hold: each is read once, and again only when it changes."""
+"""Cached scan of a folder: each file's digest, thumbnail and readability."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from agegender.parallel import map_processes
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # part of the cache's key: raise it when digests, thumbnails or reasons are made differently
+VERSION = 1  # part of the cache's key: increment it when digests, thumbnails or reasons change
 
 
 class _Reading(NamedTuple):
-    """One file as it was when it was read; `reason` is empty if it decoded whole."""
+    """Scan result of one file; `reason` is empty if the file decoded completely."""
 
     size: int
     mtime_ns: int
@@ -43,7 +43,7 @@ class Scanned:
     Attributes:
         names: File names, sorted.
         digests: SHA-256 of each file, hexadecimal.
-        thumbnails: uint8 `[n, THUMBNAIL, THUMBNAIL]`, grey.
+        thumbnails: uint8 `[n, THUMBNAIL, THUMBNAIL]`, gray.
         unreadable: File name to reason.
     """
 
@@ -54,14 +54,17 @@ class Scanned:
 
 
 def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> Scanned:
-    """Reads every file once: its SHA-256, whether it decodes whole, and its grey thumbnail.
+    """Scan files: their SHA-256, whether they decode completely, and their gray thumbnails.
 
-    Readings are kept in `cache_dir` and reused while a file's size and modification time stay the same.
+    Results are cached in `cache_dir` and reused while a file's size and modification time stay the same.
 
     Args:
-        folder: Where the files are.
-        names: Which of them to read.
-        cache_dir: Where the readings are kept, if its disk has room for them.
+        folder: Folder of the files.
+        names: Names of the files to scan.
+        cache_dir: Folder of the cached results.
+
+    Raises:
+        FaultError: The cache can't be written.
     """
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     kept_at = cache_dir / "scans" / f"{key}-v{VERSION}.{decode.VERSION}.npz"
@@ -82,7 +85,7 @@ def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> Scanned:
 
 
 def group_duplicates(scanned: Scanned, mode: Mode, cache_dir: Path) -> NDArray[np.int64]:
-    """Returns each picture's duplicate group (see `duplicates.find_groups`), computed once per set of pictures."""
+    """Return the duplicate group of each image (see `duplicates.find_groups`), cached per set of images."""
     if mode != "near":
         return duplicates.find_groups(scanned.digests, scanned.thumbnails, mode)
     key = hashlib.sha256("".join(scanned.digests).encode()).hexdigest()[:16]
@@ -120,10 +123,10 @@ def _read(path: Path) -> _Reading:
     if not content:
         return _Reading(0, status.st_mtime_ns, digest, blank, "an empty file")
     try:
-        grey = decode.read_image(content).convert("L")
+        gray = decode.read_image(content).convert("L")
     except decode.UnreadableImageError as error:
         return _Reading(status.st_size, status.st_mtime_ns, digest, blank, str(error))
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    thumbnail = np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     return _Reading(status.st_size, status.st_mtime_ns, digest, thumbnail, "")
 
 
@@ -141,7 +144,7 @@ def _load(path: Path) -> dict[str, _Reading]:
     if not path.is_file():
         return {}
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:  # np.load leaves a damaged one open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:  # np.load leaves a damaged file open
             columns = [kept[name] for name in ("size", "mtime_ns", "digest", "thumbnail", "reason")]
             names = kept["name"].tolist()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -166,4 +169,4 @@ def _save(path: Path, readings: dict[str, _Reading]) -> None:
     }
     size = sum(column.nbytes for column in columns.values())
     with caching("what the images hold", path, size), write_whole(path) as file:
-        np.savez(file, **columns)  # type: ignore[arg-type]  # which column numpy takes for a setting, mypy can't tell
+        np.savez(file, **columns)  # type: ignore[arg-type]  # mypy can't tell columns from keywords

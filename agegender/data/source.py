@@ -1,4 +1,4 @@
-"""Where the pictures are: in a folder that is given, beside a table, drawn on the spot, or downloaded."""
+"""Resolve the folder of the images: given, of a table, drawn, or downloaded."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 
 def find_folder(given: str | None, table: Path | None, generate: Mapping[str, Any] | None, cache_dir: Path) -> Path:
-    """Returns the folder of the pictures; draws or downloads them where there is none.
+    """Return the folder of the images, drawing or downloading them first if needed.
 
     Args:
-        given: `data.dir`. With a table, what its paths start from, None being the table's own folder.
+        given: `data.dir`. With a table, the base of its relative paths; None for the table's own folder.
         table: `data.table`.
         generate: `data.generate`.
-        cache_dir: Where drawn and downloaded pictures are kept.
+        cache_dir: Folder of drawn and downloaded images.
 
     Raises:
-        AgeGenderError: Nothing says where they are, or they are not there.
+        AgeGenderError: No source is set, the folder of a table doesn't exist, or the images can't be obtained.
     """
     if generate is not None:
         return _draw(cache_dir, **generate)
@@ -42,14 +42,14 @@ def find_folder(given: str | None, table: Path | None, generate: Mapping[str, An
     if table is None:
         return fetch_utkface(cache_dir, folder)
     require(given is None, f"data.dir={folder} does not exist; the paths in {table} start from there")
-    return folder  # nor does the table exist: who reads it says so
+    return folder  # the table doesn't exist either: `read_table` raises
 
 
 def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
     name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
     folder = cache_dir / "synthetic" / name
     if folder.is_dir():
-        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks it
-    log.info("drawing %d cartoon faces into %s: what is learnt from them says nothing about people", count, folder)
+        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks the folder
+    log.info("drawing %d cartoon faces into %s: results on them say nothing about real people", count, folder)
     with progress_bar("drawing faces", count) as show:
         return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)

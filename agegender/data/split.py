@@ -1,4 +1,4 @@
-"""Which faces train, validate and test: decided by what the pictures show, never by how the files are listed."""
+"""Train, validation and test split, decided by the images' contents and independent of file names and order."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Rule = Literal["content", "random", "test"]
 Side = Literal["train", "val", "test"]
 SPLITS: tuple[Side, ...] = ("train", "val", "test")
 UNUSED = "unused"
-VAL_AND_TEST = "val+test"  # on both sides at once, under the rule `random`
+VAL_AND_TEST = "val+test"  # in both splits at once, under the rule `random`
 
 
 def _uniform(seed: int, purpose: str, digest: str) -> float:
-    """Maps a picture to a number in [0, 1) that depends on nothing but the seed, the purpose and the content."""
+    """Return a number in [0, 1) that depends only on the seed, the purpose and the image's content."""
     hashed = hashlib.sha256(f"{seed}:{purpose}:{digest}".encode()).digest()
     return int.from_bytes(hashed[:8], "big") / 2**64
 
@@ -40,26 +40,26 @@ def assign_splits(
     val_fraction: float,
     protocol: Sequence[str] | None = None,
 ) -> NDArray[np.str_]:
-    """Assigns each picture to `train`, `val` or `test`; pictures of one group always land together.
+    """Assign each image to `train`, `val` or `test`; images of one duplicate group stay together.
 
-    A group's side is decided by hashing its smallest digest with the seed. So the split depends on neither the order
-    of the files, their names, the platform, nor on unrelated files: adding a picture moves none but its own copies.
-    The price is that the shares are met on average, not to the last file (on UTKFace: within half a point).
+    A group's split is decided by hashing its smallest digest with the seed. So the assignment doesn't depend on the
+    order of the files, their names, the platform or unrelated files: an added image moves only its own copies. The
+    price is that the fractions are met on average, not exactly (on UTKFace: within half a point).
 
     Args:
-        digests: SHA-256 per picture.
-        groups: Per picture, the number of its duplicate group.
-        seed: Another seed, another split.
-        test_fraction: Share of all pictures.
-        val_fraction: Share of what is not test.
-        protocol: Per picture, a published side (`train`, `val`, `test`, `unused`) instead of the hashed one. If it
-            names no validation pictures, they are carved out of its training ones.
+        digests: SHA-256 of each image.
+        groups: Duplicate group of each image.
+        seed: Seed of the split.
+        test_fraction: Fraction of all images.
+        val_fraction: Fraction of the images that are not in test.
+        protocol: Published split of each image (`train`, `val`, `test`, `unused`) instead of the hashed one. If it has
+            no validation images, they are taken from its training images.
 
     Returns:
-        Array of strings, one per picture.
+        Array of strings `[n]`.
 
     Raises:
-        AgeGenderError: A side would be empty.
+        AgeGenderError: A split would be empty.
     """
     keys = _group_keys(digests, groups)
     if protocol is None:
@@ -79,7 +79,7 @@ def assign_splits(
 
 
 def _group_keys(digests: Sequence[str], groups: NDArray[np.int64]) -> list[str]:
-    """Returns the smallest digest of each picture's duplicate group."""
+    """Return the smallest digest of each image's duplicate group."""
     smallest: dict[int, str] = {}
     for digest, group in zip(digests, groups.tolist(), strict=True):
         smallest[group] = min(digest, smallest.get(group, digest))
@@ -87,25 +87,25 @@ def _group_keys(digests: Sequence[str], groups: NDArray[np.int64]) -> list[str]:
 
 
 def left_out(digests: Sequence[str], groups: NDArray[np.int64], seed: int, part: str) -> NDArray[np.bool_]:
-    """Returns which pictures `[n]` belong to one of several parts; pictures of one group always belong together.
+    """Return a mask `[n]` of the images in one of n parts; images of one duplicate group stay together.
 
-    As a group's side of the split, its part is decided by hashing its smallest digest with the seed, so parts are of
-    one size on average. The parts are disjoint, and every picture is in one of them.
+    As with the split, a group's part is decided by hashing its smallest digest with the seed, so the parts have equal
+    sizes on average. The parts are disjoint, and every image is in one of them.
 
     Args:
-        digests: SHA-256 per picture.
-        groups: Per picture, the number of its duplicate group.
-        seed: The split's.
+        digests: SHA-256 of each image.
+        groups: Duplicate group of each image.
+        seed: Seed of the split.
         part: `i/n`, i from 0 to n - 1.
 
     Raises:
-        AgeGenderError: It is none.
+        AgeGenderError: `part` is malformed or out of range.
     """
     written = re.fullmatch(r"([0-9]+)/([0-9]+)", part)
     number, parts = (int(written[1]), int(written[2])) if written else (0, 0)
     require(
         parts >= 2 and number < parts,
-        f"data.leave_out={part} must be i/n, the parts being counted from 0: 0/5 to 4/5 for five parts",
+        f"data.leave_out={part} must be i/n, counted from 0: 0/5 to 4/5 for five parts",
     )
     keys = _group_keys(digests, groups)
     return np.array([int(_uniform(seed, "part", key) * parts) == number for key in keys], dtype=np.bool_)
@@ -118,22 +118,22 @@ def _remedy(empty: str, protocol: Sequence[str] | None) -> str:
 
 
 def random_sides(digests: Sequence[str], seed: int, test_fraction: float) -> NDArray[np.str_]:
-    """Splits as the notebooks of the field do, for comparison only: at random, file by file.
+    """Split at random, file by file, as published notebooks do; for comparison only.
 
-    Copies of a photograph fall on either side, and the test pictures are the validation pictures too, so they choose
-    the epoch: the figures are flattered on both counts.
+    Copies of a photograph end up in both splits, and the test images are the validation images too, so they select the
+    epoch: both make the scores optimistic.
 
     Args:
-        digests: SHA-256 per picture.
-        seed: Another seed, another split.
-        test_fraction: Share of all pictures, met to the last file.
+        digests: SHA-256 of each image.
+        seed: Seed of the split.
+        test_fraction: Fraction of all images, met exactly.
 
     Returns:
-        `train` or `val+test` per picture. Depends on the seed and the contents only.
+        `train` or `val+test` for each image, a function of the seed and the contents only.
     """
     seen: Counter[str] = Counter()
     places = []
-    for digest in digests:  # the second file of the same bytes gets a place of its own
+    for digest in digests:  # a second file of the same bytes is placed independently
         places.append(_uniform(seed, f"random {seen[digest]}", digest))
         seen[digest] += 1
     require(len(digests) > 1, "one image can't be split; give more images")
@@ -144,7 +144,7 @@ def random_sides(digests: Sequence[str], seed: int, test_fraction: float) -> NDA
 
 
 def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
-    """Says how many test pictures of a published protocol have a copy in its training part."""
+    """Log the number of test images of a published protocol with a copy among its training images."""
     training = {group for side, group in zip(sides, groups.tolist(), strict=True) if side in ("train", "val")}
     leaked = sum(side == "test" and group in training for side, group in zip(sides, groups.tolist(), strict=True))
     if leaked:
@@ -154,15 +154,15 @@ def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
 
 
 def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> list[str]:
-    """Reads a published protocol: CSV with a header and the columns `file` and `split` (train, val or test).
+    """Read a published protocol: CSV with a header and the columns `file` and `split` (train, val or test).
 
     Args:
         path: The CSV file.
         names: The readable images, in the index's order.
-        quarantined: Files of the folder that were not taken; a protocol may name them.
+        quarantined: Rejected files of the folder, which a protocol may name.
 
     Returns:
-        The side of each name; `unused` for an image that the protocol doesn't list.
+        The split of each name; `unused` for an image that the protocol doesn't list.
 
     Raises:
         AgeGenderError: The file is missing or malformed, or names images that are not in the folder.
@@ -170,7 +170,7 @@ def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> 
     if not path.is_file():
         raise AgeGenderError(f"data.split_file={path} does not exist")
     sides: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # Excel begins with a byte order mark
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # Excel writes a byte order mark
         reader = csv.DictReader(file)
         if not {"file", "split"} <= set(reader.fieldnames or ()):
             raise AgeGenderError(f"{path} needs a header line with the columns file, split; it has {reader.fieldnames}")
@@ -190,16 +190,16 @@ def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> 
 
 
 def fingerprint(digests: Sequence[str], split: NDArray[np.str_]) -> str:
-    """Identifies a split by content: 12 hexadecimal digits over every picture and its side, whatever the file names."""
+    """Return the split's fingerprint: 12 hexadecimal digits over all images and their splits, without file names."""
     lines = sorted(f"{digest}:{side}\n" for digest, side in zip(digests, split.tolist(), strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
 def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | None) -> dict[str, NDArray[np.int64]]:
-    """Returns each split's rows; with a limit, a fixed subset of that many pictures in the same proportions.
+    """Return each split's rows; with a limit, a fixed subset of that many images in the same proportions.
 
-    Which pictures stay is decided by their content, so a smaller limit's subset lies within a larger one's, and no
-    picture changes sides.
+    The subset is decided by content: a smaller limit's subset lies within a larger one's, and no image changes its
+    split.
     """
     sides = [side for side in (*SPLITS, VAL_AND_TEST) if side in split]
     rows = {side: np.flatnonzero(split == side) for side in sides}
@@ -208,8 +208,8 @@ def limit_rows(digests: Sequence[str], split: NDArray[np.str_], limit: int | Non
         return _by_split(rows)
     if limit < (1 if sides == ["test"] else len(SPLITS)):
         raise AgeGenderError(f"data.limit={limit} is too small: each of {', '.join(SPLITS)} needs at least one image")
-    # One queue for all splits, of which a limit is a prefix: a split's k-th picture waits until a share of k / size of
-    # every split has gone. So each split's first picture comes first, and a larger limit takes nothing away.
+    # A limit is a prefix of one queue over all splits, in which a split's k-th image has the position k / size. So the
+    # first image of each split comes first, and a larger limit removes nothing.
     queue: list[tuple[float, str, int]] = []
     for name, part in rows.items():
         ranked = sorted(part.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))

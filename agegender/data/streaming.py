@@ -1,4 +1,4 @@
-"""Data past one disk (`data=streaming`): packed faces are read from a folder or an object store as they are needed."""
+"""Streaming datamodule (`data=streaming`): packed faces, read from a folder or an object store on demand."""
 
 from __future__ import annotations
 
@@ -24,39 +24,38 @@ log = logging.getLogger(__name__)
 
 
 class StreamedFaces:
-    """One split's faces as their index knows them; `pixels` reads single ones."""
+    """Faces of one split in a pack; `pixels` reads single ones."""
 
     def __init__(self, data: StreamingDataModule, name: Side):
-        """Keeps whose they are."""
+        """Store the datamodule and the name of the split."""
         self._data, self._name = data, name
         self.index = data.index
         self.start, self._size = data.index.place(name)
 
     def __len__(self) -> int:
-        """Returns the number of faces."""
+        """Return the number of faces."""
         return self._size
 
     def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
-        """Returns its faces' ages or genders, without those that are not known."""
+        """Return the split's ages or genders, without missing ones."""
         column = self.index.age if label == "age" else self.index.gender
         return known(column[self.start : self.start + self._size])
 
     @cached_property
     def pixels(self) -> StreamedPixels:
-        """Reads single faces by their row."""
+        """Reader of single images by their row of the index."""
         from agegender.data.shards import Decode, StreamedPixels
 
         decoder = Decode(self._data.image_size, self._data.grayscale)
-        # In a folder of its own, where no loader puts whole shards and takes them away again while one is read.
+        # A separate folder, since loaders add and remove whole shards in theirs.
         return StreamedPixels(self._data.stream(self._name, apart=True), decoder, self.start)
 
 
 class StreamingDataModule(AgeGenderDataModule):
-    """Faces that `agegender.data.pack` has packed, for training, validation and test.
+    """Datamodule of faces packed by `agegender.data.pack`.
 
-    Split, fingerprint, batches and labels are those of the folder that was packed. What differs is the order of
-    training: LitData shuffles whole shards, and the faces in each. It is a function of seed, epoch, and the number of
-    loader processes.
+    Split, fingerprint and labels are those of the packed folder. The training order differs: LitData shuffles the
+    shards, and the faces in each, as a function of seed, epoch and the number of loader processes.
     """
 
     streamed = True
@@ -74,7 +73,7 @@ class StreamingDataModule(AgeGenderDataModule):
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
-        """Keeps the settings; nothing is read before `prepare_data` or `setup`.
+        """Store the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
             dir: Folder that `agegender pack` filled, or `s3://bucket/...` where its contents were copied
@@ -107,29 +106,29 @@ class StreamingDataModule(AgeGenderDataModule):
 
     @property
     def index(self) -> PackedIndex:
-        """The packed faces' index; `setup` must have run."""
+        """Index of the pack; `setup` must have run."""
         assert isinstance(super().index, PackedIndex)
         return super().index  # type: ignore[return-value]
 
     @property
     def split_settings(self) -> dict[str, Any]:
-        """What decided which pictures are used for what, when they were packed."""
+        """Settings of the split when the faces were packed."""
         return dict(self.index.described("split"))
 
     def prepare_data(self) -> None:
-        """Fetches the index if it lies in an object store (Lightning calls this in one process only)."""
+        """Download the index from an object store (Lightning calls this on one rank only)."""
         self.find_index()
 
     def find_index(self) -> PackedIndex:
-        """Opens the index of the packed faces."""
+        """Open the index of the pack."""
         return open_pack(self.place, self.cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the index; the second call does nothing."""
+        """Open the index; a second call does nothing."""
         if self._index is not None:
             return
         try:
-            import litdata  # noqa: F401  # known now, not after the network was built
+            import litdata  # noqa: F401  # fails before the network is built
         except ImportError as error:
             raise missing_package("data=streaming", error, "stream") from None
         self._index = index = self.find_index()
@@ -139,11 +138,11 @@ class StreamingDataModule(AgeGenderDataModule):
         log.info("%s: %s images in shards, split %s", self.place, sizes, index.fingerprint)
 
     def split(self, name: Side) -> StreamedFaces:  # type: ignore[override]
-        """Returns one split's faces; `setup` must have run."""
+        """Return one split's faces; `setup` must have run."""
         return StreamedFaces(self, name)
 
     def stream(self, name: Side, shuffle: bool = False, apart: bool = False) -> Any:
-        """Returns LitData's stream of one split; `apart` from others of that split in what it keeps on disk."""
+        """Return LitData's stream of one split; `apart` gives it a cache folder of its own."""
         from agegender.data.shards import Decode, open_stream
 
         folder = fetched_to(self.place, self.cache_dir) / f"{name}{'-single' if apart else ''}"
@@ -167,20 +166,20 @@ class StreamingDataModule(AgeGenderDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Returns shuffled, resumable batches. The last may be smaller; of several processes, it is left out."""
+        """Return shuffled, resumable batches. A smaller last batch is dropped with several ranks."""
         self._train_loader = self._loader("train", shuffle=True)
         require(
             len(self._train_loader) > 0,
-            f"data.batch_size={self.batch_size} is more than there are packed faces to train on: set a smaller one",
+            f"data.batch_size={self.batch_size} exceeds the number of packed training faces: set a smaller one",
         )
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Returns the validation faces in the order of their names."""
+        """Return the validation batches in the order of the file names."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Returns the test faces in the order of their names."""
+        """Return the test batches in the order of the file names."""
         return self._loader("test")

@@ -1,8 +1,8 @@
-"""The embedded data set: cartoon faces under UTKFace file names, drawn on the spot.
+"""Synthetic data set: generated cartoon faces under UTKFace file names.
 
-It lets a quickstart train, and the tests run, without a download. Its figures say nothing about real people: ages and
-genders are drawn from the mix below, looks follow from them by `drawing/person.py`, and the group code moves the skin
-tone a little and nothing else.
+It allows a quickstart and the tests to run without a download. Results on it say nothing about real people: ages and
+genders are sampled from the distribution below, appearance follows from them in `drawing/person.py`, and the group code
+shifts the skin tone slightly and nothing else.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = [
     "generate_faces",
 ]
 
-DRAWN = "drawn faces (the figures say nothing about real people)"  # what a run's results say of their data
-VERSION = 1  # goes up when the same seed draws other pictures
-MAX_COUNT = 1_000_000  # odd files draw from the indices after these
+DRAWN = "drawn faces (the figures say nothing about real people)"  # description of the data in a run's results
+VERSION = 1  # increment it when the same seed draws other images
+MAX_COUNT = 1_000_000  # odd files use the indices from here on
 
-# What `odd_files=True` adds, for the tests of the reader. All but `duplicates` are the same for every seed.
-ODD_READABLE = (  # the odd names of the real data set, and stamps a digit short or long: a label can be read
+# Files added by `odd_files=True`, for tests of the reader. All but `duplicates` are the same for every seed.
+ODD_READABLE = (  # parseable irregular names of UTKFace, and timestamps with a digit less or more
     "24_0_1_20170116220224657 .jpg",
     "55_0_0_20170116232725357jpg.chip.jpg",
     "31_1_2_2017011622022465.jpg.chip.jpg",
     "47_0_3_201701162202246570.jpg.chip.jpg",
 )
-QUARANTINED = {  # file name -> why it must not be trained on
+QUARANTINED = {  # file name -> reason to reject it
     "39_1_20170116174525125.jpg.chip.jpg": "three fields: which one is missing is unknown",
     "61_1_20170109142408075.jpg.chip.jpg": "three fields: which one is missing is unknown",
     "61_1_20170109150557335.jpg.chip.jpg": "three fields: which one is missing is unknown",
@@ -54,9 +54,9 @@ QUARANTINED = {  # file name -> why it must not be trained on
     "52_0_0_20170116220224661.jpg.chip.jpg": "empty file",
 }
 IGNORED = ("notes.txt",)  # not an image
-NESTED = ("nested/33_1_2_20170116220224662.jpg.chip.jpg",)  # a good face in a sub-folder
+NESTED = ("nested/33_1_2_20170116220224662.jpg.chip.jpg",)  # a valid face in a sub-folder
 
-FIRST_STAMP = datetime(2018, 1, 1)  # later than every stamp above, so that no two names can meet
+FIRST_STAMP = datetime(2018, 1, 1)  # later than all timestamps above, so that names are unique
 
 
 def generate_faces(
@@ -68,26 +68,26 @@ def generate_faces(
     odd_files: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Fills a folder with cartoon faces, or returns at once if it holds them already.
+    """Fill a folder with cartoon faces, or return at once if it holds them already.
 
-    Every face depends on (seed, index) only: more faces keep the earlier ones, and the number of CPU cores changes
-    nothing. The folder appears complete or not at all, also when two processes draw it at the same moment. Another
-    release of Pillow or numpy may give the same pictures other bytes.
+    Every face depends on (seed, index) only: a larger count keeps the earlier faces, and the number of CPU cores has no
+    effect. The folder is created atomically, also when two processes draw it at the same time. Another release of
+    Pillow or numpy may encode the same images to other bytes.
 
     Args:
-        folder: Where the faces go, made with its parents. Put `count`, `seed`, `size` and `VERSION` in its name.
+        folder: Target folder, created with its parents. Put `count`, `seed`, `size` and `VERSION` in its name.
         count: Number of faces, 1 to 1,000,000.
         seed: Non-negative.
-        size: Side of the pictures in pixels, at least 16.
-        odd_files: Also write the files that a reader of the real data set has to cope with: `ODD_READABLE`,
+        size: Side of the images in pixels, at least 16.
+        odd_files: Also write irregular files like those of the real data set: `ODD_READABLE`,
             `QUARANTINED`, `IGNORED`, `NESTED` and `duplicates`.
-        progress: Called in this thread with the number of faces drawn so far.
+        progress: Callback with the number of faces drawn so far, called in this thread.
 
     Returns:
         The folder.
 
     Raises:
-        AgeGenderError: If an argument is out of range, the folder holds anything else, or it can't be written.
+        AgeGenderError: An argument is out of range, the folder holds other files, or it can't be written.
     """
     if not 1 <= count <= MAX_COUNT or seed < 0 or size < 16:
         raise AgeGenderError(
@@ -110,7 +110,7 @@ def generate_faces(
         except OSError:
             if not os.path.lexists(folder):
                 raise
-            return _check_folder(folder, expected, names, size)  # another process was faster: its copy is as good
+            return _check_folder(folder, expected, names, size)  # another process finished first
     except OSError as error:
         raise AgeGenderError(
             f"Can't write the synthetic faces to {folder} ({error.strerror or error}): "
@@ -122,10 +122,9 @@ def generate_faces(
 
 
 def duplicates(count: int, seed: int) -> dict[str, str]:
-    """Names the copies that `odd_files` adds, and what each is a copy of.
+    """Return the copies added by `odd_files`, with their originals.
 
-    The first is the same bytes under another age; the second the same face under its own labels, moved by a pixel and
-    encoded again.
+    The first has the same bytes under another age; the second has the same labels, shifted by a pixel and re-encoded.
 
     Args:
         count: As for `generate_faces`.
@@ -144,7 +143,7 @@ def duplicates(count: int, seed: int) -> dict[str, str]:
 
 
 def _sample_age(rng: np.random.Generator) -> int:
-    """Draws an age of 1..100: infants, children, young, middle-aged and old people; the mean is near 35."""
+    """Sample an age of 1 to 100 from a mixture of five age groups, infants to old people; the mean is near 35."""
     part = rng.choice(5, p=[0.12, 0.13, 0.36, 0.23, 0.16])
     draws = (
         1 + rng.exponential(1.2),
@@ -157,7 +156,7 @@ def _sample_age(rng: np.random.Generator) -> int:
 
 
 def _traits(seed: int, index: int) -> tuple[tuple[int, int, int], str, np.random.Generator]:
-    """Returns the labels (age, gender, group) of a face, its file name, and the generator that draws the rest."""
+    """Return a face's labels (age, gender, group), its file name, and the generator of its remaining traits."""
     rng = np.random.default_rng([seed, index])
     age, gender, group = _sample_age(rng), int(rng.integers(2)), int(rng.integers(5))
     stamp = FIRST_STAMP + timedelta(milliseconds=61_357 * index)
@@ -172,7 +171,7 @@ def _write_face(folder: Path, seed: int, index: int, size: int, name: str | None
 
 
 def _draw_all(folder: Path, count: int, seed: int, size: int, progress: Callable[[int], None] | None) -> None:
-    """Draws the faces with threads: unlike processes they need no guarded main module, and Pillow frees the lock."""
+    """Draw the faces in threads: unlike processes they need no guarded main module, and Pillow releases the GIL."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         try:
             tasks = [pool.submit(_write_face, folder, seed, index, size) for index in range(count)]
@@ -180,7 +179,7 @@ def _draw_all(folder: Path, count: int, seed: int, size: int, progress: Callable
                 task.result()
                 if progress is not None:
                     progress(done)
-        except BaseException:  # Ctrl+C too: don't draw the rest first
+        except BaseException:  # includes Ctrl+C: cancel the remaining faces
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -208,7 +207,7 @@ def _write_odd_files(folder: Path, count: int, seed: int, size: int) -> None:
 
 
 def _check_folder(folder: Path, expected: Iterable[str], names: list[str], size: int) -> Path:
-    """Returns the folder if it holds the expected files and no other; hidden files, such as .DS_Store, don't count."""
+    """Return the folder if it holds exactly the expected files, ignoring hidden ones such as .DS_Store."""
     remedy = "choose another folder, or delete this one to draw it again."
     if not folder.is_dir():
         raise AgeGenderError(f"{folder} is not a folder, and it is in the way of the synthetic faces: {remedy}")
@@ -227,5 +226,5 @@ def _check_folder(folder: Path, expected: Iterable[str], names: list[str], size:
         except OSError:
             sides = (0, 0)
         if sides != (size, size):
-            raise AgeGenderError(f"{folder / name} is not a picture of {size} x {size} pixels: {remedy}")
+            raise AgeGenderError(f"{folder / name} is not an image of {size} x {size} pixels: {remedy}")
     return folder

@@ -1,4 +1,4 @@
-"""Other people's data: the files and labels of a table, CSV or Parquet, read as strictly as UTKFace's file names."""
+"""Labels from a CSV or Parquet table, checked as strictly as UTKFace's file names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from agegender.errors import AgeGenderError, missing_package, require
 COLUMNS = {name: name for name in ("path", "age", "gender", "group", "split")} | {"file": "path"}  # header -> meaning
 GENDERS = {"0": 0, "male": 0, "m": 0, "1": 1, "female": 1, "f": 1}
 SIDES = {side: side for side in (*SPLITS, UNUSED)} | {"valid": "val", "validation": "val", "": UNUSED}
-UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "unknown")  # how tables say that a label is missing
-OLDEST = 999  # years; what a UTKFace name has room for, and the index
-MOST_GROUPS = 100  # one byte holds a group's code; a column with more names is no group
+UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "unknown")  # cells that mean a missing label
+OLDEST = 999  # years; limit of UTKFace's names and of the index
+MOST_GROUPS = 100  # a group's code is one byte; a column with more values is not a group
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-_WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)  # a code in a column that was once of floats, as pandas writes it
+_WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)  # an integer in a float column, as pandas writes it
 
 
 class _Row(NamedTuple):
-    """What one row says of its file; `group` is its text, empty if there is none."""
+    """Parsed row of one file; `group` is its text, empty if missing."""
 
     age: int
     gender: int
@@ -34,39 +34,39 @@ class _Row(NamedTuple):
 
 
 class _QuarantinedRowError(ValueError):
-    """A row that can't be read without guessing; the message is the reason."""
+    """A row that can't be parsed without guessing; the message is the reason."""
 
 
 def check_ending(table: Path) -> None:
-    """Refuses a table that is neither CSV nor Parquet by its name."""
+    """Refuse a table whose suffix is neither .csv nor .parquet."""
     fits = table.suffix.lower() in (".csv", ".parquet")
     require(fits, f"data.table={table} must end in .csv or .parquet")
 
 
 def read_table(table: Path, folder: Path, age_range: Sequence[int] = (0, 120)) -> Listing:
-    """Reads which files there are, and what is known of each.
+    """Read a table of files and labels.
 
-    The columns are `path` (or `file`), `age`, `gender`, `group` and `split`, in any order and case; others are passed
-    over. Of `age` and `gender` one is enough, and a cell of either may be empty. A row that can't be read without
-    guessing is quarantined; so is a file that two rows speak of differently.
+    The columns are `path` (or `file`), `age`, `gender`, `group` and `split`, in any order and case; others are ignored.
+    One of `age` and `gender` is enough, and a cell of either may be empty. A row that can't be parsed without guessing
+    is quarantined; so is a file with conflicting rows.
 
     Args:
         table: CSV (UTF-8, commas, a header line) or Parquet.
-        folder: What relative paths start from.
-        age_range: The lowest and highest age taken, in years, both included.
+        folder: Base of relative paths.
+        age_range: Lowest and highest accepted age in years, inclusive.
 
     Returns:
-        The rows by path from the folder, `sides` being None without a split column.
+        The rows by path from the folder; `sides` is None without a split column.
 
     Raises:
-        AgeGenderError: The file is missing, no table, or lacks a column; or names a split that there isn't.
+        AgeGenderError: The file is missing, malformed or lacks a column, or a split is unknown.
     """
     check_ending(table)
-    require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the pictures")
+    require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the images")
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _parquet_rows(table)
     _, header = next(rows, ("", None))
     if header is None:
-        raise AgeGenderError(f"data.table={table} is empty; give a table that lists pictures")
+        raise AgeGenderError(f"data.table={table} is empty; give a table that lists images")
     columns = _columns(table, header)
     found: dict[str, _Row] = {}
     quarantine: dict[str, str] = {}
@@ -90,12 +90,12 @@ def _listing(rows: dict[str, _Row], quarantine: dict[str, str]) -> Listing:
     groups, codes = _name_groups({row.group for row in rows.values() if row.group})
     labels = {name: Label(row.age, row.gender, codes.get(row.group, MISSING)) for name, row in rows.items()}
     sides = {name: row.side for name, row in rows.items()}
-    split = any(side != UNUSED for side in sides.values())  # else there is no such column, or nothing in it
+    split = any(side != UNUSED for side in sides.values())  # False if the column is missing or empty
     return Listing(labels, quarantine, groups, sides if split else None)
 
 
 def _name_groups(texts: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Returns the groups' names in the order of their codes, and each text's code."""
+    """Return the groups' names in the order of their codes, and the code of each text."""
     known = {name.casefold(): code for code, name in enumerate(GROUPS)} | {str(c): c for c in range(len(GROUPS))}
     if all(text.casefold() in known for text in texts):
         return GROUPS, {text: known[text.casefold()] for text in texts}
@@ -103,7 +103,7 @@ def _name_groups(texts: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]
     require(
         len(names) <= MOST_GROUPS,
         f"the table's column group holds {len(names):,} different texts, {names[0]!r} the first: at most {MOST_GROUPS} "
-        "groups can be told apart; give it another name to pass over it",
+        "groups are supported; rename the column to ignore it",
     )
     return names, {name: code for code, name in enumerate(names)}
 
@@ -112,18 +112,18 @@ def _name_groups(texts: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]
 
 
 def _name(path: str, folder: Path) -> str:
-    """Returns where a file lies from the folder, written in one way; empty if there is no path."""
+    """Return the normalized path of a file relative to the folder; empty if there is no path."""
     name = os.path.normpath(path) if path else ""
     inside = os.path.join(os.path.abspath(folder), "")
     return name.removeprefix(inside)
 
 
 def _read_row(cells: dict[str, str], age_range: Sequence[int]) -> _Row:
-    """Reads a row's cells by column.
+    """Parse the cells of a row, given by column.
 
     Raises:
-        _QuarantinedRowError: With the reason in a few words.
-        AgeGenderError: A split that there isn't.
+        _QuarantinedRowError: The path or a label is invalid, or age and gender are both missing.
+        AgeGenderError: The split is unknown.
     """
     side = SIDES.get(cells.get("split", "").casefold())
     if side is None:
@@ -135,18 +135,18 @@ def _read_row(cells: dict[str, str], age_range: Sequence[int]) -> _Row:
     age, gender = _age(cells.get("age", ""), age_range), _gender(cells.get("gender", ""))
     if age == gender == MISSING:
         raise _QuarantinedRowError("neither age nor gender")
-    # pages and plots show it on one line, and take no odd bytes
+    # one line of valid Unicode, for pages and plots
     group = _code(" ".join(cells.get("group", "").split())).encode(errors="replace").decode()
     return _Row(age, gender, "" if group.casefold() in UNKNOWN else group, side)
 
 
 def _age(text: str, age_range: Sequence[int]) -> int:
-    """Returns completed years, as people count them."""
+    """Return completed years, or `MISSING`."""
     if text.casefold() in UNKNOWN:
         return MISSING
     if not _NUMBER.fullmatch(text):
         raise _QuarantinedRowError(f"age {_shown(text)} is not a number of years")
-    years = min(float(text), OLDEST + 1.0)  # 1e400 is infinite
+    years = min(float(text), OLDEST + 1.0)  # 1e400 parses as infinity
     if years < 0 or not age_range[0] <= math.floor(years) <= min(age_range[1], OLDEST):
         raise _QuarantinedRowError(f"age {_shown(text)} outside {age_range[0]}..{age_range[1]}")
     return math.floor(years)
@@ -174,16 +174,16 @@ def _shown(text: str) -> str:
 
 
 def _columns(table: Path, header: Sequence[str]) -> dict[str, int]:
-    """Returns the place of each column that is there.
+    """Return the position of each known column.
 
     Raises:
-        AgeGenderError: One that is needed is missing, or there twice; lists those that were found.
+        AgeGenderError: A required column is missing, or a column is repeated; the message lists the header.
     """
     names = [name.strip().casefold() for name in header]
     shown = ", ".join(name.strip() for name in header)
     twice = [name for name in COLUMNS if names.count(name) > 1]
     require(not twice, f"{table} has more than one column {', '.join(twice)}: {shown}")
-    # `path` comes first: where there is a `file` too, it isn't looked at
+    # `path` takes precedence over `file`
     places = {meaning: names.index(name) for name, meaning in reversed(COLUMNS.items()) if name in names}
     require(
         "path" in places and bool({"age", "gender"} & set(places)),
@@ -193,9 +193,9 @@ def _columns(table: Path, header: Sequence[str]) -> dict[str, int]:
 
 
 def _csv_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields where each line stands, and its cells; the header comes first. Lines without any text are passed over."""
+    """Yield each line's location and cells, the header first; blank lines are skipped."""
     try:
-        # Excel begins with a byte order mark; a path may hold bytes that are no UTF-8, and is still a path.
+        # Excel writes a byte order mark; a path may hold bytes that are not UTF-8.
         with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file, skipinitialspace=True)
             yield from ((f"line {reader.line_num}", row) for row in reader if any(row))
@@ -206,9 +206,9 @@ def _csv_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _parquet_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields where each row stands, and its cells as texts; the header comes first. Other columns aren't read."""
+    """Yield each row's location and cells as text, the header first; unknown columns are not read."""
     try:
-        import pyarrow  # as slow to import as it is large: only who needs it waits
+        import pyarrow  # a slow import, made only if needed
         from pyarrow import parquet
     except ImportError as error:
         raise missing_package(f"data.table={table}", error, "parquet", "or give the table as CSV") from None
@@ -228,7 +228,7 @@ def _parquet_rows(table: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _text(value: Any) -> str:
-    """Writes a value of a Parquet column as a CSV file would hold it."""
-    if value is None or value != value:  # not a number
+    """Return the CSV text of a value of a Parquet column."""
+    if value is None or value != value:  # None or NaN
         return ""
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)

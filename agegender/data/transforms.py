@@ -1,4 +1,4 @@
-"""How training pictures are varied: random changes to a whole batch at once. Nothing here touches val or test."""
+"""Batched random augmentation of training images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from agegender.errors import require
 
 
 class Augment:
-    """Random changes of geometry, colour and quality, drawn per picture and applied per batch.
+    """Random changes of geometry, color and quality, drawn per image and applied per batch.
 
-    One affine warp does all the geometry, so a picture is interpolated once; one matrix per picture does all that
-    happens to its colours. What a camera or a file does follows in the order in which it happens (blur, resolution,
-    sharpening, noise, compression), then erasing, all worked out for the drawn pictures only. Random numbers come from
-    the generator that the caller passes, on the CPU, so CPU and GPU runs see the same changes, and which pictures were
-    drawn is known without asking the device. A strength of 0 draws nothing.
+    Geometry is a single affine warp, so an image is interpolated once; all color changes are one matrix per image.
+    Degradations of a camera or a file follow in their natural order (blur, resolution, sharpening, noise, compression),
+    then erasing; they are computed for the selected images only. Random numbers come from the caller's CPU generator,
+    so CPU and GPU runs get the same changes, and the selection needs no synchronization with the device. A strength of
+    0 draws no random number.
     """
 
     def __init__(
@@ -46,36 +46,36 @@ class Augment:
         erase: float = 0.0,
         erase_area: Sequence[float] = (0.02, 0.2),
     ):
-        """Sets the strengths; every default means no change. On grayscale pictures, `color` and `gray` do nothing.
+        """Set the strengths; every default means no change. On grayscale images, `color` and `gray` do nothing.
 
         Args:
             flip: Probability of a left-right flip.
             rotate: Largest rotation either way, in degrees.
-            scale: Smallest and largest factor by which the face is enlarged.
-            shift: Largest shift either way along each axis, as a share of the side.
+            scale: Smallest and largest magnification of the face.
+            shift: Largest shift either way along each axis, as a fraction of the side.
             squeeze: Largest relative change of the aspect ratio: width over height is multiplied by a factor between
-                1 / (1 + squeeze) and 1 + squeeze, the area stays. 0.34 covers a 4:3 picture shown as a square.
-            brightness: Largest amount added or taken, as a share of full white.
-            contrast: Largest relative change of the contrast about mid-grey.
+                1 / (1 + squeeze) and 1 + squeeze, the area stays. 0.34 covers a 4:3 image shown as a square.
+            brightness: Largest amount added or subtracted, as a fraction of full white.
+            contrast: Largest relative change of the contrast about mid-gray.
             color: Largest relative change of the saturation; each channel's own gain changes by up to half as much.
-            gray: Probability that a picture loses its colours.
+            gray: Probability of a conversion to grayscale.
             blur: Probability of a Gaussian blur.
-            blur_sigma: Smallest and largest standard deviation of the blur, as a share of the side.
-            resolution: Probability that a picture is scaled down and up again.
-            resolution_scale: Smallest and largest factor by which it is scaled down.
+            blur_sigma: Smallest and largest standard deviation of the blur, as a fraction of the side.
+            resolution: Probability of downscaling and upscaling again.
+            resolution_scale: Smallest and largest downscaling factor.
             sharpen: Probability of an unsharp mask.
-            sharpen_amount: Smallest and largest share of the detail that is added.
-            noise: Probability of Gaussian noise; as likely in the luminance alone as in each channel for itself, which
-                are the same on grayscale pictures.
-            noise_sigma: Smallest and largest standard deviation of the noise, as a share of full white.
-            compress: Probability of JPEG's losses.
-            compress_quality: Lowest and highest quality of JPEG.
-            erase: Probability that noise takes the place of a rectangle: Zhong et al., "Random Erasing Data
+            sharpen_amount: Smallest and largest multiple of the detail that is added.
+            noise: Probability of Gaussian noise, with equal chances in the luminance alone or in each channel
+                independently; both are the same on grayscale images.
+            noise_sigma: Smallest and largest standard deviation of the noise, as a fraction of full white.
+            compress: Probability of JPEG compression artifacts.
+            compress_quality: Lowest and highest JPEG quality.
+            erase: Probability that a rectangle is replaced by noise: Zhong et al., "Random Erasing Data
                 Augmentation", AAAI 2020.
-            erase_area: Smallest and largest area of the rectangle, as a share of the picture's.
+            erase_area: Smallest and largest area of the rectangle, as a fraction of the image's.
 
         Raises:
-            AgeGenderError: A strength that means nothing.
+            AgeGenderError: A strength is out of range.
         """
         shares = {"flip": flip, "shift": shift, "brightness": brightness, "contrast": contrast, "color": color}
         shares |= {"gray": gray, "blur": blur, "compress": compress, "erase": erase}
@@ -87,16 +87,16 @@ class Augment:
         self.color, self.gray, self.blur, self.compress, self.erase = color, gray, blur, compress, erase
         self.squeeze, self.resolution, self.sharpen, self.noise = squeeze, resolution, sharpen, noise
         self.scale = _range("scale", scale, "factors above zero", math.inf)
-        self.blur_sigma = _range("blur_sigma", blur_sigma, "shares of the side, above 0 and up to 0.1", 0.1)
-        of_side = "shares of the side, above 0 and up to 1"
+        self.blur_sigma = _range("blur_sigma", blur_sigma, "fractions of the side, above 0 and up to 0.1", 0.1)
+        of_side = "fractions of the side, above 0 and up to 1"
         self.resolution_scale = _range("resolution_scale", resolution_scale, of_side, 1)
         self.sharpen_amount = _range("sharpen_amount", sharpen_amount, "amounts, above 0 and up to 10", 10)
-        self.noise_sigma = _range("noise_sigma", noise_sigma, "shares of full white, above 0 and up to 1", 1)
+        self.noise_sigma = _range("noise_sigma", noise_sigma, "fractions of full white, above 0 and up to 1", 1)
         self.compress_quality = _range("compress_quality", compress_quality, "whole numbers from 1 to 100", 100)
-        self.erase_area = _range("erase_area", erase_area, "shares of the picture, above 0 and up to 1", 1)
+        self.erase_area = _range("erase_area", erase_area, "fractions of the image, above 0 and up to 1", 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Varies a batch.
+        """Augment a batch.
 
         Args:
             images: uint8 or float in [0, 1], shape `[batch, channels, height, width]`.
@@ -124,7 +124,7 @@ class Augment:
 
     @staticmethod
     def _moved_and_recoloured(images: Tensor, theta: Tensor | None, matrix: Tensor | None) -> Tensor:
-        """Returns the pictures as floats in memory of their own, after what happens to all of them."""
+        """Return a float copy of the images after the warp and the color transform."""
         scaled = images.dtype == torch.uint8
         varied = torch.empty(images.shape, dtype=torch.float32 if scaled else images.dtype, device=images.device)
         size = _PART if images.device.type == "cpu" else max(1, len(images))
@@ -139,7 +139,7 @@ class Augment:
         return varied
 
     def _affine(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Returns `[count, 2, 3]` matrices from output to input coordinates, or None where nothing would move."""
+        """Return `[count, 2, 3]` matrices from output to input coordinates, or None for the identity."""
         if not (self.flip or self.rotate or self.shift or self.squeeze) and self.scale == (1.0, 1.0):
             return None
         angle = math.radians(self.rotate) * _symmetric(generator, count)
@@ -151,14 +151,14 @@ class Augment:
         rows = (torch.stack((cos * mirror, -sin, shift_x), 1), torch.stack((sin * mirror, cos, shift_y), 1))
         theta = torch.stack(rows, 1)
         if self.squeeze:
-            # Of the picture as it will be, so a turned face is squeezed along the picture's axes, as a display does it.
+            # Along the axes of the output, also for a rotated face, as a display stretches an image.
             wider = torch.exp(math.log1p(self.squeeze) / 2 * _symmetric(generator, count)).view(-1, 1)
             theta[..., 0] /= wider
             theta[..., 1] *= wider
         return theta
 
     def _colours(self, count: int, channels: int, generator: torch.Generator) -> Tensor | None:
-        """Returns `[count, channels, channels + 1]`, a matrix and an offset each; None where nothing would change."""
+        """Return `[count, channels, channels + 1]`, a matrix and an offset each, or None for the identity."""
         change = torch.eye(channels, channels + 1).repeat(count, 1, 1)
         coloured = channels == 3 and bool(self.color or self.gray)
         if self.brightness or self.contrast:
@@ -177,7 +177,7 @@ class Augment:
         return change
 
     def _drawn(self, share: float, count: int, generator: torch.Generator) -> Tensor:
-        """Returns the places of the pictures that something happens to; with a share of 0, draws nothing."""
+        """Return the places of the images that something happens to; with a share of 0, draws nothing."""
         chosen = torch.rand(count, generator=generator) < share if share else torch.zeros(count, dtype=torch.bool)
         return chosen.nonzero()[:, 0]
 
@@ -190,7 +190,7 @@ class Augment:
 
     def _sharpened(self, images: Tensor, generator: torch.Generator) -> Tensor:
         amount = _between(*self.sharpen_amount, generator, len(images))
-        sigma = max(0.5, _SHARPENED * images.shape[-1])  # pixels: a narrower blur takes nothing
+        sigma = max(0.5, _SHARPENED * images.shape[-1])  # pixels: a narrower blur removes nothing
         return effects.sharpen(images, amount, torch.full((len(images),), sigma))
 
     def _noisy(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,18 +208,18 @@ class Augment:
 
     def _erased(self, images: Tensor, generator: torch.Generator) -> Tensor:
         area = _between(*self.erase_area, generator, len(images))
-        # Height over width, as likely upright as lying; a large rectangle must fit.
+        # Height over width, log-uniform around 1; limited so that a large rectangle fits.
         limit = torch.minimum(torch.tensor(_LONGEST).log(), -area.log())
         aspect = torch.exp(limit * _symmetric(generator, len(images)))
         sides = torch.stack((area * aspect, area / aspect), 1).sqrt()
         corners = (1 - sides) * torch.rand(len(images), 2, generator=generator)
-        noise = torch.rand(images.shape[1:], generator=generator)  # one for the batch: each takes it from another place
+        noise = torch.rand(images.shape[1:], generator=generator)  # shared by the batch, cropped per image
         return effects.erase(images, torch.cat((corners, sides), 1), noise)
 
 
-_PART = 8  # pictures: what lies between the steps stays in a CPU core's cache, and the whole takes half the time
-_SHARPENED = 0.008  # of the side: what finer detail than that is made stronger by `sharpen`, a pixel of 128
-_LONGEST = 1 / 0.3  # a rectangle's longer side over its shorter one: Zhong et al.
+_PART = 8  # images per step on a CPU: intermediate results stay in the core's cache, which halves the time
+_SHARPENED = 0.008  # fraction of the side, a pixel of 128: sigma of the blur in `sharpen`
+_LONGEST = 1 / 0.3  # largest aspect ratio of the erased rectangle: Zhong et al.
 
 
 def _symmetric(generator: torch.Generator, *shape: int) -> Tensor:
@@ -231,10 +231,10 @@ def _between(low: float, high: float, generator: torch.Generator, count: int) ->
 
 
 def _range(name: str, ends: Sequence[float], meaning: str, most: float) -> tuple[float, float]:
-    """Returns the two ends of a range above zero.
+    """Return the two ends of a range above zero.
 
     Raises:
-        AgeGenderError: They are not two, in the wrong order, or out of range.
+        AgeGenderError: The ends are not two, in the wrong order, or out of range.
     """
     fits = len(ends) == 2 and 0 < ends[0] <= ends[1] <= most and math.isfinite(ends[1])
     require(fits, f"augment.{name}={list(ends)} must be two {meaning}, the smaller one first")

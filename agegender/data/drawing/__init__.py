@@ -1,1 +1,1 @@
-"""One cartoon face: who it shows, the pen, the parts of the face, the photograph."""
+"""Cartoon faces: sampled traits, drawing primitives, the parts of the face, photographic effects."""

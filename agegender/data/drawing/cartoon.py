@@ -1,4 +1,4 @@
-"""Draw one cartoon face, a part at a time. Who it shows is decided in `agegender.data.drawing.person`."""
+"""Draw a cartoon face part by part, from the traits sampled in `agegender.data.drawing.person`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agegender.data.drawing.photo import SUPERSAMPLE, develop, draw_background
 
 
 def head_outline(p: Person, grow: float = 0.0) -> Points:
-    """Returns the closed outline of the head, `grow` larger all round."""
+    """Return the closed outline of the head, enlarged by `grow` on all sides."""
     w, top, chin = p.width + grow, p.crown + grow, p.chin + grow
     cheek = 1.0 - 0.1 * (1 - p.jaw) + 0.02 * p.sag
     right = np.array(
@@ -24,7 +24,7 @@ def head_outline(p: Person, grow: float = 0.0) -> Points:
 
 
 def hair_dome(p: Person, reach: float, volume: float) -> Points:
-    """Returns an arc over the skull from the left to the right side; `reach` is its half angle in radians."""
+    """Return an arc over the skull from the left to the right side; `reach` is its half angle in radians."""
     angle = np.linspace(-reach, reach, 61)
     bumps = 1 + p.curl * np.abs(np.sin(7.5 * angle))
     x = (p.width + volume * 0.75) * np.sin(angle)
@@ -32,7 +32,7 @@ def hair_dome(p: Person, reach: float, volume: float) -> Points:
 
 
 def draw_body(pen: Pen, p: Person) -> None:
-    """Shoulders, neck and the shadow of the chin."""
+    """Draw the shoulders, the neck and the shadow of the chin."""
     neck = p.neck
     shoulder = np.array([(0.4, 0.86), (1.15, 1.05), (1.5, 2.2)])
     pen.fill(smooth(np.concatenate([shoulder, mirror(shoulder)[::-1]])), p.shirt)
@@ -43,7 +43,7 @@ def draw_body(pen: Pen, p: Person) -> None:
 
 
 def draw_back_hair(pen: Pen, p: Person) -> None:
-    """Whatever hair hangs or stands behind the head."""
+    """Draw the hair behind the head."""
     shade = mix(p.hair, INK, 0.25)
     length = {"bob": 0.62, "long": 1.25}.get(p.style)
     if length is not None:
@@ -60,7 +60,7 @@ def draw_back_hair(pen: Pen, p: Person) -> None:
 
 
 def draw_head(pen: Pen, p: Person, light: float) -> None:
-    """Ears and the head, in shade on the side away from the light (`light` -1 left .. 1 right)."""
+    """Draw the ears and the head, shaded on the side away from the light (`light` from -1, left, to 1, right)."""
     shade = mix(p.skin, INK, 0.16)
     for side in (-1, 1):
         pen.oval(side * (p.width + 0.015), p.eye_y + 0.1, 0.085, 0.14 + 0.04 * p.sag, p.skin)
@@ -74,7 +74,7 @@ def draw_head(pen: Pen, p: Person, light: float) -> None:
 
 
 def draw_eye(pen: Pen, p: Person, side: int, gaze: Place) -> None:
-    """One eye, its lids, lashes and brow; the pen's origin is the middle of the eye."""
+    """Draw one eye with its lids, lashes and brow; the pen's origin is the center of the eye."""
     size, t = p.eye_size, np.linspace(-1, 1, 13)
     lid = -size * p.eye_open * (1 - t**2) ** 0.75 + 0.25 * p.sag * size * np.maximum(side * t, 0)
     low = 0.7 * size * p.eye_open * (1 - t**2) ** 0.8
@@ -99,7 +99,7 @@ def draw_eye(pen: Pen, p: Person, side: int, gaze: Place) -> None:
 
 
 def draw_nose(pen: Pen, p: Person) -> None:
-    """A shaded bridge, a rounded tip and nostrils; they grow with the nose."""
+    """Draw the bridge, the tip and the nostrils, scaled with the length of the nose."""
     base, half = p.eye_y + p.nose + 0.03, 0.035 + 0.2 * p.nose
     dark = mix(p.skin, INK, 0.35)
     if p.nose > 0.15:
@@ -111,13 +111,13 @@ def draw_nose(pen: Pen, p: Person) -> None:
 
 
 def mouth_height(p: Person) -> float:
-    """Returns the y of the mouth: between the nose and the chin."""
+    """Return the y coordinate of the mouth, between the nose and the chin."""
     base = p.eye_y + p.nose + 0.03
     return base + 0.44 * (p.chin - base)
 
 
 def draw_mouth(pen: Pen, p: Person) -> None:
-    """Two lips around a line, or around a row of teeth."""
+    """Draw two lips around a line, or around a row of teeth."""
     y, w, lip, curve = mouth_height(p), p.mouth_width, max(p.lip, 0.012), 2 * p.smile
     left, right = (-w, y - p.smile), (w, y - p.smile)
     gap = 0.07 if p.teeth else 0.0
@@ -132,7 +132,7 @@ def draw_mouth(pen: Pen, p: Person) -> None:
 
 
 def draw_lines_of_age(pen: Pen, p: Person) -> None:
-    """Wrinkles, bags under the eyes, age spots and freckles."""
+    """Draw wrinkles, bags under the eyes, age spots and freckles."""
     dark, mouth, nose = mix(p.skin, INK, 0.45), mouth_height(p), p.eye_y + p.nose
     strength = 0.15 + 0.75 * p.wrinkles
     if p.wrinkles > 0.12:
@@ -163,7 +163,7 @@ def draw_lines_of_age(pen: Pen, p: Person) -> None:
 
 
 def draw_beard(pen: Pen, p: Person) -> None:
-    """A full beard, a goatee or a moustache; a low density is stubble."""
+    """Draw a full beard, a goatee or a mustache; a low density is stubble."""
     if p.beard == 0:
         return
     mouth, w = mouth_height(p), p.mouth_width
@@ -185,7 +185,7 @@ def draw_beard(pen: Pen, p: Person) -> None:
 
 
 def draw_front_hair(pen: Pen, p: Person) -> None:
-    """The hair in front of the skull: a tuft, side patches, or a cap down to the hairline."""
+    """Draw the hair in front of the skull: a tuft, side patches, or a cap down to the hairline."""
     if p.style == "wisps":
         pen.fill(np.concatenate([hair_dome(p, 1.25, 0.012), [(0.0, -p.crown * 0.93)]]), p.hair, 0.45)
         for lean in (-0.13, -0.02, 0.1):
@@ -219,7 +219,7 @@ def draw_front_hair(pen: Pen, p: Person) -> None:
 
 
 def draw_extras(pen: Pen, p: Person) -> None:
-    """Glasses and earrings."""
+    """Draw glasses and earrings."""
     if p.earrings:
         for side in (-1, 1):
             pen.oval(side * (p.width + 0.04), p.eye_y + 0.27, 0.032, 0.04, (232, 190, 84))
@@ -237,14 +237,14 @@ def draw_extras(pen: Pen, p: Person) -> None:
 
 
 def draw_face(age: int, gender: int, group: int, rng: np.random.Generator, size: int = 200) -> Image.Image:
-    """Draws one cartoon face.
+    """Draw one cartoon face.
 
     Args:
         age: In years, 1 to 100.
         gender: 0 male, 1 female.
-        group: 0 to 4; shifts the skin tone a little and nothing else. It stands for no real people.
-        rng: The source of everything else; the same state draws the same picture.
-        size: Side of the picture in pixels.
+        group: 0 to 4; shifts the skin tone slightly and nothing else. It represents no real people.
+        rng: Source of all other traits; the same state draws the same image.
+        size: Side of the image in pixels.
 
     Returns:
         An RGB image, `size` x `size`.

@@ -1,7 +1,7 @@
-"""Who a cartoon face shows: `sample_person` turns (age, gender, group) into a frozen `Person`.
+"""Traits of a cartoon face: `sample_person` samples a `Person` from (age, gender, group).
 
-Everything that depends on a label is decided here; `cartoon.py` only reads it. Lengths are in half picture sides: the
-picture spans -1..1 both ways, y points down, and an upright face sits around the origin.
+Only this module depends on the labels; `cartoon.py` draws the traits. Lengths are in half image sides: the image spans
+-1 to 1 along both axes, y points down, and an upright face is centered at the origin.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ EYE_TONES = ((74, 48, 34), (106, 74, 44), (92, 116, 76), (78, 118, 160), (110, 1
 
 @dataclass(frozen=True)
 class Person:
-    """What a face looks like: sampled first, then drawn."""
+    """Traits of a face."""
 
     width: float  # half width of the head at the temples
     crown: float  # from the origin up to the top of the skull
     chin: float  # from the origin down to the chin
-    jaw: float  # half width of the jaw, as a share of `width`
+    jaw: float  # half width of the jaw, as a fraction of `width`
     eye_y: float
     eye_size: float
     eye_open: float
@@ -62,7 +62,7 @@ class Person:
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Blends two colours; `share` is how much of the second."""
+    """Blend two colors; `share` is the fraction of the second."""
     keep = 1.0 - share
     return (
         int(first[0] * keep + second[0] * share),
@@ -72,14 +72,14 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def pick(tones: tuple[Colour, ...], position: float) -> Colour:
-    """Returns the colour at `position` (0..1) along a row of colours."""
+    """Return the interpolated color at `position` (0 to 1) along a row of colors."""
     place = float(np.clip(position, 0, 1)) * (len(tones) - 1)
     low = min(int(place), len(tones) - 2)
     return mix(tones[low], tones[low + 1], place - low)
 
 
 def sample_style(seen_age: float, manly: float, recede: float, rng: np.random.Generator) -> str:
-    """Chooses a hair style: the lengths of the genders and the ages overlap."""
+    """Sample a hair style; the distributions of the genders and ages overlap."""
     draw, long = rng.random(), rng.random() < 1 / (1 + np.exp(2.1 * manly))
     if draw < np.clip(1.25 - seen_age / 2.6, 0, 1):
         return "wisps"
@@ -91,11 +91,11 @@ def sample_style(seen_age: float, manly: float, recede: float, rng: np.random.Ge
 
 
 def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -> Person:
-    """Samples the traits of one person.
+    """Sample the traits of one person.
 
-    Nobody looks exactly their age: `seen` is the age that shows, and `manly` (-1 .. 1, with plenty of overlap, weaker
-    in children) what shows of the gender, so that no network can read either label perfectly. `group` moves the skin
-    tone a little and nothing else; its codes stand for no real people.
+    Appearance is a noisy function of the labels, so that no network can predict either label perfectly: `seen` is the
+    apparent age in years, and `manly` (about -1 to 1, with much overlap, weaker in children) the apparent gender.
+    `group` shifts the skin tone slightly and nothing else; its codes represent no real people.
     """
     seen = max(0.5, age * rng.normal(1, 0.11) + rng.normal(0, 0.4 + 0.08 * min(age, 40)))
     grown = 1 - np.exp(-seen / 9)
@@ -109,10 +109,10 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
     recede = float(np.clip((seen - rng.normal(50 if male else 112, 22)) / 32, 0, 1))
     style = sample_style(seen, manly, recede, rng)
     thinning = recede if style == "short" else min(recede, 0.3)  # a parting or a bun needs hair
-    grey = float(1 / (1 + np.exp((rng.normal(53, 7) - seen) / 5))) * (rng.random() > 0.12)
+    gray = float(1 / (1 + np.exp((rng.normal(53, 7) - seen) / 5))) * (rng.random() > 0.12)
     natural = HAIR_TONES[int(rng.choice(6, p=[0.26, 0.22, 0.2, 0.14, 0.12, 0.06]))]
     colour = DYES[int(rng.integers(3))] if rng.random() < 0.03 and seen > 13 else natural
-    hair = mix(mix(colour, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * grey)
+    hair = mix(mix(colour, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * gray)
     skin = pick(SKIN_TONES, rng.normal(0.4 + 0.04 * (group - 2), 0.24))
     bearded = male and seen > 17 and rng.random() < 0.36
     made_up = manly < 0.2 and seen > 15 and rng.random() < 0.55
@@ -135,7 +135,7 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
         lash=float(np.clip(0.45 - 0.38 * manly + rng.normal(0, 0.2), 0, 1)) * (0.5 + 0.5 * grown),
         skin=mix(skin, (228, 200, 186), 0.25 * old),
         hair=hair,
-        brow_colour=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * grey),
+        brow_colour=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * gray),
         iris=EYE_TONES[int(rng.choice(5, p=[0.4, 0.22, 0.13, 0.15, 0.1]))],
         lip_colour=mix(mix(skin, (176, 62, 70), 0.45), (190, 40, 62), 0.5 * made_up),
         shirt=(shirt[0], shirt[1], shirt[2]),
