@@ -120,7 +120,7 @@ def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
 
 
 def test_upper_is_refused_for_a_trunk_that_does_not_name_its_upper_layers() -> None:
-    with pytest.raises(AgeGenderError, match=r"model.trainable=upper is for trunks that say which layers"):
+    with pytest.raises(AgeGenderError, match=r"model.trainable=upper requires a trunk that defines its upper layers"):
         AgeGenderNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
 
 
