@@ -63,7 +63,7 @@ class Classes(_Distribution):
 
         Args:
             width: Years per class.
-            top: The first year of the last class; a multiple of `width`. Its center is computed as if it had `width` years.
+            top: First year of the last class, a multiple of `width`; its center is that of a class of `width` years.
             answer: `expectation` or `median`, see `_Distribution`.
 
         Raises:
@@ -71,7 +71,7 @@ class Classes(_Distribution):
         """
         require(width >= 1, f"age.width={width} must be at least 1 year")
         fits = top >= width and top % width == 0
-        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class begins there")
+        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class starts there")
         self.width, self.answer = width, answer
         self.outputs = self.classes = top // width + 1
         self.within = (width**2 - 1) / 12  # uniform over whole years
@@ -126,7 +126,7 @@ class LabelDistribution(_Distribution):
 
 
 class Coral(Coding):
-    """One output per year k, for an age above k; the outputs share their weights and have a bias each.
+    """One output per year k, the logit of an age above k; outputs share their weights and have a bias each.
 
     Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
     estimation", Pattern Recognition Letters 2020. The loss is the mean over the years, not their sum as in the paper,
@@ -159,7 +159,7 @@ class Coral(Coding):
         return (raw > 0).sum(1).to(raw.dtype)
 
     def spread(self, raw: Tensor) -> Tensor:
-        """Return the standard deviation `[batch]` in years of the distribution with the outputs as tail probabilities."""
+        """Return the standard deviation `[batch]` in years of the distribution with these tail probabilities."""
         # Rank consistency holds for a trained network; before, P(y > k) may rise with k.
         above = _least_so_far(raw.sigmoid())
         probabilities = functional.pad(above, (1, 0), value=1.0) - functional.pad(

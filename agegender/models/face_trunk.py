@@ -40,7 +40,7 @@ class FaceTrunk(nn.Module):
     columns: Tensor
 
     def __init__(self, in_channels: int, image_size: int, backbone: Backbone = "mobilefacenet", embedding: bool = True):
-        """Build the network; `agegender.models.face_weights` gives it published weights.
+        """Build the network; `load_pretrained` loads published weights.
 
         Args:
             in_channels: Color channels of the images; gray ones are repeated to three channels.

@@ -27,7 +27,7 @@ class TimmTrunk(nn.Module):
     keeps_own_init = True
 
     def __init__(self, in_channels: int, image_size: int, name: str = "resnet18", **options: Any):
-        """Build the backbone; `load_pretrained` gives it published weights.
+        """Build the backbone; `load_pretrained` loads published weights.
 
         Args:
             in_channels: Color channels of the images.
@@ -85,7 +85,7 @@ class TimmTrunk(nn.Module):
     ) -> Published:
         """Return the statistics of the pixels that the published weights were trained with; see `Trunk`.
 
-        Gray images get the mean over the colors.
+        For gray images, the statistics are averaged over the colors.
         """
         known = _published(name, pretrained)
         mean, std = list(known.mean), list(known.std)

@@ -25,7 +25,7 @@ class TorchvisionTrunk(nn.Module):
     keeps_own_init = True
 
     def __init__(self, in_channels: int, image_size: int, name: str = "mobilenet_v2"):
-        """Build the classifier; `load_pretrained` gives it published weights.
+        """Build the classifier; `load_pretrained` loads published weights.
 
         Args:
             in_channels: Color channels of the images; gray ones are repeated to three channels.
@@ -75,7 +75,7 @@ class TorchvisionTrunk(nn.Module):
     ) -> Published:
         """Return the statistics of the pixels that the published weights were trained with; see `Trunk`.
 
-        Gray images get the mean over the colors.
+        For gray images, the statistics are averaged over the colors.
         """
         from torchvision import models
 

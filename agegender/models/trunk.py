@@ -46,7 +46,7 @@ class Published(NamedTuple):
 
 
 def build_trunk(node: Mapping[str, Any], in_channels: int, image_size: int) -> Trunk:
-    """Build a trunk for images of a size and number of colors.
+    """Build a trunk for an image size and a number of channels.
 
     Args:
         node: The class as `_target_`, and its arguments.
