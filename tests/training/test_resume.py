@@ -304,7 +304,7 @@ def test_lightnings_own_check_by_overfitting_one_batch_runs(run_here: Run) -> No
         ("data.limit=90", "data.limit was None and is 90"),
         ("+augment.flip=0.5", "augment.flip was 0.0 and is 0.5"),
         ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
-        ("fit=false", "give weights= instead of resume="),
+        ("fit=false", "use weights= instead of resume="),
         ("weights=run", "leave out weights=, or resume="),
     ],
 )
