@@ -76,7 +76,7 @@ def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
         ("model.channels=[8]", "model.channels is not known; did you mean model.trunk.channels?"),
         ("+model.chanels=[8]", "model.chanels is not known; did you mean model.trunk.channels?"),
         ("model.name=resnet18", "model.name is not known; "),
-        ("+model.name=resnet18", "model.name=resnet18 chooses nothing: "),
+        ("+model.name=resnet18", "model.name=resnet18 has no effect: "),
         ("+model.pretrained=true", "model.pretrained: agegender.models.conv_stack.ConvStack has no published weights"),
         ("model.trunk=conv", "model.trunk=conv has no _target_: name the class to build"),
         ("optim.scheduler=cosine", "optim.scheduler=cosine has no _target_: name the class to build"),

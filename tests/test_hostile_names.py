@@ -63,7 +63,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
     judged = ("fit=false", f"weights={trained_run}", "data.split=test", "data=table", f"data.table={table.name}")
     outcome = run_here("train.py", *SMALL, *judged, "data.dir=.", "data.duplicates=none", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
-    assert "no page was made" not in outcome.out and "\x1b[31m" not in outcome.out
+    assert "no report was written" not in outcome.out and "\x1b[31m" not in outcome.out
     assert metrics_of(tmp_path / "run")["images/test"] == len(NAMES)
     for file, column, count in (
         ("predictions", "path", len(NAMES)),

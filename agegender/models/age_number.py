@@ -1,4 +1,4 @@
-"""Ages as one number: the mean absolute, the mean squared and Huber's error."""
+"""Ages as one number: regression by the mean absolute error, the mean squared error and the Huber loss."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from agegender.models.age_coding import Coding
 
 
 class _Regression(Coding):
-    """One output: the age in units of `scale` years, counted from `offset`.
+    """One output: the age in units of `scale` years, relative to `offset`.
 
-    The scale keeps the two tasks level: with the spread of UTKFace's ages (19.9 years) as unit, always answering the
-    mean age costs about 0.8 (absolute) or 1.0 (squared), and always answering even odds for gender costs ln 2 = 0.69.
-    The outputs state no spread of their own: the network's is that of its errors on the validation faces.
+    The scale balances the two tasks: in units of the standard deviation of UTKFace's ages (19.9 years), the constant
+    prediction of the mean age has a loss of about 0.8 (absolute) or 1.0 (squared), and even odds for gender have
+    ln 2 = 0.69. The output implies no spread: calibration takes it from the errors on the validation faces.
     """
 
     def __init__(self, scale: float = 20.0, offset: float = 33.0, output: Literal["linear", "relu"] = "linear"):
-        """Sets the unit.
+        """Set the unit and the offset.
 
         Args:
             scale: Years per unit of output; 1 for a loss in years.
-            offset: Age in years that an output of zero means, so that a new network starts at the mean age.
-            output: `linear`, or `relu`: a ReLU in training too, which no age below zero leaves. Counted from `offset`,
-                it starts in its working range (a ReLU that starts below zero for all faces never learns).
+            offset: Age in years at an output of zero, so that a new network starts near the mean age.
+            output: `linear`, or `relu`: in training too, ages are clamped at zero from below. Relative to `offset`,
+                the ReLU starts in its active range (one that starts below zero for all faces never learns).
 
         Raises:
-            AgeGenderError: The scale is not above zero.
+            AgeGenderError: `scale` is not above zero.
         """
         require(scale > 0, f"age.scale={scale} must be above zero")
         self.scale, self.offset, self.relu = scale, offset, output == "relu"
 
     def decode(self, raw: Tensor) -> Tensor:
-        """Maps outputs `[batch, 1]` to ages `[batch]` in years, not below zero."""
+        """Map outputs `[batch, 1]` to ages `[batch]` in years, not below zero."""
         return (raw[:, 0] * self.scale + self.offset).clamp(min=0)
 
     def spread(self, raw: Tensor) -> Tensor | None:
-        """Returns None: one number says nothing about its error."""
+        """Return None: one output implies no spread."""
         return None
 
     def _answer(self, raw: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class MeanAbsoluteError(_Regression):
     """Regression by mean absolute error (L1): learns the median of the plausible ages."""
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Returns the mean absolute error in units of `scale` years."""
+        """Return the mean absolute error in units of `scale` years."""
         return functional.l1_loss(self._answer(raw), self._target(age))
 
 
@@ -61,15 +61,15 @@ class MeanSquaredError(_Regression):
     """Regression by mean squared error (L2): learns the mean of the plausible ages."""
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Returns the mean squared error in units of `scale` years, squared."""
+        """Return the mean squared error in units of `scale` years, squared."""
         return functional.mse_loss(self._answer(raw), self._target(age))
 
 
 class Huber(_Regression):
-    """Regression by Huber's loss: squared for small errors, absolute for large ones.
+    """Regression by the Huber loss: squared for small errors, absolute for large ones.
 
     Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 1964; divided by `delta`
-    (PyTorch's `smooth_l1_loss`), so that a year more of a far error costs as much as in `MeanAbsoluteError`.
+    (PyTorch's `smooth_l1_loss`), so that the slope for large errors is that of `MeanAbsoluteError`.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class Huber(_Regression):
         output: Literal["linear", "relu"] = "linear",
         delta: float = 5.0,
     ):
-        """Sets the unit, see `_Regression`, and the error in years (`delta`) from which the loss is absolute.
+        """Set the unit (see `_Regression`) and `delta`, the error in years from which the loss is absolute.
 
         Raises:
-            AgeGenderError: The scale or `delta` is not above zero.
+            AgeGenderError: `scale` or `delta` is not above zero.
         """
         super().__init__(scale, offset, output)
         require(delta > 0, f"age.delta={delta} must be above zero")
         self.delta = delta
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Returns the mean loss in units of `scale` years."""
+        """Return the mean loss in units of `scale` years."""
         return functional.smooth_l1_loss(self._answer(raw), self._target(age), beta=self.delta / self.scale)

@@ -1,4 +1,4 @@
-"""What validation taught about how far a network's answers can be trusted: plain numbers, which checkpoints carry."""
+"""Calibration of a network's uncertainty, fitted on the validation faces and stored in checkpoints as plain numbers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from torch import Tensor
 from agegender.errors import AgeGenderError
 
 OLDEST = 120  # years; an interval's ends are whole years from 0 to here
-HELD = 0.8  # share of the true ages that an interval is to hold
+HELD = 0.8  # nominal coverage of the age intervals
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Turns a network's stated certainty into one that held on the validation faces (see `training/calibrating.py`).
+    """Calibrated uncertainty of ages and genders, fitted on the validation faces (see `training/calibrating.py`).
 
-    All but the temperature are empty if no validation face had an age.
+    The four sequences are empty if no validation face has an age.
 
     Attributes:
         temperature: Divides the gender's logit (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
-        ages: `[knots]`, answers in years, rising, at which `std` is known; between them it is interpolated.
-        std: `[knots]`, factor of the stated spread; of one year, where a coding states none.
-        low: `[OLDEST + 1]`, for faces of each true age: what a tenth of their errors lie below. An error is true minus
-            predicted age, over the root of the stated spread: that was nearer to alike for all than over the spread.
-        high: `[OLDEST + 1]`, likewise: what a tenth lie above.
-        min_confidence: The probability of the likelier gender below which it is no answer, from 0.5 to 1.
-        answered: Share of the validation faces that got an answer so.
+        ages: `[knots]`, predicted ages in years, ascending, at which `std` is given; it is interpolated in between.
+        std: `[knots]`, factor of the predicted spread (of one year, if the coding predicts none).
+        low: `[OLDEST + 1]`, the 10 % quantile of the errors of faces of each true age. An error is true minus predicted
+            age, divided by the square root of the predicted spread, which made the errors more alike than division by
+            the spread.
+        high: `[OLDEST + 1]`, the 90 % quantile, likewise.
+        min_confidence: Probability of the likelier gender below which the gender is `unsure`, from 0.5 to 1.
+        answered: Fraction of the validation faces whose gender is not `unsure`.
     """
 
     temperature: float
@@ -42,15 +43,15 @@ class Calibration:
 
     @property
     def of_ages(self) -> bool:
-        """Whether it says anything about ages."""
+        """Whether ages are calibrated."""
         return bool(self.ages)
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Calibration:
-        """Builds one from a checkpoint's plain values.
+        """Build a calibration from a checkpoint's plain values.
 
         Raises:
-            AgeGenderError: They are not a calibration.
+            AgeGenderError: The values are not a calibration.
         """
         try:
             made = cls(**saved)
@@ -67,33 +68,33 @@ class Calibration:
         return made
 
     def error(self, years: Tensor, stated: Tensor) -> Tensor:
-        """Returns the standard deviation of the answers' errors `[batch]` in years.
+        """Return the standard deviation of the age errors `[batch]` in years.
 
         Args:
-            years: `[batch]`, the answers.
-            stated: `[batch]`, the stated spread; ones where a coding states none.
+            years: `[batch]`, predicted ages.
+            stated: `[batch]`, predicted spreads in years; ones if the coding predicts none.
         """
         knots, factors = years.new_tensor(list(self.ages)), years.new_tensor(list(self.std))
         if len(knots) == 1:
             return stated * factors
-        # the first knot not below the answer: ONNX has no `searchsorted`
+        # the first knot not below the prediction: ONNX has no `searchsorted`
         after = (knots < years.unsqueeze(1)).sum(1).clamp(1, len(knots) - 1)
         width = knots[after] - knots[after - 1]
-        share = ((years - knots[after - 1]) / width).clamp(0, 1)
-        return stated * torch.lerp(factors[after - 1], factors[after], share)
+        weight = ((years - knots[after - 1]) / width).clamp(0, 1)
+        return stated * torch.lerp(factors[after - 1], factors[after], weight)
 
     def interval(self, years: Tensor, stated: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the youngest and the oldest age `[batch]`, in whole years, that fit the answers.
+        """Return the ends of the age interval, each `[batch]` in whole years.
 
-        An age fits if faces of that age were answered like this often enough: conformal prediction conditional on the
-        label (Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012), here on a neighbourhood of
-        ages. So the interval holds the true age as often for the old as for the young, not only on average.
+        The interval spans the ages for which the prediction's error lies between their quantiles: label-conditional
+        conformal prediction (Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012), here
+        conditional on a neighborhood of ages. Its coverage is therefore the same at every age, not only on average.
         """
         ages = torch.arange(OLDEST + 1, dtype=years.dtype, device=years.device)
         errors = (ages - years.unsqueeze(1)) / stated.sqrt().unsqueeze(1)
         low, high = years.new_tensor(list(self.low)), years.new_tensor(list(self.high))
-        outside = torch.maximum(low - errors, errors - high)  # how far; at most 0 inside
-        # an answer that no age fits gets the nearest one
+        outside = torch.maximum(low - errors, errors - high)  # distance; at most 0 inside
+        # if no age fits, take the nearest
         fits = outside <= outside.amin(1, keepdim=True).clamp(min=0)
         return ages[fits.int().argmax(1)], ages[OLDEST - fits.flip(1).int().argmax(1)]
 

@@ -15,10 +15,10 @@ from agegender.errors import AgeGenderError, require
 class ConvStack(nn.Module):
     """Stages of Conv2d, optional batch norm, 2x2 max-pooling and ReLU, flattened at the end.
 
-    Pooling comes before the ReLU: both are monotonic, so the result is the same as after it, on a quarter of the data.
+    Pooling precedes the ReLU: both are monotonic, so the order doesn't matter, and the ReLU has a quarter of the work.
 
     Attributes:
-        num_features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per image.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class ConvStack(nn.Module):
         batch_norm: bool = False,
         conv_dropout: float = 0.0,
     ):
-        """Builds the stages.
+        """Build the stages.
 
         Args:
-            in_channels: Colour channels of the pictures.
-            image_size: Side of the pictures, in pixels.
+            in_channels: Color channels of the images.
+            image_size: Side of the images, in pixels.
             channels: Filters of each stage; each halves the side.
             kernel_size: Side of the filters.
             padding: `valid` (none) or `same`.
-            batch_norm: Normalise each stage's convolution over the batch.
+            batch_norm: Normalize each stage's convolution over the batch.
             conv_dropout: Probability of dropping a whole channel after each stage.
 
         Raises:
-            AgeGenderError: A value out of range, or pictures that are too small for so many stages.
+            AgeGenderError: A value is out of range, or the images are too small for the number of stages.
         """
         super().__init__()
         fits = len(channels) > 0 and min(channels) > 0
@@ -71,14 +71,14 @@ class ConvStack(nn.Module):
         self.num_features = previous * side * side
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        """Map normalized images `[batch, channels, size, size]` to features `[batch, features]`."""
         if self._trains_in_onednn_layout(images):
             return self._forward_in_onednn_layout(images)
         features: Tensor = self.stages(images)
         return features
 
     def _trains_in_onednn_layout(self, images: Tensor) -> bool:
-        """Tells whether all operations, and their gradients, exist for tensors in oneDNN's own layout."""
+        """Return whether all operations and their gradients are available in oneDNN's own layout."""
         return (
             self._plain
             and torch.is_grad_enabled()
@@ -86,21 +86,21 @@ class ConvStack(nn.Module):
             and images.dtype == torch.float32
             and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
             and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16)
-            and not torch.is_anomaly_enabled()  # which looks for NaN in every layout but this one
+            and not torch.is_anomaly_enabled()  # anomaly detection doesn't support this layout
             and not torch.compiler.is_compiling()
         )
 
     def _forward_in_onednn_layout(self, images: Tensor) -> Tensor:
-        """The same function, a tenth faster to train on a CPU.
+        """Compute `forward` in oneDNN's layout, which trains a tenth faster on a CPU.
 
-        The pictures stay in the blocked layout that oneDNN computes in, and its max-pooling remembers a byte per
-        output for the way back, where PyTorch's remembers eight.
+        The images stay in the blocked layout that oneDNN computes in, and its max-pooling saves one byte per output
+        for the backward pass, where PyTorch's saves eight.
         """
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
         hidden = images.to(dtype).to_mkldnn()
         for stage in self.stages[:-1]:
             if isinstance(stage, nn.ReLU):
-                # oneDNN's pooling needs its output for the way back: nothing may overwrite it
+                # not in place: oneDNN's pooling needs its output in the backward pass
                 hidden = functional.relu(hidden)
             elif isinstance(stage, nn.Conv2d):
                 hidden = _Convolution.apply(hidden, stage.weight, stage.bias, self._padding)
@@ -110,10 +110,10 @@ class ConvStack(nn.Module):
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution of pictures in oneDNN's layout by weights in PyTorch's, in the pictures' precision.
+    """A convolution of images in oneDNN's layout with weights in PyTorch's, in the images' precision.
 
-    PyTorch has the kernels both ways, but for bfloat16 its own convolution refuses weights of another layout than the
-    pictures', and training with weights in oneDNN's.
+    PyTorch has both kernels, but for bfloat16 its own convolution rejects weights whose layout differs from the
+    images', and training with weights in oneDNN's layout.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Face-recognition networks as trunks: the maps before their embedding hold age and gender."""
+"""Face-recognition networks as trunks: features from the maps before their embedding."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from agegender.models.trunk import Published
 
 Backbone = Literal["mobilefacenet", "sface"]
 
-# Where the eyes, the nose's tip and the corners of the mouth lie in the 112 x 112 pixels that ArcFace's networks take:
+# Eyes, tip of the nose and corners of the mouth in the 112 x 112 pixels that ArcFace's networks take:
 # Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019, as in InsightFace's code.
 ARCFACE_TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-# The same five points in UTKFace's crops, as shares of the side: `agegender.prediction.alignment.TEMPLATE`.
+# The same five points in UTKFace's crops, as fractions of the side: `agegender.prediction.alignment.TEMPLATE`.
 CROP_TEMPLATE = ((0.2967, 0.2822), (0.6886, 0.2826), (0.4911, 0.5153), (0.3239, 0.6774), (0.6583, 0.6782))
 SIDE = 112  # pixels
 EMBEDDING = 512  # width of MobileFaceNet's embedding
-_EPSILON = 1e-6  # below a map's variance: the square root's slope stays finite
+_EPSILON = 1e-6  # added to a map's variance, so that the gradient of the square root stays finite
 
 
 class FaceTrunk(nn.Module):
     """A face-recognition network whose maps at several depths are pooled to their means and standard deviations.
 
-    The embedding that such a network ends in is trained to ignore age. The layers before it are not: their statistics,
-    from fine maps to coarse ones, tell age and gender with no more than two dense layers on top.
+    The final embedding of such a network is trained to be invariant to age. The earlier layers are not: from the
+    statistics of fine to coarse maps, two dense layers predict age and gender.
 
     Attributes:
-        num_features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per image.
         upper: The layers above the 28 x 28 maps, which `model.trainable=upper` trains.
     """
 
@@ -40,19 +40,19 @@ class FaceTrunk(nn.Module):
     columns: Tensor
 
     def __init__(self, in_channels: int, image_size: int, backbone: Backbone = "mobilefacenet", embedding: bool = True):
-        """Builds the network; `agegender.models.face_weights` gives it published weights.
+        """Build the network; `load_pretrained` loads published weights.
 
         Args:
-            in_channels: Color channels of the pictures; gray ones are taken as three equal channels.
-            image_size: Side of the pictures, in pixels: crops as UTKFace's, which are brought into ArcFace's template.
+            in_channels: Color channels of the images; gray ones are repeated to three channels.
+            image_size: Side of the images, in pixels: crops like UTKFace's, which are aligned to ArcFace's template.
             backbone: `mobilefacenet` (Chen et al., "MobileFaceNets: Efficient CNNs for Accurate Real-Time Face
                 Verification on Mobile Devices", CCBR 2018; here InsightFace's wider variant), or `sface` (Zhong et al.,
                 "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", IEEE TIP 2021, whose network
                 is that of MobileNet, Howard et al. 2017).
-            embedding: Add the embedding to the features; of `mobilefacenet` only.
+            embedding: Add the embedding to the features; `mobilefacenet` only.
 
         Raises:
-            AgeGenderError: Pictures of fewer pixels than the network takes of a face.
+            AgeGenderError: The images are smaller than 32 pixels.
         """
         super().__init__()
         scale, shift = _onto_template()
@@ -77,15 +77,15 @@ class FaceTrunk(nn.Module):
     def published(
         cls, pretrained: str | bool | None, in_channels: int, backbone: Backbone | None = None, **options: Any
     ) -> Published:
-        """Returns the network that weights are for, and the statistics of the pixels that it takes; see `Trunk`."""
-        from agegender.models.face_weights import DEFAULTS, describe_weights  # which needs this class
+        """Return the weights' backbone and the pixel statistics that it expects; see `Trunk`."""
+        from agegender.models.face_weights import DEFAULTS, describe_weights  # circular: it imports this module
 
         named = pretrained if isinstance(pretrained, str) else DEFAULTS[backbone or "mobilefacenet"]
         network, mean, std = describe_weights(named, backbone)
         return Published({"backbone": network, **options}, [mean], [std])
 
     def load_pretrained(self, pretrained: str | Literal[True]) -> str:
-        """Replaces the weights by published ones, or by a file's; see `agegender.models.face_weights`."""
+        """Load published weights, or those of a file; see `agegender.models.face_weights`."""
         from agegender.models.face_weights import DEFAULTS, load_face_weights, published
 
         pretrained = DEFAULTS[self.backbone] if pretrained is True else pretrained
@@ -94,22 +94,22 @@ class FaceTrunk(nn.Module):
         return f"{pretrained}, {known.licence}" if known else "a file of the user's own"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalized images `[batch, channels, size, size]` to features `[batch, num_features]`, float32."""
+        """Map normalized images `[batch, channels, size, size]` to features `[batch, num_features]`, float32."""
         maps = self.align(images)
         features: list[Tensor] = []
-        for place, stage in enumerate(self.stages):
+        for depth, stage in enumerate(self.stages):
             maps = stage(maps)
-            if place:
+            if depth:
                 features += _statistics(maps)
         if self.embed is not None:
             features.append(self.embed(maps).float())
         return torch.cat(features, 1)
 
     def align(self, images: Tensor) -> Tensor:
-        """Brings UTKFace's crops into ArcFace's template, `[batch, 3, 112, 112]`; the border is continued.
+        """Align UTKFace's crops to ArcFace's template, `[batch, 3, 112, 112]`; the border is extended.
 
-        That is one shift and one scale for all pictures. Each output pixel is a weighted mean of input pixels, along
-        rows and columns apart, so two products of matrices do it, on any device and in any export.
+        One shift and one scale apply to all images. Each output pixel is a weighted mean of input pixels, separable
+        in rows and columns, so two matrix products compute it on any device and in any export.
         """
         with torch.autocast(images.device.type, enabled=False):
             aligned: Tensor = self.rows @ images.float() @ self.columns.T
@@ -117,7 +117,7 @@ class FaceTrunk(nn.Module):
 
 
 def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean and the standard deviation of each map, both float32 `[batch, channels]`."""
+    """Return the mean and the standard deviation of each map, both float32 `[batch, channels]`."""
     maps = maps.float()
     mean = maps.mean((2, 3))
     variance = (maps - mean[:, :, None, None]).square().mean((2, 3))
@@ -125,9 +125,9 @@ def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _onto_template() -> tuple[float, tuple[float, float]]:
-    """Returns the pixels that a crop's side takes in ArcFace's template, and where it begins (x and y).
+    """Return a crop's side in pixels of ArcFace's template, and its origin (x and y) there.
 
-    The least squares' fit of a scale and a shift (Umeyama 1991, without a turn: it would be 0.2 degrees).
+    The least-squares fit of a scale and a shift (Umeyama 1991, without the rotation, which would be 0.2 degrees).
     """
     points, onto = (torch.tensor(five, dtype=torch.float64) for five in (CROP_TEMPLATE, ARCFACE_TEMPLATE))
     before, after = points - points.mean(0), onto - onto.mean(0)
@@ -137,27 +137,27 @@ def _onto_template() -> tuple[float, tuple[float, float]]:
 
 
 def _resampling(side: int, scale: float, offset: float) -> Tensor:
-    """Returns a matrix `[112, side]` from a crop's pixels along one axis to the template's.
+    """Return a matrix `[112, side]` that resamples a crop along one axis to the template.
 
-    Its rows hold a triangle as wide as a source pixel, or as a pixel of the template where that is larger (as Pillow's
-    bilinear filter). What lies beyond the crop takes its border's pixels.
+    Its rows hold a triangle filter as wide as a source pixel, or as a template pixel if that is larger (Pillow's
+    bilinear filter). Pixels beyond the crop repeat its border.
     """
-    step = side / scale  # source pixels to one of the template's
+    step = side / scale  # source pixels per template pixel
     support = max(1.0, step)
     centers = (torch.arange(SIDE, dtype=torch.float64) + 0.5 - offset) * step - 0.5
     reach = int(support) + 1
-    places = centers.floor().long()[:, None] + torch.arange(-reach, reach + 2)
-    weights = (1 - (places - centers[:, None]).abs() / support).clamp(min=0)
+    pixels = centers.floor().long()[:, None] + torch.arange(-reach, reach + 2)
+    weights = (1 - (pixels - centers[:, None]).abs() / support).clamp(min=0)
     weights = weights / weights.sum(1, keepdim=True)
     matrix = torch.zeros(SIDE, side, dtype=torch.float64)
-    return matrix.scatter_add_(1, places.clamp(0, side - 1), weights).float()
+    return matrix.scatter_add_(1, pixels.clamp(0, side - 1), weights).float()
 
 
 class _StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride, which a CPU trains as one without, leaving out pixels afterwards.
+    """A strided depthwise convolution, computed without a stride and subsampled when it is trained on a CPU.
 
-    The sums are the same. oneDNN's backward pass of the strided one takes five times as long as all the rest that the
-    stride spares.
+    The results are the same. oneDNN's backward pass of the strided convolution takes five times as long as all the
+    work that the stride saves.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def _layer(kind: str, outputs: int, inputs: int, *options: int) -> nn.Module:
 
 
 class _Bottleneck(nn.Module):
-    """A depthwise convolution between two dense ones, without an activation at the end: Sandler et al. 2018."""
+    """A depthwise convolution between two pointwise ones, with a linear output: Sandler et al. 2018."""
 
     def __init__(self, inputs: int, outputs: int, width: int, stride: int):
         super().__init__()
@@ -199,16 +199,16 @@ class _Bottleneck(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, maps: Tensor) -> Tensor:
-        answer: Tensor = self.body(maps)
-        return maps + answer if self.residual else answer
+        outputs: Tensor = self.body(maps)
+        return maps + outputs if self.residual else outputs
 
 
 def _embedding() -> tuple[nn.Module, ...]:
     return _conv(512, 64), nn.PReLU(64), nn.Flatten(), nn.Linear(64 * 7 * 7, EMBEDDING)
 
 
-# Each network's stages, their layers as arguments of `_layer`; of each stage after the first, statistics are taken.
-# The last stage of the 28 x 28 maps comes second in both.
+# Each network's stages, their layers as arguments of `_layer`; the features are the statistics of all but the first.
+# In both networks the second stage is the last with 28 x 28 maps.
 _PLANS: dict[str, Sequence[Sequence[tuple[Any, ...]]]] = {
     # InsightFace's MobileFaceNet with blocks (1, 4, 6, 2) and scale 2; batch norms are folded into the convolutions
     "mobilefacenet": (

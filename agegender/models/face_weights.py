@@ -1,4 +1,4 @@
-"""Published weights of face-recognition networks: where they are found, and how they get into a `FaceTrunk`."""
+"""Published weights of face-recognition networks: finding, downloading and loading them into a `FaceTrunk`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FOLDER_VARIABLE = "AGEGENDER_FACE_WEIGHTS"
 
 
 class Published(NamedTuple):
-    """A published file.
+    """A published file of weights.
 
     Attributes:
-        backbone: The network that it is for.
-        file: Its name.
-        sha256: Of its bytes, hexadecimal.
-        url: Where it is downloaded: itself, or a zip archive that holds it.
-        licence: What its publishers allow.
-        mean: Subtracted from pixels in [0, 1].
-        std: Divides them then.
+        backbone: Architecture of the weights.
+        file: Name of the file.
+        sha256: SHA-256 of its content, hexadecimal.
+        url: Address of the file, or of a zip archive that contains it.
+        licence: License of the weights.
+        mean: Mean that the network expects to be subtracted from pixels in [0, 1].
+        std: Standard deviation that divides them afterwards.
     """
 
     backbone: Backbone
@@ -62,14 +62,14 @@ PUBLISHED = {
         128 / 255,
     ),
 }
-DEFAULTS: dict[str, str] = {entry.backbone: name for name, entry in PUBLISHED.items()}  # by network
+DEFAULTS: dict[str, str] = {entry.backbone: name for name, entry in PUBLISHED.items()}  # by backbone
 
 
 def published(weights: str) -> Published | None:
-    """Returns the published file of that name; None for a path.
+    """Return the published file with a name of `PUBLISHED`; None for a path.
 
     Raises:
-        AgeGenderError: It is neither a known name nor a file.
+        AgeGenderError: `weights` is neither a name of `PUBLISHED` nor a file.
     """
     if weights in PUBLISHED:
         return PUBLISHED[weights]
@@ -79,20 +79,20 @@ def published(weights: str) -> Published | None:
 
 
 def describe_weights(weights: str, backbone: Backbone | None = None) -> tuple[Backbone, float, float]:
-    """Returns the network that weights are for, and the mean and standard deviation of the pixels it takes.
+    """Return the backbone of weights, and the mean and standard deviation of pixels that it expects.
 
     Args:
         weights: A name of `PUBLISHED`, or an ONNX file of one of the two networks.
-        backbone: What a file's network is; it is not asked for where the name says it.
+        backbone: Architecture; required for a file, optional for a published name.
 
     Raises:
-        AgeGenderError: A file whose network is not said.
+        AgeGenderError: The backbone is missing for a file, or doesn't match a published name.
     """
     known = published(weights)
     if known is None:
         if backbone is None:
             raise AgeGenderError(
-                f"model.pretrained={weights} is a file of your own: say its network with "
+                f"model.pretrained={weights} is a file: set its architecture with "
                 "model.trunk.backbone=mobilefacenet or model.trunk.backbone=sface"
             )
         known = next(entry for entry in PUBLISHED.values() if entry.backbone == backbone)
@@ -102,13 +102,13 @@ def describe_weights(weights: str, backbone: Backbone | None = None) -> tuple[Ba
 
 
 def find_weights(weights: str) -> Path:
-    """Returns the file of weights, downloading a published one that is not there.
+    """Return the path of weights, downloading a published file if it is missing.
 
-    Published files are looked for in `$AGEGENDER_FACE_WEIGHTS`, or the cache folder's `face_weights`, and checked by
-    their SHA-256.
+    Published files are looked up in `$AGEGENDER_FACE_WEIGHTS`, or in `face_weights` of the cache folder, and verified
+    by their SHA-256.
 
     Raises:
-        AgeGenderError: A file is missing and can't be downloaded, or its bytes are not the published ones.
+        AgeGenderError: A file is missing and can't be downloaded, or its SHA-256 is wrong.
     """
     known = published(weights)
     if known is None:
@@ -123,13 +123,13 @@ def find_weights(weights: str) -> Path:
     require(
         digest == known.sha256,
         f"model.pretrained={weights}: {path} is damaged or another file (its SHA-256 begins with {digest[:8]}, not "
-        f"with {known.sha256[:8]}); delete it, and it is downloaded anew",
+        f"with {known.sha256[:8]}); delete it to download it again",
     )
     return path
 
 
 def _download(weights: str, known: Published, path: Path) -> None:
-    """Downloads a published file, with progress; nothing but the whole file is ever seen under its name."""
+    """Download a published file with a progress bar, and write it atomically."""
     print(f"downloading {known.url} ({known.licence}) into {path.parent}")
     with caching("the downloaded weights", path, 40_000_000):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _download(weights: str, known: Published, path: Path) -> None:
             reason = " ".join(str(error).split())
             raise AgeGenderError(
                 f"model.pretrained={weights}: {known.url} can't be read ({reason}); go online, or put {known.file} "
-                f"({known.licence}) into {path.parent}, or say where it lies with {FOLDER_VARIABLE}=<folder>"
+                f"({known.licence}) into {path.parent}, or set {FOLDER_VARIABLE}=<folder>"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -157,37 +157,37 @@ def _member(archive: zipfile.ZipFile, file: str) -> str:
     for name in archive.namelist():
         if name.rpartition("/")[2] == file:
             return name
-    raise KeyError(f"the archive holds no {file}")
+    raise KeyError(f"the archive doesn't contain {file}")
 
 
 def load_face_weights(trunk: FaceTrunk, weights: str) -> None:
-    """Replaces a trunk's weights by published ones.
+    """Load weights into a trunk.
 
-    The graph's convolutions, activations and dense layers come in the order of the trunk's; batch norms are folded into
-    the layer before them, exactly.
+    The ONNX graph has its convolutions, activations and dense layers in the order of the trunk's layers; each batch
+    norm is folded exactly into the layer before it.
 
     Args:
-        trunk: Changed in place.
+        trunk: Modified in place.
         weights: A name of `PUBLISHED`, or an ONNX file.
 
     Raises:
-        AgeGenderError: See `find_weights`; or the file is not of this network.
+        AgeGenderError: See `find_weights`; or the file is of another network.
     """
     path = find_weights(weights)
     stored = _read(path, weights)
     ours = [layer for layer in trunk.modules() if isinstance(layer, nn.Conv2d | nn.PReLU | nn.Linear)]
-    other = f"model.pretrained={weights}: {path} is not of the network model.trunk.backbone={trunk.backbone}"
-    require(len(stored) >= len(ours), other)
+    mismatch = f"model.pretrained={weights}: {path} is not of the network model.trunk.backbone={trunk.backbone}"
+    require(len(stored) >= len(ours), mismatch)
     with torch.no_grad():
         for layer, (weight, bias) in zip(ours, stored, strict=False):
-            require(layer.weight.shape == weight.shape and (bias is None) == isinstance(layer, nn.PReLU), other)
+            require(layer.weight.shape == weight.shape and (bias is None) == isinstance(layer, nn.PReLU), mismatch)
             layer.weight.copy_(weight)
             if bias is not None:
                 layer.bias.copy_(bias)  # type: ignore[union-attr,operator]
 
 
 def _read(path: Path, weights: str) -> list[tuple[Tensor, Tensor | None]]:
-    """Returns weight and bias of each convolution and dense layer and weight of each PReLU, in the graph's order."""
+    """Return weight and bias of each convolution and dense layer and weight of each PReLU, in the graph's order."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -196,7 +196,7 @@ def _read(path: Path, weights: str) -> list[tuple[Tensor, Tensor | None]]:
     try:
         graph = onnx.load(str(path)).graph
         values = {stored.name: torch.tensor(numpy_helper.to_array(stored)) for stored in graph.initializer}
-    except Exception as error:  # protobuf's reader trips over other files in any way there is
+    except Exception as error:  # protobuf raises various exceptions for other files
         reason = " ".join(str(error).split())[:150]
         raise AgeGenderError(f"model.pretrained={weights}: {path} is no ONNX model ({reason})") from None
     layers: list[tuple[Tensor, Tensor | None]] = []
@@ -214,7 +214,7 @@ def _read(path: Path, weights: str) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def _folded(layer: tuple[Tensor, Tensor | None], norm: list[Tensor | None], node: Any) -> tuple[Tensor, Tensor]:
-    """Returns a convolution that does what it and the batch norm after it did."""
+    """Return the weight and bias of a layer with the following batch norm folded in."""
     (weight, bias), (gain, offset, mean, variance) = layer, norm
     assert bias is not None and gain is not None and offset is not None and mean is not None and variance is not None
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)

@@ -14,7 +14,7 @@ WeightInit = Literal["pytorch", "xavier_uniform", "kaiming_uniform", "kaiming_no
 
 
 def dense_layers(inputs: int, units: Sequence[int], dropout: float) -> tuple[nn.Sequential, int]:
-    """Builds Linear, ReLU and dropout per width; returns them with the number of their outputs."""
+    """Return Linear, ReLU and dropout layers for each width, and the number of their outputs."""
     layers: list[nn.Module] = []
     for width in units:
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
@@ -23,12 +23,12 @@ def dense_layers(inputs: int, units: Sequence[int], dropout: float) -> tuple[nn.
 
 
 def initialise(network: nn.Module, scheme: WeightInit) -> None:
-    """Initialises every convolution and dense layer, with zero biases.
+    """Initialize every convolution and dense layer, with zero biases.
 
     Args:
-        network: Changed in place.
+        network: Modified in place.
         scheme: `xavier_uniform` (Glorot and Bengio 2010; Keras's default, glorot_uniform), `kaiming_uniform` or
-            `kaiming_normal` (He et al. 2015; Keras's he_uniform and he_normal), or `pytorch` to leave them as they are.
+            `kaiming_normal` (He et al. 2015; Keras's he_uniform and he_normal), or `pytorch` for PyTorch's defaults.
     """
     if scheme == "pytorch":
         return
@@ -46,23 +46,23 @@ def initialise(network: nn.Module, scheme: WeightInit) -> None:
 
 
 class FeatureScaler(nn.Module):
-    """Standardizes features by statistics of the training faces, and clips what lies far out.
+    """Standardize features by statistics of the training faces, and clip outliers.
 
-    The statistics are buffers: they travel in the checkpoint. Before `fit`, features are clipped only.
+    The statistics are buffers, saved in checkpoints. Before `fit`, features are only clipped.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, features: int, clip: float):
-        """Sets the bound.
+        """Set the clipping bound.
 
         Args:
             features: Number of features.
-            clip: The largest absolute value that passes, in standard deviations.
+            clip: Maximum absolute value, in standard deviations.
 
         Raises:
-            AgeGenderError: The bound is not above zero.
+            AgeGenderError: `clip` is not above zero.
         """
         super().__init__()
         require(clip > 0, f"model.feature_clip={clip} must be above zero, or null")
@@ -71,12 +71,12 @@ class FeatureScaler(nn.Module):
         self.register_buffer("std", torch.ones(features))
 
     def fit(self, features: Tensor) -> None:
-        """Takes mean and standard deviation of features `[faces, features]`; one that never changes counts as it is."""
+        """Compute the statistics of features `[faces, features]`; constant features get a standard deviation of 1."""
         std, mean = torch.std_mean(features.float(), 0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps features `[batch, features]` to standardized ones, float32."""
+        """Map features `[batch, features]` to standardized ones, float32."""
         scaled: Tensor = ((features.float() - self.mean) / self.std).clamp(-self.clip, self.clip)
         return scaled

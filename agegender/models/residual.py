@@ -10,14 +10,14 @@ from agegender.errors import AgeGenderError, require
 
 
 class ResidualTrunk(nn.Module):
-    """A strided stem and pooling, stages of basic residual blocks, and the mean over what is left of the picture.
+    """A strided stem and pooling, stages of basic residual blocks, and global average pooling.
 
     The blocks and their shortcuts are those of He et al., "Deep Residual Learning for Image Recognition", CVPR 2016
     (projections where the shape changes, option B). Each block's last batch norm starts with a gain of zero, so that
     the block starts as its shortcut: Goyal et al., "Accurate, Large Minibatch SGD", 2017.
 
     Attributes:
-        num_features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per image.
     """
 
     def __init__(
@@ -28,17 +28,17 @@ class ResidualTrunk(nn.Module):
         channels: Sequence[int] = (64, 96, 192),
         blocks: Sequence[int] = (1, 1, 1),
     ):
-        """Builds the stem, which leaves a quarter of the side, and the stages; each but the first halves it again.
+        """Build the stem, which divides the side by 4, and the stages, each of which but the first halves it.
 
         Args:
-            in_channels: Colour channels of the pictures.
-            image_size: Side of the pictures, in pixels.
+            in_channels: Color channels of the images.
+            image_size: Side of the images, in pixels.
             stem: Filters of the first convolution.
-            channels: Filters of each stage; the last number is that of the features.
+            channels: Filters of each stage; the last value is the number of features.
             blocks: Blocks of each stage.
 
         Raises:
-            AgeGenderError: A value out of range, or pictures that are too small for so many stages.
+            AgeGenderError: A value is out of range, or the images are too small for the number of stages.
         """
         super().__init__()
         require(stem > 0, f"model.trunk.stem={stem} must be positive")
@@ -47,14 +47,14 @@ class ResidualTrunk(nn.Module):
         fits = len(blocks) == len(channels) and min(blocks) > 0
         wanted = f"{len(channels)} positive numbers, one per stage of model.trunk.channels={list(channels)}"
         require(fits, f"model.trunk.blocks={list(blocks)} must be {wanted}")
-        # On fewer pixels than 2 x 2 a last batch of one picture would leave batch norm nothing to normalise over.
+        # Below 2 x 2 pixels, a last batch of one image has a single value per channel, which batch norm rejects.
         smallest = 4 * 2 ** (len(channels) - 1) + 3
         if image_size < smallest:
             raise AgeGenderError(
                 f"data.image_size={image_size} is too small for {len(channels)} stages of model.trunk.channels; "
                 f"use images of at least {smallest} pixels, or fewer stages"
             )
-        # Pooling and ReLU may change places; the ReLU after it has a quarter of the work.
+        # Pooling and ReLU commute; after pooling, the ReLU has a quarter of the work.
         layers: list[nn.Module] = [*_normalised(in_channels, stem, 3, 2), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         previous = stem
         for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
@@ -65,7 +65,7 @@ class ResidualTrunk(nn.Module):
         self.num_features = previous
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        """Map normalized images `[batch, channels, size, size]` to features `[batch, features]`."""
         maps: Tensor = self.stages(images)
         return maps.mean((2, 3))
 
@@ -83,12 +83,12 @@ class _Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps `[batch, inputs, side, side]` to `[batch, outputs, side / stride, side / stride]`."""
-        answer: Tensor = self.relu(self.second(self.relu(self.first(maps))) + self.shortcut(maps))
-        return answer
+        """Map `[batch, inputs, side, side]` to `[batch, outputs, side / stride, side / stride]`."""
+        outputs: Tensor = self.relu(self.second(self.relu(self.first(maps))) + self.shortcut(maps))
+        return outputs
 
 
 def _normalised(inputs: int, outputs: int, kernel_size: int, stride: int) -> nn.Sequential:
-    """Returns a convolution and its batch norm, whose offset makes a bias idle."""
+    """Return a convolution without bias, and batch norm, whose offset replaces the bias."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))

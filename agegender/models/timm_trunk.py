@@ -1,4 +1,4 @@
-"""Any of timm's backbones as a trunk, from their published weights or from nothing."""
+"""timm's backbones as trunks, with published or random weights."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from torch import Tensor, nn
 from agegender.errors import AgeGenderError, missing_package, require
 from agegender.models.trunk import Published
 
-# What a checkpoint of a stranger's could use to have files read or downloaded when its network is built.
+# Options with which an untrusted checkpoint could read or download files when its network is built.
 _REFUSED = ("pretrained", "checkpoint_path", "cache_dir", "in_chans", "num_classes", "scriptable", "exportable")
 
 
 class TimmTrunk(nn.Module):
     """A backbone of timm (Wightman, "PyTorch Image Models") without its classifier; it keeps timm's initialization.
 
-    timm is imported here only, and building one reads and downloads nothing: `load_pretrained` does, when a training
+    timm is imported only here. Building a trunk reads and downloads nothing; `load_pretrained` does, when a training
     starts.
 
     Attributes:
-        num_features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per image.
     """
 
     keeps_own_init = True
 
     def __init__(self, in_channels: int, image_size: int, name: str = "resnet18", **options: Any):
-        """Builds the backbone; `load_pretrained` gives it published weights.
+        """Build the backbone; `load_pretrained` loads published weights.
 
         Args:
-            in_channels: Color channels of the pictures.
-            image_size: Side of the pictures, in pixels.
-            name: As `timm.list_models()` has it, with a tag of its weights or without.
+            in_channels: Color channels of the images.
+            image_size: Side of the images, in pixels.
+            name: A name of `timm.list_models()`, with or without the tag of its weights.
             options: Further arguments of `timm.create_model`, such as `drop_path_rate` or `img_size`.
 
         Raises:
-            AgeGenderError: timm is missing, has no such backbone, refuses the options or takes no such pictures.
+            AgeGenderError: timm is missing, has no such backbone, or rejects the options or the image size.
         """
         super().__init__()
         self.name, self.in_channels, self.options = name, in_channels, options
@@ -47,7 +47,7 @@ class TimmTrunk(nn.Module):
         timm = _timm(self.name)
         for key in self.options:
             refused = key in _REFUSED or key.startswith("pretrained_")
-            require(not refused, f"model.trunk.{key} is refused: what timm reads or downloads is model.pretrained's")
+            require(not refused, f"model.trunk.{key} is not allowed: weights are set with model.pretrained")
         try:
             created: nn.Module = timm.create_model(
                 self.name, pretrained=pretrained, in_chans=self.in_channels, num_classes=0, **self.options
@@ -58,7 +58,7 @@ class TimmTrunk(nn.Module):
         return created
 
     def _try(self, image_size: int) -> int:
-        """Returns the number of features; refuses pictures that the backbone can't take, before any is read."""
+        """Return the number of features; raise an error if the backbone rejects the image size."""
         training = self.backbone.training
         try:
             with torch.inference_mode():
@@ -66,16 +66,16 @@ class TimmTrunk(nn.Module):
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:150]
             raise AgeGenderError(
-                f"model.name={self.name} takes no pictures of data.image_size={image_size} ({reason}); most take 224, "
+                f"model.name={self.name} rejects images of data.image_size={image_size} ({reason}); most need 224, "
                 f"and transformers other sizes by +model.trunk.img_size={image_size}"
             ) from None
         self.backbone.train(training)
         flat = isinstance(features, Tensor) and features.ndim == 2
-        require(flat, f"model.name={self.name} answers with no single vector per picture: choose another backbone")
+        require(flat, f"model.name={self.name} doesn't output one vector per image: choose another backbone")
         return int(features.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalized images `[batch, channels, size, size]` to features `[batch, num_features]`."""
+        """Map normalized images `[batch, channels, size, size]` to features `[batch, num_features]`."""
         features: Tensor = self.backbone(images)
         return features
 
@@ -83,9 +83,9 @@ class TimmTrunk(nn.Module):
     def published(
         cls, pretrained: str | bool | None, in_channels: int, name: str = "resnet18", **options: Any
     ) -> Published:
-        """Returns the statistics of the pixels that the published weights were trained with; see `Trunk`.
+        """Return the statistics of the pixels that the published weights were trained with; see `Trunk`.
 
-        Gray pictures get the mean over the colors.
+        For gray images, the statistics are averaged over the colors.
         """
         known = _published(name, pretrained)
         mean, std = list(known.mean), list(known.std)
@@ -94,18 +94,18 @@ class TimmTrunk(nn.Module):
         return Published({"name": name, **options}, mean, std)
 
     def load_pretrained(self, pretrained: str | Literal[True]) -> str:
-        """Replaces the weights by published ones, which timm downloads once into Hugging Face's cache.
+        """Replace the weights by published ones, which timm downloads once into Hugging Face's cache.
 
-        Of weights for three channels, timm makes some for one by their sum.
+        For one channel, timm sums the first layer's weights over the three.
 
         Args:
             pretrained: The tag of the weights, such as `a1_in1k`; True for the backbone's default.
 
         Returns:
-            Their name, and what their publishers allow.
+            The name and the license of the weights.
 
         Raises:
-            AgeGenderError: There are none of that name, or they can't be downloaded.
+            AgeGenderError: There are no weights of that name, or they can't be downloaded.
         """
         name, known = _tagged(self.name, pretrained), _published(self.name, pretrained)
         require(known.has_weights, f"model.name={self.name} has no published weights: leave out model.pretrained")
@@ -114,7 +114,7 @@ class TimmTrunk(nn.Module):
             self.backbone.load_state_dict(self._create(pretrained=True).state_dict())
         except AgeGenderError:
             raise
-        except Exception as error:  # Hugging Face's client has errors of its own for every way to be offline
+        except Exception as error:  # Hugging Face's client raises various exceptions when offline
             reason = " ".join(str(error).split())[:200]
             raise AgeGenderError(
                 f"model.pretrained={pretrained}: the weights of {name} can't be read ({reason}); go online once, or "
@@ -130,10 +130,10 @@ def _tagged(name: str, pretrained: str | bool | None) -> str:
 
 
 def _published(name: str, pretrained: str | bool | None) -> Any:
-    """Returns what timm knows of a backbone's published weights.
+    """Return timm's `PretrainedCfg` of a backbone.
 
     Raises:
-        AgeGenderError: There are none of that tag.
+        AgeGenderError: There are no weights with that tag.
     """
     timm, tagged = _timm(name), _tagged(name, pretrained)
     try:
@@ -147,7 +147,7 @@ def _published(name: str, pretrained: str | bool | None) -> Any:
 
 
 def _timm(name: str) -> Any:
-    """Returns the package, once a name is known to be one of its own: `hf-hub:` and the like would be downloaded."""
+    """Import timm, and check that a name is one of its backbones: `hf-hub:` and the like would be downloaded."""
     try:
         import timm
     except ImportError as error:

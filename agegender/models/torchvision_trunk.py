@@ -1,4 +1,4 @@
-"""Any of torchvision's classifiers as a trunk, from published ImageNet weights or from nothing."""
+"""torchvision's classifiers as trunks, with published ImageNet weights or random ones."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from agegender.models.trunk import Published
 
 
 class TorchvisionTrunk(nn.Module):
-    """A torchvision classifier without its last dense layer. Its weights keep torchvision's own initialisation.
+    """A torchvision classifier without its last dense layer. Random weights keep torchvision's own initialization.
 
-    torchvision is imported here only: predicting with another trunk never needs it.
+    torchvision is imported only here, so that predicting with another trunk doesn't need it.
 
     Attributes:
-        num_features: Number of features that `forward` returns per picture.
+        num_features: Number of features that `forward` returns per image.
     """
 
     keeps_own_init = True
 
     def __init__(self, in_channels: int, image_size: int, name: str = "mobilenet_v2"):
-        """Builds the classifier; `load_pretrained` gives it published weights.
+        """Build the classifier; `load_pretrained` loads published weights.
 
         Args:
-            in_channels: Colour channels of the pictures; grey ones are taken as three equal channels.
-            image_size: Side of the pictures, in pixels.
-            name: As `torchvision.models.list_models(torchvision.models)` has it.
+            in_channels: Color channels of the images; gray ones are repeated to three channels.
+            image_size: Side of the images, in pixels.
+            name: A name of `torchvision.models.list_models(torchvision.models)`.
 
         Raises:
-            AgeGenderError: There is no such classifier, or it doesn't take such pictures.
+            AgeGenderError: There is no such classifier, or it rejects the image size.
         """
         from torchvision import models
 
@@ -52,7 +52,7 @@ class TorchvisionTrunk(nn.Module):
         self._try(image_size)
 
     def _try(self, image_size: int) -> None:
-        """Refuses pictures that the classifier can't take, before any is read."""
+        """Raise an error if the classifier rejects the image size."""
         training = self.classifier.training
         try:
             with torch.inference_mode():
@@ -60,12 +60,12 @@ class TorchvisionTrunk(nn.Module):
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:150]
             raise AgeGenderError(
-                f"model.name={self.name} takes no pictures of data.image_size={image_size} ({reason}); most take 224"
+                f"model.name={self.name} rejects images of data.image_size={image_size} ({reason}); most need 224"
             ) from None
         self.classifier.train(training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised images `[batch, channels, size, size]` to features `[batch, features]`."""
+        """Map normalized images `[batch, channels, size, size]` to features `[batch, features]`."""
         features: Tensor = self.classifier(images.expand(-1, 3, -1, -1))
         return features
 
@@ -73,9 +73,9 @@ class TorchvisionTrunk(nn.Module):
     def published(
         cls, pretrained: str | bool | None, in_channels: int, name: str = "mobilenet_v2", **options: Any
     ) -> Published:
-        """Returns the statistics of the pixels that the published weights were trained with; see `Trunk`.
+        """Return the statistics of the pixels that the published weights were trained with; see `Trunk`.
 
-        Grey pictures get the mean over the colours.
+        For gray images, the statistics are averaged over the colors.
         """
         from torchvision import models
 
@@ -87,27 +87,27 @@ class TorchvisionTrunk(nn.Module):
         return Published({"name": name, **options}, mean, std)
 
     def load_pretrained(self, pretrained: str | Literal[True]) -> str:
-        """Replaces the weights by published ones, which torchvision downloads once into `$TORCH_HOME`.
+        """Load published weights, which torchvision downloads once into `$TORCH_HOME`.
 
         Args:
-            pretrained: Their name in torchvision's list for this classifier; True for `IMAGENET1K_V1`.
+            pretrained: Name in torchvision's weights enum of this classifier; True for `IMAGENET1K_V1`.
 
         Returns:
-            Their name.
+            The name of the weights.
 
         Raises:
-            AgeGenderError: There are none of that name, or they can't be downloaded, or are no weights.
+            AgeGenderError: There are no weights of that name, they can't be downloaded, or the file is damaged.
         """
         entry = "IMAGENET1K_V1" if pretrained is True else pretrained
         weights = _entry(self.name, entry)
         try:
-            # a file that is there already is not compared with its hash: it must be read as weights only
+            # the hash of a file that is already there is not checked: `weights_only` is required
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except UnpicklingError as error:
             reason = str(error).split("\n")[0]
             raise AgeGenderError(
                 f"model.pretrained={entry}: the file in $TORCH_HOME/hub/checkpoints can't be loaded safely as weights "
-                f"({reason}); delete it, and it is downloaded anew"
+                f"({reason}); delete it to download it again"
             ) from None
         except (URLError, OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -115,14 +115,14 @@ class TorchvisionTrunk(nn.Module):
                 f"model.pretrained={entry}: {weights.url} can't be read ({reason}); go online, or put the file into "
                 "$TORCH_HOME/hub/checkpoints"
             ) from None
-        found = self.classifier.load_state_dict(state, strict=False)  # the removed layer's weights have no place
+        found = self.classifier.load_state_dict(state, strict=False)  # the removed layer's weights are unexpected
         surplus = [key for key in found.unexpected_keys if state[key].shape[:1] != (_CLASSES,)]
         require(not found.missing_keys and not surplus, f"model.name={self.name}: the weights of {entry} don't fit it")
         return entry
 
 
 _CLASSES = 1000  # of ImageNet
-_TWO_ANSWERS = ("googlenet", "inception_v3")  # in training, a second classifier answers from half-way up
+_TWO_ANSWERS = ("googlenet", "inception_v3")  # in training, these also return an auxiliary classifier's outputs
 
 
 def _require_known(name: str) -> None:

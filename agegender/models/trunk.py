@@ -1,4 +1,4 @@
-"""What the network needs of a trunk, and what a trunk may offer beyond that."""
+"""The interface of trunks, required and optional, and how they are built."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from agegender.targets import accepted, arguments_of, build, resolve
 
 
 class Trunk(nn.Module):
-    """Any module whose `forward` maps images `[batch, channels, size, size]` to features `[batch, num_features]`.
+    """A module whose `forward` maps images `[batch, channels, size, size]` to features `[batch, num_features]`.
 
-    A trunk need not derive from this class. `in_channels` and `image_size` are handed to its constructor if that has
-    such arguments. A trunk may also have
+    A trunk need not derive from this class. `in_channels` and `image_size` are passed to its constructor if it accepts
+    them. A trunk may also have
 
-    - `keeps_own_init = True`: `model.weight_init` leaves its weights alone;
+    - `keeps_own_init = True`: `model.weight_init` doesn't apply to it;
     - `upper`: the layers that `model.trainable=upper` trains;
-    - `load_pretrained(pretrained: str) -> str`, which `model.pretrained` calls when a training starts (never when a
-      checkpoint is loaded); it returns where the weights come from and what their publishers allow;
-    - a class method `published(pretrained, in_channels, **options) -> Published`: what the published weights say about
-      the settings that are null.
+    - `load_pretrained(pretrained: str) -> str`, called with `model.pretrained` when a training starts (never when a
+      checkpoint is loaded); it returns the origin and the license of the weights;
+    - a class method `published(pretrained, in_channels, **options) -> Published`: values of published weights for
+      settings that are null.
 
     Attributes:
-        num_features: Number of features per picture.
+        num_features: Number of features per image.
     """
 
     num_features: int
 
 
 class Published(NamedTuple):
-    """What published weights say about a network.
+    """Settings that published weights imply.
 
     Attributes:
         options: The trunk's settings, completed.
-        mean: What the weights expect to be subtracted from pixels in [0, 1], per channel or one for all.
-        std: What divides them then; likewise.
+        mean: Mean to be subtracted from pixels in [0, 1], one per channel or one for all.
+        std: Standard deviation that divides them afterwards; likewise.
     """
 
     options: dict[str, Any]
@@ -46,15 +46,15 @@ class Published(NamedTuple):
 
 
 def build_trunk(node: Mapping[str, Any], in_channels: int, image_size: int) -> Trunk:
-    """Builds a trunk for pictures of a size and number of colors.
+    """Build a trunk for an image size and a number of channels.
 
     Args:
         node: The class as `_target_`, and its arguments.
         in_channels: 1 or 3.
-        image_size: Side of the pictures, in pixels.
+        image_size: Side of the images, in pixels.
 
     Raises:
-        AgeGenderError: See `agegender.targets.build`; or `num_features` is no number of features.
+        AgeGenderError: See `agegender.targets.build`; or `num_features` is not a positive integer.
     """
     given = accepted(resolve(node, "model.trunk"), in_channels=in_channels, image_size=image_size)
     trunk: Trunk = build(node, "model.trunk", **given)
@@ -64,10 +64,10 @@ def build_trunk(node: Mapping[str, Any], in_channels: int, image_size: int) -> T
 
 
 def complete(model: Mapping[str, Any], in_channels: int) -> dict[str, Any]:
-    """Returns the settings of `model` with those that are null taken from what the published weights say.
+    """Return the settings of `model` with null ones filled in from the published weights.
 
     Args:
-        model: Settings of `conf/model`: arguments of `AgeGenderNet`, and `pretrained`.
+        model: Settings as in `conf/model`: arguments of `AgeGenderNet`, and `pretrained`.
         in_channels: 1 or 3.
     """
     trunk = resolve(model["trunk"], "model.trunk")

@@ -1,1 +1,1 @@
-"""From a config to a trained, measured checkpoint."""
+"""Training: from a config to a tested checkpoint."""

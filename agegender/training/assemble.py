@@ -1,4 +1,4 @@
-"""From checked settings to the three things that a training is made of: the data, the module and the Trainer."""
+"""Build the data module, the LightningModule and the Trainer from checked settings."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) -> AgeGenderDataModule:
-    """Builds the datamodule; with `weights` that are only measured, for pictures as their network takes them."""
+    """Build the data module; if `weights` are only evaluated, with the image size and color mode of their network."""
     node = dict(settings["data"])
-    if weights and not settings["fit"]:  # a checkpoint is judged on pictures of its own size and colour mode
+    if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
         node |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
     made = resolve(node, "data")
@@ -47,13 +47,13 @@ def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) 
 def build_module(
     settings: dict[str, Any], data: AgeGenderDataModule, weights: dict[str, Any] | None = None
 ) -> AgeGenderModule:
-    """Builds the module for the data, which must be set up; `weights` is the checkpoint that it begins with."""
+    """Build the module for data that is set up; `weights` is the checkpoint to start from."""
     network, pretrained = describe_network(settings, data.image_size, data.channels)
     if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
     optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_factor")}
-    loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # that is SoftTargets's
+    loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     module.masks = not data.index.complete
     if pretrained and not weights and not settings["resume"]:
@@ -64,8 +64,8 @@ def build_module(
         trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
         if trained_on != data.index.fingerprint:
             log.warning(
-                "the weights were trained under split %s, this is split %s: if the pictures are the same, some of "
-                "these test pictures were trained on and the figures are flattered",
+                "the weights were trained under split %s, this is split %s: if the images are the same, some of these "
+                "test images were trained on and the metrics are too optimistic",
                 trained_on,
                 data.index.fingerprint,
             )
@@ -75,24 +75,24 @@ def build_module(
 def describe_network(
     settings: dict[str, Any], image_size: int, channels: int
 ) -> tuple[dict[str, Any], str | bool | None]:
-    """Returns the arguments of the network, all that a checkpoint needs, and the published weights to begin with."""
+    """Return all arguments of the network, and the published weights to start from."""
     model = complete(settings["model"], channels)
     pretrained = model.pop("pretrained", None)
-    model.pop("name", None)  # the trunk's own setting refers to it
+    model.pop("name", None)  # the trunk's setting interpolates it
     return {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}, pretrained or None
 
 
-_SCALED_BY = 2048  # training faces that the features' statistics are taken from, where nothing is cached
+_SCALED_BY = 2048  # training faces from which the features' statistics are computed if nothing is cached
 
 
 def prepare_features(module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fresh: bool) -> None:
-    """Caches a frozen trunk's features, and fits the features' scale.
+    """Cache a frozen trunk's features, and fit the feature scaler.
 
     Args:
-        module: Its scaler is changed in place.
-        data: Set up; its batches carry the features from now on.
-        trainer: Its precision is that of the features.
-        fresh: The scale is to be fitted: the network doesn't come with one of its own.
+        module: Its scaler is modified in place.
+        data: Data that is set up; its batches contain the features from now on.
+        trainer: The features are computed in its precision.
+        fresh: Whether to fit the scaler; False if a checkpoint contains it.
     """
     network, precision = module.network.eval(), trainer.precision_plugin.forward_context
     cached = network.trainable == "none" and data.cache == "auto"
@@ -106,7 +106,7 @@ def prepare_features(module: AgeGenderModule, data: AgeGenderDataModule, trainer
 def _some_features(
     network: AgeGenderNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
 ) -> list[Tensor]:
-    """Returns the features of up to `_SCALED_BY` training faces, evenly spread."""
+    """Return the features of up to `_SCALED_BY` evenly spaced training faces."""
     faces = data.split("train")
     step = max(1, len(faces) // _SCALED_BY)
     with torch.inference_mode(), precision():
@@ -115,7 +115,7 @@ def _some_features(
 
 
 def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Callback] = ()) -> pl.Trainer:
-    """Builds the Trainer with everything that watches the training; `watching` comes on top of the config's."""
+    """Build the Trainer; its callbacks are the config's, those in `watching`, and the built-in ones."""
     callbacks: list[Callback] = [
         build(node, "callbacks") for node in (settings.get("callbacks") or {}).values() if node is not None
     ]
@@ -123,32 +123,32 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     callbacks.append(StopWhenDiverged(folder / "diverged.txt"))
     callbacks.append(StopOnSignal(folder / "checkpoints" / "last.ckpt"))
     loggers = [build(node, "logger") for node in (settings.get("logger") or {}).values() if node is not None]
-    if not loggers:  # it would have nowhere to write to, and Lightning refuses it
+    if not loggers:  # Lightning raises an error for this callback without a logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     given: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False, "enable_progress_bar": bar}
     if isinstance(settings["trainer"].get("profiler"), str):
-        profiler = settings["trainer"]["profiler"]  # of several processes the first is looked at
+        profiler = settings["trainer"]["profiler"]  # rank 0 is profiled
         given["profiler"] = build_profiler(profiler, folder / "profiler") if first() else None
-    given["use_distributed_sampler"] = False  # the loaders share the batches out themselves, none twice
+    given["use_distributed_sampler"] = False  # the data module's loaders split each batch over the ranks
     given["plugins"] = [*(settings["trainer"].get("plugins") or []), WholeCheckpoints()]
     trainer: pl.Trainer = build(settings["trainer"], "trainer", **given, **_for_this_process(settings["trainer"]))
     return trainer
 
 
 def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the Trainer's settings mean here.
+    """Return the Trainer's arguments that depend on the launcher and the hardware.
 
-    `devices=auto` is as many as torchrun or srun started; on a CPU, Lightning would take it for one. `sync_batchnorm`
-    is PyTorch's SyncBatchNorm, which is for GPUs: on CPUs, each process's norms count its own faces.
+    `devices=auto` is the number of processes per node that torchrun or srun started; on a CPU, Lightning would use 1.
+    `sync_batchnorm` is turned off on CPUs, which PyTorch's SyncBatchNorm doesn't support.
     """
-    meant: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     launch = launched()
     if trainer.get("devices") == "auto" and launch is not None and launch.per_node:
-        meant["devices"] = launch.per_node
+        arguments["devices"] = launch.per_node
     accelerator = trainer.get("accelerator", "auto")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if trainer.get("sync_batchnorm") and on_cpu:
-        meant["sync_batchnorm"] = False
-    return meant
+        arguments["sync_batchnorm"] = False
+    return arguments

@@ -1,4 +1,4 @@
-"""An exponential moving average (EMA) of the weights: validated, kept and exported, while the run's own train on."""
+"""An exponential moving average (EMA) of the weights, which is validated, saved and exported."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from agegender.errors import require
 
 
 class WeightAverage(WeightAveraging):
-    """Lightning's weight averaging, with a decay that warms up, and out of the way once the training has ended.
+    """Lightning's WeightAveraging with a decay warm-up, disabled after the training.
 
-    Validation measures the average, and a checkpoint's weights are the average's; the run's own weights lie beside
-    them for `resume`. Afterwards Lightning's callback would put the run's own weights back when a checkpoint is tested:
-    they are not what was validated.
+    Validation uses the average, and a checkpoint's `state_dict` holds the average; the current weights are saved beside
+    it for `resume`. After the training, Lightning's callback would restore the current weights when a checkpoint is
+    tested, which are not those that were validated.
     """
 
     def __init__(self, decay: float = 0.998):
-        """Sets how slowly the average follows: it looks back over about `1 / (1 - decay)` steps.
+        """Set the decay; the average spans about `1 / (1 - decay)` steps.
 
         Raises:
-            AgeGenderError: The decay is not between 0 and 1.
+            AgeGenderError: `decay` is not in [0, 1).
         """
         require(0 <= decay < 1, f"callbacks.averaging.decay={decay} must be at least 0 and below 1")
         super().__init__(avg_fn=warmed_up(decay))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lets the average go: the module holds its weights now."""
+        """Drop the averaged copy; the module already holds its weights."""
         self._average_model = None
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restores both sets of weights in training; anywhere else the average is what was loaded already."""
+        """Restore both sets of weights in training; elsewhere the loaded `state_dict` is the average already."""
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 def warmed_up(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Returns how an average moves: by `1 - decay`, and faster at first, so that the random start is soon forgotten.
+    """Return the update function of an EMA with a warm-up, which soon discounts the initial weights.
 
-    The warm-up is that of TensorFlow's ExponentialMovingAverage: no decay above `(1 + n) / (10 + n)` at step n.
+    The warm-up is that of TensorFlow's ExponentialMovingAverage: the decay at step n is at most `(1 + n) / (10 + n)`.
     """
 
     def move(average: Tensor, current: Tensor, steps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the age's loss and gender's become one: by fixed weights, or by a balance that is learnt too."""
+"""The weighted sum of the age and gender losses, with fixed or learned weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from agegender.errors import require
 
 
 class Balance(nn.Module):
-    """`age * age_loss + gender * gender_loss`; with `learned`, each part divided by a variance that is a weight itself.
+    """`age * age_loss + gender * gender_loss`; with `learned`, each part divided by a learned variance.
 
     Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics",
-    CVPR 2018: each part L becomes `exp(-s) L + s / 2`, with s the logarithm of its variance, from 0. (Their form for a
-    likelihood, which cross-entropies and divergences are; a loss of one number is treated alike.)
+    CVPR 2018: each part L becomes `exp(-s) L + s / 2`, with s the logarithm of its variance, initially 0. (Their form
+    for classification likelihoods, such as cross-entropies and divergences; regression losses are treated alike.)
     """
 
     def __init__(self, age: float = 1.0, gender: float = 1.0, learned: bool = False):
-        """Sets the weights.
+        """Set the weights.
 
         Raises:
-            AgeGenderError: A negative weight, or nothing but zeros.
+            AgeGenderError: A weight is negative, or both are zero.
         """
         super().__init__()
         fits = min(age, gender) >= 0 and age + gender > 0
@@ -29,12 +29,12 @@ class Balance(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(2)) if learned else None
 
     def forward(self, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None = None) -> Tensor:
-        """Returns the loss, a scalar like its parts.
+        """Return the total loss, a scalar.
 
         Args:
-            age_loss: The age's part.
-            gender_loss: Gender's part.
-            known: `[3]`, see `known_losses`: a part that no label was there for says nothing about its variance.
+            age_loss: The age loss, a scalar.
+            gender_loss: The gender loss, a scalar.
+            known: `[3]`, see `known_losses`; a part without any label doesn't change its variance.
         """
         if self.log_variance is None:
             return self.age * age_loss + self.gender * gender_loss

@@ -1,4 +1,4 @@
-"""Builds what Lightning's `configure_optimizers` returns: the optimizer, and the scheduler of its learning rates."""
+"""Build the optimizer and the learning-rate scheduler that `configure_optimizers` returns."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from agegender.errors import require
 from agegender.targets import accepted, build, check_built, refuses_settings, resolve
 
-# What `optim.scheduler` may hold beside the scheduler's own arguments; Lightning's words for them.
+# Keys of `optim.scheduler` that belong to Lightning's scheduler config, not to the scheduler.
 LIGHTNINGS_KEYS = ("interval", "monitor")
 
 
 class WarmupCosine(LambdaLR):
     """A linear warm-up of the learning rate, then half a cosine; see `warmup_cosine`.
 
-    A checkpoint holds how many steps were taken, and not `total_steps`: resumed for more epochs, the cosine spans the
-    new length.
+    A checkpoint stores the number of steps taken, but not `total_steps`: after a resume with more epochs, the cosine
+    spans the new length.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.01):
-        """Starts at the first step.
+        """Set up the schedule.
 
         Args:
-            optimizer: Its parameter groups' rates are scaled.
-            total_steps: Length of the whole training.
-            warmup: Share of the steps in which the rates rise to their full value.
-            final: Share of the full rate that is left at the end.
+            optimizer: The optimizer whose learning rates are scaled.
+            total_steps: Number of steps of the whole training.
+            warmup: Fraction of the steps in which the rates rise to their full value.
+            final: Fraction of the full rate at the end.
 
         Raises:
-            AgeGenderError: A share is not between 0 and 1.
+            AgeGenderError: A fraction is not between 0 and 1.
         """
         check_shares(warmup, final)
         super().__init__(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, final))
 
 
 def check_shares(warmup: float = 0.05, final: float = 0.01) -> None:
-    """Refuses settings of `WarmupCosine` that are no shares."""
-    for name, share in (("warmup", warmup), ("final", final)):
-        require(0 <= share <= 1, f"optim.scheduler.{name}={share} must be a share between 0 and 1")
+    """Raise AgeGenderError if a setting of `WarmupCosine` is not a fraction."""
+    for name, fraction in (("warmup", warmup), ("final", final)):
+        require(0 <= fraction <= 1, f"optim.scheduler.{name}={fraction} must be a fraction between 0 and 1")
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
-    """Returns the factor of the learning rate at a step: a linear warm-up, then half a cosine.
+    """Return the factor of the learning rate at a step: a linear warm-up, then half a cosine.
 
     The cosine is that of Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
 
     Args:
-        step: From 0.
-        steps: Length of the whole training.
-        warmup: Share of the steps in which the rate rises to its full value.
-        final: Factor that is left at the end.
+        step: The step, from 0.
+        steps: Number of steps of the whole training.
+        warmup: Fraction of the steps in which the rate rises to its full value.
+        final: Factor at the end.
     """
     rising = max(1, round(warmup * steps))
     if step < rising:
@@ -65,7 +65,7 @@ def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
 
 
 def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:
-    """Builds an optimizer for parameter groups, in two steps: Hydra would copy the weights that it is given.
+    """Build an optimizer for parameter groups, through a partial: Hydra would copy the parameters.
 
     Raises:
         AgeGenderError: See `build`.
@@ -80,15 +80,15 @@ def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> 
 
 
 def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
-    """Builds the scheduler of an optimizer's learning rates, as Lightning takes it.
+    """Build the scheduler of an optimizer's learning rates, as Lightning takes it.
 
     Args:
-        config: `_target_`, any of `torch.optim.lr_scheduler` or ours, and its arguments; `interval`, `step` or `epoch`,
-            says when it moves. If it takes `total_steps` and the config gives none, that is the training's length.
-            `monitor` is the figure that `ReduceLROnPlateau` follows.
-        optimizer: Whose.
-        steps: The training's length.
-        epochs: Likewise.
+        config: `_target_`, any of `torch.optim.lr_scheduler` or ours, and its arguments; `interval`, `step` or `epoch`.
+            If the scheduler takes `total_steps` and the config has none, it is the training's length. `monitor` is the
+            metric of `ReduceLROnPlateau`.
+        optimizer: The optimizer to schedule.
+        steps: Length of the training in steps.
+        epochs: Length of the training in epochs.
 
     Raises:
         AgeGenderError: See `build`.
@@ -96,7 +96,7 @@ def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, steps: int,
     arguments = {key: value for key, value in config.items() if key not in LIGHTNINGS_KEYS}
     interval = config.get("interval", "epoch")
     known = accepted(resolve(config, "optim.scheduler"), total_steps=steps if interval == "step" else epochs)
-    if "steps_per_epoch" in arguments:  # OneCycleLR's other way to say how long the training is
+    if "steps_per_epoch" in arguments:  # OneCycleLR's alternative to `total_steps`
         known = {}
     make = build({**known, **arguments, "_partial_": True}, "optim.scheduler")
     try:

@@ -1,4 +1,4 @@
-"""What happens around training: checkpoints, timing, and the test's CSV."""
+"""Callbacks: checkpoints, timing, and the CSV of test predictions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from agegender.training.together import added_up, gathered
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which a run that was moved or copied may be resumed with.
+    """Lightning's ModelCheckpoint, for runs whose folder was moved or copied before a resume.
 
-    Lightning forgets the best score when the folder's path is another one, and a worse epoch would replace `best.ckpt`.
+    Lightning drops the best score if `dirpath` has changed, and a worse epoch would replace `best.ckpt`.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the state with every path put into the folder as it is now."""
+        """Restore the state, with every path moved to the current `dirpath`."""
 
         def here(path: str) -> str:
             return str(Path(self.dirpath or "") / Path(path).name) if path else path
@@ -41,38 +41,38 @@ class Checkpoint(ModelCheckpoint):
 
 
 class Stopwatch(Callback):
-    """Measures seconds per epoch, validation included, and training images per second, validation excluded.
+    """Measure seconds per epoch, validation included, and training images per second, validation excluded.
 
-    Its state travels in checkpoints, so that a resumed run counts all its epochs.
+    Its state is saved in checkpoints, so that a resumed run includes all its epochs.
     """
 
     def __init__(self) -> None:
-        """Starts with no epoch measured."""
+        """Initialize without measurements."""
         self.epochs: list[float] = []
         self.rates: list[float] = []
-        self._start: float | None = None  # stays so for the rest of an epoch that was resumed in its middle
+        self._start: float | None = None  # stays None in an epoch that was resumed midway
         self._validating, self._images = 0.0, 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the epoch's clock."""
+        """Start the epoch's clock."""
         self._start, self._validating, self._images = time.perf_counter(), 0.0, 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Counts the batch's images."""
+        """Count the batch's images."""
         self._images += len(batch["row"]) if batch.get("share") != 0 else 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the validation's clock."""
+        """Start the validation's clock."""
         self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the validation's clock."""
+        """Stop the validation's clock."""
         self._validating += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the epoch's clock."""
+        """Stop the epoch's clock."""
         if self._start is None:
             return
         elapsed = time.perf_counter() - self._start
@@ -81,15 +81,15 @@ class Stopwatch(Callback):
         self.rates.append(images / (elapsed - self._validating))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what was measured."""
+        """Return the measurements."""
         return {"epochs": self.epochs, "rates": self.rates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what was measured."""
+        """Restore the measurements."""
         self.epochs, self.rates = list(state_dict["epochs"]), list(state_dict["rates"])
 
     def figures(self) -> dict[str, float]:
-        """Returns medians over the epochs measured, and the sum; empty if there were none."""
+        """Return the medians and the total over the measured epochs; empty without any."""
         if not self.epochs:
             return {}
         return {
@@ -100,33 +100,33 @@ class Stopwatch(Callback):
 
 
 class Answers:
-    """The answers of one pass over a split, gathered on the device and moved to the CPU once, at the end."""
+    """The predictions of one pass over a split, collected on the device and moved to the CPU once, at the end."""
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Initialize without predictions."""
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, outputs: Any) -> None:
-        """Adds one step's answers, each `[batch]`: row, age_pred in years, p_female; in a test also their spread."""
+        """Add one step's predictions, each `[batch]`: row, age_pred in years, p_female; in a test also their spread."""
         self._batches.append(outputs)
 
     def take(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns all processes' answers as arrays, in the order of their rows, and starts anew."""
+        """Return the predictions of all ranks as arrays, sorted by row, and reset."""
         columns = {
             name: gathered(torch.cat([batch[name] for batch in self._batches])).cpu().numpy()
             for name in self._batches[0]
         }
         self._batches.clear()
-        # Where several devices share too small a batch, a row is answered twice (see `DealtSampler`): it counts once.
+        # If a batch is smaller than the number of devices, a row occurs twice (see `DealtSampler`): keep one.
         rows, first = np.unique(columns["row"], return_index=True)
         return {name: column[first] for name, column in columns.items()} | {"row": rows}
 
 
 class PredictionsCsv(Callback):
-    """Writes the test's answers, one line per picture."""
+    """Write the test predictions, one line per image."""
 
     def __init__(self, path: Path):
-        """Says where to."""
+        """Set the output path."""
         self.path, self._answers = path, Answers()
 
     def on_test_batch_end(
@@ -138,23 +138,23 @@ class PredictionsCsv(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the batch's answers."""
+        """Collect the batch's predictions."""
         self._answers.add(outputs)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the file, in the first process."""
-        answers = self._answers.take()
+        """Write the file, on rank 0."""
+        predictions = self._answers.take()
         if not trainer.is_global_zero:
             return
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
         text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-        with writing("the test's answers", self.path), write_whole(self.path, "w", **text) as file:
+        with writing("the test predictions", self.path), write_whole(self.path, "w", **text) as file:
             writer = csv.writer(file)
             stated = ("age_std", "age_low", "age_high")
             writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
-            columns = (answers[name] for name in ("row", "age_pred", "p_female", *stated))
+            columns = (predictions[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
                 path = no_formula(str(index.folder / index.names[row]))
                 truth = index.cells(row)
-                known = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
-                writer.writerow([path, truth[0], f"{age:.3f}", *known, truth[1], f"{p_female:.9g}", truth[2]])
+                cells = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
+                writer.writerow([path, truth[0], f"{age:.3f}", *cells, truth[1], f"{p_female:.9g}", truth[2]])

@@ -1,4 +1,4 @@
-"""Is this configuration right? Every setting is held against the signature of what it will be handed to."""
+"""Validation of the training config against the signatures of the classes that it configures."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ _TOP_LEVEL: dict[str, Any] = {
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuses unknown keys and wrong-typed values before any data is read.
+    """Check for unknown keys and wrong types before any data is read.
 
-    There is no second list of settings to keep in step: the signatures and type hints of our own classes, and of the
-    library classes that `_target_` names, are the schema.
+    The schema is not a second list of settings: it is the signatures and type hints of our own classes and of the
+    library classes that `_target_` names.
 
     Args:
-        config: The composed training config, resolved, as plain containers.
+        config: The composed training config, resolved, in plain containers.
 
     Raises:
-        AgeGenderError: Names the key, and the nearest valid one or the type wanted.
+        AgeGenderError: A key or value is invalid; the message names the nearest valid key or the expected type.
     """
     require("trust" not in config, "trust= counts on the command line only, not in a config or a run's record")
     check_targets(config)
     for group in ("data", "model", "age", "optim", "trainer"):
-        require(bool(config.get(group)), f"{group} is left out: there is nothing to train; choose one of conf/{group}")
+        require(bool(config.get(group)), f"{group} is missing: choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         check_value(key, config[key], hint)
     check_call("loss", config["loss"], Balance, SoftTargets, given=("rows", "ages", "p_female", "teachers"))
-    Balance(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # refuses what means nothing
+    Balance(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # checks the values
     _check_built("age", config["age"])
     measured = (*NAMES, *CLASS_NAMES) if build(config["age"], "age").classes else NAMES
     check_named("monitor", config["monitor"], [f"val/{name}" for name in measured])
-    wanted = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
-    require(config["mode"] == wanted, f"monitor={config['monitor']} needs mode={wanted}")
+    expected = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
+    require(config["mode"] == expected, f"monitor={config['monitor']} needs mode={expected}")
     made = check_data(config["data"])
     if augment := config.get("augment"):
         taken = accepted(made, augment=augment)
@@ -82,40 +82,40 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
-    """Refuses settings that are right one by one and lead nowhere together, before an hour is spent on them."""
+    """Check for combinations of valid settings that can't work together."""
     trainer, fit = config["trainer"], config["fit"]
     checkpoint = (config.get("callbacks") or {}).get("checkpoint")
     require(
-        fit or not config["resume"], "resume= continues a training: with fit=false, give weights= instead of resume="
+        fit or not config["resume"], "resume= continues a training: with fit=false, use weights= instead of resume="
     )
     require(
         fit or bool(config["weights"]),
-        "fit=false measures a model that was trained: say which with weights=<run folder or checkpoint>",
+        "fit=false evaluates a trained model: choose it with weights=<run folder or checkpoint>",
     )
     all_tests = config["data"].get("split") == "test"
     require(
         not (fit and all_tests),
-        "data.split=test leaves no picture to train on: judge a model with fit=false weights=..., or leave it out",
+        "data.split=test leaves no images to train on: evaluate a model with fit=false weights=..., or remove it",
     )
     require(config["test"] or not all_tests, "data.split=test and test=false leave nothing to do: leave out test=false")
     require(
         not (config["resume"] and config["weights"]),
         "resume= continues a run with its own weights: leave out weights=, or resume=",
     )
-    require(not fit or bool(checkpoint), "keep callbacks.checkpoint: it writes best.ckpt, which is what gets tested")
+    require(not fit or bool(checkpoint), "keep callbacks.checkpoint: it writes best.ckpt, which is tested")
     require(
         not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
     )
     require(
         not fit or trainer.get("limit_val_batches") != 0,
-        "trainer.limit_val_batches=0 leaves nothing to choose the best epoch by: allow at least one batch",
+        "trainer.limit_val_batches=0 leaves no validation to choose the best epoch by: allow at least one batch",
     )
     _check_teacher(config)
     scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]
     require(
         not scaled or not streams(config["data"]),
-        "model.feature_clip needs the statistics of training faces, which a stream has no places to take from: with "
-        "data=streaming, begin with weights=<a run that was trained on a folder>, or set model.feature_clip=null",
+        "model.feature_clip needs the statistics of training faces, which a stream can't look up: with "
+        "data=streaming, start from weights=<a run that was trained on a folder>, or set model.feature_clip=null",
     )
     _check_strategy(config)
     if isinstance(trainer.get("profiler"), str):
@@ -128,20 +128,20 @@ def _check_teacher(config: Mapping[str, Any]) -> None:
     require(0 <= weight <= 1, f"loss.teacher={weight} must lie between 0 (labels only) and 1 (teachers only)")
     if teacher is None:
         return
-    require(len(teacher) > 0, "teacher= names nothing: give a run's folder, a checkpoint or a list of them, or null")
-    require(config["fit"], "teacher= teaches in a training: with fit=false, leave it out")
+    require(len(teacher) > 0, "teacher= is empty: set a run's folder, a checkpoint or a list of them, or null")
+    require(config["fit"], "teacher= requires a training: with fit=false, remove it")
     require(
         not streams(config["data"]),
-        "teacher= needs faces that it can ask for by their place: with data=streaming, leave it out, or take the "
-        "folder that was packed",
+        "teacher= requires random access to the faces: with data=streaming, remove it, or use the folder that "
+        "was packed",
     )
 
 
 def _check_strategy(config: Mapping[str, Any]) -> None:
-    """Refuses what Lightning would share out wrongly among several devices, or trip over."""
+    """Check for settings that Lightning would handle wrongly with several devices, or not support."""
     trainer = config["trainer"]
     strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
-    require(devices != 0, "trainer.devices=0 trains on nothing: set a number, a list, or auto")
+    require(devices != 0, "trainer.devices=0 is no device: set a number, a list, or auto")
     require(
         not trainer.get("overfit_batches") or devices in (1, "1", [0]),
         "trainer.overfit_batches is for one device: with several each would train on all of these batches; set "
@@ -149,59 +149,57 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
     )
     require(
         not any(kind in strategy for kind in ("spawn", "fork", "notebook", "deepspeed")) and strategy != "fsdp",
-        f"trainer.strategy={strategy} is none that a run's folder and figures are right with; use trainer=ddp or "
-        "trainer=fsdp",
+        f"trainer.strategy={strategy} is not supported; use trainer=ddp or trainer=fsdp",
     )
     sharded = "FullySharded" in strategy
     require(
         not (sharded and trainer.get("gradient_clip_val")),
-        "Lightning can't clip gradients that trainer=fsdp has in parts: use trainer=ddp, or "
-        "trainer.gradient_clip_val=null",
+        "Lightning can't clip gradients that trainer=fsdp shards: use trainer=ddp, or trainer.gradient_clip_val=null",
     )
     averages = (config.get("callbacks") or {}).get("averaging")
     require(
         not (sharded and averages),
-        "callbacks=ema needs all weights in each process, and trainer=fsdp has them in parts: use trainer=ddp, or "
+        "callbacks=ema needs all weights in each process, and trainer=fsdp shards them: use trainer=ddp, or "
         "callbacks=default",
     )
 
 
 def _check_precision(config: Mapping[str, Any]) -> None:
     precision = str(config["trainer"].get("precision", "32-true"))
-    taken = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+    supported = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
     require(
-        precision in taken,
+        precision in supported,
         f"trainer.precision={precision} would compute ages in that precision too: use 32-true, bf16-mixed or 16-mixed",
     )
     fused = config["optim"]["optimizer"].get("fused")
     require(
-        precision in taken[:2] or not config["trainer"].get("gradient_clip_val") or not fused,
-        "Lightning can't clip gradients of a fused optimiser in mixed precision: set optim.optimizer.fused=false",
+        precision in supported[:2] or not config["trainer"].get("gradient_clip_val") or not fused,
+        "Lightning can't clip gradients of a fused optimizer in mixed precision: set optim.optimizer.fused=false",
     )
 
 
 def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
-    """Checks the network's settings; what is null may be what the trunk's published weights say."""
+    """Check the network's settings; null settings may be filled in from the trunk's published weights."""
     trunk = model.get("trunk") or {}
     made = resolve(trunk, "model.trunk")
     check_value("model.pretrained", model.get("pretrained"), bool | str | None)
     known = hasattr(made, "load_pretrained")
     require(known or not model.get("pretrained"), f"model.pretrained: {trunk['_target_']} has no published weights")
     named = model.get("name") is None or trunk.get("name") == model["name"]
-    require(named, f"model.name={model.get('name')} chooses nothing: it is for model=torchvision and model=timm")
+    require(named, f"model.name={model.get('name')} has no effect: it is for model=torchvision and model=timm")
     may_be_null = ("mean", "std") if hasattr(made, "published") else ()
     arguments = {key: value for key, value in model.items() if key not in ("trunk", "name", "pretrained")}
     arguments = {key: value for key, value in arguments.items() if value is not None or key not in may_be_null}
     options = [name for name in inspect.signature(made).parameters if name not in ("in_channels", "image_size")]
     for key in {*arguments} - {*inspect.signature(AgeGenderNet).parameters}:
-        hint = nearest(key, options)  # of the trunk's, which have a node of their own
+        hint = nearest(key, options)  # arguments of the trunk, which has its own node
         moved = hint.removeprefix("did you mean ")
         require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
     check_call("model", arguments, AgeGenderNet, given=("age", "in_channels", "image_size", "trunk"))
     if may_be_null:
         trunk = {key: value for key, value in trunk.items() if value is not None}
     _check_built("model.trunk", trunk, given=("in_channels", "image_size"))
-    complete(model, in_channels)  # refuses what the published weights are not for
+    complete(model, in_channels)  # checks that the published weights match
 
 
 def _check_scheduler(config: Mapping[str, Any]) -> None:
@@ -220,20 +218,20 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     bounded = trainer.get("max_epochs") not in (None, -1)
     bounded = bounded or (trainer.get("max_steps", -1) != -1 and scheduler.get("interval") == "step")
     bounded = bounded or not takes_length or bool({"total_steps", "steps_per_epoch"} & {*arguments})
-    require(bounded, "optim.scheduler needs to know where it ends: set trainer.max_epochs")
+    require(bounded, "optim.scheduler requires the length of the training: set trainer.max_epochs")
     plateau = scheduler["_target_"].endswith(".ReduceLROnPlateau")
     require(
         plateau or scheduler.get("monitor") is None,
-        "optim.scheduler.monitor is for ReduceLROnPlateau, which follows a figure: leave it out",
+        "optim.scheduler.monitor is for ReduceLROnPlateau, which follows a metric: remove it",
     )
     require(
         not plateau or scheduler.get("interval", "epoch") == "epoch",
-        "optim.scheduler: ReduceLROnPlateau follows a figure of validation: set optim.scheduler.interval=epoch",
+        "optim.scheduler: ReduceLROnPlateau follows a validation metric: set optim.scheduler.interval=epoch",
     )
 
 
 def _check_built(where: str, node: Mapping[str, Any], place: str = "", given: tuple[str, ...] = ()) -> None:
-    """Checks a node that names its class by `_target_`; `place` says what it must be, `where` unless given."""
+    """Check a node with a `_target_`, whose required type is that of the place `place` (default: `where`)."""
     built = resolve(node, place or where, where)
     check_node(node, where)
     check_call(where, arguments_of(node), built, given=given)

@@ -1,4 +1,4 @@
-"""What a run may take over from an older one: its weights, or all of it. Anything that doesn't fit is refused."""
+"""Load the weights of an earlier run, and check that a run can be resumed with the current settings."""
 
 from __future__ import annotations
 
@@ -23,84 +23,86 @@ from agegender.training.parameters import parameter_groups
 from agegender.training.results import flatten
 from agegender.training.soft_targets import SoftTargets
 
-# What a resumed run may change: how long and where it runs, and what is shown. Anything else would make it another run.
+# Settings that may change on resume: length, hardware, and output. Any other change would make it a different run.
 _FREE_TO_RESUME = (
     *("trainer.max_", "trainer.min_", "trainer.accelerator", "trainer.devices", "trainer.profiler", "trainer.log_"),
     *("trainer.strategy", "trainer.num_nodes", "trainer.sync_batchnorm"),
     *("trainer.default_root_dir", "data.dir", "data.cache", "data.on_device", "data.num_workers", "data.strict"),
 )
 _SHARDED = "agegender.training.sharding.FullySharded"
-# What says nothing about what a network's weights mean.
+# Settings of a network that its weights don't depend on.
 _FREE_TO_LOAD = ("dropout", "feature_dropout", "trunk.conv_dropout", "weight_init", "trainable")
 
 
 def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) -> None:
-    """Loads a checkpoint's weights into a module whose network is the same.
+    """Load a checkpoint's weights into a module whose network is the same.
 
     Args:
-        module: Changed in place.
+        module: Modified in place.
         weights: The checkpoint, as `load_checkpoint` returns it.
-        source: Where it came from, for the message.
+        source: Its path, for the error message.
 
     Raises:
-        AgeGenderError: The networks differ; names each difference.
+        AgeGenderError: The networks differ; the message names each difference.
     """
     theirs, ours = (flatten(complete(node)) for node in (weights["agegender"]["network"], module.hparams["network"]))
     names = sorted({*theirs, *ours} - {*_FREE_TO_LOAD})
     different = [key for key in names if theirs.get(key) != ours.get(key)]
     pairs = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in different)
-    require(not different, f"weights={source} don't fit this network ({pairs}); set data and model as they were")
+    require(
+        not different, f"weights={source} don't fit this network ({pairs}); set data and model as in the checkpoint"
+    )
     module.network.calibration = read_calibration(weights)
     module.network.load_state_dict(weights["network"])
 
 
 def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Path, devices: int) -> None:
-    """Refuses to continue a run under other settings: Lightning would take the old ones silently, or half of them.
+    """Check that a run is resumed with its own settings: Lightning would restore some of the old ones.
 
     Args:
-        config: The settings now.
-        module: Built from them.
-        checkpoint: Of the run to continue, in its folder, where its own settings lie.
-        devices: Of all machines together, now.
+        config: The current settings.
+        module: The module built from them.
+        checkpoint: A checkpoint in the folder of the run to resume, which contains its settings.
+        devices: The current number of devices, over all nodes.
 
     Raises:
-        AgeGenderError: Names each difference.
+        AgeGenderError: Settings differ; the message names each difference.
     """
     run = run_folder(checkpoint)
     groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "teacher", "seed", "monitor")
     before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
-    # A setting that is younger than the run had its default's meaning then.
+    # A setting that was added since had the effect of its default then.
     before = {key: value for key, value in _defaults_by_key(config).items() if key in now} | before
     names = sorted(key for key in {*before, *now} if not key.startswith(_FREE_TO_RESUME))
     changed = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in names if before.get(key) != now.get(key)]
     strategies = [flat.get("trainer.strategy._target_") or flat.get("trainer.strategy") for flat in (before, now)]
-    if strategies[0] != strategies[1] and _SHARDED in strategies:  # FSDP keeps an optimiser's values in another order
+    if strategies[0] != strategies[1] and _SHARDED in strategies:  # FSDP saves the optimizer state in another order
         changed.append(f"trainer.strategy was {strategies[0]} and is {strategies[1]}")
     saved = load_checkpoint(checkpoint)
-    streamed = saved.get(StreamingDataModule.__qualname__)  # how far it had read
+    streamed = saved.get(StreamingDataModule.__qualname__)  # position in the shards
     if streamed and streamed["dataset"]["world_size"] != devices:
-        dealt = streamed["dataset"]["world_size"]
-        changed.append(f"an epoch's shards were dealt out to {dealt} devices (data=streaming), not to {devices}")
+        before_devices = streamed["dataset"]["world_size"]
+        changed.append(f"an epoch's shards were split over {before_devices} devices (data=streaming), not {devices}")
     planned = [state["total_steps"] for state in saved.get("lr_schedulers", []) if "total_steps" in state]
     lengths = [key for key in ("trainer.max_epochs", "trainer.max_steps") if before.get(key) != now.get(key)]
-    if planned and lengths:  # PyTorch would stop at the last step with an error of its own
+    if planned and lengths:  # PyTorch would raise an error at the last step
         was, key = before.get(lengths[0]), lengths[0]
         changed.append(f"its scheduler ends after {planned[0]} steps: {key} was {was} and is {now.get(key)}")
     split = (saved["hyper_parameters"]["split"] or {}).get("fingerprint")
     if split != module.hparams["split"]["fingerprint"]:
-        changed.append(f"the pictures' split was {split} and is {module.hparams['split']['fingerprint']}")
-    taught, teachers = saved["agegender"].get("teachers"), module.soft_targets and module.soft_targets.teachers
-    if taught != teachers and not changed:  # the same paths, other files
+        changed.append(f"the images' split was {split} and is {module.hparams['split']['fingerprint']}")
+    saved_teachers, teachers = saved["agegender"].get("teachers"), module.soft_targets and module.soft_targets.teachers
+    if saved_teachers != teachers and not changed:  # same paths, but different files
         changed.append("a teacher's checkpoint was another file")
     require(
         not changed,
-        f"resume={run} continues a run as it was, but {'; '.join(changed)}. Put it back, or start a new run from its "
+        f"resume={run} continues a run unchanged, but {'; '.join(changed)}. Restore it, or start a new run from its "
         "weights with weights=...",
     )
 
 
 def complete(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a network's settings with every default filled in, so that those of two versions can be compared."""
+    """Return a network's settings with all defaults filled in, to compare checkpoints of different versions."""
     parts = {name: _with_defaults(network[name], place) for name, place in (("trunk", "model.trunk"), ("age", "age"))}
     return _defaults(AgeGenderNet) | dict(network) | parts
 
@@ -132,6 +134,6 @@ def _saved(run: Path) -> DictConfig:
 
 
 def _flat(groups: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings by dotted key, interpolations (`${optim.lr}`) left as they are written."""
+    """Return settings by dotted key, with unresolved interpolations (`${optim.lr}`)."""
     plain: Any = OmegaConf.to_container(OmegaConf.create(groups), resolve=False)
     return flatten(plain)

@@ -1,13 +1,13 @@
-"""Knowledge distillation: a network learns what its teachers answer for the training faces, beside the labels.
+"""Knowledge distillation: training on teachers' predictions beside the labels.
 
 Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", NIPS Deep Learning Workshop 2015; their
 temperature is 1 here, since an age's distribution over years is soft already.
 
-Each teacher answers once per face, for the picture as it is and for its mirror image, while the student sees the
-pictures augmented. This is the cheap variant ("fixed teacher") of Beyer et al., "Knowledge distillation: A good teacher
-is patient and consistent", CVPR 2022. They find it better to show both the same augmented view; that costs a pass of
-every teacher at every step, and these are often larger than the student. Here the cost is two passes per face in all,
-where each face was left out by one teacher.
+Each teacher predicts once per face, averaging over the image and its mirror image, while the student sees augmented
+images. This is the cheap variant ("fixed teacher") of Beyer et al., "Knowledge distillation: A good teacher is patient
+and consistent", CVPR 2022. They find it better to show both the same augmented view, but that costs a pass of every
+teacher at every step, and teachers are often larger than the student. Here, if each face was held out by one teacher,
+the total cost is two passes per face.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from agegender.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of how answers are made: part of the cache's key
-_BATCH = 16  # faces: more outgrow a CPU's caches
+VERSION = 2  # of the procedure that computes the soft targets: part of the cache's key
+_BATCH = 16  # faces: the activations of more exceed a CPU's caches
 
-Answers = tuple[NDArray[np.float16], NDArray[np.float32]]  # of a teacher: [faces, years], and p_female [faces]
+Answers = tuple[NDArray[np.float16], NDArray[np.float32]]  # age distributions [faces, years], p_female [faces]
 
 
 class Teacher(NamedTuple):
-    """A checkpoint that teaches.
+    """A teacher's checkpoint.
 
     Attributes:
-        path: Where it is.
-        digest: SHA-256 of its bytes.
-        split: What it was trained on, see `AgeGenderModule`; empty if it doesn't say.
-        years: The length of its age distributions.
+        path: Path of the file.
+        digest: SHA-256 of the file.
+        split: The split that it was trained on, see `AgeGenderModule`; empty if unknown.
+        years: Length of its age distributions.
     """
 
     path: Path
@@ -61,31 +61,32 @@ class Teacher(NamedTuple):
 
 
 def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> list[Teacher]:
-    """Finds the teachers' checkpoints, and sees that a student can learn from them; no picture is read.
+    """Find the teachers' checkpoints and check that they are compatible with the student; reads no images.
 
     Args:
-        given: `teacher`: run folders, checkpoints, or folders directly below which runs lie (a sweep's), meaning all.
+        given: The setting `teacher`: run folders, checkpoints, or folders of runs (such as a sweep's), meaning all of
+            them.
         age: The student's age coding.
 
     Raises:
-        AgeGenderError: There is no checkpoint, or the two don't answer with distributions over the same years.
+        AgeGenderError: There is no checkpoint, or teacher and student don't predict distributions over the same years.
     """
     if given is None:
         return []
     paths = [path for each in ([given] if isinstance(given, str) else given) for path in _checkpoints(each)]
     years = _years(age)
-    require(years is not None, f"teacher= teaches distributions over years, not {_name(age)}: set age=dldl")
+    require(years is not None, f"teacher= requires a distribution over years, not {_name(age)}: set age=dldl")
     teachers = []
     for path in paths:
-        told = load_checkpoint(path)["agegender"]
-        theirs, name = _years(told["network"]["age"]), _name(told["network"]["age"])
-        require(theirs is not None, f"teacher={path} was trained with {name}: give one that has age=dldl")
+        saved = load_checkpoint(path)["agegender"]
+        theirs, name = _years(saved["network"]["age"]), _name(saved["network"]["age"])
+        require(theirs is not None, f"teacher={path} was trained with {name}: choose one with age=dldl")
         top = (theirs or 1) - 1
         fits = theirs == years
-        require(fits, f"teacher={path} answers with {theirs} years, this network with {years}: set age.top={top}")
+        require(fits, f"teacher={path} predicts {theirs} years, this network {years}: set age.top={top}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        teachers.append(Teacher(path, digest, told["split"] or {}, theirs or 0))
+        teachers.append(Teacher(path, digest, saved["split"] or {}, theirs or 0))
     return teachers
 
 
@@ -101,7 +102,7 @@ def _name(age: Mapping[str, Any]) -> str:
 def _checkpoints(given: str) -> list[Path]:
     folder = Path(given)
     known = given in BUNDLED_WEIGHTS or folder.exists()
-    require(known, f"teacher={given} does not exist; give a run's folder or a checkpoint")
+    require(known, f"teacher={given} does not exist; set a run's folder or a checkpoint")
     if given not in BUNDLED_WEIGHTS and not (folder / "checkpoints").is_dir():
         runs = sorted(folder.glob("*/checkpoints/best.ckpt"))
         if runs:
@@ -110,49 +111,49 @@ def _checkpoints(given: str) -> list[Path]:
 
 
 def make_targets(teachers: Sequence[Teacher], data: AgeGenderDataModule, loss: Mapping[str, Any]) -> SoftTargets | None:
-    """Has the teachers answer for every training face, and takes the mean.
+    """Compute the mean of the teachers' predictions for every training face.
 
-    A teacher knows the labels of the faces that it was trained on, and leans to them. So a face is taught by those
-    teachers that left it out of their training (`data.leave_out`), if there are any, else by all.
+    A teacher's predictions are biased to the labels of the faces that it was trained on. The mean for a face is
+    therefore over the teachers that held it out of their training (`data.leave_out`), if any, else over all.
 
     Args:
         teachers: See `find_teachers`.
-        data: Set up; its `trainer` says which device answers.
+        data: Data that is set up; its `trainer` determines the device.
         loss: The settings of `loss`.
 
     Returns:
-        None if there are no teachers, or their weight is zero.
+        The soft targets; None if there are no teachers, or their weight is zero.
     """
     if not teachers or loss["teacher"] == 0:
         return None
     faces = data.split("train")
     chosen = np.stack([_fresh(teacher, data) for teacher in teachers])
-    fresh = chosen.any(0)
-    chosen[:, ~fresh] = True
-    shares = (chosen / chosen.sum(0)).astype(np.float32)
+    held_out = chosen.any(0)
+    chosen[:, ~held_out] = True
+    weights = (chosen / chosen.sum(0)).astype(np.float32)
     ages, p_female = np.zeros((len(faces), teachers[0].years), np.float32), np.zeros(len(faces), np.float32)
-    for teacher, taught, share in zip(teachers, chosen, shares, strict=True):
-        if taught.any():
-            their_ages, theirs = _answers(teacher, data, faces.rows[taught])
-            ages[taught] += share[taught, None] * their_ages
-            p_female[taught] += share[taught] * theirs
+    for teacher, used, weight in zip(teachers, chosen, weights, strict=True):
+        if used.any():
+            their_ages, their_p_female = _answers(teacher, data, faces.rows[used])
+            ages[used] += weight[used, None] * their_ages
+            p_female[used] += weight[used] * their_p_female
     log.info(
-        "soft targets of %d teacher(s) for %s training faces, %s of them from teachers that left the face out",
+        "soft targets of %d teacher(s) for %s training faces, %s of them from teachers that held the face out",
         len(teachers),
         f"{len(faces):,}",
-        f"{fresh.sum():,}",
+        f"{held_out.sum():,}",
     )
     return SoftTargets(faces.rows, ages, p_female, [teacher.digest for teacher in teachers], loss["teacher"])
 
 
 def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
-    """Returns which of the training faces `[faces]` the teacher left out of its training."""
+    """Return a mask `[faces]` of the training faces that the teacher held out of its training."""
     faces, split = data.split("train"), teacher.split
     index = data.index
     if split.get("fingerprint") != index.fingerprint:
         log.warning(
-            "teacher %s was trained under split %s, this is split %s: if the pictures are the same, it has seen some "
-            "of these test pictures and the figures are flattered",
+            "teacher %s was trained under split %s, this is split %s: if the images are the same, it was trained on "
+            "some of these test images and the metrics are too optimistic",
             teacher.path,
             split.get("fingerprint", "unknown"),
             index.fingerprint,
@@ -164,19 +165,19 @@ def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
 
 
 def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
-    """Returns a teacher's answers for faces given by their rows of the index, from the cache if they are there."""
+    """Return a teacher's predictions for rows of the index, from the cache if they are there."""
     digests = "".join(data.index.digests[row] for row in rows.tolist())
     recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{_precision(data)}:{digests}"
     path = data.cache_dir / "teachers" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
-    waiting = f"another run asks the same teacher: waiting for {path}"
+    waiting = f"another run computes the same teacher's predictions: waiting for {path}"
     with caching("the soft targets", path, 250 * len(rows)), one_at_a_time(path, waiting):
-        answers = _read(path, len(rows))
-        if answers is None:
-            log.info("teacher %s answers for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
-            answers = _ask(teacher, data, rows)
+        predictions = _read(path, len(rows))
+        if predictions is None:
+            log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
+            predictions = _ask(teacher, data, rows)
             with write_whole(path) as file:
-                np.savez(file, ages=answers[0], p_female=answers[1])
-    return answers
+                np.savez(file, ages=predictions[0], p_female=predictions[1])
+    return predictions
 
 
 def _read(path: Path, faces: int) -> Answers | None:
@@ -189,21 +190,21 @@ def _read(path: Path, faces: int) -> Answers | None:
             return ages, p_female
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
         pass
-    log.warning("%s is damaged: the teacher answers again", path)
+    log.warning("%s is damaged: computing the teacher's predictions again", path)
     return None
 
 
 def _precision(data: AgeGenderDataModule) -> str | None:
-    """Returns the training's precision, which the teachers answer in too."""
+    """Return the training's precision, in which the teachers predict too."""
     return str(data.trainer.precision) if data.trainer else None
 
 
 def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
-    """Has a teacher answer: the mean over a face and its mirror image, in the format of its own pictures."""
+    """Compute a teacher's predictions, the mean over a face and its mirror image, at its own size and color mode."""
     device = data.device
     precision = data.trainer.precision_plugin.forward_context() if data.trainer else nullcontext()
     ages, genders = [], []
-    # A network draws its first weights: not from the run's stream of random numbers.
+    # Building a network draws random weights, which must not advance the run's generator.
     with torch.random.fork_rng([]), torch.inference_mode(), precision:
         network = TorchNetwork(teacher.path, str(device)).network
         pixels = data.open_pixels(network.image_size, network.in_channels == 1)
@@ -213,4 +214,4 @@ def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -
             views = [network(view) for view in (images, images.flip(3))]
             ages.append(torch.stack([outputs.age.float().softmax(1) for outputs in views]).mean(0).half().cpu())
             genders.append(torch.stack([network.p_female(outputs) for outputs in views]).mean(0).float().cpu())
-    return torch.cat(ages).numpy(), torch.cat(genders).numpy()  # not under autocast: it refuses float16 on a CPU
+    return torch.cat(ages).numpy(), torch.cat(genders).numpy()  # outside autocast, which rejects float16 on a CPU

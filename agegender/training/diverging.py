@@ -1,4 +1,4 @@
-"""Stops a training whose loss or weights are no numbers any more, before it writes such weights anywhere."""
+"""Stop a training whose loss or weights are not finite, before such weights are saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agegender.errors import DivergedError
 from agegender.files import writing
 from agegender.training.together import first_word
 
-SHOWN = 4  # files of a batch that a line names; all of them are in the file beside the checkpoints
+SHOWN = 4  # files of a batch that the message names; all of them are listed in the report file
 
 
 class _Step(NamedTuple):
@@ -29,23 +29,23 @@ class _Step(NamedTuple):
 
 
 class StopWhenDiverged(Callback):
-    """Ends the run with the step, the learning rate and the batch's files; what was saved before stays the last.
+    """Stop a diverged run with an error that names the step, the learning rate and the batch's files.
 
-    On a CPU, every step's loss is looked at. To look at one on a GPU is to wait for it, so there the losses are set
-    aside as they are, and looked at every `trainer.log_every_n_steps` steps, when Lightning waits for them anyway, and
-    before a checkpoint is written. So are those of several processes, which must stop together. Whenever it is noticed,
-    the first step that was no number is the one named. Weights are looked at before each checkpoint.
+    On a CPU, every step's loss is checked. On a GPU that would synchronize, so the losses are collected, and checked
+    every `trainer.log_every_n_steps` steps, when Lightning synchronizes anyway, and before a checkpoint is written. The
+    same holds for several processes, which must stop together. The error names the first step whose loss is not finite.
+    Weights are checked before each checkpoint.
     """
 
     def __init__(self, report: Path):
-        """Says where the batch's files are listed."""
+        """Set the path of the list of the batch's files."""
         self.report = report
         self._unseen: list[_Step] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Sets the step's loss aside, and looks if it is time."""
+        """Collect the step's loss, and check the collected ones if it is time."""
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._unseen.append(_Step(trainer.current_epoch, trainer.global_step, rate, outputs["loss"], batch["row"]))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -54,20 +54,20 @@ class StopWhenDiverged(Callback):
 
     @staticmethod
     def looks_at_each(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Tells whether a loss can be looked at without waiting, for a device or for other processes."""
+        """Return whether a loss can be checked without waiting for a device or other processes."""
         return pl_module.device.type == "cpu" and trainer.world_size == 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at what an epoch's end left unseen; a validation of such weights would say nothing."""
+        """Check the remaining losses of an epoch before its validation."""
         self._look(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Looks at the losses and the weights before any of them reaches the disk.
+        """Check the losses and the weights before they are saved.
 
         Raises:
-            DivergedError: One is no number.
+            DivergedError: One is not finite.
         """
         self._look(trainer)
         with torch.no_grad():
@@ -75,11 +75,11 @@ class StopWhenDiverged(Callback):
             finite = all(math.isfinite(value) for value in torch.stack(sums).tolist())
         line = (
             f"the training diverged: after step {trainer.global_step} (epoch {trainer.current_epoch + 1}) the weights "
-            "are no numbers any more, and were not saved"
+            "are not finite, and were not saved"
         )
-        line_of_any = first_word(None if finite else line)
-        if line_of_any is not None:
-            raise DivergedError(line_of_any)
+        message = first_word(None if finite else line)
+        if message is not None:
+            raise DivergedError(message)
 
     def _look(self, trainer: pl.Trainer) -> None:
         steps, self._unseen = self._unseen, []
@@ -96,7 +96,7 @@ class StopWhenDiverged(Callback):
 
     @staticmethod
     def _found(trainer: pl.Trainer, bad: _Step, loss: float) -> tuple[str, list[str]]:
-        """Returns what happened, and the lines of the batch's files."""
+        """Return the message, and the paths of the batch's files as lines."""
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
         names = [index.names[row] for row in bad.rows.tolist()]
         shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""What a machine does to a run, in one line: its memory, disk or processes gave out, and what is left of the run."""
+"""One-line messages for hardware and system faults: memory, disk or processes, and how to continue the run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from agegender.files import FULL, cannot_write
 from agegender.launched import script
 from agegender.progress import available_cores
 
-# What PyTorch says when an allocation on the CPU fails; it has no exception of its own for that.
+# PyTorch's messages when an allocation on the CPU fails; it has no exception type for that.
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
-_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ESTALE)  # what keeps a file shut
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.ESTALE)  # can't be opened or written
 _DEAD_LOADER = re.compile(r"DataLoader worker \(pid")
 
 
 @contextmanager
 def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Surrounds a run, and turns its machine's faults into one line that says what is left and how to go on.
+    """Re-raise system faults in a run as one line with the last checkpoint and the command to continue.
 
     Args:
-        run: Its folder.
-        settings: All its settings.
+        run: The run's folder.
+        settings: All settings of the run.
 
     Raises:
-        FaultError: Instead of any of them. What is no fault of the machine is raised as it is.
+        FaultError: In place of a system fault. Other exceptions pass unchanged.
     """
     try:
         with _silent_writer():
@@ -43,7 +43,7 @@ def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     except FaultError as error:
         raise FaultError(str(error) + _kept(run, _CONTINUE)) from error
     except AgeGenderError:
-        raise  # a setting's mistake, or a signal, which says itself how to go on
+        raise  # a wrong setting, or a signal, whose message includes how to continue
     except (OSError, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         line = _explanation(error, run, settings)
         if line is None:
@@ -53,7 +53,7 @@ def explained(run: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def _silent_writer() -> Iterator[None]:
-    """Keeps the thread in which TensorBoard writes from printing a traceback: the next point raises the same error."""
+    """Suppress the traceback of TensorBoard's writer thread: the next point raises the same error."""
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -72,7 +72,7 @@ _BEFORE_IT_DIVERGED = "start from it with a lower rate (weights={run} optim.lr=.
 
 
 def _kept(run: Path, way_on: str) -> str:
-    """Says what is left of the run, and how to go on from there."""
+    """Return the end of the message: the last checkpoint, and how to continue from it."""
     for name in ("last.ckpt", "best.ckpt"):
         path = run / "checkpoints" / name
         if path.is_file():
@@ -81,7 +81,7 @@ def _kept(run: Path, way_on: str) -> str:
 
 
 def _explanation(error: Exception, run: Path, settings: Mapping[str, Any]) -> str | None:
-    """Returns what happened, or None for what is no fault of the machine and keeps its traceback."""
+    """Return the message of a system fault; None for other errors, which keep their traceback."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)):
         return _no_memory(settings, "the GPU" if isinstance(error, torch.OutOfMemoryError) else "the CPU")
     if isinstance(error, OSError):
@@ -98,10 +98,10 @@ def _explanation(error: Exception, run: Path, settings: Mapping[str, Any]) -> st
 def _no_memory(settings: Mapping[str, Any], device: str) -> str:
     batch, image = settings["data"]["batch_size"], settings["data"]["image_size"]
     precision, whole = settings["trainer"].get("precision"), settings["data"].get("on_device") is not False
-    smaller = f"data.batch_size={max(1, batch // 2)} trainer.accumulate_grad_batches=2 trains alike"
+    smaller = f"data.batch_size={max(1, batch // 2)} trainer.accumulate_grad_batches=2 trains the same"
     options = [smaller, f"data.image_size below {image}", "a smaller model="]
     if precision in ("32-true", "32", None):
         options.insert(1, "trainer=mixed")
     if device == "the GPU" and whole:
         options.append("data.on_device=false")
-    return f"{device} ran out of memory with data.batch_size={batch}. What helps: {', or '.join(options)}"
+    return f"{device} ran out of memory with data.batch_size={batch}. Try {', or '.join(options)}"

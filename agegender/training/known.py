@@ -1,4 +1,4 @@
-"""The losses over the labels that are known: a table may lack an age here and a gender there."""
+"""Masked losses, for data in which some faces lack an age or a gender."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agegender.models.network import AgeGenderNet, Outputs
 
 
 def known_losses(network: AgeGenderNet, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the age's loss and gender's, each the mean over the faces whose label is known, and how many those are.
+    """Return the age and gender losses, each the mean over the faces with that label, and the numbers of labels.
 
-    Where none is, the loss is zero and so is its gradient. Choosing the faces waits for the device: this is for data
-    in which something is missing only.
+    Without any label, a loss and its gradient are zero. Masking synchronizes with the device, so this is only used for
+    data with missing labels.
 
     Returns:
-        Two scalars, and int64 `[3]`: the number of faces, of ages and of genders.
+        Age loss and gender loss (scalars), and int64 `[3]`: the numbers of faces, ages and genders.
     """
     ages, genders = ~batch["age"].isnan(), ~batch["gender"].isnan()
     age_loss, gender_loss = outputs.age.sum() * 0, outputs.gender.sum() * 0

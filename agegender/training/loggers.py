@@ -1,4 +1,4 @@
-"""Curves that outlive a kill: what was logged is on the disk at once, and a resumed run goes on behind it."""
+"""A CSV logger that flushes every row, and that a resumed run appends to."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from agegender.files import write_whole, writing
 
 
 class CsvLog(CSVLogger):
-    """Lightning's CSVLogger, which keeps the rows of the run that it resumes, and loses none to a kill."""
+    """Lightning's CSVLogger, which keeps the rows of a resumed run and loses none when the process is killed."""
 
     def __init__(self, save_dir: str, name: str = "csv", version: str = "", flush_logs_every_n_steps: int = 1):
-        """Says where the table goes, `<save_dir>/<name>/<version>/metrics.csv`; each row is written at once."""
+        """Set the path, `<save_dir>/<name>/<version>/metrics.csv`; by default each row is written at once."""
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
 
     @property
     def experiment(self) -> Any:
-        """Opens the table, behind the rows that are there."""
+        """Return the writer, which appends to existing rows."""
         if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             with writing("the table of the log in", Path(self.log_dir)):
                 self._experiment = _Rows(self.log_dir)
@@ -32,17 +32,17 @@ class CsvLog(CSVLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the rows that are not written yet.
+        """Write the pending rows.
 
         Raises:
-            FaultError: They can't be written.
+            FaultError: The file can't be written.
         """
         with writing("the table of the log in", Path(self.log_dir)):
             super().save()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Closes the log. After a failure another one would hide the first, which is the one to tell."""
+        """Close the log; after a failure, errors are suppressed so that they don't hide the first one."""
         try:
             super().finalize(status)
         except FaultError:
@@ -51,7 +51,7 @@ class CsvLog(CSVLogger):
 
 
 class _Rows(ExperimentWriter):
-    """The rows of `metrics.csv`. What a resumed run logs again, replaces what the run before had logged from there."""
+    """Writer of `metrics.csv`. Steps that a resumed run logs again replace the earlier rows from that step on."""
 
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
@@ -59,7 +59,7 @@ class _Rows(ExperimentWriter):
         self.metrics_keys = sorted({key for row in self._before for key in row})
 
     def _check_log_dir_exists(self) -> None:
-        """Leaves the old file where it is; Lightning's deletes it."""
+        """Keep an existing file; Lightning's writer deletes it."""
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         if self._before and step is not None:
@@ -73,7 +73,7 @@ class _Rows(ExperimentWriter):
         self._write(self._read(), fieldnames)
 
     def _read(self) -> list[dict[str, str]]:
-        """Returns the rows on the disk; the last one may have been cut off by a kill."""
+        """Return the complete rows on the disk; the last one may be truncated after a kill."""
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return []

@@ -1,4 +1,4 @@
-"""What is measured, under the names that everything else relies on."""
+"""Metrics of the training, validation and test stages, and their names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HIGHER_IS_BETTER = ("age_cs5", "gender_acc", "gender_auroc", *CLASS_NAMES)
 
 
 class CumulativeScore(Metric):
-    """Share of ages within `years` of the truth (CS@k): the field's standard companion of the MAE.
+    """Fraction of predicted ages within `years` of the true age (CS@k), commonly given beside the MAE.
 
     Introduced by Geng et al., "Automatic Age Estimation Based on Facial Aging Patterns", TPAMI 2007.
     """
@@ -31,33 +31,33 @@ class CumulativeScore(Metric):
     total: Tensor
 
     def __init__(self, years: float = 5.0, **options: Any):
-        """Sets the tolerance, in years; an error of exactly that much counts as within."""
+        """Set the tolerance in years, inclusive."""
         super().__init__(**options)
         self.years = years
         self.add_state("within", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Counts predicted and true ages, both `[batch]` in years."""
+        """Add predicted and true ages, both `[batch]` in years."""
         self.within += ((preds - target).abs() <= self.years).sum()
         self.total += target.numel()
 
     def compute(self) -> Tensor:
-        """Returns the share, from 0 to 1."""
+        """Return the fraction, from 0 to 1."""
         return self.within / self.total
 
 
 class Auroc(BinaryAUROC):
-    """The area under the ROC curve; NaN for faces of one gender, of which torchmetrics says 0."""
+    """The area under the ROC curve; NaN for faces of one gender, where torchmetrics returns 0."""
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics' own has the curve's type
-        """Returns the area, from 0 to 1."""
+    def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics annotates the curve's type
+        """Return the area, from 0 to 1."""
         target = dim_zero_cat(self.target)
         return super().compute() if target.min() < target.max() else torch.full((), math.nan, device=target.device)
 
 
 class MeanLosses(Metric):
-    """The mean of each of `LOSSES` over faces. One that is not a number stays so (torchmetrics' own mean drops it)."""
+    """The mean of each of `LOSSES` over faces. NaN propagates (torchmetrics' MeanMetric drops it by default)."""
 
     higher_is_better = False
     full_state_update = False
@@ -65,18 +65,18 @@ class MeanLosses(Metric):
     faces: Tensor
 
     def __init__(self, **options: Any) -> None:
-        """Starts at nothing."""
+        """Initialize the sums."""
         super().__init__(**options)
         self.add_state("total", default=torch.zeros(len(LOSSES)), dist_reduce_fx="sum")
         self.add_state("faces", default=torch.zeros(len(LOSSES), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, losses: Tensor, faces: list[int], known: Tensor | None = None) -> None:
-        """Adds steps' losses `[steps, len(LOSSES)]`, each the mean over so many faces.
+        """Add steps' losses `[steps, len(LOSSES)]`, each a mean over a step's faces.
 
         Args:
             losses: `[steps, len(LOSSES)]`.
-            faces: Of each step.
-            known: `[steps, len(LOSSES)]`, of each loss of each step, where labels are missing.
+            faces: Number of faces of each step.
+            known: `[steps, len(LOSSES)]`, number of labels of each loss and step, if labels are missing.
         """
         if known is None:
             self.total += losses.new_tensor(faces) @ losses
@@ -86,22 +86,22 @@ class MeanLosses(Metric):
             self.faces += known.sum(0)
 
     def compute(self) -> Tensor:
-        """Returns the means `[len(LOSSES)]`; of no face at all, NaN."""
+        """Return the means `[len(LOSSES)]`; NaN without faces."""
         return self.total / self.faces
 
 
 class Step(NamedTuple):
-    """What one step measured, on its device and without gradients.
+    """Losses, predictions and labels of one step, on the device and without gradients.
 
     Attributes:
-        losses: `[3]`, those of `LOSSES`: the sum and its parts, means over the batch.
+        losses: `[3]`, in the order of `LOSSES`: the total and its parts, means over the batch.
         age_pred: `[batch]`, years.
-        age: `[batch]`, years; NaN where it is not known.
+        age: `[batch]`, years; NaN if unknown.
         p_female: `[batch]`.
-        gender: `[batch]`, 0 or 1; NaN likewise.
-        age_class_pred: `[batch]`, the age's class as answered; None if the age coding has no classes.
-        age_class: `[batch]`, the true one; likewise.
-        known: int64 `[3]`, over how many faces each of `losses` is the mean; None if no label can be missing.
+        gender: `[batch]`, 0 or 1; NaN if unknown.
+        age_class_pred: `[batch]`, predicted age class; None if the age coding has no classes.
+        age_class: `[batch]`, true age class; likewise.
+        known: int64 `[3]`, number of labels that each of `losses` averages; None if no label can be missing.
     """
 
     losses: Tensor
@@ -114,27 +114,27 @@ class Step(NamedTuple):
     known: Tensor | None = None
 
     def of_nobody(self) -> Step:
-        """Returns the step without its faces: they count elsewhere."""
+        """Return a copy without faces, for a rank whose batch is padding."""
         columns = ("age_pred", "age", "p_female", "gender", "age_class_pred", "age_class")
-        none: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        present: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
         known = None if self.known is None else torch.zeros_like(self.known)
-        return self._replace(known=known, **{name: column[:0] for name, column in none.items()})
+        return self._replace(known=known, **{name: column[:0] for name, column in present.items()})
 
 
 class StageMetrics(nn.Module):
     """The metrics of one stage (train, val or test), accumulated on the device over an epoch.
 
-    A step only sets its tensors aside; they are counted many steps at a time. The figures are the same, and a step
-    costs microseconds instead of a millisecond, which a small network on a GPU would notice.
+    `update` only stores the step, and the metrics are updated many steps at a time. The results are the same, and a
+    step takes microseconds instead of a millisecond, which matters for a small network on a GPU.
 
-    Several processes take the same number of steps (see `DealtSampler`). Each counts the steps of all: every face once,
-    and no process need ask another for its sums, of which it might have none.
+    All ranks take the same number of steps (see `DealtSampler`). The steps are gathered, so that each rank's metrics
+    cover every face once and need no synchronization of their states.
     """
 
     STEPS_AT_A_TIME = 256
 
     def __init__(self, stage: str, classes: int | None = None):
-        """Names every metric `stage/...`; with `classes`, there is the accuracy of the age's class too."""
+        """Create the metrics, named `stage/...`; with `classes`, also the accuracy of the age class."""
         super().__init__()
         self.stage = stage
         alone: dict[str, Any] = {"sync_on_compute": False}
@@ -149,7 +149,7 @@ class StageMetrics(nn.Module):
         )
         self.gender = MetricCollection(
             {
-                # checking the values would wait for the device
+                # validation would synchronize with the device
                 "gender_acc": BinaryAccuracy(validate_args=False, **alone),
                 "gender_auroc": Auroc(validate_args=False, **alone),
             },
@@ -162,31 +162,31 @@ class StageMetrics(nn.Module):
         self._set_aside: list[Step] = []
 
     def update(self, step: Step) -> None:
-        """Adds a step's losses, answers and truths."""
+        """Add a step."""
         self._set_aside.append(step)
         if len(self._set_aside) == self.STEPS_AT_A_TIME:
             self._count()
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns the epoch's figures by name and starts anew; NaN for what no label was known for.
+        """Return the epoch's metrics by name and reset; NaN for metrics without any label.
 
-        There are none if there was no step: a run can be resumed between an epoch's last step and its validation.
+        Empty without steps: a run can be resumed between an epoch's last step and its validation.
         """
         self._count()
         if not self.losses.update_called:
             return {}
         losses: Tensor = self.losses.compute()
-        figures = {f"{self.stage}/{name}": loss for name, loss in zip(LOSSES, losses.unbind(), strict=True)}
+        results = {f"{self.stage}/{name}": loss for name, loss in zip(LOSSES, losses.unbind(), strict=True)}
         for metrics in (self.age, self.gender, self.age_class):
             if metrics is not None:
                 counted = any(metric.update_called for metric in metrics.values(copy_state=False))
-                none = dict.fromkeys(map(str, metrics.keys()), losses.new_tensor(math.nan))
-                figures |= metrics.compute() if counted else none
+                missing = dict.fromkeys(map(str, metrics.keys()), losses.new_tensor(math.nan))
+                results |= metrics.compute() if counted else missing
         self._reset()
-        return figures
+        return results
 
     def _reset(self) -> None:
-        """Starts anew, with sums that a later epoch may add to outside of inference mode: `validate`, then `fit`."""
+        """Reset outside inference mode, so that `fit` after `validate` can update the states in place."""
         with torch.inference_mode(False):
             self.losses.reset()
             for metrics in (self.age, self.gender, self.age_class):
@@ -194,7 +194,7 @@ class StageMetrics(nn.Module):
                     metrics.reset()
 
     def _count(self) -> None:
-        """Puts what was set aside into the metrics."""
+        """Update the metrics with the stored steps of all ranks."""
         if not self._set_aside:
             return
         steps, self._set_aside = self._set_aside, []
@@ -206,13 +206,13 @@ class StageMetrics(nn.Module):
         known = gathered(torch.stack(counts)) if counts else None
         faces = gathered(torch.tensor([len(step.age) for step in steps], device=steps[0].losses.device))
         self.losses.update(gathered(torch.stack([step.losses for step in steps])), faces.tolist(), known)
-        for metrics, answer, truth, label in (
+        for metrics, prediction, truth, label in (
             (self.age, "age_pred", "age", "age"),
             (self.gender, "p_female", "gender", "gender"),
             (self.age_class, "age_class_pred", "age_class", "age"),
         ):
             if metrics is not None:
                 chosen = slice(None) if known is None else ~column(label).isnan()
-                preds, target = column(answer)[chosen], column(truth)[chosen]
+                preds, target = column(prediction)[chosen], column(truth)[chosen]
                 if len(target):
                     metrics.update(preds, target.int() if truth == "gender" else target)

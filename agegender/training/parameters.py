@@ -1,4 +1,4 @@
-"""Which weights are trained at which rate, and which decay."""
+"""Parameter groups: learning rates and weight decay of the trunk, the heads and the loss."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-_SHARDED = "_fsdp_wrapped_module."  # what FSDP adds to the names of what it shares out
+_SHARDED = "_fsdp_wrapped_module."  # FSDP's addition to the names of sharded parameters
 
 
 def count_dimensions(network: nn.Module) -> dict[str, int]:
-    """Returns the number of dimensions of each weight, by its name."""
+    """Return the number of dimensions of each parameter, by name."""
     return {name: weight.ndim for name, weight in network.named_parameters()}
 
 
@@ -22,29 +22,28 @@ def parameter_groups(
     trunk_factor: float = 1.0,
     dimensions: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Sorts weights into an optimiser's parameter groups; where there are several, the rates' curves bear their names.
+    """Return an optimizer's parameter groups; several groups have names, which label their learning-rate curves.
 
-    Weight decay is for what multiplies: biases and the gains of norms keep their values free of it, as is usual since
-    Goyal et al., "Accurate, Large Minibatch SGD", 2017.
+    Biases and the gains of norm layers have no weight decay, as is usual since Goyal et al., "Accurate, Large Minibatch
+    SGD", 2017.
 
     Args:
-        network: Has a `trunk`; what is not of it belongs to the heads.
-        others: Further weights, such as those of the loss; they never decay.
-        optimizer: Its settings; `lr` and `weight_decay` count here.
-        trunk_factor: The trunk's learning rate, as a share of `lr`, from 0: small for one that was trained before.
-        dimensions: How many each weight had when the network was made (`count_dimensions`), where some are in parts by
-            now: of a matrix that it shares out, FSDP leaves a vector in each process.
+        network: A module with a `trunk`; all other parameters belong to the heads.
+        others: Further parameters, such as those of the loss, without weight decay.
+        optimizer: Settings of the optimizer, of which `lr` and `weight_decay` are used.
+        trunk_factor: Learning rate of the trunk as a fraction of `lr`, at least 0: small for a pretrained trunk.
+        dimensions: Result of `count_dimensions` before FSDP shards the network, which flattens matrices.
     """
     decays = bool(optimizer.get("weight_decay"))
     trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_factor != 1 else set()  # type: ignore[union-attr]
     groups: dict[str, list[nn.Parameter]] = {}
-    known = count_dimensions(network) if dimensions is None else dimensions
+    ndims = count_dimensions(network) if dimensions is None else dimensions
     for name, weight in network.named_parameters():
-        if not weight.requires_grad:  # a frozen trunk's
+        if not weight.requires_grad:  # frozen trunk
             continue
         part = ("trunk" if id(weight) in trunk else "heads") if trunk else "weights"
-        spared = decays and known[name.replace(_SHARDED, "")] < 2
-        groups.setdefault(f"{part}_no_decay" if spared else part, []).append(weight)
+        no_decay = decays and ndims[name.replace(_SHARDED, "")] < 2
+        groups.setdefault(f"{part}_no_decay" if no_decay else part, []).append(weight)
     extra = list(others)
     if extra:
         groups["loss_no_decay"] = extra

@@ -1,4 +1,4 @@
-"""Pictures for the loggers, drawn with Pillow: faces with answers, predicted against true age, the gender confusion."""
+"""Images for the loggers, drawn with Pillow: predictions for faces, an age scatter plot, a gender confusion matrix."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LETTERS = ("M", "F")
 
 
 class Pictures(Callback):
-    """Hands three pictures to the loggers after every validation; those that take none, as CSV, are left out."""
+    """Log three images after every validation, to all loggers that support images."""
 
     def __init__(self, faces: int = 16):
-        """Sets how many validation faces the grid shows; they are spread over the split and stay the same."""
+        """Set the number of validation faces in the grid, which are evenly spaced in the split."""
         require(faces >= 1, f"callbacks.pictures.faces={faces} must be at least 1")
         self.faces, self._answers = faces, Answers()
 
@@ -38,25 +38,25 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the batch's answers."""
+        """Collect the batch's predictions."""
         self._answers.add(outputs)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws and logs the pictures."""
+        """Draw and log the images."""
         answers = self._answers.take()
         loggers = [logger for logger in trainer.loggers if takes_pictures(logger)]
         if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return
         dataset: FaceDataset = trainer.datamodule.split("val")  # type: ignore[attr-defined]
         age, gender = dataset.index.age[answers["row"]], dataset.index.gender[answers["row"]]
-        pictures = {"val/faces": face_grid(dataset, answers, self.faces)}
+        images = {"val/faces": face_grid(dataset, answers, self.faces)}
         if (known := age != MISSING).any():
-            pictures["val/age_true_vs_predicted"] = age_scatter(age[known], answers["age_pred"][known])
+            images["val/age_true_vs_predicted"] = age_scatter(age[known], answers["age_pred"][known])
         if (known := gender != MISSING).any():
-            pictures["val/gender_confusion"] = confusion_matrix(gender[known], answers["p_female"][known] > 0.5)
+            images["val/gender_confusion"] = confusion_matrix(gender[known], answers["p_female"][known] > 0.5)
         for logger in loggers:
-            for name, picture in pictures.items():
-                log_picture(logger, name, picture, trainer.global_step)
+            for name, image in images.items():
+                log_picture(logger, name, image, trainer.global_step)
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
@@ -64,13 +64,13 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int, side: int = 128) -> Image.Image:
-    """Draws faces in a grid, each captioned "true -> predicted" (age and gender letter).
+    """Draw faces in a grid, each captioned "true -> predicted" (age and gender letter).
 
     Args:
-        dataset: Whose faces they are.
-        answers: Arrays `row`, `age_pred` and `p_female`.
-        count: How many faces, spread evenly over the answers.
-        side: Side of each face in the picture, in pixels.
+        dataset: Dataset of the faces.
+        answers: Predictions, arrays `row`, `age_pred` and `p_female`.
+        count: Number of faces, evenly spaced in the predictions.
+        side: Side of each face in the image, in pixels.
     """
     chosen = np.unique(np.linspace(0, len(answers["row"]) - 1, count).astype(int))
     columns = int(np.ceil(np.sqrt(len(chosen))))
@@ -86,14 +86,14 @@ def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int
         sheet.paste(face.resize((side, side)).convert("RGB"), (left + 2, top + 2))
         age, gender = index.age[row], index.gender[row]
         truth = f"{'?' if age == MISSING else age} {'?' if gender == MISSING else LETTERS[gender]}"
-        answer = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] > 0.5)]}"
+        prediction = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] > 0.5)]}"
         middle = (left + cell // 2, top + cell + caption // 2)
-        draw.text(middle, f"{truth} -> {answer}", INK, _font(14), anchor="mm")
+        draw.text(middle, f"{truth} -> {prediction}", INK, _font(14), anchor="mm")
     return sheet
 
 
 def age_scatter(true: NDArray[Any], predicted: NDArray[Any], side: int = 420) -> Image.Image:
-    """Draws predicted against true age, in years, with the diagonal on which a perfect model's answers lie."""
+    """Draw predicted against true age, in years, with the diagonal of perfect predictions."""
     top = max(100, int(np.ceil(max(true.max(), predicted.max()) / 20)) * 20)
     margin, scale = 46, (side - 76) / top
     sheet = Image.new("RGB", (side, side), PAPER)
@@ -119,22 +119,22 @@ def age_scatter(true: NDArray[Any], predicted: NDArray[Any], side: int = 420) ->
 def confusion_matrix(
     true: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str] = ("male", "female"), side: int = 420
 ) -> Image.Image:
-    """Draws how often each true label (rows) got each answer (columns), with counts and shares of the row."""
+    """Draw the confusion matrix, true labels in rows and predictions in columns, with counts and row percentages."""
     counts = np.zeros((2, 2), dtype=int)
     np.add.at(counts, (true.astype(int), predicted.astype(int)), 1)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     margin = 70
     cell = (side - margin) // 2
     sheet = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i in range(2):
         for j in range(2):
-            left, top, share = margin + j * cell, margin + i * cell, float(shares[i, j])
-            fill = tuple(round(255 + (c - 255) * share) for c in ACCENT)
+            left, top, fraction = margin + j * cell, margin + i * cell, float(fractions[i, j])
+            fill = tuple(round(255 + (c - 255) * fraction) for c in ACCENT)
             draw.rectangle((left, top, left + cell - 3, top + cell - 3), fill)
-            ink = PAPER if share > 0.6 else INK
+            ink = PAPER if fraction > 0.6 else INK
             middle = (left + cell // 2, top + cell // 2)
-            draw.text(middle, f"{counts[i, j]}\n{100 * share:.1f} %", ink, _font(20), anchor="mm", align="center")
+            draw.text(middle, f"{counts[i, j]}\n{100 * fraction:.1f} %", ink, _font(20), anchor="mm", align="center")
         draw.text((margin + i * cell + cell // 2, margin - 8), labels[i], INK, _font(14), anchor="ms")
         draw.text((margin - 8, margin + i * cell + cell // 2), labels[i], INK, _font(14), anchor="rm")
     draw.text((margin + cell, 18), "predicted", INK, _font(15), anchor="ms")

@@ -1,4 +1,4 @@
-"""Where a training's time goes: `trainer.profiler=simple`, `advanced` or `pytorch`, all in the run's folder."""
+"""Lightning's profilers, `trainer.profiler=simple`, `advanced` or `pytorch`, with output in the run's folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 
 
 def build_profiler(name: str, folder: Path) -> Profiler:
-    """Builds one of Lightning's `PROFILERS`, to write into a folder, and says where its results will be.
+    """Build one of Lightning's `PROFILERS` that writes to a folder, and log the output path.
 
     `simple` times every hook and callback, `advanced` every Python function (which slows the training down), and
     `pytorch` records every operation of some steps, by Lightning's schedule, as a table and a trace.
     """
-    log.info("profiling: what took how long will be in %s", folder / f"fit-{name}.txt")  # as Lightning names it
+    log.info("profiling: the results will be in %s", folder / f"fit-{name}.txt")  # Lightning's name
     profiler: Profiler = PROFILERS[name](folder, name)
     return profiler

@@ -1,4 +1,4 @@
-"""What a person sees while training: a bar on a terminal, a line per epoch in a log."""
+"""Progress of a training: a bar on a terminal, a line per epoch in a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class _Bar(RichProgressBar):
-    """Lightning's Rich bar without the experiment's version number, which says nothing here."""
+    """Lightning's Rich bar without the experiment's version number, which is always the same here."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
@@ -23,7 +23,7 @@ class _Bar(RichProgressBar):
 
 
 class _Lines(Callback):
-    """One line per epoch, when all its figures are there: Lightning runs the module's own hooks after callbacks'."""
+    """Log one line per epoch, at the next epoch's start: Lightning runs the module's hooks after the callbacks'."""
 
     _finished: int | None = None
 
@@ -45,7 +45,7 @@ class _Lines(Callback):
 def _figures(trainer: pl.Trainer) -> str:
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = [f"train loss {values['train/loss']:.3f}"] if "train/loss" in values else []
-    validated = []  # what no validation face has a label for is not a number
+    validated = []  # a metric without any label is NaN
     if math.isfinite(values.get("val/age_mae", math.nan)):
         validated.append(f"age MAE {values['val/age_mae']:.2f} years")
     if math.isfinite(values.get("val/gender_acc", math.nan)):
@@ -54,10 +54,10 @@ def _figures(trainer: pl.Trainer) -> str:
 
 
 def Progress(leave: bool = True, refresh_rate: int = 1) -> Callback:  # noqa: N802 - stands for a class in a config
-    """Returns a progress bar if standard output is a terminal, else a callback that logs a line per epoch.
+    """Return a progress bar if standard output is a terminal, else a callback that logs a line per epoch.
 
     Args:
-        leave: Keep each epoch's bar, with its figures, on the screen.
+        leave: Keep each epoch's bar and metrics on the screen.
         refresh_rate: Batches between two updates of the bar.
     """
     return _Bar(leave=leave, refresh_rate=refresh_rate) if sys.stdout.isatty() else _Lines()

@@ -1,4 +1,4 @@
-"""What a run says at its end: `metrics.json`, the loggers' best figures, and a table for people."""
+"""Results of a run: `metrics.json`, the best metrics for the loggers, and a table on the terminal."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def write_results(
     trainer: pl.Trainer,
     timing: dict[str, float],
 ) -> dict[str, Any]:
-    """Writes every final figure and what it takes to trust it, as one flat JSON object; returns it.
+    """Write the final metrics with their provenance as one flat JSON object, and return it.
 
-    `monitor` is the figure that chose, or of an evaluation without validation (`data.split=test`) the test's own.
-    `best_epoch` counts from 1 and is None for an evaluation. `val/...` and `test/...` are those of the best checkpoint.
-    `baseline/...` is what answering the training median age and the training majority's gender would score on the same
-    test pictures; without training pictures, those of the test pictures, than which no single answer scores better.
+    `monitor` is the metric that selects the checkpoint, or for an evaluation without validation (`data.split=test`)
+    that of the test. `best_epoch` counts from 1 and is None for an evaluation. `val/...` and `test/...` are those of
+    the best checkpoint. `baseline/...` are the test metrics of a constant prediction, the training median age and
+    majority gender; without training faces, those of the test faces, which is the best possible.
     """
     sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
     calibration = module.network.calibration
     results = {
-        # AUROC of a handful of pictures of one gender is not a number, and JSON has none for that
+        # a metric can be NaN, such as the AUROC of a single gender, and JSON has no NaN
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         **_baseline(data),
         "min_confidence": calibration.min_confidence if calibration else 0.5,
@@ -84,14 +84,14 @@ def write_results(
         "version/python": platform.python_version(),
         **{f"version/{name}": version(name) for name in _PACKAGES},
     }
-    with writing("the run's figures", path), write_whole(path, "w", encoding="utf-8") as file:
+    with writing("the run's metrics", path), write_whole(path, "w", encoding="utf-8") as file:
         json.dump(results, file, indent=2, allow_nan=False)
         file.write("\n")
     return results
 
 
 def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]:
-    """Says how the pictures were split, and under which split the weights were made that the run began with, if any."""
+    """Return the split, and the split of the initial weights, if any."""
     settings = data.split_settings
     return {
         "split": data.index.given or settings["split"],
@@ -102,15 +102,15 @@ def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]
 
 
 def _table(data: AgeGenderDataModule) -> dict[str, Any]:
-    """Says what a table holds that file names can't: groups of its own names, and faces that lack a label."""
-    said: dict[str, Any] = {"table": str(data.table)} if data.table else {}
+    """Return what is specific to data from a table: its group names, and the numbers of labels if some are missing."""
+    entries: dict[str, Any] = {"table": str(data.table)} if data.table else {}
     if data.index.groups != GROUPS:
-        said["groups"] = list(data.index.groups)
+        entries["groups"] = list(data.index.groups)
     if not data.index.complete:
         for name in SPLITS:
-            said |= {f"images/{name}/with_age": len(data.split(name).known("age"))}
-            said |= {f"images/{name}/with_gender": len(data.split(name).known("gender"))}
-    return said
+            entries |= {f"images/{name}/with_age": len(data.split(name).known("age"))}
+            entries |= {f"images/{name}/with_gender": len(data.split(name).known("gender"))}
+    return entries
 
 
 def _baseline(data: AgeGenderDataModule) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _hardware(trainer: pl.Trainer) -> str:
 
 
 def cpu_name() -> str:
-    """Returns the processor's name as the system has it."""
+    """Return the processor's name as reported by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -147,19 +147,19 @@ def cpu_name() -> str:
 
 
 def hyperparameters(settings: dict[str, Any]) -> dict[str, Scalar]:
-    """Returns the settings that loggers are given, by dotted key."""
+    """Return the settings to log, by dotted key."""
     chosen = {key: value for key, value in settings.items() if key not in ("callbacks", "logger", "resume", "weights")}
     return {key: _plain(value) for key, value in flatten(chosen).items()}
 
 
 def log_results(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
-    """Hands the best checkpoint's figures to the loggers."""
+    """Log the best checkpoint's metrics."""
     final = {key: value for key, value in results.items() if key.startswith(("val/", "test/")) and value is not None}
     log_best(trainer.loggers, hyperparameters(settings), final, trainer.global_step)
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings by dotted key."""
+    """Return nested settings by dotted key."""
     if isinstance(node, dict) and node:
         flat: dict[str, Any] = {}
         for key, value in node.items():
@@ -173,7 +173,7 @@ def _plain(value: Any) -> Scalar:
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """Prints the final table, and where to look next."""
+    """Print the final table and the run's folder."""
     same = "the best single answer (test)" if "baseline/from" in results else "always the same answer (test)"
     titles = {"val": "validation", "test": "test", "baseline": same}
     stages = [stage for stage in titles if stage != "val" or any(name.startswith("val/") for name in results)]
@@ -185,8 +185,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     console = Console()
     console.print(table)
     if results["split"] == "random":
-        note = "data.split=random: the test images chose the epoch and may have copies in the training part"
+        note = "data.split=random: the epoch was chosen on the test images, which may have copies in the training part"
         console.print(note, soft_wrap=True, highlight=False)
     if results["data"] == DRAWN:
         console.print(f"trained and tested on {DRAWN}", soft_wrap=True, highlight=False)
-    console.print(f"everything is in {folder}", soft_wrap=True, highlight=False)
+    console.print(f"results: {folder}", soft_wrap=True, highlight=False)

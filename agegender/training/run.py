@@ -1,4 +1,4 @@
-"""One run from its config to its figures: check, build, fit, test, write. All the Hydra glue is here."""
+"""One run: check the config, build, fit, test, write the results. All use of Hydra's run state is here."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> float:
-    """Trains, validates and tests as the config says, and leaves the results in Hydra's output folder.
+    """Train, validate and test as configured, and write the results to Hydra's output folder.
 
-    Where several processes train as one, each runs this; the first writes.
+    In distributed training every rank calls this; rank 0 writes.
 
     Args:
         config: The composed `conf/train.yaml`.
 
     Returns:
-        The best validation score (`config.monitor`): what a sweep minimises. Of `data.split=test`, which has no
-        validation, the test's.
+        The best validation score (`config.monitor`), the objective of a sweep; for `data.split=test`, which has no
+        validation, that of the test.
 
     Raises:
-        AgeGenderError: Anything that the user can mend.
+        AgeGenderError: An error that the user can fix.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     hydra = HydraConfig.get()
     if settings["resume"] and not any(given.startswith("weights=") for given in as_written(hydra.overrides.task)):
-        settings["weights"] = None  # an experiment's, with which the run began: it has weights of its own by now
+        settings["weights"] = None  # from an experiment, for the run's start: the run has its own weights now
     folder = Path(hydra.runtime.output_dir)
     watch = Stopwatch()
     with _leaving_nothing(folder):
@@ -87,7 +87,7 @@ def _train_and_test(
 ) -> float:
     keep_freed_memory()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
-        torch.set_float32_matmul_precision("high")  # TF32 for what mixed precision leaves in float32
+        torch.set_float32_matmul_precision("high")  # TF32 for operations that mixed precision keeps in float32
     weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
@@ -107,8 +107,8 @@ def _train_and_test(
     if resume:
         check_resumable(config, module, resume, trainer.world_size)
         log.info("continuing %s from checkpoints/%s", folder, resume.name)
-        wait_for_others()  # they read the run's settings too
-        if module.network.trainable == "none":  # its features are computed before Lightning restores the run
+        wait_for_others()  # rank 0 rewrites the settings that they read
+        if module.network.trainable == "none":  # features are computed before Lightning restores the run
             module.network.load_state_dict(load_checkpoint(resume)["network"])
     with in_turn(data.cache_dir):
         assemble.prepare_features(module, data, trainer, fresh=settings["fit"] and not (weights or resume))
@@ -120,19 +120,19 @@ def _train_and_test(
 
     if settings["fit"]:
         if settings["compile"]:
-            module.network.compile()  # in place, at its first batches: no key of its weights changes by it
+            module.network.compile()  # in place, which keeps the keys of the state_dict
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
     def whole() -> AgeGenderModule:
-        """Returns a module that a checkpoint can be loaded into: FSDP leaves one in pieces."""
+        """Return a module that a checkpoint can be loaded into: after FSDP, a new one."""
         sharded = isinstance(trainer.strategy, FullySharded)
         return assemble.build_module(settings, data, weights) if sharded else module
 
-    timing = watch.figures()  # now: evaluating a checkpoint puts every callback back to where it was then
+    timing = watch.figures()  # before the evaluation, which restores the callbacks' states from the checkpoint
     best = _best(trainer) if settings["fit"] else None
     figures: dict[str, float] = {}
     if monitor.startswith("val/"):
-        loggers, trainer.loggers = trainer.loggers, []  # this figure is on the curve already: no second point there
+        loggers, trainer.loggers = trainer.loggers, []  # the value is on the curve already
         figures |= _evaluate(trainer.validate, whole(), data, best)
         trainer.loggers = loggers
         _check_finite(figures, watched)
@@ -155,7 +155,7 @@ def _tell(
     best: Path | None,
     timing: dict[str, float],
 ) -> None:
-    """Writes and prints what came out."""
+    """Write, log and print the results."""
     best_epoch = load_checkpoint(best)["epoch"] + 1 if best else None
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
@@ -166,10 +166,10 @@ def _tell(
 
 
 def _figures_to_watch(settings: dict[str, Any], data: AgeGenderDataModule) -> tuple[str, list[str]]:
-    """Returns the figure that is the run's score, and those that are numbers unless the network has diverged.
+    """Return the metric that is the run's score, and those that are finite unless the network has diverged.
 
     Raises:
-        AgeGenderError: A training's figure would be none: no validation face has the label that it is counted from.
+        AgeGenderError: The monitored metric of a training is undefined: no validation face has the label.
     """
     stage: Side = "test" if settings["data"].get("split") == "test" else "val"
     figure = settings["monitor"].removeprefix("val/")
@@ -191,18 +191,18 @@ def _check_finite(figures: dict[str, float], names: Sequence[str]) -> None:
 
 
 def _report(folder: Path) -> None:
-    """Makes the test's page. The training is done and its results are written: a page that can't be is no failure."""
-    from agegender.evaluation.report import write_report  # imports matplotlib, which a run without a page never needs
+    """Write the test report. The results are already written, so an error is only logged."""
+    from agegender.evaluation.report import write_report  # imports matplotlib, only for reports
 
     try:
         log.info("plots, tables and faces: %s", write_report([folder]))
     except AgeGenderError as error:
-        log.warning("no page was made: %s", error)
+        log.warning("no report was written: %s", error)
 
 
 @contextmanager
 def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """Removes the run's folder, in which Hydra has put its record already, if the settings are refused."""
+    """Remove the run's folder with Hydra's record if the settings are invalid."""
     try:
         yield
     except AgeGenderError:
@@ -215,7 +215,7 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
     require(
         "FullySharded" not in str(trainer.get("strategy")) or (torch.cuda.is_available() and accelerator != "cpu"),
-        "trainer=fsdp is for NVIDIA's GPUs, and there is none here, or trainer.accelerator=cpu: use trainer=ddp",
+        "trainer=fsdp requires NVIDIA GPUs, but there is none or trainer.accelerator=cpu: use trainer=ddp",
     )
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise AgeGenderError(
@@ -225,27 +225,27 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
 
 
 def _quieten() -> None:
-    """Hides what Lightning says about itself on every run; what it says about this run stays."""
+    """Filter Lightning's messages and warnings that are the same for every run or don't apply."""
     for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run writes where it wrote before.
+    # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run continues in its folder.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # a frozen trunk
-    # Every process counts the faces of all (StageMetrics): there is nothing left to take the mean of.
+    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # frozen trunk
+    # Metrics are the same on every rank (StageMetrics): there is nothing to synchronize.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
-    # Of kernels of one channel: both say the same.
+    # For kernels of one channel, both strides mean the same layout.
     warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
-    warnings.filterwarnings("ignore", ".*IterableDataset.*")  # LitData's shares a split out among its workers
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 asks PyTorch 2.15 in an outdated way
+    warnings.filterwarnings("ignore", ".*IterableDataset.*")  # LitData splits the data over its workers
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 uses an API that PyTorch 2.15 deprecates
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
-    """Replaces a resumed run's settings by those in force; until now nothing of it was touched (see `cli.py`)."""
+    """Replace a resumed run's saved settings by the current ones, once they are checked (see `cli.py`)."""
     overrides = OmegaConf.create(as_written(HydraConfig.get().overrides.task))
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
         with writing("the run's settings", folder / name), write_whole(folder / name, "w", encoding="utf-8") as file:
-            OmegaConf.save(content, file)  # a run whose settings are cut off could not be continued again
+            OmegaConf.save(content, file)  # atomic: a truncated file would prevent another resume
 
 
 def _write_index(index: FaceIndex, folder: Path) -> None:

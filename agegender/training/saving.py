@@ -1,4 +1,4 @@
-"""How a checkpoint gets onto the disk: whole or not at all, whatever kills the process or fills the disk."""
+"""Atomic writing of checkpoints, safe against a killed process and a full disk."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from agegender.files import write_whole, writing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name in its own folder, waits for the disk, and renames it.
+    """Write checkpoints to a temporary file in the same folder, flush it to the disk, and rename it.
 
-    Lightning's own way writes into the system's temporary folder first and moves the file from there. Where that is
-    another disk, the move is a copy: a kill in its middle leaves half a checkpoint in place of the one before.
+    Lightning writes to the system's temporary folder and moves the file from there. If that is on another disk, the
+    move is a copy, and a process killed during it leaves half a checkpoint in place of the previous one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
-        """Writes a checkpoint; until all of it is on the disk, the file keeps what it held.
+        """Write a checkpoint; the previous file stays until the new one is complete.
 
         Raises:
-            FaultError: It can't be written; says where and why.
+            FaultError: The file can't be written; the message names path and reason.
         """
-        buffer = io.BytesIO()  # PyTorch's writer hides the reason when a file takes no more
+        buffer = io.BytesIO()  # PyTorch's file writer hides the reason of a failure
         torch.save(checkpoint, buffer)
         target = Path(path)
         with writing("the checkpoint", target), write_whole(target, durable=True) as file:

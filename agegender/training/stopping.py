@@ -1,4 +1,4 @@
-"""How a signal stops a run: Ctrl-C, and SIGTERM, by which a scheduler takes the machine back."""
+"""Graceful stop of a run on SIGINT (Ctrl-C) and SIGTERM (sent by schedulers)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from agegender.errors import InterruptedRunError, TerminatedError
 from agegender.launched import script
 from agegender.training.together import Vote, several
 
-_RELAYED = 1.0  # seconds in which a second signal is the first, which torchrun passes on to those who had it already
+_RELAYED = 1.0  # seconds in which a second signal is taken for the first one, relayed by torchrun
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C or SIGTERM finishes the step under way, writes `last.ckpt` and stops; a second one stops at once.
+    """On SIGINT or SIGTERM, finish the step, save `last.ckpt` and stop; on a second signal, stop at once.
 
-    Lightning's own answer is to break off wherever the code happens to be, perhaps between two weight updates, and to
-    save nothing. A validation is finished first, and the next epoch's first step.
+    Lightning's own handlers stop without saving a checkpoint. A running validation is finished first, and then the next
+    epoch's first step.
     """
 
     def __init__(self, last_checkpoint: Path):
-        """Says where the checkpoint goes."""
+        """Set the path of the checkpoint."""
         self.last_checkpoint = last_checkpoint
         self._asked: signal.Signals | None = None
         self._asked_at = 0.0
@@ -40,16 +40,16 @@ class StopOnSignal(Callback):
         self._process = os.getpid()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals over for the time of the training.
+        """Install the signal handlers.
 
-        Not before this hook: Lightning puts the handlers that it found between `on_fit_start` and here back at the end.
+        Not earlier: Lightning saves the handlers between `on_fit_start` and this hook, and restores them at the end.
         """
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._ask) for number in _WORDS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's process, which was forked with this handler
+        if os.getpid() != self._process:  # a loader worker, forked with this handler
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             return
@@ -62,33 +62,33 @@ class StopOnSignal(Callback):
             signal.default_int_handler(number, frame)
 
     def _stops(self) -> bool:
-        """Tells whether to stop now; processes that train together agree on it, whichever of them was asked."""
+        """Return whether to stop now; all ranks agree, whichever of them received the signal."""
         asked = self._vote.highest(self._asked or 0)
-        if asked:  # else one may have come while the others were asked: it counts at the next step
+        if asked:  # else keep a signal that arrived during the vote for the next step
             self._asked = signal.Signals(asked)
         return asked > 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops between two steps; after an epoch's last step, validation comes first."""
-        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # gathered gradients are not saved
+        """Stop between two steps; after an epoch's last step, the validation runs first."""
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # accumulated gradients are not saved
         if whole_step and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._stops():
             batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
             self._save_and_stop(trainer, f"in epoch {trainer.current_epoch + 1} after {batches}")
 
     def _save_and_stop(self, trainer: pl.Trainer, where: str) -> None:
-        trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimiser and loops
+        trainer.save_checkpoint(self.last_checkpoint, weights_only=False)  # with the optimizer and loops
         raise self._stopped(where)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the signals back; a wish that came with the last step ends the run here."""
+        """Restore the signal handlers; stop here on a signal that arrived in the last step."""
         self._give_back()
         if self._stops():
             raise self._stopped("after the last epoch")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Gives the signals back."""
+        """Restore the signal handlers."""
         self._give_back()
 
     def _give_back(self) -> None:
@@ -109,10 +109,10 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def terminable(run: Path) -> Iterator[None]:
-    """Lets SIGTERM end a run cleanly outside the training too: before its first step, or in its test.
+    """Handle SIGTERM outside the training too: before its first step, or in the test.
 
     Args:
-        run: Its folder; whether there is something to continue is looked up when the signal comes.
+        run: The run's folder, which is searched for a checkpoint to continue from when the signal arrives.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""What a Hydra multirun (`python train.py -m ...`) found: a record in every job's folder, a table of them all."""
+"""Results of a Hydra multirun (`python train.py -m ...`): a record in every job's folder, and a table of all jobs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ from agegender.overrides import as_written
 
 log = logging.getLogger(__name__)
 
-RECORD = "job.json"  # in a job's folder: its overrides, and its score or what went wrong
+RECORD = "job.json"  # in a job's folder: overrides, and score or error
 
 
 class SweepTable(Callback):
-    """Keeps a record of every job, prints a table when the multirun ends, and leaves it in its folder as `sweep.json`.
+    """Record every job, and print and write a table (`sweep.json`) when the multirun ends.
 
-    A job may run in a process of its own, on another machine even: nothing is kept in memory. A job that fails ends
-    neither the others nor the table; the command then ends with an error.
+    Jobs may run in other processes or on other machines, so nothing is kept in memory. A failed job stops neither the
+    other jobs nor the table; the command exits with an error.
     """
 
     def __init__(self, table: bool = True) -> None:
-        """Says whether there is a table, or records only: the study of `sweep=optuna` has a table of its own.
+        """Configure the output.
 
         Args:
-            table: Print and write the table of this multirun's jobs.
+            table: Print and write the table of jobs; False for records only, as the study of `sweep=optuna` has its own
+                table.
         """
         self.table, self._sweep = table, ""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Names this multirun: its folder may hold the records of an older one. The name goes along to every job."""
+        """Set this multirun's ID, which its jobs record: the folder may contain records of earlier multiruns."""
         self._sweep = uuid.uuid4().hex
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Keeps a job's overrides and score, or its error: one that fails takes nothing away from the others."""
+        """Record a job's overrides, and its score or error."""
         if config.hydra.mode is not RunMode.MULTIRUN:
             return
         number, overrides = config.hydra.job.num, as_written(job_return.overrides)
@@ -59,7 +60,7 @@ class SweepTable(Callback):
             self._write_table(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prints and writes the table; the best score stands first. Ends the command with an error if a job failed."""
+        """Print and write the table, best score first; exit with an error if a job failed."""
         if not self.table:
             return
         from rich.console import Console
@@ -71,8 +72,8 @@ class SweepTable(Callback):
         shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             settings = " ".join(item for item in job["overrides"] if item not in shared)
-            found = "failed" if job["score"] is None else f"{job['score']:.4f}"
-            table.add_row(str(job["job"]), escape(settings), found)  # a list of paths reads like a tag
+            score = "failed" if job["score"] is None else f"{job['score']:.4f}"
+            table.add_row(str(job["job"]), escape(settings), score)  # Rich would parse a list of paths as markup
         Console().print(table)
         failed = [job for job in jobs if job["error"]]
         if failed:
@@ -81,7 +82,7 @@ class SweepTable(Callback):
             raise SystemExit(EXIT_ERROR)
 
     def _write_table(self, config: DictConfig) -> list[dict[str, Any]]:
-        """Writes the jobs that have ended so far, ranked, failed ones last, and returns them."""
+        """Write and return the records of the finished jobs, best first and failed ones last."""
         folder = Path(config.hydra.sweep.dir)
         records = [read_record(path) for path in folder.rglob(RECORD)]
         jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep]
@@ -92,7 +93,7 @@ class SweepTable(Callback):
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Returns what `SweepTable` wrote when a job ended; None if it didn't come to its end."""
+    """Return the record of a job; None if the job didn't finish."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,14 +102,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _failure(number: int, job_return: JobReturn) -> str:
-    """Says at once what went wrong, in one line, and has Hydra take the job for one that ended."""
+    """Log a job's error, mark the job as completed for Hydra, and return the message in one line."""
     error = job_return._return_value
     text = " ".join(str(error).split())
-    if not isinstance(error, AgeGenderError):  # a bug, or a fault of the machine: the traceback says where
+    if not isinstance(error, AgeGenderError):  # a bug or a system fault: print the traceback
         traceback.print_exception(error)
         text = f"{type(error).__name__}: {text}"
     log.error("job %s failed: %s", number, text)
-    # Hydra would pass the error on before the table is printed, and every launcher and sweeper has its own way to.
+    # Otherwise Hydra raises the error before the table is printed; how depends on the launcher and the sweeper.
     job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
     return text
 

@@ -1,4 +1,4 @@
-"""Several processes that train as one: how they find each other, agree, count together, and end together."""
+"""Distributed training: launch checks, collectives, and the end of all ranks on an error."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ T = TypeVar("T")
 
 
 def several() -> bool:
-    """Whether this process has joined others."""
+    """Return whether this process is one of several in a process group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def first() -> bool:
-    """Whether this process is the one that writes: the only one, or the first of several."""
+    """Return whether this process is rank 0, which writes files, or the only process."""
     launch = launched()
     return launch is None or launch.rank == 0
 
 
 def check_launch(trainer: pl.Trainer, multirun: bool, batch_size: int) -> None:
-    """Refuses a Trainer that doesn't fit how this process was started.
+    """Check that the Trainer matches how this process was launched.
 
     Args:
-        trainer: Built from the settings.
-        multirun: Whether Hydra runs this as one of several jobs.
-        batch_size: Faces per step, of all devices.
+        trainer: The Trainer.
+        multirun: Whether this is a job of a Hydra multirun.
+        batch_size: Faces per step, over all devices.
 
     Raises:
-        AgeGenderError: A multirun on several devices, processes that would train side by side without knowing of each
-            other, more machines than anything was started on, or batches that can't be shared equally.
+        AgeGenderError: A multirun uses several devices, the world size differs from the number of launched processes,
+            `num_nodes` is set without a launcher, or the batch size is not divisible by the world size.
     """
     launch = launched()
     devices = f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes}"
@@ -69,15 +69,15 @@ def check_launch(trainer: pl.Trainer, multirun: bool, batch_size: int) -> None:
     )
     require(
         batch_size % trainer.world_size == 0,
-        f"data.batch_size={batch_size} is what all {trainer.world_size} devices share at a step: set a multiple of "
+        f"data.batch_size={batch_size} is split over {trainer.world_size} devices at every step: set a multiple of "
         f"{trainer.world_size}",
     )
 
 
 def join(trainer: pl.Trainer) -> None:
-    """Joins the other processes if they are there: Lightning's own are started with the training only.
+    """Join the process group of a launcher; Lightning's own processes start only with the training.
 
-    All but the first log nothing from here on.
+    All ranks but 0 log nothing from here on.
     """
     launch = launched()
     if launch is None:
@@ -90,38 +90,38 @@ def join(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def in_turn(cache_dir: Path) -> Iterator[None]:
-    """Lets one process at a time download, read and decode: the first does it, and the others find it done.
+    """Let one process at a time prepare the data: the first one fills the cache, which the others read.
 
-    A barrier would do as well, but it gives up after half an hour.
+    A barrier would time out after half an hour.
 
     Args:
-        cache_dir: Where what they find is.
+        cache_dir: Folder of the cache and of the lock file.
     """
     if launched() is None:
         yield
         return
-    with one_at_a_time(cache_dir / "several", "another process is reading the images: waiting for it"):
+    with one_at_a_time(cache_dir / "several", "another process is reading the images: waiting"):
         yield
 
 
 def wait_for_others() -> None:
-    """Waits for the others before the training, where all were started at once; Lightning's own come later."""
+    """Wait at a barrier before the training if an external launcher started all ranks."""
     launch = launched()
     if launch is not None and launch.by != "Lightning":
         dist.barrier()
 
 
 def gathered(values: Tensor) -> Tensor:
-    """Returns the rows of all processes' tensors, those of the first process first; alone, the tensor as it is.
+    """Return the tensors of all ranks, concatenated in the order of ranks; with one process, the tensor itself.
 
     Args:
-        values: `[n, ...]`, n differing between processes, zero included.
+        values: `[n, ...]`; n may differ between ranks and may be zero.
     """
     return torch.cat(gather_all_tensors(values)) if several() else values
 
 
 def added_up(values: Tensor) -> Tensor:
-    """Returns the sum over all processes' tensors; alone, the tensor as it is."""
+    """Return the sum of the tensors of all ranks; with one process, the tensor itself."""
     if several():
         values = values.clone()
         dist.all_reduce(values)
@@ -129,12 +129,12 @@ def added_up(values: Tensor) -> Tensor:
 
 
 class Vote:
-    """Asks all processes a question at every step, on the CPU: a GPU would have to be waited for."""
+    """A maximum over all ranks, computed on the CPU because a GPU would have to synchronize at every step."""
 
-    _group: Any = None  # all of them by default
+    _group: Any = None  # the default group
 
     def highest(self, says: int) -> int:
-        """Returns the highest number that one of the processes says; all must ask."""
+        """Return the maximum of an integer over all ranks; a collective, which every rank must call."""
         if not several():
             return says
         if self._group is None and dist.get_backend() != "gloo":
@@ -145,7 +145,7 @@ class Vote:
 
 
 def first_word(word: T | None) -> T | None:
-    """Returns what the first of all processes that has something to say says; all must ask."""
+    """Return the value of the lowest rank that has one, or None; a collective, which every rank must call."""
     if not several():
         return word
     words: list[T | None] = [None] * dist.get_world_size()
@@ -155,10 +155,10 @@ def first_word(word: T | None) -> T | None:
 
 @contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
-    """Ends the processes that Lightning started when the first one fails; Lightning does so for a Ctrl-C only.
+    """Kill the processes that Lightning launched when rank 0 fails; Lightning does so for Ctrl-C only.
 
-    A wish to stop, on which all agree at the same step, is the first's to tell. The others end without an error, of
-    which Lightning or torchrun would make an end of the first.
+    After a graceful stop, on which all ranks agree at the same step, only rank 0 prints the message. The others exit
+    without an error, for which Lightning or torchrun would kill rank 0.
     """
     launch = launched()
     try:

@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow as loggers; what goes to every logger: settings, best figures, pictures."""
+"""Weights & Biases and MLflow loggers, and logging of settings, best metrics and images to any logger."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Scalar = bool | int | float | str
 
 
 class WandbLog(WandbLogger):
-    """Lightning's WandbLogger, one run of Weights & Biases per training: a resumed training goes on in its own."""
+    """Lightning's WandbLogger with one W&B run per training, which a resumed training continues."""
 
     def __init__(self, save_dir: str, project: str | None = None, name: str | None = None, **options: Any):
-        """Takes the settings; nothing is opened yet.
+        """Take the settings; nothing is opened yet.
 
         Args:
-            save_dir: The training's folder. `wandb/run_id` in it keeps the run's name for a resumed training.
-            project: Of Weights & Biases.
-            name: The run's name in the dashboard.
+            save_dir: The training's folder; `wandb/run_id` in it stores the run's ID for a resumed training.
+            project: Project of Weights & Biases.
+            name: Name of the run in the dashboard.
             options: Further arguments of Lightning's WandbLogger or of `wandb.init`, such as `entity` and `tags`.
 
         Raises:
@@ -44,10 +44,10 @@ class WandbLog(WandbLogger):
 
     @property
     def experiment(self) -> Any:
-        """Returns wandb's run, which the first access opens.
+        """Return the W&B run, which the first access opens.
 
         Raises:
-            AgeGenderError: It can't be opened: nobody is logged in, or the server doesn't answer.
+            AgeGenderError: The run can't be opened: not logged in, or no connection to the server.
         """
         if self._is_open or getattr(rank_zero_only, "rank", 0) != 0:
             return super().experiment
@@ -57,7 +57,7 @@ class WandbLog(WandbLogger):
             run = super().experiment
         except wandb.Error as error:
             raise AgeGenderError(
-                f"logger=wandb can't begin ({_line(error)}): run `wandb login`, or set WANDB_MODE=offline in the "
+                f"logger=wandb can't be opened ({_line(error)}): run `wandb login`, or set WANDB_MODE=offline in the "
                 "environment and upload later with `wandb sync`"
             ) from error
         self._is_open = True
@@ -65,7 +65,7 @@ class WandbLog(WandbLogger):
         return run
 
     def close(self, failed: bool) -> None:
-        """Ends wandb's run: of several trainings in a process, as a sweep's, each has one of its own."""
+        """Finish the W&B run, so that the next training of a sweep in this process gets its own."""
         if self._is_open:
             import wandb
 
@@ -73,7 +73,7 @@ class WandbLog(WandbLogger):
 
 
 class MlflowLog(MLFlowLogger):
-    """Lightning's MLFlowLogger; a resumed training goes on in its own MLflow run."""
+    """Lightning's MLFlowLogger with one MLflow run per training, which a resumed training continues."""
 
     def __init__(
         self,
@@ -83,18 +83,18 @@ class MlflowLog(MLFlowLogger):
         tracking_uri: str | None = None,
         **options: Any,
     ):
-        """Takes the settings; nothing is opened yet.
+        """Take the settings; nothing is opened yet.
 
         Args:
-            save_dir: The training's folder. `mlflow/run_id` in it keeps the run's name for a resumed training.
-            experiment_name: MLflow's experiment, which is made if there is none.
-            run_name: The run's name in MLflow's page.
-            tracking_uri: Server or database, as `http://localhost:5000` or `sqlite:///logs/mlflow.db`.
+            save_dir: The training's folder; `mlflow/run_id` in it stores the run's ID for a resumed training.
+            experiment_name: MLflow's experiment, created if it doesn't exist.
+            run_name: Name of the run in MLflow.
+            tracking_uri: Server or database, such as `http://localhost:5000` or `sqlite:///logs/mlflow.db`.
             options: Further arguments of Lightning's MLFlowLogger, such as `tags` and `artifact_location`, which for
                 SQLite is a folder beside the database unless given.
 
         Raises:
-            AgeGenderError: MLflow, or what it needs for a database, is not installed; or it refuses the address.
+            AgeGenderError: MLflow or its database packages are not installed, or MLflow rejects the URI.
         """
         try:
             import mlflow.exceptions
@@ -118,10 +118,10 @@ class MlflowLog(MLFlowLogger):
 
     @property
     def experiment(self) -> Any:
-        """Returns MLflow's client; the first access begins the run.
+        """Return MLflow's client; the first access opens the run.
 
         Raises:
-            AgeGenderError: It can't begin: the server doesn't answer, or doesn't know the run any more.
+            AgeGenderError: The run can't be opened: no connection to the server, or the run was deleted.
         """
         if self._is_open or getattr(rank_zero_only, "rank", 0) != 0:
             return super().experiment
@@ -131,7 +131,7 @@ class MlflowLog(MLFlowLogger):
             client = super().experiment
         except mlflow.exceptions.MlflowException as error:
             raise AgeGenderError(
-                f"logger=mlflow can't begin ({_line(error)}): see that logger.mlflow.tracking_uri={self._where} answers"
+                f"logger=mlflow can't be opened ({_line(error)}): check logger.mlflow.tracking_uri={self._where}"
             ) from error
         self._is_open = True
         _write(self._id_file, str(self.run_id))
@@ -139,7 +139,7 @@ class MlflowLog(MLFlowLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Writes settings. MLflow lets none be changed: one that differs in a resumed run is a tag, `resumed.<key>`."""
+        """Log settings. MLflow's are immutable: one that a resumed run changes becomes a tag, `resumed.<key>`."""
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({key: value for key, value in params.items() if key not in known})
         for key, value in params.items():
@@ -148,44 +148,44 @@ class MlflowLog(MLFlowLogger):
 
 
 def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Scalar]) -> None:
-    """Hands a run's settings to each logger; TensorBoard's tab wants them together with the best figures."""
+    """Log a run's settings, except to TensorBoard, which takes them with the best metrics (`log_best`)."""
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(settings))
 
 
 def log_best(loggers: Sequence[Logger], settings: Mapping[str, Scalar], best: Mapping[str, float], step: int) -> None:
-    """Hands the best checkpoint's figures to each logger, named `best/<stage>/<figure>`.
+    """Log the best checkpoint's metrics as `best/<stage>/<metric>`.
 
-    Under another name than the curves': the final value would be appended to them.
+    The names differ from the curves', to which the values would be appended otherwise.
     """
-    figures = {f"best/{name}": value for name, value in best.items()}
+    metrics = {f"best/{name}": value for name, value in best.items()}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab
-            logger.log_hyperparams(dict(settings), figures)
+            logger.log_hyperparams(dict(settings), metrics)
         else:
-            logger.log_metrics(figures, step)
+            logger.log_metrics(metrics, step)
         logger.save()
 
 
 def takes_pictures(logger: Logger) -> bool:
-    """Tells whether a logger takes pictures: TensorBoard's, MLflow's, and any with Lightning's `log_image`."""
+    """Return whether a logger supports images: TensorBoard's, MLflow's, and any with Lightning's `log_image`."""
     return isinstance(logger, TensorBoardLogger | MLFlowLogger) or hasattr(logger, "log_image")
 
 
 def log_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> None:
-    """Hands a picture to a logger that takes some, see `takes_pictures`."""
+    """Log an image to a logger for which `takes_pictures` is True."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_image(logger.run_id, picture, key=name, step=step)
-    elif hasattr(logger, "log_image"):  # WandbLogger's, and those of others that follow it
+    elif hasattr(logger, "log_image"):  # WandbLogger and loggers with the same method
         logger.log_image(key=name, images=[picture], step=step)
 
 
 @contextmanager
 def closing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Ends what Lightning leaves open for more points, when all figures of a run are logged, or it fails."""
+    """Finish W&B runs, which Lightning leaves open, after a run or its failure."""
     failed = True
     try:
         yield
@@ -202,7 +202,7 @@ def _read(path: Path) -> str | None:
 
 def _write(path: Path, text: str) -> None:
     if _read(path) != text:
-        with writing("the name of the logger's run", path):
+        with writing("the ID of the logger's run", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_whole(path, "w", encoding="utf-8") as file:
                 file.write(f"{text}\n")

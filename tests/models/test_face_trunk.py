@@ -120,7 +120,7 @@ def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
 
 
 def test_upper_is_refused_for_a_trunk_that_does_not_name_its_upper_layers() -> None:
-    with pytest.raises(AgeGenderError, match=r"model.trainable=upper is for trunks that say which layers"):
+    with pytest.raises(AgeGenderError, match=r"model.trainable=upper requires a trunk that defines its upper layers"):
         AgeGenderNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
 
 
@@ -158,7 +158,7 @@ def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "torn.onnx"))
     with pytest.raises(AgeGenderError, match=r"neither a file nor one of: w600k_mbf, sface"):
         describe_weights("w600k")
-    with pytest.raises(AgeGenderError, match=r"say its network with model.trunk.backbone=mobilefacenet or"):
+    with pytest.raises(AgeGenderError, match=r"set its architecture with model.trunk.backbone=mobilefacenet or"):
         describe_weights(str(tmp_path / "made.onnx"))
     with pytest.raises(AgeGenderError, match=r"w600k_mbf are for model.trunk.backbone=mobilefacenet, not for sface"):
         describe_weights("w600k_mbf", "sface")

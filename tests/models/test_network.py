@@ -54,7 +54,7 @@ def test_normalisation_is_part_of_the_network_and_of_its_weights() -> None:
 
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_normalisation_values_that_fit_no_channel_are_refused(name: str) -> None:
-    with pytest.raises(AgeGenderError, match=rf"model\.{name}=.* needs 1 value or 3, one per colour channel"):
+    with pytest.raises(AgeGenderError, match=rf"model\.{name}=.* needs 1 value or 3, one per color channel"):
         small_net(in_channels=3, **{name: [0.5, 0.5]})
 
 

@@ -29,7 +29,7 @@ def test_a_backbone_says_how_many_features_it_has(name: str, channels: int) -> N
 
 
 def test_a_transformer_takes_other_sizes_when_told() -> None:
-    with pytest.raises(AgeGenderError, match=r"takes no pictures of data\.image_size=64 .*model\.trunk\.img_size=64"):
+    with pytest.raises(AgeGenderError, match=r"rejects images of data\.image_size=64 .*model\.trunk\.img_size=64"):
         TimmTrunk(3, 64, "vit_tiny_patch16_224")
     assert TimmTrunk(3, 64, "vit_tiny_patch16_224", img_size=64).num_features > 0
 

@@ -73,8 +73,8 @@ def test_the_initialisation_of_the_heads_leaves_the_trunk_as_torchvision_made_it
         ("fcn_resnet50", 64, "none of torchvision's classifiers"),
         ("squeezenet1_1", 64, "doesn't end in one dense layer"),
         ("googlenet", 64, "doesn't end in one dense layer"),
-        ("vit_b_16", 64, "takes no pictures of data.image_size=64"),
-        ("alexnet", 32, "takes no pictures of data.image_size=32"),
+        ("vit_b_16", 64, "rejects images of data.image_size=64"),
+        ("alexnet", 32, "rejects images of data.image_size=32"),
     ],
 )
 def test_what_cannot_be_a_trunk_is_refused_in_one_line(name: str, image_size: int, reason: str) -> None:

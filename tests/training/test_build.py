@@ -71,7 +71,7 @@ def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
         ({"_target_": "torch.optim.Adam"}, "it is no torch.optim.lr_scheduler.LRScheduler"),
         (
             {"_target_": "agegender.training.build.WarmupCosine", "final": -1},
-            "optim.scheduler.final=-1 must be a share",
+            "optim.scheduler.final=-1 must be a fraction",
         ),
     ],
 )

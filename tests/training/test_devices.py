@@ -89,7 +89,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
     (run,) = (tmp_path / "logs/two").iterdir()
     assert metrics_of(run)["images/train"] % 6 == metrics_of(run)["images/val"] % 6 == 1
     assert_same_figures(tmp_path / "one", run)
-    assert both.err == "" and both.out.count("epoch 1/2: ") == both.out.count("everything is in ") == 1
+    assert both.err == "" and both.out.count("epoch 1/2: ") == both.out.count("results: ") == 1
     assert "2 processes" in metrics_of(run)["hardware"]
     assert {path.name for path in run.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
@@ -154,7 +154,7 @@ def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
     assert both.code == 0, both.err
     (run,) = (tmp_path / "logs/two").iterdir()
     assert_same_figures(tmp_path / "one", run)
-    assert both.out.count("everything is in ") == both.out.count("epoch 1/2: ") == 1
+    assert both.out.count("results: ") == both.out.count("epoch 1/2: ") == 1
     assert both.out.count("drawing 120 cartoon faces") <= 1  # the other one may have come first, and is silent
     assert not (tmp_path / ".hydra").exists() and (run / ".hydra/overrides.yaml").is_file()
 
@@ -306,17 +306,17 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (("data.batch_size=15",), "data.batch_size=15 is what all 2 devices share at a step: set a multiple of 2"),
+        (("data.batch_size=15",), "data.batch_size=15 is split over 2 devices at every step: set a multiple of 2"),
         (("trainer.num_nodes=2",), "this process was started alone: start one on each machine"),
         (
             ("trainer.strategy=ddp_spawn",),
-            "trainer.strategy=ddp_spawn is none that a run's folder and figures are right",
+            "trainer.strategy=ddp_spawn is not supported",
         ),
         (("trainer.strategy=fsdp",), "use trainer=ddp or trainer=fsdp"),
         (("+trainer.overfit_batches=2",), "trainer.overfit_batches is for one device"),
-        (("trainer=fsdp", "trainer.gradient_clip_val=1"), "clip gradients that trainer=fsdp has in parts"),
+        (("trainer=fsdp", "trainer.gradient_clip_val=1"), "clip gradients that trainer=fsdp shards"),
         (("trainer=fsdp", "callbacks=ema"), "callbacks=ema needs all weights in each process"),
-        (("trainer=fsdp", "trainer.gradient_clip_val=null"), "trainer=fsdp is for NVIDIA's GPUs"),
+        (("trainer=fsdp", "trainer.gradient_clip_val=null"), "trainer=fsdp requires NVIDIA GPUs"),
     ],
 )
 def test_what_several_devices_can_not_share_is_refused_before_any_is_started(

@@ -161,7 +161,7 @@ def test_damaged_answers_are_made_again_with_one_line(
         again = targets_of(teacher, data=data)
     assert asked == [teacher]
     assert [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()] == [
-        f"{path} is damaged: the teacher answers again"
+        f"{path} is damaged: computing the teacher's predictions again"
     ]
     assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
     assert path.read_bytes() == kept
@@ -179,7 +179,7 @@ def test_a_face_is_taught_by_the_teachers_that_left_it_out(folds: Path, caplog: 
         (left_out_by,) = (part for part in (0, 1) if row not in seen[part])
         np.testing.assert_allclose(both[0][place], each[left_out_by][0][place], atol=2e-4)
         assert both[1][place] == each[left_out_by][1][place]
-    told = "soft targets of {} teacher(s) for {} training faces, {} of them from teachers that left the face out"
+    told = "soft targets of {} teacher(s) for {} training faces, {} of them from teachers that held the face out"
     assert told.format(2, len(rows), len(rows)) in caplog.messages
 
 
@@ -195,7 +195,7 @@ def test_a_face_that_no_teacher_left_out_is_taught_by_all(
     for place, row in enumerate(rows.tolist()):
         wanted = (fold[0][place] + other[0][place]) / 2 if row in seen else fold[0][place]
         np.testing.assert_allclose(both[0][place], wanted, atol=2e-4)
-    assert f"{len(rows) - len(seen)} of them from teachers that left the face out" in caplog.messages[-1]
+    assert f"{len(rows) - len(seen)} of them from teachers that held the face out" in caplog.messages[-1]
 
 
 def test_a_teacher_of_another_split_has_left_no_face_out_and_is_warned_of(
@@ -204,7 +204,7 @@ def test_a_teacher_of_another_split_has_left_no_face_out_and_is_warned_of(
     data = drawn(split_seed=1)
     with caplog.at_level(logging.INFO):
         targets_of(folds, data=data)
-    assert "0 of them from teachers that left the face out" in caplog.messages[-1]
+    assert "0 of them from teachers that held the face out" in caplog.messages[-1]
     warnings = [text for text in caplog.messages if "was trained under split" in text]
     assert len(warnings) == 2 and all(f"this is split {data.index.fingerprint}" in text for text in warnings)
 
@@ -385,7 +385,7 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
         ("loss.teacher=0.5", "loss.teacher was 0.7 and is 0.5"),
     ):
         outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
-        assert outcome.code == 1 and outcome.err.startswith("error: resume=run continues a run as it was, but ")
+        assert outcome.code == 1 and outcome.err.startswith("error: resume=run continues a run unchanged, but ")
         assert told in outcome.err and outcome.err.count("\n") == 1
     shutil.copy(folds / "1/checkpoints/best.ckpt", mine / "checkpoints/best.ckpt")
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
@@ -398,17 +398,20 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["teacher=nowhere"], "teacher=nowhere does not exist; give a run's folder or a checkpoint"),
-        (["teacher=[]"], "teacher= names nothing: "),
+        (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
+        (["teacher=[]"], "teacher= is empty: "),
         (["teacher=empty"], "empty holds no checkpoints/best.ckpt; "),
-        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: give one that has age=dldl"),
-        (["teacher=dldl.ckpt", "age.top=100"], "teacher=dldl.ckpt answers with 121 years, this network with 101: "),
+        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: choose one with age=dldl"),
+        (["teacher=dldl.ckpt", "age.top=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
         (
             ["teacher=dldl.ckpt", "age=mae"],
-            "teacher= teaches distributions over years, not MeanAbsoluteError: set age=dldl",
+            "teacher= requires a distribution over years, not MeanAbsoluteError: set age=dldl",
         ),
-        (["teacher=dldl.ckpt", "age=classes"], "teacher= teaches distributions over years, not Classes: set age=dldl"),
-        (["teacher=dldl.ckpt", "fit=false", "weights=dldl.ckpt"], "teacher= teaches in a training: "),
+        (
+            ["teacher=dldl.ckpt", "age=classes"],
+            "teacher= requires a distribution over years, not Classes: set age=dldl",
+        ),
+        (["teacher=dldl.ckpt", "fit=false", "weights=dldl.ckpt"], "teacher= requires a training: "),
         (["teacher=dldl.ckpt", "loss.teacher=1.5"], "loss.teacher=1.5 must lie between 0 (labels only) and 1 "),
         (["loss.teacher=-0.1"], "loss.teacher=-0.1 must lie between 0 (labels only) and 1 "),
         (["loss.teacher=much"], "loss.teacher='much' has the wrong type: "),
@@ -438,7 +441,7 @@ def test_a_part_that_there_is_not_is_refused_in_one_line(run_here: Run, tmp_path
 def test_streamed_faces_can_not_be_taught_and_leave_none_out(run_here: Run) -> None:
     outcome = run_here("train.py", "data=streaming", "data.dir=shards", "age=dldl", "teacher=default")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert outcome.err.startswith("error: teacher= needs faces that it can ask for by their place: ")
+    assert outcome.err.startswith("error: teacher= requires random access to the faces: ")
     outcome = run_here("train.py", "data=streaming", "data.dir=shards", "data.leave_out=0/5")
     assert outcome.code == 2 and outcome.err.startswith("error: data.leave_out is not known; ")
 

@@ -134,7 +134,7 @@ def test_a_full_disk_at_the_tests_answers_says_so_and_the_training_is_kept(
     give_room_back()
     monkeypatch.undo()
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert outcome.err.startswith(f"error: no room to write the test's answers {tmp_path / 'run/predictions.csv'}")
+    assert outcome.err.startswith(f"error: no room to write the test predictions {tmp_path / 'run/predictions.csv'}")
     assert not (tmp_path / "run/predictions.csv").exists()
     assert run_here("train.py", "resume=run").code == 0
 
@@ -218,7 +218,7 @@ def test_a_resumed_run_whose_pictures_changed_meanwhile_is_refused(
     assert run_here("train.py", *FOLDER, "hydra.run.dir=run").code == 0
     next(iter(sorted(own_faces.iterdir()))).unlink()
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
-    assert outcome.code == 1 and "the pictures' split was" in outcome.err and outcome.err.count("\n") == 1
+    assert outcome.code == 1 and "the images' split was" in outcome.err and outcome.err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_an_exhausted_gpu_is_one_line_with_the_batch_size_and_what_helps(
     stop_at(monkeypatch, 1, 1, exhaust)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert outcome.err.startswith("error: the GPU ran out of memory with data.batch_size=16. What helps: ")
+    assert outcome.err.startswith("error: the GPU ran out of memory with data.batch_size=16. Try ")
     for option in ("data.batch_size=8 trainer.accumulate_grad_batches=2", "trainer=mixed", "data.on_device=false"):
         assert option in outcome.err
     assert "last.ckpt is kept" in outcome.err
@@ -256,7 +256,7 @@ def test_an_exhausted_main_memory_is_one_line_too(run_here: Run, monkeypatch: py
     stop_at(monkeypatch, 0, 1, exhaust)
     outcome = run_here("train.py", *TINY)
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert outcome.err.startswith("error: the CPU ran out of memory with data.batch_size=16. What helps: ")
+    assert outcome.err.startswith("error: the CPU ran out of memory with data.batch_size=16. Try ")
 
 
 @pytest.mark.slow

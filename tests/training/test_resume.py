@@ -116,7 +116,7 @@ def test_a_finished_run_can_be_made_longer(run_here: Run, finished: Path, tmp_pa
         ("seed=7", "seed was 0 and is 7"),
         ("loss.age=2", "loss.age was 1.0 and is 2"),
         ("model.dropout=0.1", "model.dropout was 0.4 and is 0.1"),
-        ("data.split_seed=3", "the pictures' split was "),
+        ("data.split_seed=3", "the images' split was "),
     ],
 )
 def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
@@ -125,7 +125,7 @@ def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
     shutil.copytree(trained_run, tmp_path / "run")
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
     assert outcome.code == 1 and outcome.err.count("\n") == 1
-    assert "continues a run as it was" in outcome.err and named in outcome.err and "weights=" in outcome.err
+    assert "continues a run unchanged" in outcome.err and named in outcome.err and "weights=" in outcome.err
     for name in ("best.ckpt", "last.ckpt"):
         kept = (tmp_path / "run/checkpoints" / name).read_bytes()
         assert kept == (trained_run / "checkpoints" / name).read_bytes()
@@ -176,7 +176,7 @@ def test_evaluating_a_runs_weights_gives_the_runs_own_figures(
     assert len(figures) > 12 and {key: again[key] for key in figures} == {key: first[key] for key in figures}
     assert again["best_score"] == first["best_score"] and again["epochs"] == 0
     assert (tmp_path / "again/predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
-    assert "flattered" not in outcome.out + outcome.err
+    assert "too optimistic" not in outcome.out + outcome.err
     assert not (tmp_path / "again/checkpoints").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_warning_says_so_when_the_weights_saw_another_split(run_here: Run, tra
     outcome = run_here("train.py", *TINY, "data.split_seed=5", "fit=false", f"weights={trained_run}")
     assert outcome.code == 0
     fingerprint = metrics_of(trained_run)["split_fingerprint"]
-    assert f"trained under split {fingerprint}" in outcome.out and "flattered" in outcome.out
+    assert f"trained under split {fingerprint}" in outcome.out and "too optimistic" in outcome.out
 
 
 def test_weights_that_do_not_fit_the_network_are_one_line_that_names_the_difference(
@@ -238,20 +238,20 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("loss.age=-1", "loss.age=-1 and loss.gender=1.0 must be at least 0"),
         ("optim.trunk_factor=-1", "optim.trunk_factor=-1 has the wrong type"),
         ("callbacks.pictures.faces=0", "callbacks.pictures.faces=0 must be at least 1"),
-        ("fit=false", "say which with weights="),
+        ("fit=false", "choose it with weights="),
         ("+trainer.fast_dev_run=true", "trainer=debug is as quick"),
-        ("+trainer.limit_val_batches=0", "leaves nothing to choose the best epoch by"),
+        ("+trainer.limit_val_batches=0", "leaves no validation to choose the best epoch by"),
         ("callbacks.checkpoint=null", "keep callbacks.checkpoint"),
-        ("trainer.devices=3", "data.batch_size=16 is what all 3 devices share at a step: set a multiple of 3"),
-        ("trainer.devices=0", "trainer.devices=0 trains on nothing"),
+        ("trainer.devices=3", "data.batch_size=16 is split over 3 devices at every step: set a multiple of 3"),
+        ("trainer.devices=0", "trainer.devices=0 is no device"),
         ("trainer.precision=bf16-true", "would compute ages in that precision"),
         ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
         ("optim.scheduler={warmup: 0.1}", "optim.scheduler={'warmup': 0.1} has no _target_: name the class to build"),
-        (f"optim.scheduler={{{COSINE}, warmup: 2}}", "optim.scheduler.warmup=2 must be a share between 0 and 1"),
+        (f"optim.scheduler={{{COSINE}, warmup: 2}}", "optim.scheduler.warmup=2 must be a fraction between 0 and 1"),
         (f"optim.scheduler={{{COSINE}, interval: day}}", "optim.scheduler.interval='day' has the wrong type"),
         (f"optim.scheduler={{{COSINE}, monitor: val/loss}}", "optim.scheduler.monitor is for ReduceLROnPlateau"),
         ("optim.scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "optim.scheduler.step_size is missing"),
-        ("~model", "model is left out: there is nothing to train; choose one of conf/model"),
+        ("~model", "model is missing: choose one of conf/model"),
         ("logger=null", "a group can't be null; leave it out with ~logger"),
     ],
 )
@@ -277,7 +277,7 @@ def test_a_group_that_may_be_left_out_may(run_here: Run, nothing: str, tmp_path:
 def test_a_schedule_without_an_end_is_refused(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "optim=adamw", "trainer.max_epochs=-1")
     assert outcome.code == 1
-    assert outcome.err == "error: optim.scheduler needs to know where it ends: set trainer.max_epochs\n"
+    assert outcome.err == "error: optim.scheduler requires the length of the training: set trainer.max_epochs\n"
 
 
 def test_clipping_a_fused_optimiser_in_mixed_precision_is_refused_or_works(run_here: Run) -> None:
@@ -304,7 +304,7 @@ def test_lightnings_own_check_by_overfitting_one_batch_runs(run_here: Run) -> No
         ("data.limit=90", "data.limit was None and is 90"),
         ("+augment.flip=0.5", "augment.flip was 0.0 and is 0.5"),
         ("trainer.precision=bf16-mixed", "trainer.precision was 32-true and is bf16-mixed"),
-        ("fit=false", "give weights= instead of resume="),
+        ("fit=false", "use weights= instead of resume="),
         ("weights=run", "leave out weights=, or resume="),
     ],
 )

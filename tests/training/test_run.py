@@ -256,7 +256,7 @@ def test_the_random_split_chooses_its_epoch_on_its_test_faces_and_says_so(run_he
     assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
     assert results["images/val"] == results["images/test"] == 24
     assert "data.split=random: the test images choose the epoch" in outcome.out
-    assert "the test images chose the epoch" in outcome.out.split("epoch 2/2")[1]  # under the figures too
+    assert "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]  # under the table too
     assert {row["split"] for row in rows_of(tmp_path / "run/index.csv")} == {"train", "val+test"}
 
 
@@ -293,7 +293,7 @@ def test_a_page_that_can_not_be_made_takes_nothing_from_a_finished_training(run_
     outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     assert f"{metrics_of(tmp_path / 'run')['test/age_mae']:.2f}" in outcome.out
-    assert "no page was made: " in outcome.out and "can't be written" in outcome.out
+    assert "no report was written: " in outcome.out and "can't be written" in outcome.out
 
 
 def test_measuring_keeps_the_spread_that_the_weights_came_with_and_says_where_they_were_made(

@@ -131,7 +131,7 @@ def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Pat
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 3
     unlike = run_script("train.py", "resume=run", "trainer.devices=1", cwd=tmp_path)
     assert unlike.code == 1 and unlike.err.count("\n") == 1
-    assert "an epoch's shards were dealt out to 2 devices (data=streaming), not to 1" in unlike.err
+    assert "an epoch's shards were split over 2 devices (data=streaming), not 1" in unlike.err
     for name, begin in (("run", ("resume=run",)), ("whole", (*settings, "hydra.run.dir=whole"))):
         outcome = run_script("train.py", *begin, f"trainer.max_epochs={last}", cwd=tmp_path, timeout=900)
         assert outcome.code == 0, f"{name}: {outcome.err}"

@@ -101,7 +101,7 @@ def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_pre
     judged = run_table(rows, "fit=false", f"weights={trained_run}", "data.split=test", "report=true")
     assert judged.code == 0, judged.err
     assert "the best single answer (test)" in " ".join(judged.out.split()) and "validation" not in judged.out
-    assert "no page was made" not in judged.out
+    assert "no report was written" not in judged.out
     results = metrics_of(tmp_path / "run")
     assert not any(name.startswith("val/") for name in results) and results["images/test"] == 120
     assert results["monitor"] == "test/age_mae" and results["best_score"] == results["test/age_mae"]
@@ -152,7 +152,7 @@ def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_num
         assert of_lacking == {None} and all(math.isfinite(value) for value in of_known)
         assert results[f"{stage}/loss"] == pytest.approx(results[f"{stage}/{known}_loss"])
     assert not any(name.startswith(f"baseline/{lacking}") for name in results)
-    assert "nan" not in outcome.out and "no page was made" not in outcome.out
+    assert "nan" not in outcome.out and "no report was written" not in outcome.out
     page = (tmp_path / "run/report/report.html").read_text(encoding="utf-8")
     assert f"This run was tested on images without any {lacking}." in page
     stated = {row["age_std"] for row in answers_of(tmp_path / "run")}
@@ -199,7 +199,10 @@ def test_a_model_is_judged_by_genders_alone_without_another_word(
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (("data.split=test",), "data.split=test leaves no picture to train on: judge a model with fit=false weights="),
+        (
+            ("data.split=test",),
+            "data.split=test leaves no images to train on: evaluate a model with fit=false weights=",
+        ),
         (("data.split=test", "fit=false", "weights=x", "test=false"), "data.split=test and test=false leave nothing"),
         (("data.table=null",), "neither data.dir nor data.table is set: "),
         (("data.table=nowhere.csv",), "data.table=nowhere.csv: there is no such file"),
