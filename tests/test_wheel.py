@@ -94,6 +94,10 @@ def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
             "agegender",
             "=",
             "agegender.commands:main",
+            "[hydra.plugins]",
+            "agegender_study",
+            "=",
+            "hydra_plugins.agegender_study.optuna_sweeper:OptunaSweeper",
         ]
     assert {name.removeprefix("agegender/conf/") for name in held if name.startswith("agegender/conf/")} == CONFIGS
     expected = {

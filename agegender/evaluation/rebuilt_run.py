@@ -174,7 +174,7 @@ def _build_data(origin: Origin, network: TorchNetwork, data_dir: str | None) -> 
     made, arguments = check_data(settings), arguments_of(settings)
     given = arguments.get("dir")
     there = given is None or arguments.get("generate") is not None or Path(given).expanduser().is_dir()
-    require(there, f"the faces of run={origin.name} are not in {given} any more: say where with data_dir=<folder>")
+    require(there, f"the faces of run={origin.name} are not in {given} any more: give their folder with data_dir=...")
     # Each face is read once: a cache of all decoded faces would be made for nothing.
     arguments |= accepted(made, cache="none", on_device=False, num_workers=None)
     arguments |= {"image_size": network.image_size, "grayscale": network.grayscale}

@@ -177,7 +177,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
         except (KeyError, ValueError) as problem:
             reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
             raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {_again()}") from None
-    require(bool(rows), f"{path} holds no answers; {_again()}")
+    require(bool(rows), f"{path} holds no predictions; {_again()}")
     known = _duplicate_groups(folder / "index.csv")
     named = sorted((_name(path, data, known), path, numbers) for path, numbers in rows)
     names, paths = [row[0] for row in named], [row[1] for row in named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibrat
 from agegender.data.corruptions import corrupt_any
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import Batch, step_seed
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.models.network import AgeGenderNet, Outputs
 from agegender.training.balance import Balance
 from agegender.training.build import build_optimizer, build_scheduler
@@ -117,7 +118,10 @@ class AgeGenderModule(pl.LightningModule):
         described = checkpoint["agegender"]
         # Bundled weights have no training settings.
         defaults = {"network": described["network"], "optim": OPTIM, "split": described.get("split")}
-        module = cls(**{**defaults, **checkpoint.get("hyper_parameters", {}), **kwargs})
+        saved = checkpoint.get("hyper_parameters", {})
+        unknown = sorted(set(saved) - set(inspect.signature(cls).parameters))
+        require(not unknown, f"{checkpoint_path} has unknown hyperparameters ({', '.join(unknown)}): it is refused")
+        module = cls(**{**defaults, **saved, **kwargs})
         module.origin = described.get("origin")
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=strict is not False)

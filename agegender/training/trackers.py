@@ -108,7 +108,8 @@ class MlflowLog(MLFlowLogger):
         self._where, self._is_open = tracking_uri, False
         options.setdefault("run_id", _read(self._id_file))
         if (tracking_uri or "").startswith("sqlite:///"):
-            folder = Path(str(tracking_uri).removeprefix("sqlite:///")).resolve().parent
+            database = Path(str(tracking_uri).removeprefix("sqlite:///")).resolve()
+            tracking_uri, folder = f"sqlite:///{database}", database.parent  # MLflow keeps a connection per URI
             folder.mkdir(parents=True, exist_ok=True)
             options.setdefault("artifact_location", (folder / "mlflow_artifacts").as_uri())
         try:

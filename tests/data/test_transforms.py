@@ -539,5 +539,6 @@ def test_a_strength_that_means_nothing_is_refused_in_one_line_that_names_it(
 def test_a_batch_is_varied_without_a_look_at_it(option: str) -> None:
     """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
     settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "augment" / f"{option}.yaml"))
+    settings.pop("_target_")
     pictures = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
     assert Augment(**settings)(pictures, _generator()).shape == pictures.shape

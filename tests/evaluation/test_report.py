@@ -176,7 +176,7 @@ def test_the_same_run_gives_the_same_bytes_and_the_command_in_it_makes_them_agai
     command = numbers_of(again)["command"]
     assert command == "agegender report run=logs/again"
     first = {path.name: path.read_bytes() for path in again.iterdir()}
-    assert report_here(*shlex.split(command)[3:]).code == 0
+    assert report_here(*shlex.split(command)[2:]).code == 0
     assert {path.name: path.read_bytes() for path in again.iterdir()} == first
     others = numbers_of(reported / "report")["runs"][0]
     assert {**numbers_of(again)["runs"][0], "run": "run"} == others  # wherever the folder lies
@@ -207,7 +207,7 @@ def test_as_a_process_it_compares_two_runs_and_leaves_nothing_but_the_report(tmp
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file() and path not in before} == {folder}
     numbers = numbers_of(folder)
     assert [run["run"] for run in numbers["runs"]] == ["a", "b"] and numbers["resamples"] == 50
-    assert shlex.split(numbers["command"])[3:] == ["run=logs/a,logs/b", *QUICK]
+    assert shlex.split(numbers["command"])[2:] == ["run=logs/a,logs/b", *QUICK]
     assert Reader(folder / "report.html").row("age MAE, years")[4] == "-1.50"
     assert second.joinpath("predictions.csv").is_file()
 
@@ -281,7 +281,7 @@ def test_a_run_may_be_called_anything(report_here: Run, tmp_path: Path, name: st
     assert outcome.code == 0, outcome.err
     assert numbers_of(tmp_path / name / "report")["runs"][0]["run"] == name
     command = numbers_of(tmp_path / name / "report")["command"]
-    assert report_here(*shlex.split(command)[3:]).code == 0
+    assert report_here(*shlex.split(command)[2:]).code == 0
     report = write_report([tmp_path / "other", tmp_path / name], resamples=5, faces=0)
     assert report == tmp_path / "other" / f"report_with_{name}" / "report.html"
 

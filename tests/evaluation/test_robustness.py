@@ -138,7 +138,7 @@ def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> Non
 
 def test_report_of_a_run_that_was_not_measured_names_the_command(trained_run: Path, tmp_path: Path) -> None:
     text = write_report([trained_run], tmp_path, resamples=5, faces=0).read_text(encoding="utf-8")
-    assert f"agegender robustness run={trained_run} does it." in text
+    assert f"agegender robustness run={trained_run}" in text
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["runs"][0]["robustness"] is None
 
 
@@ -146,7 +146,7 @@ def test_report_refuses_a_damaged_measurement_in_one_line(measured: Path, tmp_pa
     shutil.copytree(measured, tmp_path / "run")
     (tmp_path / "run/robustness/robustness.json").write_text("{}", encoding="utf-8")
     with pytest.raises(
-        AgeGenderError, match=r"robustness\.json is damaged: remove it, or measure again with python -m"
+        AgeGenderError, match=r"robustness\.json is damaged: remove it, or measure again with agegender robustness"
     ):
         write_report([tmp_path / "run"], tmp_path / "out", resamples=5, faces=0)
 

@@ -267,7 +267,7 @@ def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
         (("out=a.onnx", "format=tflite"), "format='tflite'"),
         (("out=a.onnx", "weights=missing.ckpt"), "no model at"),
         (("out=a.onnx", "weights=folder.onnx/b.onnx"), "b.onnx is an exported model"),
-        (("out=a.onnx", "weights={checkpoint}", "check=missing"), "check=missing holds no picture"),
+        (("out=a.onnx", "weights={checkpoint}", "check=missing"), "check=missing holds no image"),
         (("out=a.onnx", "weights={checkpoint}", "check=none*"), "check=none*"),
         (("out=a.onnx", "weights={checkpoint}", "check=folder.onnx"), "check=folder.onnx"),
     ],

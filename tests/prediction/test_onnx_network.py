@@ -118,7 +118,7 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
     [
         ("default", "agegender export weights=default out=model.onnx"),
         ("missing.onnx", "no model at"),
-        ("run", "run is a folder; backend=onnx takes a file: agegender export weights=run "),
+        ("run", "run is a folder; backend=onnx needs a file: agegender export weights=run "),
         ("tiny.ckpt", "tiny.ckpt is no ONNX model"),
         ("half.onnx", "half.onnx is no ONNX model"),
         ("text.onnx", "weights=<run folder or checkpoint>"),

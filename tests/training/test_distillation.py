@@ -415,7 +415,7 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
         (["teacher=dldl.ckpt", "loss.teacher=1.5"], "loss.teacher=1.5 must lie between 0 (labels only) and 1 "),
         (["loss.teacher=-0.1"], "loss.teacher=-0.1 must lie between 0 (labels only) and 1 "),
         (["loss.teacher=much"], "loss.teacher='much' has the wrong type: "),
-        (["teacher=3"], "teacher=3 has the wrong type: "),
+        (["teacher=3"], "teacher=3 does not exist"),
     ],
 )
 def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(

@@ -33,6 +33,7 @@ def test_a_run_leaves_exactly_the_files_that_the_design_lists(trained_run: Path)
         ".hydra/overrides.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "csv/hparams.yaml",
         "csv/metrics.csv",
         "index.csv",
         "metrics.json",
