@@ -45,6 +45,7 @@ def test_training_from_python_leaves_what_the_command_leaves_and_is_resumed(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    before = HydraConfig.instance().cfg
     made = train(compose_config(TINY))
     assert made.folder.parent == tmp_path / "logs" / "default"
     assert {path.name for path in made.folder.iterdir()} == {path.name for path in trained_run.iterdir()}
@@ -57,7 +58,7 @@ def test_training_from_python_leaves_what_the_command_leaves_and_is_resumed(
     assert saved == theirs
     again = train(compose_config([f"resume={made.folder}", "trainer.max_epochs=3"]))
     assert (again.folder, again.metrics["epochs"]) == (made.folder, 3)
-    assert HydraConfig.instance().cfg is None  # nothing is left behind for the next Hydra
+    assert HydraConfig.instance().cfg is before  # nothing is left behind for the next Hydra
 
 
 def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(

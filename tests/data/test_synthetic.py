@@ -98,7 +98,7 @@ def test_a_folder_with_other_files_is_never_overwritten(faces: Path, tmp_path: P
 def test_an_empty_first_or_last_face_is_an_error(faces: Path, tmp_path: Path, end: int) -> None:
     copy = shutil.copytree(faces, tmp_path / "copy")
     os.truncate(sorted(copy.iterdir(), key=lambda path: path.name.split("_")[3])[end], 0)
-    with pytest.raises(AgeGenderError, match="not a picture"):
+    with pytest.raises(AgeGenderError, match="is not an image"):
         generate_faces(copy, 24, seed=3, size=64)
 
 
