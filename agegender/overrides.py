@@ -19,7 +19,7 @@ ADDRESS = ("http://", "https://")
 
 # Settings whose value is one path, or an address of its own kind, in any of the commands.
 PATHS = (
-    *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.weights"),
+    *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.pretrained"),
     *("weights", "run", "out", "annotate", "data_dir", "check", "host"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),

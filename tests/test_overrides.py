@@ -226,3 +226,9 @@ def test_options_are_told_from_settings() -> None:
     given_arguments = ["-m", "a=1", "--config-dir", "my conf", "--cfg=job", "b=2", "-cn", "other", "--resolve"]
     options = {"--config-dir": "my conf", "--cfg": "job", "-cn": "other"}
     assert split_options(given_arguments) == (options, ["a=1", "b=2"])
+
+
+def test_every_setting_of_a_config_that_names_weights_is_a_path() -> None:
+    assert is_path("weights") and is_path("model.pretrained")
+    (rewritten,) = path_arguments(["model.pretrained=faces (1).onnx"])
+    assert read(rewritten) == "faces (1).onnx"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from agegender.errors import AgeGenderError
 from agegender.files import write_whole
 
-__all__ = ["Card", "Page", "Plot", "Section", "Table", "face_uri", "write_page"]
+__all__ = ["Card", "Page", "Plot", "Section", "Table", "face_uri", "write_page", "write_page_with_numbers"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +115,20 @@ def write_page(page: Page, path: Path, plots: Path | None = None) -> None:
         for plot in (plot for section in page.sections for plot in section.plots):
             with write_whole(plots / f"{plot.name}.png") as file:
                 file.write(plot.png)
+
+
+def write_page_with_numbers(page: Page, numbers: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Write the page, its plots, and the numbers behind it as JSON: `<name>.html` and `<name>.json` in a folder.
+
+    Raises:
+        AgeGenderError: The folder can't be written.
+    """
+    try:
+        write_page(page, folder / f"{name}.html", plots=folder)
+        with write_whole(folder / f"{name}.json", "w", encoding="utf-8") as file:
+            json.dump(numbers, file, indent=1, allow_nan=False)
+            file.write("\n")
+    except OSError as error:
+        raise AgeGenderError(
+            f"{folder} can't be written ({error.strerror}); give another folder with out=..."
+        ) from None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agegender.errors import AgeGenderError
-from agegender.files import write_whole
 from agegender.overrides import paths_value
 
 if TYPE_CHECKING:
@@ -59,22 +56,14 @@ def write_report(
 def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> tuple[Path, Report]:
     # matplotlib and other slow imports: `--help` and errors in the settings don't wait for them
     from agegender.evaluation.comparison import build_report, report_json
-    from agegender.evaluation.page import write_page
+    from agegender.evaluation.page import write_page_with_numbers
     from agegender.evaluation.report_page import build_page
 
     report = build_report([Path(shown_path(run)) for run in runs], settings, report_command(runs, out, settings))
     names = [run.resolve().name for run in runs]
     folder = out or runs[0] / ("report" if len(runs) == 1 else f"report_with_{names[1]}")
     page, numbers = build_page(report), report_json(report)
-    try:
-        write_page(page, folder / "report.html", plots=folder)
-        with write_whole(folder / "report.json", "w", encoding="utf-8") as file:
-            json.dump(numbers, file, indent=1, allow_nan=False)
-            file.write("\n")
-    except OSError as error:
-        raise AgeGenderError(
-            f"{folder} can't be written ({error.strerror}); give another folder with out=..."
-        ) from None
+    write_page_with_numbers(page, numbers, folder, "report")
     return folder / "report.html", report
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agegender.errors import AgeGenderError, require
+from agegender.errors import require
 from agegender.evaluation.report import shown_path
 from agegender.evaluation.robustness_file import RESAMPLES, SEED, robustness_command
-from agegender.files import write_whole
 
 if TYPE_CHECKING:  # torch and matplotlib are imported late, so that errors in the settings are reported at once
     from agegender.evaluation.rebuilt_run import RebuiltRun
@@ -103,19 +101,11 @@ def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
 
 
 def _write(numbers: dict[str, Any], folder: Path) -> Path:
-    from agegender.evaluation.page import write_page
+    from agegender.evaluation.page import write_page_with_numbers
     from agegender.evaluation.robustness_page import build_robustness_page, print_table
 
     page = build_robustness_page(numbers)
-    try:
-        write_page(page, folder / "robustness.html", plots=folder)
-        with write_whole(folder / "robustness.json", "w", encoding="utf-8") as file:
-            json.dump(numbers, file, indent=1, allow_nan=False)
-            file.write("\n")
-    except OSError as error:
-        raise AgeGenderError(
-            f"{folder} can't be written ({error.strerror}); give another folder with out=..."
-        ) from None
+    write_page_with_numbers(page, numbers, folder, "robustness")
     print_table(numbers)
     return folder / "robustness.html"
 
