@@ -29,6 +29,9 @@ PATHS = (
 # `image_arguments`.
 LISTS = ("teacher",)
 
+# Values of a path setting that are no path, unless a file has this name.
+_WORDS = {"model.pretrained": ("null", "true", "false")}
+
 # Hydra's own options; the word after one is no setting.
 OPTIONS_WITH_VALUE = frozenset(
     ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # what Hydra shows or repeats
@@ -133,7 +136,7 @@ def is_path(key: str) -> bool:
 
 def _path_value(key: str, value: str, sweeps: bool, listed: bool) -> str:
     there = os.path.lexists(value)
-    is_hydras = value == "null" or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
+    is_hydras = value in _WORDS.get(key, ("null",)) or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
     if value == "" or (is_hydras and not there and not all(map(os.path.lexists, _parts(value, listed)))):
         return value
     if there or not (listed or sweeps) or key.startswith("hydra."):
@@ -149,7 +152,7 @@ def _path_value(key: str, value: str, sweeps: bool, listed: bool) -> str:
 def _choice(key: str, part: str, listed: bool) -> str:
     if os.path.lexists(part):
         return _plain(key, part)
-    if part in ("", "null") or _is_quoted(part):
+    if part in ("", *_WORDS.get(key, ("null",))) or _is_quoted(part):
         return part
     if listed and _is_list(part):
         inside = part[1:-1]

@@ -232,3 +232,8 @@ def test_every_setting_of_a_config_that_names_weights_is_a_path() -> None:
     assert is_path("weights") and is_path("model.pretrained")
     (rewritten,) = path_arguments(["model.pretrained=faces (1).onnx"])
     assert read(rewritten) == "faces (1).onnx"
+
+
+@pytest.mark.parametrize("arguments", [["model.pretrained=true"], ["-m", "model.pretrained=true,false,null"]])
+def test_pretrained_takes_words_that_are_no_path(arguments: list[str]) -> None:
+    assert path_arguments(arguments) == arguments
