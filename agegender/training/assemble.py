@@ -18,10 +18,10 @@ from agegender.launched import launched
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.targets import accepted, arguments_of, build, check_built, resolve
-from agegender.training.callbacks import PredictionsCsv
 from agegender.training.continuing import load_weights
 from agegender.training.diverging import StopWhenDiverged
 from agegender.training.module import AgeGenderModule
+from agegender.training.predictions_csv import PredictionsCsv
 from agegender.training.profiling import build_profiler
 from agegender.training.saving import WholeCheckpoints
 from agegender.training.stopping import StopOnSignal

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from agegender.data.dataset import Batch, FaceDataset
 from agegender.data.names import MISSING
 from agegender.errors import require
-from agegender.training.callbacks import Answers
+from agegender.training.prediction_buffer import Answers
 from agegender.training.trackers import log_picture, takes_pictures
 
 INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)

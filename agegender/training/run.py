@@ -28,10 +28,10 @@ from agegender.files import write_whole, writing
 from agegender.overrides import as_written
 from agegender.run_folder import at_work
 from agegender.training import assemble
-from agegender.training.callbacks import Stopwatch
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.distillation import Teacher, find_teachers, make_targets
+from agegender.training.epoch_timer import Stopwatch
 from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import hyperparameters, log_results, print_results, write_results

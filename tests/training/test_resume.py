@@ -17,7 +17,7 @@ from conftest import TINY, Outcome, metrics_of
 from omegaconf import OmegaConf
 from stopped_runs import FOUR, CrashError, assert_same_run, crash, differences, press_ctrl_c, stop_at, uninterrupted
 
-from agegender.training.callbacks import Checkpoint
+from agegender.training.model_checkpoint import Checkpoint
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
