@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import Tensor
 
 from agegender.data.datamodule import AgeGenderDataModule
@@ -18,16 +19,16 @@ from agegender.launched import launched
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.targets import accepted, arguments_of, build, check_built, resolve
+from agegender.training.collectives import first
 from agegender.training.continuing import load_weights
 from agegender.training.diverging import StopWhenDiverged
 from agegender.training.module import AgeGenderModule
 from agegender.training.predictions_csv import PredictionsCsv
-from agegender.training.profiling import build_profiler
 from agegender.training.saving import WholeCheckpoints
 from agegender.training.stopping import StopOnSignal
-from agegender.training.together import first
 
 log = logging.getLogger(__name__)
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) -> AgeGenderDataModule:
@@ -152,3 +153,14 @@ def _for_this_process(trainer: dict[str, Any]) -> dict[str, Any]:
     if trainer.get("sync_batchnorm") and on_cpu:
         arguments["sync_batchnorm"] = False
     return arguments
+
+
+def build_profiler(name: str, folder: Path) -> Profiler:
+    """Build one of Lightning's `PROFILERS` that writes to a folder, and log the output path.
+
+    `simple` times every hook and callback, `advanced` every Python function (which slows the training down), and
+    `pytorch` records every operation of some steps, by Lightning's schedule, as a table and a trace.
+    """
+    log.info("profiling: the results will be in %s", folder / f"fit-{name}.txt")  # Lightning's name
+    profiler: Profiler = PROFILERS[name](folder, name)
+    return profiler

@@ -15,10 +15,10 @@ from agegender.models.network import AgeGenderNet
 from agegender.models.trunk import complete
 from agegender.signatures import check_call, check_named, check_value
 from agegender.targets import accepted, arguments_of, build, check_node, check_targets, resolve
+from agegender.training.assemble import PROFILERS
 from agegender.training.balance import Balance
 from agegender.training.build import LIGHTNINGS_KEYS, WarmupCosine, check_shares
 from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
-from agegender.training.profiling import PROFILERS
 from agegender.training.soft_targets import SoftTargets
 
 _TOP_LEVEL: dict[str, Any] = {

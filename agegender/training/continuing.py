@@ -18,8 +18,8 @@ from agegender.models.network import AgeGenderNet
 from agegender.resuming import run_folder
 from agegender.targets import resolve
 from agegender.training.balance import Balance
+from agegender.training.build import parameter_groups
 from agegender.training.module import AgeGenderModule
-from agegender.training.parameters import parameter_groups
 from agegender.training.results import flatten
 from agegender.training.soft_targets import SoftTargets
 

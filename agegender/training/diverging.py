@@ -15,7 +15,7 @@ from agegender.data.dataset import Batch
 from agegender.data.index import FaceIndex
 from agegender.errors import DivergedError
 from agegender.files import writing
-from agegender.training.together import first_word
+from agegender.training.collectives import first_word
 
 SHOWN = 4  # files of a batch that the message names; all of them are listed in the report file
 

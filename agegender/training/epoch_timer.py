@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from agegender.data.dataset import Batch
-from agegender.training.together import added_up
+from agegender.training.collectives import added_up
 
 
 class Stopwatch(Callback):

@@ -11,7 +11,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
 
-from agegender.training.together import gathered
+from agegender.training.collectives import gathered
 
 LOSSES = ("loss", "age_loss", "gender_loss")
 NAMES = (*LOSSES, "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")

@@ -22,13 +22,11 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.dataset import Batch, step_seed
 from agegender.errors import AgeGenderError, require
 from agegender.models.network import AgeGenderNet, Outputs
-from agegender.training.balance import Balance
-from agegender.training.build import build_optimizer, build_scheduler
+from agegender.training.balance import Balance, known_losses
+from agegender.training.build import build_optimizer, build_scheduler, count_dimensions, parameter_groups
 from agegender.training.calibrating import fit_calibration
-from agegender.training.known import known_losses
+from agegender.training.collectives import added_up, gathered
 from agegender.training.metrics import StageMetrics, Step
-from agegender.training.parameters import count_dimensions, parameter_groups
-from agegender.training.together import added_up, gathered
 from agegender.version import __version__
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agegender.training.together import gathered
+from agegender.training.collectives import gathered
 
 
 class Answers:

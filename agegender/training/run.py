@@ -28,16 +28,17 @@ from agegender.files import write_whole, writing
 from agegender.overrides import as_written
 from agegender.run_folder import at_work
 from agegender.training import assemble
+from agegender.training.collectives import first
 from agegender.training.config import check_config
 from agegender.training.continuing import check_resumable
 from agegender.training.distillation import Teacher, find_teachers, make_targets
 from agegender.training.epoch_timer import Stopwatch
 from agegender.training.faults import explained
 from agegender.training.module import AgeGenderModule
+from agegender.training.process_group import check_launch, ending_together, in_turn, join, wait_for_others
 from agegender.training.results import hyperparameters, log_results, print_results, write_results
 from agegender.training.sharding import FullySharded
 from agegender.training.stopping import terminable
-from agegender.training.together import check_launch, ending_together, first, in_turn, join, wait_for_others
 from agegender.training.trackers import closing, log_settings
 
 log = logging.getLogger(__name__)

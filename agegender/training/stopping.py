@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from agegender.errors import InterruptedRunError, TerminatedError
 from agegender.launched import script
-from agegender.training.together import Vote, several
+from agegender.training.collectives import Vote, several
 
 _RELAYED = 1.0  # seconds in which a second signal is taken for the first one, relayed by torchrun
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

@@ -10,7 +10,7 @@ from nodes import network_settings
 from torch import nn
 
 from agegender.models.network import AgeGenderNet
-from agegender.training.parameters import parameter_groups
+from agegender.training.build import parameter_groups
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}
 ADAM = {"_target_": "torch.optim.Adam", "lr": 0.01}

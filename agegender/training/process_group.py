@@ -1,4 +1,4 @@
-"""Distributed training: launch checks, collectives, and the end of all ranks on an error."""
+"""The process group of a distributed training: launch checks, start, turns, and the end of all ranks on an error."""
 
 from __future__ import annotations
 
@@ -9,30 +9,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
-from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from agegender.errors import InterruptedRunError, require
 from agegender.files import one_at_a_time
 from agegender.launched import launched
-
-T = TypeVar("T")
-
-
-def several() -> bool:
-    """Return whether this process is one of several in a process group."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def first() -> bool:
-    """Return whether this process is rank 0, which writes files, or the only process."""
-    launch = launched()
-    return launch is None or launch.rank == 0
 
 
 def check_launch(trainer: pl.Trainer, multirun: bool, batch_size: int) -> None:
@@ -109,48 +92,6 @@ def wait_for_others() -> None:
     launch = launched()
     if launch is not None and launch.by != "Lightning":
         dist.barrier()
-
-
-def gathered(values: Tensor) -> Tensor:
-    """Return the tensors of all ranks, concatenated in the order of ranks; with one process, the tensor itself.
-
-    Args:
-        values: `[n, ...]`; n may differ between ranks and may be zero.
-    """
-    return torch.cat(gather_all_tensors(values)) if several() else values
-
-
-def added_up(values: Tensor) -> Tensor:
-    """Return the sum of the tensors of all ranks; with one process, the tensor itself."""
-    if several():
-        values = values.clone()
-        dist.all_reduce(values)
-    return values
-
-
-class Vote:
-    """A maximum over all ranks, computed on the CPU because a GPU would have to synchronize at every step."""
-
-    _group: Any = None  # the default group
-
-    def highest(self, says: int) -> int:
-        """Return the maximum of an integer over all ranks; a collective, which every rank must call."""
-        if not several():
-            return says
-        if self._group is None and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")
-        vote = torch.tensor([says])
-        dist.all_reduce(vote, dist.ReduceOp.MAX, group=self._group)
-        return int(vote)
-
-
-def first_word(word: T | None) -> T | None:
-    """Return the value of the lowest rank that has one, or None; a collective, which every rank must call."""
-    if not several():
-        return word
-    words: list[T | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(words, word)
-    return next((said for said in words if said is not None), None)
 
 
 @contextmanager
