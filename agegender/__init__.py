@@ -8,7 +8,7 @@ from agegender.version import __version__
 if TYPE_CHECKING:
     from agegender.api import TrainedRun, compose_config, train
     from agegender.data.datamodule import AgeGenderDataModule
-    from agegender.prediction.answers import Prediction
+    from agegender.prediction.prediction import Prediction
     from agegender.prediction.predictor import Predictor
     from agegender.training.module import AgeGenderModule
 
@@ -25,7 +25,7 @@ __all__ = [
 _HOMES = {
     "AgeGenderDataModule": "agegender.data.datamodule",
     "AgeGenderModule": "agegender.training.module",
-    "Prediction": "agegender.prediction.answers",
+    "Prediction": "agegender.prediction.prediction",
     "Predictor": "agegender.prediction.predictor",
     "TrainedRun": "agegender.api",
     "compose_config": "agegender.api",

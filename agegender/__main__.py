@@ -1,5 +1,5 @@
 """`python -m agegender train ...` is `agegender train ...`."""
 
-from agegender.commands import main
+from agegender.cli.commands import main
 
 main()

@@ -17,15 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from agegender.cli import explain
-from agegender.compose import compose_command, expand_homes
+from agegender.cli.main import explain
+from agegender.config.compose import compose_command, expand_homes
+from agegender.config.hydra_targets import check_hydra
+from agegender.config.overrides import as_written, overrides_for_rank, path_overrides
+from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher
 from agegender.errors import AgeGenderError, require
-from agegender.files import write_whole, writing
-from agegender.hydra_targets import check_hydra
-from agegender.launched import LIGHTNINGS, launched
-from agegender.overrides import as_written, own_arguments, path_arguments
-from agegender.resuming import resume_arguments
-from agegender.run_folder import OwnFolder
+from agegender.runs.resume import resume_overrides
+from agegender.runs.run_dir import UniqueRunDir
+from agegender.system.files import atomic_write, raise_write_errors
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,10 @@ def compose_config(overrides: Sequence[str] = (), *, config_dir: str | None = No
     Raises:
         AgeGenderError: A setting isn't known, or names what isn't there.
     """
-    arguments = own_arguments(resume_arguments(path_arguments(overrides)))
-    if any(argument.startswith(LIGHTNINGS) for argument in sys.argv):  # this script, once more, for another device
+    arguments = overrides_for_rank(resume_overrides(path_overrides(overrides)))
+    if any(
+        argument.startswith(LIGHTNING_CHILD_FLAG) for argument in sys.argv
+    ):  # this script, once more, for another device
         arguments += [argument for argument in sys.argv[1:] if argument.startswith("hydra.")]
     try:
         config = compose_command("train", arguments, config_dir, hydra=True)
@@ -77,7 +79,7 @@ def train(config: DictConfig) -> TrainedRun:
     Raises:
         AgeGenderError: Anything that the user can mend; `InterruptedRunError` after Ctrl-C.
     """
-    from agegender.training.run import run
+    from agegender.training.train import train
 
     composed = "hydra" in config and bool(OmegaConf.select(config, "hydra.run.dir"))
     require(composed, "train() needs a whole config, with its hydra part: make it with agegender.compose_config([...])")
@@ -87,9 +89,9 @@ def train(config: DictConfig) -> TrainedRun:
     expand_homes(config)
     with _hydra_config(config) as settings:
         folder = Path(config.hydra.runtime.output_dir)
-        score = run(settings)
+        score = train(settings)
     results = folder / "metrics.json"
-    started = launched()
+    started = detect_launcher()
     is_first = started is None or started.rank == 0
     return TrainedRun(folder, score, json.loads(results.read_text(encoding="utf-8")) if is_first else {})
 
@@ -97,7 +99,7 @@ def train(config: DictConfig) -> TrainedRun:
 @contextmanager
 def _hydra_config(config: DictConfig) -> Iterator[DictConfig]:
     """Makes the run's folder and the record in it, as a command would; yields the config without its `hydra` part."""
-    OwnFolder().on_run_start(config)
+    UniqueRunDir().on_run_start(config)
     folder = Path(config.hydra.run.dir).resolve()
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.runtime.output_dir, config.hydra.runtime.cwd = str(folder), os.getcwd()
@@ -110,8 +112,8 @@ def _hydra_config(config: DictConfig) -> Iterator[DictConfig]:
         parts = (("config.yaml", settings), ("overrides.yaml", overrides))
         for name, content in (*parts, ("hydra.yaml", OmegaConf.masked_copy(config, ["hydra"]))):
             with (
-                writing("the run's settings", record / name),
-                write_whole(record / name, "w", encoding="utf-8") as file,
+                raise_write_errors("the run's settings", record / name),
+                atomic_write(record / name, "w", encoding="utf-8") as file,
             ):
                 OmegaConf.save(content, file)
     else:

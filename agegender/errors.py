@@ -25,7 +25,7 @@ def require(fits: bool, otherwise: str) -> None:
         raise AgeGenderError(otherwise)
 
 
-def nearest(wrong: str, valid: Iterable[str]) -> str:
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
     names = sorted(valid)
     close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
@@ -34,7 +34,7 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     return f"there are {', '.join(names)}" if names else "nothing can be set there"
 
 
-def missing_package(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
+def missing_extra(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
     """Return the error for an optional package that isn't installed.
 
     Args:
@@ -62,11 +62,11 @@ class InterruptedRunError(AgeGenderError):
         self.code = code
 
 
-class TerminatedError(SystemExit):
+class SigtermExit(SystemExit):
     """SIGTERM outside the training loop; a `SystemExit`, so that no `except Exception` handles it as a failure."""
 
 
-class FaultError(AgeGenderError):
+class SystemFaultError(AgeGenderError):
     """A fault of the disk or the data during a run: no setting was wrong, and finished work is kept."""
 
 

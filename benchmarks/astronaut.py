@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from agegender.cli import one_line_errors
-from agegender.errors import missing_package
-from agegender.files import write_whole
-from agegender.prediction.answers import Prediction, as_row
+from agegender.cli.main import report_errors
+from agegender.errors import missing_extra
+from agegender.prediction.prediction import Prediction, to_row
 from agegender.prediction.predictor import Predictor
+from agegender.system.files import atomic_write
 from benchmarks.heading import heading, named_weights
 
 LEAST_FEMALE = 0.85
@@ -41,7 +41,7 @@ def photograph() -> Image.Image:
     try:
         import skimage.data
     except ImportError as error:
-        raise missing_package("the photograph", error, "dev") from None
+        raise missing_extra("the photograph", error, "dev") from None
     return Image.fromarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
 
 
@@ -172,12 +172,12 @@ def main() -> None:
     print(show(answers))
     print(verdict(worst))
     if chosen.json is not None:
-        rows = {edit: {key: as_row(one)[key] for key in (*_SHOWN, "error")} for edit, one in answers.items()}
-        with write_whole(chosen.json, "w", encoding="utf-8") as file:
+        rows = {edit: {key: to_row(one)[key] for key in (*_SHOWN, "error")} for edit, one in answers.items()}
+        with atomic_write(chosen.json, "w", encoding="utf-8") as file:
             json.dump({"weights": name, **worst, "edits": rows}, file, indent=2)
             file.write("\n")
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with report_errors():
         main()

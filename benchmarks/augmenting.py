@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from agegender.data.augmentation import build_augmentation
+from agegender.data.augmentation.build import build_augmentation
 from agegender.models.network import AgeGenderNet
 from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn

@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from agegender.data.decode import read_image, to_pixels
-from agegender.hydra_versions import version_base
+from agegender.config.hydra_versions import version_base
+from agegender.data.decode import eval_transform, read_image
 from agegender.models.network import AgeGenderNet
-from agegender.training.assemble import describe_network
+from agegender.training.builders import network_kwargs
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -30,7 +30,7 @@ def settings_of(*overrides: str) -> dict[str, Any]:
 def network_of(*overrides: str) -> dict[str, Any]:
     """Return the arguments of the network that `train.py` would build with these overrides."""
     settings = settings_of(*overrides)
-    return describe_network(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
+    return network_kwargs(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
 def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
@@ -59,5 +59,5 @@ def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Ca
 def decode(paths: Sequence[Path], size: int, grayscale: bool) -> int:
     """Decode images one after another, and return their number."""
     for path in paths:
-        to_pixels(read_image(path), size, grayscale)
+        eval_transform(read_image(path), size, grayscale)
     return len(paths)

@@ -1,8 +1,8 @@
 """Speed of building the pixel cache, as a ratio to the bare decoder; the required ratio is 0.90.
 
-The cache is built by `open_pixels` in an empty folder, at 128 x 128 pixels in RGB: reading, decoding, resizing and
-writing, including threads, lock and progress bar. The baseline is the bare decoder, `read_image` and `to_pixels` in a
-loop that discards the pixels, in one process per core, started beforehand. Both take the same files, without
+The cache is built by `open_pixel_cache` in an empty folder, at 128 x 128 pixels in RGB: reading, decoding, resizing and
+writing, including threads, lock and progress bar. The baseline is the bare decoder, `read_image` and `eval_transform` in a loop
+that discards the pixels, in one process per core, started beforehand. Both take the same files, without
 duplicates. Rates are in images per second.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agegender.data.cache import CachedPixels, open_pixels
-from agegender.progress import available_cores
+from agegender.data.loading.pixel_cache import MemmapPixels, open_pixel_cache
+from agegender.system.progress import available_cores
 from benchmarks.bare import decode
 from benchmarks.faces import data_module, parser
 from benchmarks.paired import Paired, in_turn
@@ -37,8 +37,8 @@ def measure(folder: Path | None, rounds: int = 5) -> Paired:
 
     def build() -> int:
         with tempfile.TemporaryDirectory(dir=data.cache_dir) as fresh:
-            pixels = open_pixels(index.folder, index.names, index.digests, used, SIZE, False, Path(fresh))
-            assert isinstance(pixels, CachedPixels)
+            pixels = open_pixel_cache(index.folder, index.names, index.digests, used, SIZE, False, Path(fresh))
+            assert isinstance(pixels, MemmapPixels)
         return len(paths)
 
     bare = partial(decode, size=SIZE, grayscale=False)

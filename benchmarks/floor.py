@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from agegender.allocation import keep_freed_memory
 from agegender.models.network import AgeGenderNet
+from agegender.system.malloc import disable_malloc_trim
 from benchmarks.bare import network_of, random_batch, settings_of, training_step
 
 SIDE = 4096  # rows and columns of the matrices
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=NETWORKS, help="a subset of %(default)s")
     chosen = parser.parse_args()
-    keep_freed_memory()  # as train.py does
+    disable_malloc_trim()  # as train.py does
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's own messages
     rates = {"float32": multiply_rate(torch.float32), "bfloat16": multiply_rate(torch.bfloat16)}
     for precision, rate in rates.items():

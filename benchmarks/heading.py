@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from agegender.checkpoint import BUNDLED_WEIGHTS
-from agegender.progress import available_cores
+from agegender.runs.checkpoint import BUNDLED_WEIGHTS
+from agegender.system.progress import available_cores
 from agegender.training.results import cpu_name
 
 

@@ -1,7 +1,7 @@
 """Time and memory of reading 1,000,000 file names; no image is opened.
 
-Empty files named as in UTKFace are created in a temporary folder (or given with `--names`). `read_names`, the first
-step of every run, reads them in a process of its own, whose peak memory the operating system reports. Goals: 20 s and
+Empty files named as in UTKFace are created in a temporary folder (or given with `--names`). `list_utkface_files`, the
+first step of every run, reads them in a process of its own, whose peak memory the operating system reports. Goals: 20 s and
 1 GiB, both including the start of the process. `python -m benchmarks.indexing [--count 1000000]`.
 """
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agegender.cli import one_line_errors
-from agegender.data.decode import read_image, to_pixels
-from agegender.data.synthetic import generate_faces
+from agegender.cli.main import report_errors
+from agegender.data.decode import eval_transform, read_image
+from agegender.data.sources.synthetic import generate_faces
 from agegender.errors import require
-from agegender.evaluation.measures import Floats
-from agegender.prediction.predictor import Backend, Predictor
+from agegender.evaluation.statistics.metrics import Floats
+from agegender.prediction.predictor import BackendName, Predictor
 from benchmarks.heading import heading, named_weights
 
 WARM_UP = 20
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 def measure(predictor: Predictor, face: Path, calls: int) -> dict[str, Floats]:
     """Return the latencies of one face in milliseconds `[calls]`: of the network, and from file to prediction."""
     network = predictor.network
-    pixels = np.stack([to_pixels(read_image(face), network.image_size, network.grayscale)])
+    pixels = np.stack([eval_transform(read_image(face), network.image_size, network.grayscale)])
     with one_thread():
         return {
             "network": milliseconds(lambda: network(pixels), calls),
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=500, help="that are timed, after a warm-up")
     chosen = parser.parse_args()
     require(chosen.calls > 0, f"--calls {chosen.calls}: give the number of calls to time, 1 or more")
-    given: list[tuple[str, Backend]] = [(name, "torch") for name in chosen.weights]
+    given: list[tuple[str, BackendName]] = [(name, "torch") for name in chosen.weights]
     given += [(name, "onnx") for name in chosen.onnx]
     predictors = [Predictor(name, "cpu", detect="never", backend=backend) for name, backend in given]
     print(heading("latency"))
@@ -94,5 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with report_errors():
         main()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agegender.cli import one_line_errors
+from agegender.cli.main import report_errors
 from agegender.errors import require
-from agegender.evaluation.run_files import Run, find_runs, read_run
+from agegender.evaluation.report.run_reader import Run, find_runs, read_run
 
 
 def leaked(leaky: Path, clean: Path) -> set[str]:
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("leaky", help="a run with data.duplicates=none or exact, or data.split=random")
     parser.add_argument("clean", help="a run of the same data with data.duplicates=near")
     folders = parser.parse_args()
-    with one_line_errors():
+    with report_errors():
         leaky, clean = (read_run(find_runs(folder)[0]) for folder in (folders.leaky, folders.clean))
         copies = leaked(leaky.folder, clean.folder)
         require(bool(copies), f"{leaky.folder} has no leak: no test image has a copy in training or validation")

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from agegender.data.dataset import FaceDataset
+from agegender.data.loading.dataset import FaceDataset
 from benchmarks.faces import data_module, parser
 from benchmarks.paired import Paired, in_turn
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.cli import one_line_errors
+from agegender.cli.main import report_errors
 from agegender.errors import require
 from agegender.prediction.predictor import Detect, Predictor
 from benchmarks.faces import data_module, parser
@@ -128,5 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with report_errors():
         main()

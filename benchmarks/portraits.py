@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.cli import one_line_errors
-from agegender.data.names import MISSING
-from agegender.data.table import read_table
+from agegender.cli.main import report_errors
+from agegender.data.index.table import read_table
+from agegender.data.index.utkface import MISSING
 from agegender.errors import require
-from agegender.evaluation.bootstrap import Estimate, estimates, number_clusters, resample
-from agegender.evaluation.measures import Floats, Integers, says_female, weighted_means
-from agegender.prediction.answers import NO_FACE, Prediction
+from agegender.evaluation.statistics.bootstrap import Estimate, number_clusters, percentile_intervals, resample
+from agegender.evaluation.statistics.metrics import Floats, Integers, predicts_female, weighted_means
+from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.prediction.predictor import Predictor
 from benchmarks.heading import heading, named_weights
 
@@ -132,7 +132,7 @@ def measure(
     table = [(one.age, one.age_low, one.age_high, one.p_female) for one in answers]
     age, low, high, p_female = np.array(table, dtype=np.float64).T
     inside = (low <= portraits.age) & (portraits.age <= high)
-    right = says_female(p_female) == (portraits.gender == 1)
+    right = predicts_female(p_female) == (portraits.gender == 1)
     answered = np.array([one.gender in ("male", "female") for one in answers])  # the rest is "unsure"
     every, stated = np.ones(len(age), dtype=bool), ~np.isnan(low)
     columns: list[tuple[NDArray[np.generic], NDArray[np.bool_]]] = [
@@ -152,7 +152,9 @@ def measure(
         return weighted_means(weights, values, within)
 
     clusters = number_clusters([person_of(path) for path in portraits.paths])
-    found = estimates(statistics(np.ones((1, len(age))))[0], resample(statistics, clusters, resamples, seed=0))
+    found = percentile_intervals(
+        statistics(np.ones((1, len(age))))[0], resample(statistics, clusters, resamples, seed=0)
+    )
     count = len(columns)
     return {name: found[count * i : count * (i + 1)] for i, name in enumerate(own)}
 
@@ -218,5 +220,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with report_errors():
         main()

@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 import agegender
-from agegender.allocation import keep_freed_memory
-from agegender.data.decode import read_image, to_pixels
-from agegender.data.synthetic import generate_faces
+from agegender.data.decode import eval_transform, read_image
+from agegender.data.sources.synthetic import generate_faces
 from agegender.models.network import AgeGenderNet
-from agegender.prediction.predictor import LARGEST_PART, Predictor
-from agegender.prediction.torch_network import TorchNetwork
-from agegender.progress import available_cores
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.predictor import MAX_CHUNK, Predictor
+from agegender.system.malloc import disable_malloc_trim
+from agegender.system.progress import available_cores
 from benchmarks.bare import decode, network_of
 from benchmarks.faces import parser
 from benchmarks.latency import milliseconds, one_thread
@@ -74,7 +74,7 @@ def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Pai
     cores = available_cores()
     parts = [paths[core::cores] for core in range(cores)]
     bare = _decode_and_answer if with_network else partial(decode, size=SIZE, grayscale=True)
-    keep_freed_memory()  # as predict.py and the bare loops do
+    disable_malloc_trim()  # as predict.py and the bare loops do
     with tempfile.TemporaryDirectory() as where:
         weights = untrained(Path(where, "untrained.ckpt"))
         predictor = Predictor(weights, "cpu", detect="never")
@@ -92,15 +92,15 @@ _bare: dict[str, AgeGenderNet] = {}  # the network of a pool process
 
 
 def _open(weights: Path) -> None:
-    keep_freed_memory()
+    disable_malloc_trim()
     torch.set_num_threads(1)
-    _bare["network"] = TorchNetwork(weights, "cpu").network
+    _bare["network"] = TorchBackend(weights, "cpu").network
 
 
 def _decode_and_answer(paths: Sequence[Path]) -> int:
-    for start in range(0, len(paths), LARGEST_PART):
-        part = paths[start : start + LARGEST_PART]
-        pixels = np.stack([to_pixels(read_image(path), SIZE, grayscale=True) for path in part])
+    for start in range(0, len(paths), MAX_CHUNK):
+        part = paths[start : start + MAX_CHUNK]
+        pixels = np.stack([eval_transform(read_image(path), SIZE, grayscale=True) for path in part])
         with torch.inference_mode():
             _bare["network"](torch.from_numpy(pixels).permute(0, 3, 1, 2))
     return len(paths)

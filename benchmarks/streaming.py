@@ -10,8 +10,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from agegender.data.pack import pack
-from agegender.data.streaming import StreamingDataModule
+from agegender.data.streaming.datamodule import StreamingDataModule
+from agegender.data.streaming.pack import pack
 from benchmarks.faces import data_module, parser
 from benchmarks.memory import SMALL, STEADY, peak
 from benchmarks.paired import Paired, in_turn

@@ -21,11 +21,11 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from agegender.allocation import keep_freed_memory
+from agegender.config.hydra_versions import version_base
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.hydra_versions import version_base
 from agegender.models.network import AgeGenderNet
-from agegender.training import assemble
+from agegender.system.malloc import disable_malloc_trim
+from agegender.training import builders
 from benchmarks.bare import CONF, training_step
 from benchmarks.paired import Paired
 
@@ -97,7 +97,7 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         rounds: Number of pairs of turns.
         rival: Builds the other loop from the same settings, data and a copy of the network.
     """
-    keep_freed_memory()  # as train.py does; the bare loop gains as much by it
+    disable_malloc_trim()  # as train.py does; the bare loop gains as much by it
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), **version_base()):
         # enough epochs for all turns; the bar and every default callback are there, as on a terminal
         shown = ["trainer.max_epochs=1000", "callbacks.progress._target_=lightning.pytorch.callbacks.RichProgressBar"]
@@ -106,12 +106,12 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         HydraConfig.instance().set_config(config)
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         settings: Settings = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
-        data = assemble.build_data(settings)
+        data = builders.build_data(settings)
         data.prepare_data()
         data.setup()
-        module = assemble.build_module(settings, data)
+        module = builders.build_module(settings, data)
         turns = TakeTurns(rival(settings, data, copy.deepcopy(module.network).train()), steps, rounds)
-        trainer = assemble.build_trainer(settings, Path(folder), [turns])
+        trainer = builders.build_trainer(settings, Path(folder), [turns])
         trainer.fit(module, data)
     return Paired(f"train.py {' '.join(overrides)}", turns.ours[1:], turns.theirs[1:])
 

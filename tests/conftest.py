@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from agegender.data.synthetic import generate_faces
-from agegender.progress import available_cores
-from agegender.trust import VARIABLE
+from agegender.config.trust import VARIABLE
+from agegender.data.sources.synthetic import generate_faces
+from agegender.system.progress import available_cores
 
 ROOT = Path(__file__).parent.parent
 # Small enough for a second per run, large enough for every split to hold some faces.
@@ -107,7 +107,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def odd_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 drawn faces among everything that can be wrong with a folder (see `agegender.data.synthetic`). Read only."""
+    """60 drawn faces among all that can be wrong with a folder (see `agegender.data.sources.synthetic`). Read only."""
     return generate_faces(tmp_path_factory.mktemp("faces") / "odd", 60, seed=2, size=64, odd_files=True)
 
 

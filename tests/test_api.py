@@ -15,17 +15,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from agegender import AgeGenderDataModule, AgeGenderModule, compose_config, train
-from agegender.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.errors import AgeGenderError
+from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.weights.__main__ import pack
 
 ODD = "my faces (1), [x]={y} ${z}"
 NETWORK = {
     "image_size": 32,
     "in_channels": 1,
-    "trunk": {"_target_": "agegender.models.conv_stack.ConvStack", "channels": [8, 16]},
+    "trunk": {"_target_": "agegender.models.trunks.conv_stack.ConvStack", "channels": [8, 16]},
     "head_units": [16],
-    "age": {"_target_": "agegender.models.age_number.MeanAbsoluteError"},
+    "age": {"_target_": "agegender.tasks.age_regression.L1Age"},
 }
 OPTIM = {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3}}
 
@@ -71,7 +71,7 @@ def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
         (folder / "experiment" / f"mine_{folder.name}.yaml").write_text(text)
     config = compose_config([f"data.dir={ODD}", "weights=epoch=3.ckpt", "experiment=mine_conf"])
     assert (config.data.dir, config.weights, config.optim.lr) == (ODD, "epoch=3.ckpt", 5e-4)
-    assert config.model.trunk._target_ == "agegender.models.residual.ResidualTrunk"
+    assert config.model.trunk._target_ == "agegender.models.trunks.resnet.ResNetTrunk"
     assert compose_config(["experiment=mine_elsewhere"], config_dir="elsewhere").optim.lr == 7e-4
     with pytest.raises(AgeGenderError, match=r"experiment=mine_elsewhere is not known; there are .*, mine_conf,"):
         compose_config(["experiment=mine_elsewhere"])

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agegender.data.decode import UnreadableImageError, read_image
-from agegender.data.names import GROUPS, Label, QuarantinedNameError, parse_name
-from agegender.prediction.answers import NO_FACE, Prediction
+from agegender.data.index.utkface import GROUPS, FaceLabels, QuarantinedNameError, parse_name
+from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.prediction.predictor import Predictor
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
     except QuarantinedNameError as refused:
         check_reason(str(refused))
         return
-    assert isinstance(label, Label) and 0 <= label.age <= 120 and label.gender in (0, 1)
+    assert isinstance(label, FaceLabels) and 0 <= label.age <= 120 and label.gender in (0, 1)
     assert 0 <= label.group < len(GROUPS) and name.isascii()
     assert name.startswith(tuple(f"{age}_" for age in (label.age, f"{label.age:02}", f"{label.age:03}")))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Outcome, metrics_of
-from hostile import NAMES
-from made_tables import write_table
+from helpers.hostile import NAMES
+from helpers.made_tables import write_table
 
-from agegender.formulas import plain_path
+from agegender.system.csv_escape import unescape_formula
 
 SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.generate", "report")))
 Run = Callable[..., Outcome]
@@ -75,7 +75,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
         assert len(rows) == count
         assert not any(cell.startswith(tuple("=+-@\t\r\n\uff1d")) for row in rows for cell in row.values()), file
         if file != "quarantine":
-            assert {plain_path(row[column]) for row in rows} == set(NAMES)
+            assert {unescape_formula(row[column]) for row in rows} == set(NAMES)
             assert all(os.path.isfile(tmp_path / row[column]) for row in rows)
     page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
     check_page(page)
@@ -85,7 +85,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
 @pytest.mark.slow
 def test_names_that_mean_harm_stay_names_on_the_page_of_the_data(run_here: Run, table: Path, tmp_path: Path) -> None:
     outcome = run_here(
-        "agegender/evaluation/explore.py",
+        "agegender/evaluation/explore/explore.py",
         "data=table",
         f"data.table={table.name}",
         "data.dir=.",

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from made_networks import save_network
+from helpers.made_networks import save_network
 from PIL import Image
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.answers import NO_FACE, Prediction
-from agegender.prediction.onnx_graph import build_graph
-from agegender.prediction.torch_network import TorchNetwork
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.prediction import NO_FACE, Prediction
 from benchmarks import astronaut, latency, portraits
 from benchmarks.portraits import Portraits, measure, person_of, read_portraits
 
@@ -193,7 +193,7 @@ def test_latency_of_weights_and_of_their_export_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, exported = save_network(tmp_path / "tiny.ckpt", in_channels=1), tmp_path / "tiny.onnx"
-    onnx.save(build_graph(TorchNetwork(checkpoint, "cpu")), exported)
+    onnx.save(build_graph(TorchBackend(checkpoint, "cpu")), exported)
     command = ["latency", "--weights", str(checkpoint), "--onnx", str(exported), "--calls", "3"]
     monkeypatch.setattr(sys, "argv", command)
     latency.main()

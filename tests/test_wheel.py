@@ -93,11 +93,11 @@ def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
             "[console_scripts]",
             "agegender",
             "=",
-            "agegender.commands:main",
+            "agegender.cli.commands:main",
             "[hydra.plugins]",
-            "agegender_study",
+            "agegender_optuna",
             "=",
-            "hydra_plugins.agegender_study.optuna_sweeper:OptunaSweeper",
+            "hydra_plugins.agegender_optuna.optuna_sweeper:OptunaSweeper",
         ]
     assert {name.removeprefix("agegender/conf/") for name in held if name.startswith("agegender/conf/")} == CONFIGS
     expected = {
@@ -164,7 +164,7 @@ def test_installed_command_finds_a_users_own_configs_and_hydras_plugins(installe
     listed = installed.run("train", "experiment=mine", cwd=tmp_path)
     assert listed.code == 2 and "conf_mine" in listed.err
     searched = installed.run("train", "sweep=optuna", "--cfg", "hydra", cwd=tmp_path)
-    assert "hydra_plugins.agegender_study.optuna_sweeper.OptunaSweeper" in searched.out, searched.err
+    assert "hydra_plugins.agegender_optuna.optuna_sweeper.OptunaSweeper" in searched.out, searched.err
     options = ("--info", "plugins")
     assert "OptunaSweeper" in installed.run("train", *options, cwd=tmp_path).out
 

@@ -16,23 +16,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from agegender.data.augmentation import OWN, Augmentation, build_augmentation
-from agegender.data.cache import CachedPixels, DecodedPixels, open_pixels
-from agegender.data.corruptions import corrupt_any
-from agegender.data.dataset import Batch, FaceDataset, step_seed
-from agegender.data.duplicates import Mode
-from agegender.data.features import Change, FeatureViews, cache_features, describe_view
-from agegender.data.index import FaceIndex, build_index
-from agegender.data.loader import DealtSampler, FaceLoader, Part, ResumableLoader, ShuffledSampler
-from agegender.data.names import MISSING
-from agegender.data.on_device import FacesOnDevice, place
-from agegender.data.source import find_folder
-from agegender.data.split import Rule, Side, left_out
-from agegender.data.table import check_ending
+from agegender.data.augmentation.build import OWN, Augmentation, build_augmentation
+from agegender.data.augmentation.corruptions import corrupt_any
+from agegender.data.index.duplicates import Mode
+from agegender.data.index.index import FaceIndex, build_index
+from agegender.data.index.split import Split, SplitRule, left_out
+from agegender.data.index.table import check_ending
+from agegender.data.index.utkface import MISSING
+from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
+from agegender.data.loading.device_dataset import DeviceDataset, to_device
+from agegender.data.loading.feature_cache import Change, FeatureViews, cache_features, describe_view
+from agegender.data.loading.loader import (
+    DistributedBatchSlicer,
+    FaceDataLoader,
+    Rank,
+    ResumableDataLoader,
+    ResumableShuffleSampler,
+)
+from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels, open_pixel_cache
+from agegender.data.sources.resolve import resolve_data_dir
 from agegender.errors import require
-from agegender.files import default_cache_dir
 from agegender.models.network import AgeGenderNet
-from agegender.progress import available_cores
+from agegender.system.files import default_cache_dir
+from agegender.system.progress import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +68,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         strict: bool = False,
         age_range: Sequence[int] = (0, 120),
         duplicates: Mode = "near",
-        split: Rule = "content",
+        split: SplitRule = "content",
         split_file: str | None = None,
         split_seed: int = 0,
         test_fraction: float = 0.2,
@@ -100,7 +106,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             test_fraction: Fraction of all images.
             val_fraction: Fraction of the images that are not in test.
             leave_out: `i/n`: train without part i (from 0) of n equal parts of the training faces, copies together. The
-                split and its fingerprint stay as they are. See `training/distillation.py` for its use.
+                split and its fingerprint stay as they are. See `training/distillation/teachers.py` for its use.
             views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
                 it is; see `keep_features`.
             augment: Settings of `conf/augment`: a class as `_target_` (`Augment` unless given), and its arguments. The
@@ -150,8 +156,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._index: FaceIndex | None = None
         self._splits: dict[str, FaceDataset] = {}
         self._used = np.zeros(0, dtype=np.int64)  # rows of the index
-        self._placed: dict[str, FacesOnDevice] = {}
-        self._train_loader: ResumableLoader | None = None
+        self._placed: dict[str, DeviceDataset] = {}
+        self._train_loader: ResumableDataLoader | None = None
         self._position: dict[str, int] | None = None
 
     @property
@@ -185,11 +191,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Download or draw missing images (Lightning calls this on one rank only)."""
         if self._index is None:
-            find_folder(self.dir, self.table, self.generate, self.cache_dir)
+            resolve_data_dir(self.dir, self.table, self.generate, self.cache_dir)
 
     def find_index(self) -> FaceIndex:
         """Index and split the images, downloading or drawing missing ones first; opens no pixel cache."""
-        folder = find_folder(self.dir, self.table, self.generate, self.cache_dir)
+        folder = resolve_data_dir(self.dir, self.table, self.generate, self.cache_dir)
         return build_index(folder, self.cache_dir, table=self.table, **self._index_options)
 
     def setup(self, stage: str | None = None) -> None:
@@ -228,24 +234,24 @@ class AgeGenderDataModule(pl.LightningDataModule):
         log.info("data.leave_out=%s: %d of %d training images are left out", part, len(rows) - len(kept), len(rows))
         return kept
 
-    def open_pixels(self, image_size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
+    def open_pixels(self, image_size: int, grayscale: bool) -> MemmapPixels | DecodeOnRead:
         """Open the images in the input format of another network; `setup` must have run."""
         return self._open_pixels(self.index, image_size, grayscale)
 
-    def _open_pixels(self, index: FaceIndex, size: int, grayscale: bool) -> CachedPixels | DecodedPixels:
+    def _open_pixels(self, index: FaceIndex, size: int, grayscale: bool) -> MemmapPixels | DecodeOnRead:
         if self.cache == "none":
-            return DecodedPixels(index.folder, index.names, size, grayscale)
-        return open_pixels(index.folder, index.names, index.digests, self._used, size, grayscale, self.cache_dir)
+            return DecodeOnRead(index.folder, index.names, size, grayscale)
+        return open_pixel_cache(index.folder, index.names, index.digests, self._used, size, grayscale, self.cache_dir)
 
-    def split(self, name: Side) -> FaceDataset:
+    def split(self, name: Split) -> FaceDataset:
         """Return the faces of one split; `setup` must have run."""
         return self._splits[name]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, resumable batches; the last may be smaller."""
         faces = self._faces("train")
-        sampler = ShuffledSampler(len(faces), self.seed, self.batch_size, self._part())
-        self._train_loader = ResumableLoader(faces, sampler=sampler, **self._loader_options())
+        sampler = ResumableShuffleSampler(len(faces), self.seed, self.batch_size, self._part())
+        self._train_loader = ResumableDataLoader(faces, sampler=sampler, **self._loader_options())
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader
@@ -270,28 +276,28 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Return the test batches in the order of the index."""
         return self._in_order("test")
 
-    def _in_order(self, name: Side) -> FaceLoader:
+    def _in_order(self, name: Split) -> FaceDataLoader:
         faces = self._faces(name)
-        sampler = DealtSampler(len(faces), self.batch_size, self._part())
-        return FaceLoader(faces, sampler=sampler, **self._loader_options())
+        sampler = DistributedBatchSlicer(len(faces), self.batch_size, self._part())
+        return FaceDataLoader(faces, sampler=sampler, **self._loader_options())
 
-    def _part(self) -> Part:
-        """Return this rank's part of each batch (`check_launch` ensures that batches divide equally)."""
-        return Part() if self.trainer is None else Part(self.trainer.global_rank, self.trainer.world_size)
+    def _part(self) -> Rank:
+        """Return this rank's part of each batch (`check_world_size` ensures that batches divide equally)."""
+        return Rank() if self.trainer is None else Rank(self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def device(self) -> torch.device:
         """The training device."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    def _faces(self, name: str) -> FaceDataset | FacesOnDevice:
+    def _faces(self, name: str) -> FaceDataset | DeviceDataset:
         """Return the faces of a split, on the training device if `on_device` applies."""
         device, pixels = self.device, self._splits[name].pixels
-        if not self._placed and isinstance(pixels, CachedPixels) and self._belongs_on(device, pixels):
-            self._placed = place(self._splits, pixels, device)
+        if not self._placed and isinstance(pixels, MemmapPixels) and self._belongs_on(device, pixels):
+            self._placed = to_device(self._splits, pixels, device)
         return self._placed.get(name, self._splits[name])
 
-    def _belongs_on(self, device: torch.device, pixels: CachedPixels) -> bool:
+    def _belongs_on(self, device: torch.device, pixels: MemmapPixels) -> bool:
         if self.num_workers or self.on_device is False or (self.on_device == "auto" and device.type != "cuda"):
             return False
         room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
@@ -316,7 +322,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "num_workers": workers,
             "pin_memory": self.device.type == "cuda" and not self._placed,
             "persistent_workers": workers > 0,
-            "collate_fn": _as_it_is,
+            "collate_fn": identity_collate,
         }
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -376,6 +382,6 @@ class AgeGenderDataModule(pl.LightningDataModule):
             self._features[name] = cache_features(network, faces, changes, self.cache_dir, self.seed, precision)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def identity_collate(batch: Batch) -> Batch:
     """Return the batch unchanged, as collate function: `__getitems__` returns whole batches."""
     return batch

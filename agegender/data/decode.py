@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from agegender.errors import FaultError
+from agegender.errors import SystemFaultError
 
 # Part of every cache's key: increment it when the resulting pixels change.
 VERSION = 1
@@ -53,7 +53,7 @@ def read_image(source: ImageSource) -> Image.Image:
             if isinstance(source, Image.Image):
                 return _to_rgb(ImageOps.exif_transpose(source))
             if isinstance(source, str | Path):
-                refuse_what_is_no_file(os.stat(source).st_mode)
+                require_regular_file(os.stat(source).st_mode)
                 # opened here, since Pillow leaves it open if its header can't be read
                 with Path(source).open("rb") as file:
                     return _decoded(file)
@@ -83,7 +83,7 @@ def _decoded(file: BinaryIO) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def refuse_what_is_no_file(mode: int) -> None:
+def require_regular_file(mode: int) -> None:
     """Refuse anything but a regular file; opening a named pipe may block for ever.
 
     Args:
@@ -125,7 +125,7 @@ def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values // 257).astype(np.uint8))
 
 
-def to_pixels(image: Image.Image, size: int, grayscale: bool) -> NDArray[np.uint8]:
+def eval_transform(image: Image.Image, size: int, grayscale: bool) -> NDArray[np.uint8]:
     """Apply the evaluation transform: center crop, optional grayscale, resize.
 
     The largest centered square is cropped, converted to luma if `grayscale`, and resized with an antialiased bilinear
@@ -152,7 +152,7 @@ def _to_square(image: Image.Image, size: int, grayscale: bool) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def read_again(path: Path) -> Image.Image:
+def reread_image(path: Path) -> Image.Image:
     """Decode an image that was readable when the folder was indexed.
 
     Raises:
@@ -161,12 +161,12 @@ def read_again(path: Path) -> Image.Image:
     try:
         return read_image(path)
     except UnreadableImageError as error:
-        raise FaultError(
+        raise SystemFaultError(
             f"{path} was readable when it was indexed and no longer is ({error}): put it back, or start again"
         ) from None
 
 
-def write_pixels(
+def decode_into(
     array: Path, start: int, folder: Path, size: int, grayscale: bool, items: Sequence[tuple[int, str]]
 ) -> list[int]:
     """Decode images into rows of an array on disk; several processes may fill different rows at once.
@@ -188,7 +188,7 @@ def write_pixels(
     """
     with array.open("r+b") as file:
         for row, name in items:
-            pixels = _to_square(read_again(folder / name), size, grayscale).tobytes()  # the bytes of `to_pixels`
+            pixels = _to_square(reread_image(folder / name), size, grayscale).tobytes()  # the bytes of `eval_transform`
             file.seek(start + row * len(pixels))
             file.write(pixels)
     return [row for row, _ in items]

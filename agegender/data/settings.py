@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agegender.data.synthetic import generate_faces
+from agegender.config.allowlist import kwargs_of, resolve
+from agegender.config.validation import validate_kwargs
+from agegender.data.sources.synthetic import generate_faces
 from agegender.errors import require
-from agegender.signatures import check_call
-from agegender.targets import arguments_of, resolve
 
 if TYPE_CHECKING:
     from agegender.data.datamodule import AgeGenderDataModule
@@ -26,8 +26,8 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
         AgeGenderError: The class is not allowed, or a setting is unknown, missing or of the wrong type.
     """
     made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
-    check_call("data", arguments_of(settings), made, given=("augment", "seed"))
-    check_call("data.generate", settings.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    validate_kwargs("data", kwargs_of(settings), made, given=("augment", "seed"))
+    validate_kwargs("data.generate", settings.get("generate") or {}, generate_faces, given=("folder", "progress"))
     return made
 
 
@@ -47,4 +47,4 @@ def folder_module(settings: Mapping[str, Any], refusal: str) -> AgeGenderDataMod
         AgeGenderError: They do, or a setting doesn't fit.
     """
     require(not streams(settings), refusal)
-    return check_data(settings)(**arguments_of(settings))
+    return check_data(settings)(**kwargs_of(settings))

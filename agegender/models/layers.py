@@ -13,7 +13,7 @@ from agegender.errors import require
 WeightInit = Literal["pytorch", "xavier_uniform", "kaiming_uniform", "kaiming_normal"]
 
 
-def dense_layers(inputs: int, units: Sequence[int], dropout: float) -> tuple[nn.Sequential, int]:
+def mlp(inputs: int, units: Sequence[int], dropout: float) -> tuple[nn.Sequential, int]:
     """Return Linear, ReLU and dropout layers for each width, and the number of their outputs."""
     layers: list[nn.Module] = []
     for width in units:
@@ -22,7 +22,7 @@ def dense_layers(inputs: int, units: Sequence[int], dropout: float) -> tuple[nn.
     return nn.Sequential(*layers), inputs
 
 
-def initialise(network: nn.Module, scheme: WeightInit) -> None:
+def init_weights(network: nn.Module, scheme: WeightInit) -> None:
     """Initialize every convolution and dense layer, with zero biases.
 
     Args:

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError, require
-from agegender.models.age_coding import AgeCoding
-from agegender.models.calibration import Calibration
-from agegender.models.layers import FeatureScaler, WeightInit, dense_layers, initialise
-from agegender.models.trunk import Trunk, build_trunk
-from agegender.targets import build
+from agegender.models.layers import FeatureScaler, WeightInit, init_weights, mlp
+from agegender.models.trunks.trunk import Trunk, build_trunk
+from agegender.tasks.age_coding import AgeCoding
+from agegender.tasks.calibration import Calibration
 
 Trainable = Literal["none", "upper", "all"]
 
 
-class Outputs(NamedTuple):
+class RawOutputs(NamedTuple):
     """The raw outputs of the network, always float32.
 
     Attributes:
@@ -78,7 +78,7 @@ class AgeGenderNet(nn.Module):
                 deviations; None for neither.
 
         Raises:
-            AgeGenderError: Values are inconsistent, or a class is not trusted (see `agegender.targets`).
+            AgeGenderError: Values are inconsistent, or a class is not trusted (see `agegender.config.allowlist`).
         """
         super().__init__()
         for name, probability in (("dropout", dropout), ("feature_dropout", feature_dropout)):
@@ -93,20 +93,20 @@ class AgeGenderNet(nn.Module):
         # Fitted on the validation faces by AgeGenderModule. Not a buffer, so that the EMA leaves it alone.
         self.calibration: Calibration | None = None
         self.image_size, self.in_channels, self.gender_output = image_size, in_channels, gender_output
-        self.coding: AgeCoding = build(age, "age")
+        self.coding: AgeCoding = instantiate(age, "age")
         self.trunk: Trunk = build_trunk(trunk, in_channels, image_size)
         self.trainable = trainable
         self._freeze()
         self.scaler = None if feature_clip is None else FeatureScaler(self.trunk.num_features, feature_clip)
         self.feature_dropout = nn.Dropout(feature_dropout)
-        self.shared, features = dense_layers(self.trunk.num_features, shared_units, dropout)
+        self.shared, features = mlp(self.trunk.num_features, shared_units, dropout)
         self.age_head = _Head(features, head_units, dropout, self.coding.layer)
         self.gender_head = _Head(features, head_units, dropout, lambda width: nn.Linear(width, 1))
         for part in (self.trunk, self.shared, self.age_head, self.gender_head):
             if not getattr(part, "keeps_own_init", False):
-                initialise(part, weight_init)
+                init_weights(part, weight_init)
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> RawOutputs:
         """Compute the raw outputs of a batch of images.
 
         Args:
@@ -121,13 +121,13 @@ class AgeGenderNet(nn.Module):
         features: Tensor = self.trunk((images - self.mean) / self.std)
         return features
 
-    def answer(self, features: Tensor) -> Outputs:
+    def answer(self, features: Tensor) -> RawOutputs:
         """Compute the raw outputs from the trunk's features `[batch, num_features]`."""
         if self.scaler is not None:
             features = self.scaler(features)
         features = self.shared(self.feature_dropout(features))
         gender = self.gender_head(features).squeeze(1)
-        return Outputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
+        return RawOutputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; a frozen trunk stays in evaluation mode."""
@@ -151,21 +151,21 @@ class AgeGenderNet(nn.Module):
             for layer in upper:
                 layer.requires_grad_(True)
 
-    def flip_averaged(self, images: Tensor) -> Outputs:
+    def flip_averaged(self, images: Tensor) -> RawOutputs:
         """Return the mean of the raw outputs for a batch of images and for their mirror images."""
         straight, mirrored = self(images), self(images.flip(3))
-        return Outputs(*(torch.stack(pair).mean(0) for pair in zip(straight, mirrored, strict=True)))
+        return RawOutputs(*(torch.stack(pair).mean(0) for pair in zip(straight, mirrored, strict=True)))
 
-    def years(self, outputs: Outputs) -> Tensor:
+    def years(self, outputs: RawOutputs) -> Tensor:
         """Decode the age head to years `[batch]`."""
         return self.coding.decode(outputs.age)
 
-    def stated(self, outputs: Outputs) -> Tensor:
+    def stated(self, outputs: RawOutputs) -> Tensor:
         """Return the spread of each age `[batch]` in years that the coding predicts; ones if it predicts none."""
         spread = self.coding.spread(outputs.age)
         return torch.ones_like(outputs.age[:, 0]) if spread is None else spread
 
-    def age_std(self, outputs: Outputs) -> Tensor:
+    def age_std(self, outputs: RawOutputs) -> Tensor:
         """Return the standard deviation of each predicted age's error `[batch]` in years.
 
         Without a calibration, this is the coding's spread, or NaN if it predicts none.
@@ -175,7 +175,7 @@ class AgeGenderNet(nn.Module):
         spread = self.coding.spread(outputs.age)
         return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
 
-    def age_interval(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def age_interval(self, outputs: RawOutputs) -> tuple[Tensor, Tensor]:
         """Return the ends of an interval that covers 80 % of the true ages, each `[batch]` in years.
 
         Without a calibration, both are NaN.
@@ -185,16 +185,16 @@ class AgeGenderNet(nn.Module):
             return unknown, unknown
         return self.calibration.interval(self.years(outputs), self.stated(outputs))
 
-    def gender_logit(self, outputs: Outputs) -> Tensor:
+    def gender_logit(self, outputs: RawOutputs) -> Tensor:
         """Return the uncalibrated logit of the label female `[batch]`."""
         return outputs.gender.logit(eps=1e-7) if self.gender_output == "sigmoid" else outputs.gender
 
-    def p_female(self, outputs: Outputs) -> Tensor:
+    def p_female(self, outputs: RawOutputs) -> Tensor:
         """Return the probability of the label female `[batch]`, calibrated if there is a calibration."""
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return (self.gender_logit(outputs) / temperature).sigmoid()
 
-    def gender_loss(self, outputs: Outputs, gender: Tensor) -> Tensor:
+    def gender_loss(self, outputs: RawOutputs, gender: Tensor) -> Tensor:
         """Return the mean binary cross-entropy (a scalar, in nats) for genders `[batch]`, 0 or 1."""
         if self.gender_output == "logit":
             return functional.binary_cross_entropy_with_logits(outputs.gender, gender)
@@ -210,7 +210,7 @@ class _Head(nn.Sequential):
     """
 
     def __init__(self, inputs: int, units: Sequence[int], dropout: float, last: Callable[[int], nn.Module]):
-        hidden, width = dense_layers(inputs, units, dropout)
+        hidden, width = mlp(inputs, units, dropout)
         super().__init__(*hidden, last(width))
 
     def forward(self, features: Tensor) -> Tensor:

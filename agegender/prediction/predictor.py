@@ -17,23 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.data.decode import UnreadableImageError, read_image, to_pixels
+from agegender.data.decode import UnreadableImageError, eval_transform, read_image
 from agegender.errors import AgeGenderError, require
-from agegender.prediction.alignment import cut, is_crop
-from agegender.prediction.answers import NO_FACE, UNSURE, Prediction
-from agegender.prediction.faces import Face, FaceFinder
-from agegender.prediction.network import Network, Tta
-from agegender.prediction.sources import PAUSE, Picture, PictureSource, named
-from agegender.progress import available_cores
+from agegender.prediction.backends.backend import Backend, Tta
+from agegender.prediction.faces.alignment import align_crop, is_aligned_crop
+from agegender.prediction.faces.detector import Face, FaceDetector
+from agegender.prediction.images.sources import FLUSH, ImageInput, NamedImage, as_named_image
+from agegender.prediction.prediction import NO_FACE, UNSURE, Prediction
+from agegender.system.progress import available_cores
 
-LARGEST_PART = 16  # images per worker: beyond, the activations of the default network exceed the cores' caches
+MAX_CHUNK = 16  # images per worker: beyond, the activations of the default network exceed the cores' caches
 
 Detect = Literal["auto", "always", "never"]
-Backend = Literal["torch", "onnx"]
+BackendName = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
-class Answered:
+class ImageResult:
     """An image and its predictions.
 
     Attributes:
@@ -48,7 +48,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _DecodedImage:
     """A decoded image with its faces and their crops, or with an error."""
 
     path: str
@@ -74,7 +74,7 @@ class Predictor:
         device: str = "auto",
         tta: Tta = "none",
         detect: Detect = "auto",
-        backend: Backend = "torch",
+        backend: BackendName = "torch",
         min_confidence: float | None = None,
     ):
         """Load the model.
@@ -97,28 +97,28 @@ class Predictor:
         fits = min_confidence is None or 0.5 <= min_confidence <= 1
         require(fits, f"min_confidence={min_confidence} must lie between 0.5 (never unsure) and 1, or be null")
         self.detect = detect
-        self._finder = None if detect == "never" else FaceFinder()
-        self.network: Network
+        self._finder = None if detect == "never" else FaceDetector()
+        self.network: Backend
         if backend == "onnx":
-            from agegender.prediction.onnx_network import OnnxNetwork
+            from agegender.prediction.backends.onnx_backend import OnnxBackend
 
             if tta != "none" or device not in ("auto", "cpu"):
                 raise AgeGenderError("backend=onnx runs on the CPU and has no tta: leave device and tta out")
-            self.network = OnnxNetwork(weights)
+            self.network = OnnxBackend(weights)
         else:
-            from agegender.prediction.torch_network import TorchNetwork
+            from agegender.prediction.backends.torch_backend import TorchBackend
 
-            self.network = TorchNetwork(weights, device, tta)
+            self.network = TorchBackend(weights, device, tta)
         self.weights = self.network.weights
         self.min_confidence = self.network.min_confidence if min_confidence is None else min_confidence
 
     @overload
-    def __call__(self, images: list[PictureSource] | tuple[PictureSource, ...]) -> list[list[Prediction]]: ...
+    def __call__(self, images: list[ImageInput] | tuple[ImageInput, ...]) -> list[list[Prediction]]: ...
     @overload
-    def __call__(self, images: PictureSource) -> list[Prediction]: ...
+    def __call__(self, images: ImageInput) -> list[Prediction]: ...
 
     def __call__(
-        self, images: PictureSource | list[PictureSource] | tuple[PictureSource, ...]
+        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...]
     ) -> list[Prediction] | list[list[Prediction]]:
         """Predict for one image or for several.
 
@@ -143,28 +143,28 @@ class Predictor:
         """
         other = copy.copy(self)
         other.detect = detect
-        other._finder = None if detect == "never" else self._finder or FaceFinder()
+        other._finder = None if detect == "never" else self._finder or FaceDetector()
         return other
 
-    def predict(self, images: Iterable[PictureSource | Picture], batch_size: int = 64) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64) -> Iterator[Prediction]:
         """Yield the predictions of images in order; see `answer`."""
         for answered in self.answer(images, batch_size):
             yield from answered.predictions
 
     def answer(
-        self, images: Iterable[PictureSource | Picture], batch_size: int = 64, keep_pictures: bool = False
-    ) -> Iterator[Answered]:
+        self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64, keep_pictures: bool = False
+    ) -> Iterator[ImageResult]:
         """Yield images with their predictions, in order; one that can't be read gets an error.
 
         Args:
-            images: Images as for `__call__`, or named `Picture`s. The iterable may be infinite: at most two batches are
-                held. A `sources.PAUSE` flushes the images before it.
+            images: Images as for `__call__`, or named `NamedImage`s. The iterable may be infinite: at most two batches
+                are held. A `sources.FLUSH` flushes the images before it.
             batch_size: Images per forward pass; on a CPU the batch is split over all cores. With 1, each image is
                 yielded before the next one is read.
             keep_pictures: Yield the decoded images too; this limits the batch size to `LARGEST_PART`.
         """
         if keep_pictures:
-            batch_size = min(batch_size, LARGEST_PART)  # a decoded photo takes up to 100 MB
+            batch_size = min(batch_size, MAX_CHUNK)  # a decoded photo takes up to 100 MB
         work: Callable[[list[Any]], list[Any]]
         whole = self.network.takes_whole_batches
         # On a CPU each worker decodes, detects and predicts for a few images on one thread: all cores are busy, and the
@@ -186,38 +186,38 @@ class Predictor:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _see(self, images: list[PictureSource | Picture], keep: bool) -> list[_Seen]:
-        seen = (self._see_one(named(image)) for image in images)
+    def _see(self, images: list[ImageInput | NamedImage], keep: bool) -> list[_DecodedImage]:
+        seen = (self._see_one(as_named_image(image)) for image in images)
         return [one if keep else replace(one, picture=None) for one in seen]
 
-    def _see_one(self, image: Picture) -> _Seen:
+    def _see_one(self, image: NamedImage) -> _DecodedImage:
         try:
             picture = read_image(image.read())
         except UnreadableImageError as error:
-            return _Seen(image.path, error=str(error))
+            return _DecodedImage(image.path, error=str(error))
         if self._finder is None:
-            return _Seen(image.path, [None], [self._pixels(picture)], picture=picture)
+            return _DecodedImage(image.path, [None], [self._pixels(picture)], picture=picture)
         try:
             faces = self._finder.find(picture)
         except Exception as error:  # OpenCV has limits, such as 32,766 pixels a side
             reason = " ".join(str(error).split())
-            return _Seen(image.path, error=f"face detection failed: {reason[:120]}", picture=picture)
+            return _DecodedImage(image.path, error=f"face detection failed: {reason[:120]}", picture=picture)
         if not faces:
-            return _Seen(image.path, error=NO_FACE, picture=picture)
-        if self.detect == "auto" and is_crop(faces[0].landmarks, *picture.size):
-            return _Seen(image.path, faces[:1], [self._pixels(picture)], picture=picture)
-        crops = [self._pixels(cut(picture, face.landmarks, self.network.image_size)) for face in faces]
-        return _Seen(image.path, faces, crops, picture=picture)
+            return _DecodedImage(image.path, error=NO_FACE, picture=picture)
+        if self.detect == "auto" and is_aligned_crop(faces[0].landmarks, *picture.size):
+            return _DecodedImage(image.path, faces[:1], [self._pixels(picture)], picture=picture)
+        crops = [self._pixels(align_crop(picture, face.landmarks, self.network.image_size)) for face in faces]
+        return _DecodedImage(image.path, faces, crops, picture=picture)
 
     def _pixels(self, picture: Image.Image) -> NDArray[np.uint8]:
-        return to_pixels(picture, self.network.image_size, self.network.grayscale)
+        return eval_transform(picture, self.network.image_size, self.network.grayscale)
 
-    def _answer(self, pictures: list[_Seen]) -> list[Answered]:
+    def _answer(self, pictures: list[_DecodedImage]) -> list[ImageResult]:
         crops = [pixels for seen in pictures for pixels in seen.pixels]
-        parts = (crops[start : start + 4 * LARGEST_PART] for start in range(0, len(crops), 4 * LARGEST_PART))
+        parts = (crops[start : start + 4 * MAX_CHUNK] for start in range(0, len(crops), 4 * MAX_CHUNK))
         answers = (row for part in parts for row in self.network(np.stack(part)).tolist())
         return [
-            Answered(
+            ImageResult(
                 seen.path,
                 [self._prediction(seen.path, number, face, *next(answers)) for number, face in enumerate(seen.faces, 1)]
                 if seen.error is None
@@ -243,16 +243,16 @@ def _stated(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _batches(images: Iterable[PictureSource | Picture], size: int) -> Iterator[tuple[list[Any], bool]]:
+def _batches(images: Iterable[ImageInput | NamedImage], size: int) -> Iterator[tuple[list[Any], bool]]:
     """Yield batches, the last possibly empty, and whether to start the next one before this one is yielded."""
     batch: list[Any] = []
     for image in images:
-        if image is PAUSE:
+        if image is FLUSH:
             yield batch, False
             batch = []
             continue
         batch.append(image)
-        if len(batch) >= (min(size, LARGEST_PART) if isinstance(image, Picture) and image.decoded else size):
+        if len(batch) >= (min(size, MAX_CHUNK) if isinstance(image, NamedImage) and image.decoded else size):
             yield batch, size > 1
             batch = []
     yield batch, False
@@ -260,6 +260,6 @@ def _batches(images: Iterable[PictureSource | Picture], size: int) -> Iterator[t
 
 def _parts(batch: list[Any]) -> Iterator[list[Any]]:
     """Split a batch into parts for the cores, of at most `LARGEST_PART` images."""
-    size = max(1, min(LARGEST_PART, math.ceil(len(batch) / available_cores())))
+    size = max(1, min(MAX_CHUNK, math.ceil(len(batch) / available_cores())))
     for start in range(0, len(batch), size):
         yield batch[start : start + size]

@@ -11,7 +11,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, MulticlassAccuracy
 from torchmetrics.utilities import dim_zero_cat
 
-from agegender.training.collectives import gathered
+from agegender.distributed.collectives import all_gather_cat
 
 LOSSES = ("loss", "age_loss", "gender_loss")
 NAMES = (*LOSSES, "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc")
@@ -47,7 +47,7 @@ class CumulativeScore(Metric):
         return self.within / self.total
 
 
-class Auroc(BinaryAUROC):
+class NaNAwareAUROC(BinaryAUROC):
     """The area under the ROC curve; NaN for faces of one gender, where torchmetrics returns 0."""
 
     def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics annotates the curve's type
@@ -90,7 +90,7 @@ class MeanLosses(Metric):
         return self.total / self.faces
 
 
-class Step(NamedTuple):
+class StepOutput(NamedTuple):
     """Losses, predictions and labels of one step, on the device and without gradients.
 
     Attributes:
@@ -113,7 +113,7 @@ class Step(NamedTuple):
     age_class: Tensor | None = None
     known: Tensor | None = None
 
-    def of_nobody(self) -> Step:
+    def of_nobody(self) -> StepOutput:
         """Return a copy without faces, for a rank whose batch is padding."""
         columns = ("age_pred", "age", "p_female", "gender", "age_class_pred", "age_class")
         present: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
@@ -127,8 +127,8 @@ class StageMetrics(nn.Module):
     `update` only stores the step, and the metrics are updated many steps at a time. The results are the same, and a
     step takes microseconds instead of a millisecond, which matters for a small network on a GPU.
 
-    All ranks take the same number of steps (see `DealtSampler`). The steps are gathered, so that each rank's metrics
-    cover every face once and need no synchronization of their states.
+    All ranks take the same number of steps (see `DistributedBatchSlicer`). The steps are gathered, so that each rank's
+    metrics cover every face once and need no synchronization of their states.
     """
 
     STEPS_AT_A_TIME = 256
@@ -151,7 +151,7 @@ class StageMetrics(nn.Module):
             {
                 # validation would synchronize with the device
                 "gender_acc": BinaryAccuracy(validate_args=False, **alone),
-                "gender_auroc": Auroc(validate_args=False, **alone),
+                "gender_auroc": NaNAwareAUROC(validate_args=False, **alone),
             },
             prefix=f"{stage}/",
         )
@@ -159,9 +159,9 @@ class StageMetrics(nn.Module):
         if classes:
             accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False, **alone)
             self.age_class = MetricCollection({"age_class_acc": accuracy}, prefix=f"{stage}/")
-        self._set_aside: list[Step] = []
+        self._set_aside: list[StepOutput] = []
 
-    def update(self, step: Step) -> None:
+    def update(self, step: StepOutput) -> None:
         """Add a step."""
         self._set_aside.append(step)
         if len(self._set_aside) == self.STEPS_AT_A_TIME:
@@ -200,12 +200,12 @@ class StageMetrics(nn.Module):
         steps, self._set_aside = self._set_aside, []
 
         def column(name: str) -> Tensor:
-            return gathered(torch.cat([getattr(step, name) for step in steps]))
+            return all_gather_cat(torch.cat([getattr(step, name) for step in steps]))
 
         counts = [step.known for step in steps if step.known is not None]
-        known = gathered(torch.stack(counts)) if counts else None
-        faces = gathered(torch.tensor([len(step.age) for step in steps], device=steps[0].losses.device))
-        self.losses.update(gathered(torch.stack([step.losses for step in steps])), faces.tolist(), known)
+        known = all_gather_cat(torch.stack(counts)) if counts else None
+        faces = all_gather_cat(torch.tensor([len(step.age) for step in steps], device=steps[0].losses.device))
+        self.losses.update(all_gather_cat(torch.stack([step.losses for step in steps])), faces.tolist(), known)
         for metrics, prediction, truth, label in (
             (self.age, "age_pred", "age", "age"),
             (self.gender, "p_female", "gender", "gender"),

@@ -16,21 +16,21 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
-from agegender.data.corruptions import corrupt_any
+from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.dataset import Batch, step_seed
+from agegender.data.loading.dataset import Batch, step_seed
+from agegender.distributed.collectives import all_gather_cat, all_reduce_sum
 from agegender.errors import AgeGenderError, require
-from agegender.models.network import AgeGenderNet, Outputs
-from agegender.training.balance import Balance, known_losses
-from agegender.training.build import build_optimizer, build_scheduler, count_dimensions, parameter_groups
-from agegender.training.calibrating import fit_calibration
-from agegender.training.collectives import added_up, gathered
-from agegender.training.metrics import StageMetrics, Step
+from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.training.fit_calibration import fit_calibration
+from agegender.training.losses import MultiTaskLoss, known_losses
+from agegender.training.metrics import StageMetrics, StepOutput
+from agegender.training.optim import build_optimizer, build_scheduler, param_groups, parameter_ndims
 from agegender.version import __version__
 
 if TYPE_CHECKING:
-    from agegender.training.soft_targets import SoftTargets
+    from agegender.training.distillation.soft_targets import SoftTargets
 
 # conf/optim/adam.yaml's optimizer, without a schedule
 OPTIM: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3}}
@@ -39,13 +39,13 @@ OPTIM: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-
 class AgeGenderModule(pl.LightningModule):
     """Trains an `AgeGenderNet` on ages and genders together.
 
-    The loss is `loss.gender * BCE + loss.age * age loss` (see `Balance`). Regression losses are in units of about one
-    standard deviation of the ages, and CORAL's is a mean over years, so that with weights of 1 both parts start near
-    the same value; those of `classes` and `dldl` start near 3 (see `models/age_distribution.py`).
+    The loss is `loss.gender * BCE + loss.age * age loss` (see `MultiTaskLoss`). Regression losses are in units of about
+    one standard deviation of the ages, and CORAL's is a mean over years, so that with weights of 1 both parts start near
+    the same value; those of `classes` and `dldl` start near 3 (see `tasks/age_distribution.py`).
 
     With `soft_targets`, each part is averaged with its distillation loss before the two are balanced (see
-    `training/distillation.py`). `train/loss` is the total; `train/age_loss`, `train/gender_loss` and every loss of
-    validation and test are those of the labels alone.
+    `training/distillation/teachers.py`). `train/loss` is the total; `train/age_loss`, `train/gender_loss` and every loss
+    of validation and test are those of the labels alone.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AgeGenderModule(pl.LightningModule):
         Args:
             network: Arguments of `AgeGenderNet`.
             optim: `optimizer` (with `_target_`), `scheduler` (null, or with `_target_`, see `build_scheduler`) and
-                `trunk_factor` (see `parameter_groups`).
+                `trunk_factor` (see `param_groups`).
             loss: Weights of `age` and `gender`, 1 each by default, and `learned`: whether the balance is learned.
             split: The split's `fingerprint` and settings, saved in checkpoints.
             seed: Seed of the dropout masks.
@@ -72,8 +72,8 @@ class AgeGenderModule(pl.LightningModule):
         self.save_hyperparameters(logger=False)
         # Channels last is the cache's layout, and makes convolutions on a CPU a third faster.
         self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
-        self._dimensions = count_dimensions(self.network)
-        self.balance = Balance(**(loss or {}))
+        self._dimensions = parameter_ndims(self.network)
+        self.balance = MultiTaskLoss(**(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
         # Input of the calibration, [batch, 6] each; see `_certainty`.
         self._validated: list[Tensor] = []
@@ -139,7 +139,7 @@ class AgeGenderModule(pl.LightningModule):
     def _metrics(self, stage: str) -> StageMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Outputs, Step]:
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, RawOutputs, StepOutput]:
         """Return the loss to minimize, the network's outputs, and the step's metrics for one batch."""
         network = self.network
         images = batch["image"].contiguous(memory_format=torch.channels_last)
@@ -162,11 +162,11 @@ class AgeGenderModule(pl.LightningModule):
         if share is not None:
             rank_loss = self._part_of_loss(share, age_loss, gender_loss, known, soft)
             if known is not None:  # the ranks' losses are over different labels, so their mean isn't the loss
-                loss = added_up(rank_loss.detach()) / self.trainer.world_size
+                loss = all_reduce_sum(rank_loss.detach()) / self.trainer.world_size
         with torch.no_grad():
             losses = torch.stack((loss, age_loss, gender_loss))
             years, p_female = network.years(outputs), network.p_female(outputs)
-            step = Step(losses, years, batch["age"], p_female, batch["gender"], known=known)
+            step = StepOutput(losses, years, batch["age"], p_female, batch["gender"], known=known)
             if network.coding.classes:
                 step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
         self._metrics(stage).update(step if share != 0 else step.of_nobody())
@@ -198,7 +198,7 @@ class AgeGenderModule(pl.LightningModule):
         ages: float | Tensor = share
         genders: float | Tensor = share
         if known is not None:
-            own, known = known * (share > 0), added_up(known * (share > 0))
+            own, known = known * (share > 0), all_reduce_sum(known * (share > 0))
             ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
         soft = None if soft is None else (share * soft[0], share * soft[1])
         return self._balanced(ages * age_loss, genders * gender_loss, known, soft)
@@ -232,15 +232,15 @@ class AgeGenderModule(pl.LightningModule):
             self._validated_corrupted.append(self._certainty(self._corrupted(batch), batch))
         return {"row": batch["row"], "age_pred": step.age_pred, "p_female": step.p_female}
 
-    def _corrupted(self, batch: Batch) -> Outputs:
+    def _corrupted(self, batch: Batch) -> RawOutputs:
         """Return the outputs for the batch's faces with one mild corruption each."""
         if (features := batch.get("corrupted")) is not None:
             return self.network.answer(features)
         images = corrupt_any(batch["image"], batch["row"]).contiguous(memory_format=torch.channels_last)
-        outputs: Outputs = self.network(images)
+        outputs: RawOutputs = self.network(images)
         return outputs
 
-    def _certainty(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def _certainty(self, outputs: RawOutputs, batch: Batch) -> Tensor:
         """Return the input of the calibration and the rows, `[batch, 6]`."""
         network = self.network
         predicted = network.years(outputs), network.stated(outputs), network.gender_logit(outputs)
@@ -279,7 +279,7 @@ class AgeGenderModule(pl.LightningModule):
         """Build the optimizer and, if there is one, the scheduler of its learning rates."""
         settings = self.optim["optimizer"]
         factor = self.optim.get("trunk_factor", 1.0)
-        groups = parameter_groups(self.network, self.balance.parameters(), settings, factor, self._dimensions)
+        groups = param_groups(self.network, self.balance.parameters(), settings, factor, self._dimensions)
         optimizer = build_optimizer(settings, groups)
         scheduler: Mapping[str, Any] | None = self.optim.get("scheduler")
         if scheduler is None:
@@ -307,7 +307,7 @@ class AgeGenderModule(pl.LightningModule):
 
 def _each_once(parts: list[Tensor]) -> NDArray[np.float64]:
     """Return the rows `[faces, 5]` of all ranks, sorted by face and without duplicates."""
-    rows = gathered(torch.cat(parts)).cpu().numpy()
+    rows = all_gather_cat(torch.cat(parts)).cpu().numpy()
     _, first = np.unique(rows[:, -1], return_index=True)
     unique: NDArray[np.float64] = rows[first, :-1]
     return unique

@@ -16,14 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
+from agegender.config.overrides import as_written
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.names import GROUPS
-from agegender.data.split import SPLITS
-from agegender.data.synthetic import DRAWN
-from agegender.files import write_whole, writing
-from agegender.overrides import as_written
+from agegender.data.index.split import SPLITS
+from agegender.data.index.utkface import GROUPS
+from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.system.files import atomic_write, raise_write_errors
+from agegender.training.loggers.experiment_trackers import Scalar, log_best
 from agegender.training.module import AgeGenderModule
-from agegender.training.trackers import Scalar, log_best
 from agegender.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
@@ -70,7 +70,7 @@ def write_results(
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
-        "data": DRAWN if data.generate is not None else str(data.index.folder),
+        "data": SYNTHETIC_NOTE if data.generate is not None else str(data.index.folder),
         **_table(data),
         **_split(data, module),
         **sizes,
@@ -84,7 +84,7 @@ def write_results(
         "version/python": platform.python_version(),
         **{f"version/{name}": version(name) for name in _PACKAGES},
     }
-    with writing("the run's metrics", path), write_whole(path, "w", encoding="utf-8") as file:
+    with raise_write_errors("the run's metrics", path), atomic_write(path, "w", encoding="utf-8") as file:
         json.dump(results, file, indent=2, allow_nan=False)
         file.write("\n")
     return results
@@ -149,7 +149,7 @@ def cpu_name() -> str:
 def hyperparameters(settings: dict[str, Any]) -> dict[str, Scalar]:
     """Return the settings to log, by dotted key."""
     chosen = {key: value for key, value in settings.items() if key not in ("callbacks", "logger", "resume", "weights")}
-    return {key: _plain(value) for key, value in flatten(chosen).items()}
+    return {key: _plain(value) for key, value in flatten_dict(chosen).items()}
 
 
 def log_results(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str, Any]) -> None:
@@ -158,12 +158,12 @@ def log_results(trainer: pl.Trainer, settings: dict[str, Any], results: dict[str
     log_best(trainer.loggers, hyperparameters(settings), final, trainer.global_step)
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_dict(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted key."""
     if isinstance(node, dict) and node:
         flat: dict[str, Any] = {}
         for key, value in node.items():
-            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+            flat |= flatten_dict(value, f"{prefix}.{key}" if prefix else str(key))
         return flat
     return {prefix: node}
 
@@ -187,6 +187,6 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     if results["split"] == "random":
         note = "data.split=random: the epoch was chosen on the test images, which may have copies in the training part"
         console.print(note, soft_wrap=True, highlight=False)
-    if results["data"] == DRAWN:
-        console.print(f"trained and tested on {DRAWN}", soft_wrap=True, highlight=False)
+    if results["data"] == SYNTHETIC_NOTE:
+        console.print(f"trained and tested on {SYNTHETIC_NOTE}", soft_wrap=True, highlight=False)
     console.print(f"results: {folder}", soft_wrap=True, highlight=False)

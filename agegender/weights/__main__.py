@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from agegender.checkpoint import find_checkpoint, load_checkpoint
+from agegender.config.overrides import as_written
 from agegender.errors import AgeGenderError, require
-from agegender.evaluation.report_bands import read_bands
-from agegender.files import write_whole
-from agegender.overrides import as_written
+from agegender.evaluation.report.age_bands import read_age_bands
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.system.files import atomic_write
 from agegender.weights import LICENCE
 
 # The results that are needed to judge the metrics; folders and machine names are not distributed.
@@ -44,9 +44,9 @@ def pack(run: Path, out: Path) -> Path:
     require(metrics_file.is_file(), f"run={run} has no metrics.json: weights are packed with their test metrics")
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
     require("test/age_mae" in metrics, f"run={run} was not tested: weights are packed with their test metrics")
-    bands = read_bands(run)
+    bands = read_age_bands(run)
     network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
-    with write_whole(out) as file:
+    with atomic_write(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
     record: dict[str, Any] = {
         "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
@@ -56,7 +56,7 @@ def pack(run: Path, out: Path) -> Path:
     record |= {name: value for name, value in metrics.items() if name.startswith(_KEPT) or name in _ALSO}
     if bands is not None:
         record["bands"] = bands
-    with write_whole(out.with_suffix(".json"), "w", encoding="utf-8") as file:
+    with atomic_write(out.with_suffix(".json"), "w", encoding="utf-8") as file:
         json.dump(record, file, indent=2)
         file.write("\n")
     return out
@@ -91,6 +91,6 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    from agegender.commands import start
+    from agegender.cli.commands import start
 
     start("bundle")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agegender.data.cache import CachedPixels
+from agegender.data.augmentation.augment import Augment
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.dataset import Batch, FaceDataset, step_seed
-from agegender.data.on_device import FacesOnDevice
-from agegender.data.split import left_out
-from agegender.data.transforms import Augment
+from agegender.data.index.split import left_out
+from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
+from agegender.data.loading.device_dataset import DeviceDataset
+from agegender.data.loading.pixel_cache import MemmapPixels
 from agegender.errors import AgeGenderError
 
 # Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.
@@ -240,7 +240,7 @@ def test_without_a_cache_workers_decode_the_same_batches(faces: Path, cache_dir:
     assert 1 <= decoded.train_dataloader().num_workers <= 8 and waiting.train_dataloader().num_workers == 0
     cached = _module(faces, cache_dir)
     for split in ("train", "val", "test"):
-        assert isinstance(cached.split(split).pixels, CachedPixels)
+        assert isinstance(cached.split(split).pixels, MemmapPixels)
         for first, second in zip(_batches(cached, split), _batches(decoded, split), strict=True):
             assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
     assert not (tmp_path / "pixels").exists()
@@ -380,7 +380,7 @@ def _as_stored(module: AgeGenderDataModule, batch: Batch) -> Tensor:
 
 def test_pixels_on_the_device_make_the_same_batches(faces: Path, cache_dir: Path) -> None:
     loaded, placed = (_module(faces, cache_dir, on_device=choice) for choice in (False, True))
-    assert isinstance(placed.train_dataloader().dataset, FacesOnDevice)
+    assert isinstance(placed.train_dataloader().dataset, DeviceDataset)
     assert isinstance(loaded.train_dataloader().dataset, FaceDataset)
     for split in ("train", "val", "test"):
         for first, second in zip(_batches(loaded, split), _batches(placed, split), strict=True):

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, STORED
-from hostile import BOMBS
+from helpers.hostile import BOMBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.data.decode import ImageSource, UnreadableImageError, read_image, to_pixels
+from agegender.data.decode import ImageSource, UnreadableImageError, eval_transform, read_image
 
 ORIENTATION = 0x0112  # EXIF's tag
 
@@ -269,7 +269,7 @@ def test_no_damaged_picture_raises_anything_but_unreadable(form: str, changes: l
 def test_pixels_have_the_size_and_channels_asked_for(
     size: int, grayscale: bool, channels: int, sides: tuple[int, int]
 ) -> None:
-    pixels = to_pixels(Image.new("RGB", sides, (10, 200, 60)), size, grayscale)
+    pixels = eval_transform(Image.new("RGB", sides, (10, 200, 60)), size, grayscale)
     assert pixels.shape == (size, size, channels) and pixels.dtype == np.uint8
     expected = [round(0.299 * 10 + 0.587 * 200 + 0.114 * 60)] if grayscale else [10, 200, 60]
     assert np.abs(pixels.astype(int) - expected).max() <= 1
@@ -283,22 +283,22 @@ def test_the_centred_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None:
     upright = oblong if wide else oblong.transpose(Image.Transpose.TRANSPOSE)
     expected = square if wide else square.transpose(Image.Transpose.TRANSPOSE)
     for grayscale in (True, False):
-        assert (to_pixels(upright, 32, grayscale) == to_pixels(expected, 32, grayscale)).all()
+        assert (eval_transform(upright, 32, grayscale) == eval_transform(expected, 32, grayscale)).all()
         inner = slice(1, -1)  # the filter sees a little of what lies beside the square
-        cut, whole = (to_pixels(image, 20, grayscale)[inner, inner] for image in (upright, expected))
+        cut, whole = (eval_transform(image, 20, grayscale)[inner, inner] for image in (upright, expected))
         assert np.abs(cut.astype(int) - whole).max() <= 1
 
 
 def test_pixels_of_the_asked_size_are_left_as_they_are() -> None:
     square = _noise().resize((32, 32))
-    assert (to_pixels(square, 32, grayscale=False) == np.asarray(square)).all()
-    assert (to_pixels(square, 32, grayscale=True)[..., 0] == np.asarray(square.convert("L"))).all()
+    assert (eval_transform(square, 32, grayscale=False) == np.asarray(square)).all()
+    assert (eval_transform(square, 32, grayscale=True)[..., 0] == np.asarray(square.convert("L"))).all()
 
 
 def test_shrinking_averages_instead_of_skipping_pixels() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    pixels = to_pixels(Image.fromarray(stripes), 8, grayscale=True)
+    pixels = eval_transform(Image.fromarray(stripes), 8, grayscale=True)
     assert np.abs(pixels.astype(int) - 128).max() < 8
 
 
@@ -312,7 +312,7 @@ def test_a_picture_that_is_huge_inside_is_refused(kind: str) -> None:
 def test_no_bomb_costs_more_memory_than_a_photograph() -> None:
     code = """
 import resource
-from hostile import BOMBS
+from helpers.hostile import BOMBS
 from agegender.data.decode import UnreadableImageError, read_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for bomb in BOMBS.values():

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from nodes import AGE_CODINGS, network_settings
+from helpers.nodes import AGE_CODINGS, network_settings
 from torch import nn
 
 from agegender.errors import AgeGenderError
-from agegender.models.calibration import Calibration
-from agegender.models.conv_stack import ConvStack
-from agegender.models.layers import dense_layers, initialise
-from agegender.models.network import AgeGenderNet, Outputs
+from agegender.models.layers import init_weights, mlp
+from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.models.trunks.conv_stack import ConvStack
+from agegender.tasks.calibration import Calibration
 
 AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
 
@@ -102,7 +102,7 @@ def test_the_same_seed_builds_the_same_network_and_another_another() -> None:
 def test_each_scheme_sets_the_published_spread_and_zero_biases(scheme: Any, deviation: float) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(400, 300)
-    initialise(layer, scheme)
+    init_weights(layer, scheme)
     assert layer.weight.std().item() == pytest.approx(deviation, rel=0.01)
     assert not layer.bias.any()
     uniform = layer.weight.abs().max().item() <= deviation * math.sqrt(3) + 1e-6
@@ -118,14 +118,14 @@ def test_the_scheme_reaches_convolutions_and_heads() -> None:
 def test_pytorch_leaves_the_layers_as_pytorch_made_them() -> None:
     layer = nn.Linear(20, 10)
     before = layer.weight.clone(), layer.bias.clone()
-    initialise(layer, "pytorch")
+    init_weights(layer, "pytorch")
     assert torch.equal(layer.weight, before[0]) and torch.equal(layer.bias, before[1])
 
 
 def test_dense_layers_says_how_many_outputs_it_has() -> None:
-    layers, outputs = dense_layers(7, [5, 3], 0.1)
+    layers, outputs = mlp(7, [5, 3], 0.1)
     assert outputs == 3 and layers(torch.zeros(2, 7)).shape == (2, 3)
-    empty, outputs = dense_layers(7, [], 0.1)
+    empty, outputs = mlp(7, [], 0.1)
     assert outputs == 7 and torch.equal(empty(torch.ones(2, 7)), torch.ones(2, 7))
 
 
@@ -196,8 +196,10 @@ def test_a_sure_and_wrong_sigmoid_costs_16_at_most_and_a_logit_what_it_says() ->
     logit, sigmoid = small_net(), small_net(gender_output="sigmoid")
     wrong, truth = torch.tensor([40.0]), torch.tensor([0.0])
     age = torch.zeros(1, 1)
-    assert logit.gender_loss(Outputs(age, wrong), truth).item() == pytest.approx(40)
-    assert sigmoid.gender_loss(Outputs(age, wrong.sigmoid()), truth).item() == pytest.approx(-math.log(1e-7), rel=0.02)
+    assert logit.gender_loss(RawOutputs(age, wrong), truth).item() == pytest.approx(40)
+    assert sigmoid.gender_loss(RawOutputs(age, wrong.sigmoid()), truth).item() == pytest.approx(
+        -math.log(1e-7), rel=0.02
+    )
 
 
 def test_a_sigmoid_output_learns_under_bfloat16_autocast() -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, run_script
 
-from agegender.checkpoint import BUNDLED_WEIGHTS
-from agegender.prediction.answers import COLUMNS
+from agegender.prediction.prediction import COLUMNS
+from agegender.runs.checkpoint import BUNDLED_WEIGHTS
 
 Run = Callable[..., Outcome]
 

@@ -19,24 +19,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STORED, TINY, metrics_of
+from helpers.nodes import age_node, trunk_node
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodes import age_node, trunk_node
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 
 import agegender
-from agegender.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.config.allowlist import kwargs_of
+from agegender.config.hydra_versions import version_base
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
-from agegender.hydra_versions import version_base
-from agegender.prediction.answers import Prediction
-from agegender.prediction.predictor import LARGEST_PART, Predictor
-from agegender.prediction.sources import PAUSE, Picture
-from agegender.prediction.torch_network import TorchNetwork
-from agegender.targets import arguments_of
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.images.sources import FLUSH, NamedImage
+from agegender.prediction.prediction import Prediction
+from agegender.prediction.predictor import MAX_CHUNK, Predictor
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
 from agegender.training.module import AgeGenderModule
 
 YEARS = 1e-4
@@ -104,7 +104,7 @@ def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run:
     with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = OmegaConf.to_container(compose("train", list(TINY)).data, resolve=True)
     assert isinstance(config, dict)
-    data = AgeGenderDataModule(**arguments_of({str(key): value for key, value in config.items()}))
+    data = AgeGenderDataModule(**kwargs_of({str(key): value for key, value in config.items()}))
     data.prepare_data()
     data.setup()
     checkpoint = trained_run / "checkpoints" / "best.ckpt"
@@ -225,10 +225,10 @@ def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
         answered.append(prediction.path)
     assert answered == [str(path) for path in paths[:4]]
 
-    def with_pauses() -> Iterator[Path | Picture]:
+    def with_pauses() -> Iterator[Path | NamedImage]:
         for end in (2, 5, 5, 6):
             yield from paths[len(answered) : end]
-            yield PAUSE
+            yield FLUSH
             assert answered == [str(path) for path in paths[:end]]
         yield paths[6]
 
@@ -241,15 +241,15 @@ def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
 def test_of_pictures_that_are_in_memory_already_only_a_few_wait(predictor: Predictor, photo: Image.Image) -> None:
     pulled = 0
 
-    def video() -> Iterator[Picture]:
+    def video() -> Iterator[NamedImage]:
         nonlocal pulled
         while True:
             pulled += 1
-            yield Picture(f"#t={pulled}", lambda: photo, decoded=True)
+            yield NamedImage(f"#t={pulled}", lambda: photo, decoded=True)
 
     for answered, prediction in enumerate(islice(predictor.predict(video(), batch_size=64), 40)):
         assert prediction.path == f"#t={answered + 1}" and prediction.age is not None
-        assert pulled - answered <= 2 * LARGEST_PART
+        assert pulled - answered <= 2 * MAX_CHUNK
 
 
 def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
@@ -470,7 +470,7 @@ def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(trained_run: P
 
 
 def test_the_network_is_used_as_in_evaluation_without_dropout(predictor: Predictor, paths: list[Path]) -> None:
-    assert isinstance(predictor.network, TorchNetwork)
+    assert isinstance(predictor.network, TorchBackend)
     assert not any(module.training for module in predictor.network.network.modules())
     assert list(predictor.predict(paths[:3])) == list(predictor.predict(paths[:3]))
 

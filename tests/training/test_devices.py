@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+from helpers.waiting import wait_for_text
 from omegaconf import OmegaConf
-from waiting import wait_for_text
 
-from agegender.checkpoint import load_checkpoint
+from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -248,10 +248,10 @@ def test_a_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: 
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     settings = tmp_path / "run/.hydra/config.yaml"
     saved = OmegaConf.load(settings)
-    saved.trainer.strategy = {"_target_": "agegender.training.sharding.FullySharded", "least": 1000}
+    saved.trainer.strategy = {"_target_": "agegender.distributed.fsdp.FSDP", "least": 1000}
     OmegaConf.save(saved, settings)
     unlike = run_here("train.py", "resume=run", "trainer.max_epochs=2")
-    assert unlike.code == 1 and "trainer.strategy was agegender.training.sharding.FullySharded" in unlike.err
+    assert unlike.code == 1 and "trainer.strategy was agegender.distributed.fsdp.FSDP" in unlike.err
 
 
 @pytest.mark.slow

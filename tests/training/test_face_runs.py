@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Outcome, metrics_of
-from made_face_weights import make_face_weights
+from helpers.made_face_weights import make_face_weights
 
-from agegender.checkpoint import load_checkpoint
-from agegender.prediction.export import export
+from agegender.prediction.export.export import export
+from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 SMALL = (

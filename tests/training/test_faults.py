@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of, room_for
-from forked import start_training
-from stopped_runs import FOUR, assert_same_run, press_ctrl_c, stop_at, uninterrupted
+from helpers.forked import start_training
+from helpers.stopped_runs import FOUR, assert_same_run, press_ctrl_c, stop_at, uninterrupted
 
-from agegender.data.synthetic import generate_faces
-from agegender.run_folder import at_work, is_at_work, make_own
+from agegender.data.sources.synthetic import generate_faces
+from agegender.runs.run_dir import is_running, make_unique_dir, run_lock
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
@@ -310,7 +310,7 @@ def test_of_many_at_once_each_makes_a_folder_of_its_own(tmp_path: Path) -> None:
 
     def make(_: int) -> Path:
         barrier.wait()
-        return make_own(tmp_path / "a" / "run")
+        return make_unique_dir(tmp_path / "a" / "run")
 
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(make, range(8)))
@@ -319,11 +319,11 @@ def test_of_many_at_once_each_makes_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_a_second_run_in_a_folder_where_one_is_at_work_is_refused(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with at_work(tmp_path / "run"):
-        assert is_at_work(tmp_path / "run")
+    with run_lock(tmp_path / "run"):
+        assert is_running(tmp_path / "run")
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
     assert outcome.code == 1 and outcome.err.count("\n") == 1
     assert "another run is at work in" in outcome.err
-    assert not is_at_work(tmp_path / "run")
+    assert not is_running(tmp_path / "run")
     assert run_here("train.py", *TINY, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
     assert not (tmp_path / "run/.at_work").exists()

@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Outcome, metrics_of
-from forked import PLACES, start_training
-from stopped_runs import FOUR, assert_same_run
+from helpers.forked import PLACES, start_training
+from helpers.stopped_runs import FOUR, assert_same_run
 
-from agegender.checkpoint import load_whole
 from agegender.errors import AgeGenderError
-from agegender.files import write_whole
-from agegender.resuming import newest_whole
+from agegender.runs.checkpoint import load_verified_checkpoint
+from agegender.runs.resume import latest_valid_checkpoint
+from agegender.system.files import atomic_write
 
 Run = Callable[..., Outcome]
 LONG = (*FOUR, "trainer.max_epochs=20", "data.val_fraction=0.3", "callbacks.early_stopping=null")
 
 
 def last_step(run: Path) -> int:
-    path = newest_whole(run)
+    path = latest_valid_checkpoint(run)
     return int(torch.load(path, weights_only=True)["global_step"]) if path else 0
 
 
@@ -97,17 +97,17 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_continued(
     assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "passed over" in outcome.err
     assert "continuing " in outcome.out and "from checkpoints/best.ckpt" in outcome.out
     assert metrics_of(copied)["epochs"] == 2
-    assert load_whole(last)["global_step"] == 12 and load_whole(best)
+    assert load_verified_checkpoint(last)["global_step"] == 12 and load_verified_checkpoint(best)
     assert not list((copied / "checkpoints").glob(".*"))
 
 
 def test_the_newest_is_the_one_furthest_in_the_training_whatever_the_clock_said(copied: Path) -> None:
     folder = copied / "checkpoints"
     os.utime(folder / "last.ckpt", (1, 1))
-    assert newest_whole(copied) == folder / "last.ckpt"
+    assert latest_valid_checkpoint(copied) == folder / "last.ckpt"
     content = torch.load(folder / "best.ckpt", weights_only=True)
     torch.save({**content, "global_step": 13}, folder / "best.ckpt")  # the kill came between the two writes
-    assert newest_whole(copied) == folder / "best.ckpt"
+    assert latest_valid_checkpoint(copied) == folder / "best.ckpt"
 
 
 def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_each(run_here: Run, copied: Path) -> None:
@@ -130,17 +130,17 @@ def test_a_named_checkpoint_that_is_damaged_is_refused(run_here: Run, copied: Pa
 def test_a_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    with pytest.raises(TypeError), write_whole(path, durable=True) as file:
+    with pytest.raises(TypeError), atomic_write(path, durable=True) as file:
         file.write("no bytes")
     assert path.read_bytes() == b"before" and [path] == list(tmp_path.iterdir())
-    with write_whole(path, durable=True) as file:
+    with atomic_write(path, durable=True) as file:
         file.write(b"after")
         assert path.read_bytes() == b"before"
     assert path.read_bytes() == b"after"
 
 
 def test_a_checkpoint_that_is_whole_passes_and_a_foreign_one_does_not(copied: Path, tmp_path: Path) -> None:
-    assert load_whole(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
+    assert load_verified_checkpoint(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(AgeGenderError, match="not an agegender checkpoint"):
-        load_whole(tmp_path / "foreign.ckpt")
+        load_verified_checkpoint(tmp_path / "foreign.ckpt")

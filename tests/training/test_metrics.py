@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agegender.training.metrics import CumulativeScore, StageMetrics, Step
+from agegender.training.metrics import CumulativeScore, StageMetrics, StepOutput
 
 YEARS = torch.tensor([10.0, 24.0, 40.0, 61.0])
 AGE = torch.tensor([12.0, 24.0, 45.0, 51.0])  # errors 2, 0, 5, 10
@@ -21,7 +21,7 @@ LOSSES = torch.tensor([3.0, 2.0, 1.0])  # the sum, age, gender
 @pytest.mark.parametrize("stage", ["train", "val", "test"])
 def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -> None:
     metrics = StageMetrics(stage)
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     figures = {name: value.item() for name, value in metrics.compute().items()}
     assert figures == pytest.approx(
         {
@@ -41,30 +41,30 @@ def test_the_age_class_counts_only_where_there_are_classes() -> None:
     assert StageMetrics("val").age_class is None
     metrics = StageMetrics("val", classes=3)
     faces = (LOSSES, YEARS, AGE, P_FEMALE, GENDER)
-    metrics.update(Step(*faces, torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])))
+    metrics.update(StepOutput(*faces, torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])))
     assert metrics.compute()["val/age_class_acc"].item() == pytest.approx(3 / 4)
-    metrics.update(Step(*faces, torch.zeros(4).long(), torch.zeros(4).long()))
+    metrics.update(StepOutput(*faces, torch.zeros(4).long(), torch.zeros(4).long()))
     assert metrics.compute()["val/age_class_acc"].item() == 1  # an epoch forgets the one before
 
 
 def test_a_loss_is_the_mean_over_faces_not_over_batches() -> None:
     metrics = StageMetrics("train")
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
-    metrics.update(Step(LOSSES + 5, YEARS[1:2], AGE[1:2], P_FEMALE[1:2], GENDER[1:2]))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES + 5, YEARS[1:2], AGE[1:2], P_FEMALE[1:2], GENDER[1:2]))
     assert metrics.compute()["train/loss"].item() == pytest.approx((4 * 3 + 8) / 5)
 
 
 def test_a_loss_that_is_not_a_number_stays_one() -> None:
     metrics = StageMetrics("train")
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
-    metrics.update(Step(LOSSES * torch.nan, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES * torch.nan, YEARS, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["train/loss"].isnan()
 
 
 def test_more_steps_than_are_set_aside_at_a_time_all_count() -> None:
     metrics, steps = StageMetrics("train"), 2 * StageMetrics.STEPS_AT_A_TIME + 3
     for step in range(steps):
-        metrics.update(Step(LOSSES + step, AGE + step, AGE, P_FEMALE, GENDER))
+        metrics.update(StepOutput(LOSSES + step, AGE + step, AGE, P_FEMALE, GENDER))
     figures = metrics.compute()
     assert figures["train/age_mae"].item() == pytest.approx((steps - 1) / 2)
     assert figures["train/loss"].item() == pytest.approx(3 + (steps - 1) / 2)
@@ -72,14 +72,14 @@ def test_more_steps_than_are_set_aside_at_a_time_all_count() -> None:
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     metrics = StageMetrics("val")
-    metrics.update(Step(LOSSES, YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER))
     assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize("gender", [0.0, 1.0])
 def test_faces_of_one_gender_have_no_auroc(gender: float) -> None:
     metrics = StageMetrics("val")
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, torch.full((4,), gender)))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, torch.full((4,), gender)))
     figures = metrics.compute()
     assert figures["val/gender_auroc"].isnan() and figures["val/gender_acc"].isfinite()
 
@@ -93,11 +93,11 @@ def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> 
 
 def test_an_epoch_forgets_the_one_before() -> None:
     metrics = StageMetrics("val")
-    metrics.update(Step(LOSSES, YEARS + 50, AGE, 1 - P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES, YEARS + 50, AGE, 1 - P_FEMALE, GENDER))
     metrics.compute()
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["val/age_mae"].item() == pytest.approx(17 / 4)
-    metrics.update(Step(LOSSES, AGE, AGE, P_FEMALE, GENDER))
+    metrics.update(StepOutput(LOSSES, AGE, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["val/age_cs5"].item() == 1
 
 
@@ -113,9 +113,9 @@ def test_what_is_not_known_counts_nowhere() -> None:
     age[3], gender[2] = torch.nan, torch.nan
     metrics = StageMetrics("val", classes=3)
     said, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
-    metrics.update(Step(LOSSES, YEARS, age, P_FEMALE, gender, said, true, known(4, 3, 3)))
+    metrics.update(StepOutput(LOSSES, YEARS, age, P_FEMALE, gender, said, true, known(4, 3, 3)))
     last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], said[3:], true[3:]
-    metrics.update(Step(LOSSES + 4, *last, known(1, 0, 1)))
+    metrics.update(StepOutput(LOSSES + 4, *last, known(1, 0, 1)))
     figures = {name: value.item() for name, value in metrics.compute().items()}
     assert figures == pytest.approx(
         {
@@ -138,13 +138,13 @@ def test_what_no_label_was_known_for_is_no_number(label: str) -> None:
     faces = {"age": AGE, "gender": GENDER} | {label: none}
     counts = known(4, 4 * (label == "gender"), 4 * (label == "age"))
     classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
-    step = Step(LOSSES, YEARS, faces["age"], P_FEMALE, faces["gender"], *classes, counts)
+    step = StepOutput(LOSSES, YEARS, faces["age"], P_FEMALE, faces["gender"], *classes, counts)
     metrics.update(step)
     figures = metrics.compute()
     assert {name for name, value in figures.items() if value.isnan()} == {
         name for name in figures if name.startswith(f"test/{label}")
     }
-    metrics.update(Step(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, known(4, 4, 4)))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, known(4, 4, 4)))
     assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
@@ -158,9 +158,9 @@ def test_chunks_of_any_size_give_the_figures_of_the_whole(data: st.DataObject, c
     gender = torch.tensor([0, 1, *rest]).float()  # both occur: without, an AUROC has no meaning
     cuts = sorted({0, count, *data.draw(st.lists(st.integers(1, count - 1), max_size=5))})
     whole, chunked = StageMetrics("val"), StageMetrics("val")
-    whole.update(Step(LOSSES, years, age, p_female, gender))
+    whole.update(StepOutput(LOSSES, years, age, p_female, gender))
     for start, end in itertools.pairwise(cuts):
-        chunked.update(Step(LOSSES, years[start:end], age[start:end], p_female[start:end], gender[start:end]))
+        chunked.update(StepOutput(LOSSES, years[start:end], age[start:end], p_female[start:end], gender[start:end]))
     expected, found = whole.compute(), chunked.compute()
     for name in expected:
         assert found[name].item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-5), name

@@ -9,16 +9,16 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from helpers.nodes import age_node, target, trunk_node
 from hypothesis import given
 from hypothesis import strategies as st
-from nodes import age_node, target, trunk_node
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 
-from agegender.data.dataset import Batch, step_seed
-from agegender.models.conv_stack import ConvStack
-from agegender.training.build import WarmupCosine, warmup_cosine
+from agegender.data.loading.dataset import Batch, step_seed
+from agegender.models.trunks.conv_stack import ConvStack
 from agegender.training.module import AgeGenderModule
+from agegender.training.optim import WarmupCosine, warmup_cosine
 
 NETWORK = {
     "image_size": 16,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY, Outcome
 
-from agegender.checkpoint import load_checkpoint
+from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 

@@ -14,14 +14,23 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
+from helpers.stopped_runs import (
+    FOUR,
+    CrashError,
+    assert_same_run,
+    crash,
+    differences,
+    press_ctrl_c,
+    stop_at,
+    uninterrupted,
+)
 from omegaconf import OmegaConf
-from stopped_runs import FOUR, CrashError, assert_same_run, crash, differences, press_ctrl_c, stop_at, uninterrupted
 
-from agegender.training.model_checkpoint import Checkpoint
+from agegender.training.callbacks.checkpoint import RelocatableCheckpoint
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
-COSINE = "_target_: agegender.training.build.WarmupCosine"
+COSINE = "_target_: agegender.training.optim.WarmupCosine"
 
 
 @pytest.fixture
@@ -209,7 +218,10 @@ def test_a_moved_run_keeps_its_best_score_when_resumed(run_here: Run, finished: 
 
 
 def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: Path) -> None:
-    old, new = (Checkpoint(dirpath=tmp_path / name, filename="best", monitor="val/age_mae") for name in ("old", "new"))
+    old, new = (
+        RelocatableCheckpoint(dirpath=tmp_path / name, filename="best", monitor="val/age_mae")
+        for name in ("old", "new")
+    )
     path = str(tmp_path / "old" / "best.ckpt")
     old.best_model_path = old.kth_best_model_path = path
     old.best_model_score = old.kth_value = torch.tensor(4.5)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Outcome, metrics_of, run_script
-from packs import BUCKET, bucket_with, pack_small
-from waiting import wait_for_text
+from helpers.packs import BUCKET, bucket_with, pack_small
+from helpers.waiting import wait_for_text
 
 from agegender.training.module import AgeGenderModule
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Outcome, metrics_of
-from made_tables import half_labelled, rows_of, write_table
+from helpers.made_tables import half_labelled, rows_of, write_table
 
 Run = Callable[..., Outcome]
 SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.generate")))

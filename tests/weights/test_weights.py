@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
 
-from agegender.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.errors import AgeGenderError
-from agegender.evaluation.report import write_report
-from agegender.evaluation.report_bands import read_bands
-from agegender.prediction.onnx_network import BUNDLED_NAMES
+from agegender.evaluation.report.age_bands import read_age_bands
+from agegender.evaluation.report.report import write_report
+from agegender.prediction.backends.onnx_backend import BUNDLED_NAMES
+from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import Predictor
-from agegender.prediction.torch_network import TorchNetwork
+from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.weights.__main__ import pack
 
 Run = Callable[..., Outcome]
@@ -61,7 +61,7 @@ def test_figures_by_age_band_come_along_from_the_runs_report(trained_run: Path, 
     write_report([run], resamples=20, faces=0)
     packed = json.loads(pack(run, tmp_path / "packed.ckpt").with_suffix(".json").read_text())
     bands = packed.pop("bands")
-    assert packed == plain and bands == read_bands(run)
+    assert packed == plain and bands == read_age_bands(run)
     slices = json.loads((run / "report" / "report.json").read_text())["runs"][0]["slices"]["age"]
     assert [band["ages"] for band in bands] == [part["name"] for part in slices]
     assert sum(band["images"] for band in bands) == metrics_of(run)["images/test"]
@@ -87,7 +87,7 @@ def test_a_report_from_before_there_were_intervals_has_bands_without_coverage(tm
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.json").write_text(json.dumps({"runs": [{"slices": {"age": [part]}}]}))
     expected = {"ages": "0-2", "images": 3, "age_mae": 1.2346, "gender_acc": None, "coverage": None}
-    assert read_bands(tmp_path) == [expected]
+    assert read_age_bands(tmp_path) == [expected]
 
 
 def test_packed_weights_are_measured_again_by_the_same_command(
@@ -113,7 +113,7 @@ def test_bundled_weights_are_what_they_say(name: str) -> None:
     file, (size, parameters) = BUNDLED_WEIGHTS[name], BOUNDS[name]
     assert file.stat().st_size <= size
     held, told = load_checkpoint(file), json.loads(file.with_suffix(".json").read_text())
-    shipped = TorchNetwork(name, "cpu")
+    shipped = TorchBackend(name, "cpu")
     assert shipped.weights == file and not shipped.trained_on_drawings
     assert sum(weight.numel() for weight in shipped.network.parameters()) == told["parameters"] <= parameters
     assert shipped.network.calibration is not None

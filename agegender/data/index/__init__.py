@@ -1,0 +1,1 @@
+"""The faces of a folder or table: names, labels, copies and the split."""

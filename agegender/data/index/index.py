@@ -1,0 +1,217 @@
+"""Index of a folder's faces with labels, duplicate groups and split, from file names or a table."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.data.index.duplicates import Mode
+from agegender.data.index.scan import group_duplicates, scan_folder
+from agegender.data.index.split import (
+    UNUSED,
+    SplitRule,
+    assign_splits,
+    fingerprint,
+    random_split,
+    read_split_file,
+    subsample,
+)
+from agegender.data.index.table import read_table
+from agegender.data.index.utkface import GROUPS, MISSING, has_utkface_files, list_utkface_files
+from agegender.errors import AgeGenderError
+from agegender.system.csv_escape import escape_formula
+from agegender.system.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FaceIndex:
+    """The faces of one folder, one row per readable file, in the order of their names.
+
+    Attributes:
+        folder: Folder of the files.
+        names: File names, relative to the folder.
+        age: int16 `[n]`, years; `MISSING` (-1) if missing.
+        gender: int8 `[n]`, 0 = male, 1 = female; likewise.
+        group: int8 `[n]`, positions in `groups`; likewise.
+        digests: SHA-256 of each file, hexadecimal.
+        duplicates: int64 `[n]`, the smallest row among the images of the same photograph.
+        split: `train`, `val`, `test`, `unused` (left out by a split file or a table) or `val+test` (the rule `random`),
+            as an array of strings.
+        fingerprint: Hash of the split: same fingerprint, same images in the same splits.
+        quarantine: File name to reason, for all rejected entries of the folder or the table.
+        groups: Names of the groups.
+        given: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    age: NDArray[np.int16]
+    gender: NDArray[np.int8]
+    group: NDArray[np.int8]
+    digests: list[str]
+    duplicates: NDArray[np.int64]
+    split: NDArray[np.str_]
+    fingerprint: str
+    quarantine: dict[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = GROUPS
+    given: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every face has an age and a gender, so that nothing needs to be masked."""
+        return bool((self.age != MISSING).all() and (self.gender != MISSING).all())
+
+    def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
+        """Return the rows of one split; `limit` (over all splits together) keeps a fixed subset."""
+        return subsample(self.digests, self.split, limit)[split]
+
+    def cells(self, row: int) -> list[str]:
+        """Return the CSV cells of a face's age, gender and group; empty if missing."""
+        labels = (self.age[row], self.gender[row], self.group[row])
+        return ["" if label == MISSING else str(label) for label in labels]
+
+    def write_csv(self, path: Path) -> None:
+        """Write every file with its labels, split and duplicate group (the name of the group's first file)."""
+        with atomic_write(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
+            for i, name in enumerate(self.names):
+                first = escape_formula(self.names[self.duplicates[i]])
+                writer.writerow([escape_formula(name), *self.cells(i), self.split[i], first, self.digests[i]])
+
+    def write_quarantine(self, path: Path) -> None:
+        """Write the quarantined files, with the reason for each."""
+        # A name may hold bytes that are not UTF-8: they are written as escapes.
+        with atomic_write(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "reason"])
+            writer.writerows((escape_formula(name), reason) for name, reason in sorted(self.quarantine.items()))
+
+
+def drop_missing(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the labels that are not missing."""
+    return np.asarray(labels[labels != MISSING])
+
+
+def build_index(
+    folder: Path,
+    cache_dir: Path,
+    *,
+    table: Path | None = None,
+    age_range: Sequence[int] = (0, 120),
+    duplicates: Mode = "near",
+    split: SplitRule = "content",
+    split_file: Path | None = None,
+    split_seed: int = 0,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.1,
+    strict: bool = False,
+) -> FaceIndex:
+    """Index a folder of images, named as in UTKFace or labeled by a table, and split it by content.
+
+    Every file is read once (and again only when it changes) for its SHA-256, to check that it decodes completely, and
+    for the thumbnail by which near copies are found.
+
+    Args:
+        folder: Holds the images directly; sub-folders are quarantined, not searched. With a table, the base of its
+            relative paths.
+        cache_dir: Folder of the cached scan results.
+        table: CSV or Parquet with the files and their labels, see `read_table`; None to read them from the names.
+        age_range: Lowest and highest accepted age in years, inclusive.
+        duplicates: Criterion for copies: `near` copies, `exact` ones only, or `none`.
+        split: `content`: decided by the images' contents, copies together. `random`: file by file, with the test images
+            as validation images too; for comparison with results published that way. `test`: every image is a test
+            image.
+        split_file: A published protocol instead of the content rule: CSV with the columns file, split. A table's own
+            column split is used in the same way.
+        split_seed: Seed of the split, independent of the training seed.
+        test_fraction: Fraction of all images.
+        val_fraction: Fraction of the images that are not in test.
+        strict: Raise an error if anything is quarantined.
+
+    Raises:
+        AgeGenderError: No usable image, a split without faces, or (`strict`) anything quarantined.
+    """
+    listing = read_table(table, folder, age_range) if table else list_utkface_files(folder, age_range)
+    scanned = scan_folder(folder, sorted(listing.labels), cache_dir)
+    quarantine = listing.quarantine | scanned.unreadable
+    if quarantine and strict:
+        raise AgeGenderError(_strictly(f"rows of {table}" if table else f"files in {folder}", quarantine))
+    if not scanned.names:
+        raise AgeGenderError(_no_row(table, quarantine) if table else _no_file(folder, quarantine))
+    groups = group_duplicates(scanned, duplicates, cache_dir)
+    protocol, given = None, None
+    if split_file:
+        protocol = read_split_file(split_file, scanned.names, set(quarantine))
+        given = f"file {split_file.name}"
+    elif table and listing.sides and split == "content":
+        protocol = _sides_of(table, listing.sides, scanned.names)
+        given = f"table {table.name}"
+    if split == "random":
+        sides = random_split(scanned.digests, split_seed, test_fraction)
+    elif split == "test":
+        sides = np.full(len(scanned.names), "test")
+    else:
+        sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
+    labels = [listing.labels[name] for name in scanned.names]
+    return FaceIndex(
+        folder=folder,
+        names=scanned.names,
+        age=np.array([label.age for label in labels], dtype=np.int16),
+        gender=np.array([label.gender for label in labels], dtype=np.int8),
+        group=np.array([label.group for label in labels], dtype=np.int8),
+        digests=scanned.digests,
+        duplicates=groups,
+        split=sides,
+        fingerprint=fingerprint(scanned.digests, sides),
+        quarantine=quarantine,
+        groups=listing.groups,
+        given=given,
+    )
+
+
+def _sides_of(table: Path, sides: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Return the split that a table assigns to each image, and log how many it leaves out."""
+    chosen = [sides[name] for name in names]
+    if UNUSED in chosen:
+        log.info("%s gives %d of %d images no split: they are left out", table, chosen.count(UNUSED), len(names))
+    return chosen
+
+
+def _strictly(what: str, quarantine: dict[str, str]) -> str:
+    name, reason = min(quarantine.items())
+    return (
+        f"data.strict=true and {len(quarantine)} of the {what} can't be taken, the first being {name!r}: {reason}. "
+        "Fix or remove them, or set data.strict=false to quarantine them."
+    )
+
+
+def _no_row(table: Path, quarantine: dict[str, str]) -> str:
+    if not quarantine:
+        return f"{table} has no row below its header; give a table that lists images"
+    reason = Counter(quarantine.values()).most_common(1)[0][0]
+    name = min(name for name in quarantine if quarantine[name] == reason)
+    return (
+        f"{table} has no usable row: none of its {len(quarantine)} files can be used, {name!r} for "
+        f"instance: {reason}. Its paths start from data.dir, or from the table's own folder where data.dir is null"
+    )
+
+
+def _no_file(folder: Path, quarantine: dict[str, str]) -> str:
+    nested = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and has_utkface_files(child)]
+    if nested:
+        return f"no UTKFace-named image directly in {folder}; set data.dir={folder / nested[0]}"
+    return (
+        f"no UTKFace-named image in {folder} ({len(quarantine)} other files); "
+        "data.dir must be the folder that holds files like 26_1_2_20170116172819213.jpg.chip.jpg"
+    )

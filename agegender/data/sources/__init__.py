@@ -1,0 +1,1 @@
+"""Where pictures come from: a folder, a download, or drawn faces."""

@@ -1,0 +1,57 @@
+"""Resolve the folder of the images: given, of a table, drawn, or downloaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agegender.data.sources import synthetic
+from agegender.data.sources.download import fetch_utkface
+from agegender.errors import AgeGenderError, require
+from agegender.system.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+
+def resolve_data_dir(
+    given: str | None, table: Path | None, generate: Mapping[str, Any] | None, cache_dir: Path
+) -> Path:
+    """Return the folder of the images, drawing or downloading them first if needed.
+
+    Args:
+        given: `data.dir`. With a table, the base of its relative paths; None for the table's own folder.
+        table: `data.table`.
+        generate: `data.generate`.
+        cache_dir: Folder of drawn and downloaded images.
+
+    Raises:
+        AgeGenderError: No source is set, the folder of a table doesn't exist, or the images can't be obtained.
+    """
+    if generate is not None:
+        return _draw(cache_dir, **generate)
+    if given is None and table is None:
+        raise AgeGenderError(
+            "neither data.dir nor data.table is set: give the folder of images; with data=table, the table that lists "
+            "them; or draw faces with data=synthetic"
+        )
+    folder = Path(given).expanduser() if given is not None else Path(table or "").parent
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise AgeGenderError(f"data.dir={folder} is a file; give the folder that holds the images")
+    if table is None:
+        return fetch_utkface(cache_dir, folder)
+    require(given is None, f"data.dir={folder} does not exist; the paths in {table} start from there")
+    return folder  # the table doesn't exist either: `read_table` raises
+
+
+def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
+    name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
+    folder = cache_dir / "synthetic" / name
+    if folder.is_dir():
+        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks the folder
+    log.info("drawing %d cartoon faces into %s: results on them say nothing about real people", count, folder)
+    with progress_bar("drawing faces", count) as show:
+        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)

@@ -1,0 +1,1 @@
+"""Packs of shards, and training from them."""

@@ -1,0 +1,131 @@
+"""Packs a folder of faces into shards for `data=streaming`: `agegender pack data.dir=... out=shards`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.data.index.index import FaceIndex
+from agegender.data.index.split import SPLITS, Split
+from agegender.data.streaming.packed_index import INDEX, MANIFEST, QUARANTINE, VERSION, write_columns
+from agegender.errors import AgeGenderError, missing_extra, require
+from agegender.system.files import exclusive_lock
+from agegender.system.progress import track
+
+log = logging.getLogger(__name__)
+
+MB = 1_000_000  # bytes
+
+
+def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
+    """Writes the faces of a folder as shards, with their labels and their split.
+
+    A shard holds the files' own bytes, not pixels: that is a fraction of the size, any image size and colour mode can
+    be trained from it, and the pixels are those of the folder to the last bit. Training faces are ordered by the hash
+    of their contents: neighbours, which LitData's shuffling keeps together, have nothing to do with each other.
+
+    Args:
+        data: Arguments of `AgeGenderDataModule`: what is packed, and how it is split.
+        out: Folder that doesn't exist, or is empty. It has its name only when all is written.
+        shard_mb: Size of a shard, in MB.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AgeGenderError: `out` holds something, the faces can't be indexed, one of them changes meanwhile, the disk is
+            full, or LitData is missing.
+    """
+    folder = Path(out).expanduser().resolve()
+    require(shard_mb >= 1, f"shard_mb={shard_mb} must be at least 1")
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    require(not taken, f"out={out} is there already, and is not empty: name another folder, or remove it")
+    try:
+        import litdata  # noqa: F401
+    except ImportError as error:
+        raise missing_extra("packing", error, "stream") from None
+    from agegender.data.settings import folder_module  # imports torch: mistakes answer without it
+
+    module = folder_module(data, "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
+    rule = module.split_settings["split"]
+    require(rule == "content", f"data.split={rule} has no shards: leave it out")
+    require(module.leave_out is None, "data.leave_out is for a training from the folder itself: leave it out")
+    index = module.find_index()
+    rows = {side: index.rows(side, module.limit) for side in SPLITS}
+    rows["train"] = np.array(sorted(rows["train"].tolist(), key=lambda row: (index.digests[row], row)), np.int64)
+    unfinished = folder.with_name(f".{folder.name}.packing")
+    try:
+        with exclusive_lock(folder, f"another run is packing into {folder}: waiting"):
+            if unfinished.exists():  # of a run that was killed
+                shutil.rmtree(unfinished)
+            try:
+                _write(unfinished, index, rows, module.split_settings, shard_mb)
+                os.replace(unfinished, folder)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise AgeGenderError(f"can't write out={out} ({error.strerror or error}); choose another folder") from None
+    return folder
+
+
+def _write(
+    folder: Path, index: FaceIndex, rows: Mapping[Split, NDArray[np.int64]], settings: dict[str, Any], shard_mb: int
+) -> None:
+    first = 0
+    for side in SPLITS:
+        _write_shards(folder / side, index, rows[side], first, shard_mb)
+        first += len(rows[side])
+    write_columns(folder, index, np.concatenate([rows[side] for side in SPLITS]))
+    index.write_csv(folder / INDEX)
+    index.write_quarantine(folder / QUARANTINE)
+    manifest = {
+        "version": VERSION,
+        "fingerprint": index.fingerprint,
+        "images": {side: len(rows[side]) for side in SPLITS},
+        "complete": index.complete,
+        "split": settings,
+        "given": index.given,
+        "groups": index.groups,
+        "folder": str(index.folder.resolve()),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shards(folder: Path, index: FaceIndex, rows: NDArray[np.int64], first: int, shard_mb: int) -> None:
+    """Writes one split's faces, whose rows in the pack start at `first`."""
+    from litdata.streaming import Cache
+
+    folder.mkdir(parents=True)
+    shards = Cache(str(folder), chunk_bytes=shard_mb * MB)
+    for place, row in enumerate(track(rows.tolist(), f"packing {folder.name}", len(rows))):
+        path = index.folder / index.names[row]
+        content = _read(path)
+        if hashlib.sha256(content).hexdigest() != index.digests[row]:
+            raise AgeGenderError(f"{path} changed while it was packed; start again")
+        labels = {"age": int(index.age[row]), "gender": int(index.gender[row])}
+        shards[place] = {"image": content, "row": first + place, **labels}
+    shards.done()
+    shards.merge(1)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AgeGenderError(f"{path} can't be read any more ({error.strerror}); start again") from None
+
+
+if __name__ == "__main__":
+    from agegender.cli.commands import start
+
+    start("pack")

@@ -1,0 +1,1 @@
+"""The launcher, processes and collectives."""

@@ -1,0 +1,64 @@
+"""Facts about a run for its test report (data, split, settings), and notes on the limits of its metrics."""
+
+from __future__ import annotations
+
+from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.report.analysis import RunMetrics
+from agegender.evaluation.report.comparison import Report, leak_warning, same_split
+from agegender.evaluation.report.run_reader import Run
+
+_NOTES = (
+    "UTKFace, and any metrics and weights derived from it, are for non-commercial research.",
+    "Gender is the data set's binary label, assigned by others from appearance; ages are largely estimates.",
+    "This page contains images of the data set: do not publish it.",
+)
+
+
+def run_name(label: str) -> str:
+    """Return the subject of a sentence about the run with this label."""
+    return f"Run {label}" if label else "This run"
+
+
+def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
+    """Return the facts about a run, by name; unknown ones are left out."""
+    results, known = run.results, run.answers.clustered
+    photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
+    if findings.ages < findings.images or findings.genders < findings.images:
+        photographs += f"; {findings.ages:,} with an age, {findings.genders:,} with a gender"
+    epochs = f"{results.get('epochs')}"
+    if results.get("best_epoch"):
+        epochs += f"; epoch {results['best_epoch']} selected by validation"
+    facts = {
+        "run": run.folder,
+        "data": results.get("data"),
+        "table": results.get("table"),
+        "split": " ".join(str(results[name]) for name in ("split", "split_fingerprint") if results.get(name)) or None,
+        "test images": f"{findings.images:,}{photographs}",
+        "epochs": epochs if results.get("epochs") else None,
+        "settings": results.get("overrides") or None,
+        "age class accuracy": f"{100 * results['test/age_class_acc']:.2f} %"
+        if results.get("test/age_class_acc")
+        else None,
+        "least confidence for a gender": f"{results['min_confidence']:.3f}" if "min_confidence" in results else None,
+        "parameters": f"{results['parameters']:,}" if "parameters" in results else None,
+        "hardware": results.get("hardware"),
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def notes_of(report: Report) -> list[str]:
+    """Return the notes at the end of the page: the limits of its metrics."""
+    notes = []
+    if any(run.results.get("data") == SYNTHETIC_NOTE for run in report.runs.values()):
+        notes.append("The faces are synthetic: nothing here applies to real people.")
+    for label, run in report.runs.items():
+        if run.results.get("split") == "random":
+            notes.append(
+                f"{run_name(label)} was split file by file (data.split=random): the epoch was selected on its test "
+                "images, which may have copies in the training part. Its metrics and age intervals are optimistic."
+            )
+        elif not same_split(run):
+            notes.append(f"{run_name(label)}: {leak_warning(run)}")
+        else:
+            notes.append(f"{run_name(label)}: the epoch was selected by validation, without the test images.")
+    return [*notes, *_NOTES]

@@ -1,0 +1,128 @@
+"""Calibration of p_female (reliability diagram, ECE) and of the predicted age standard deviations (coverage)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from agegender.evaluation.statistics.metrics import Floats, Integers, safe_divide
+
+BINS = 10
+LEVELS = tuple(level / 10 for level in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The reliability diagram of `p_female`: the observed fraction of female images per bin of predicted probability.
+
+    Attributes:
+        low: `[bins]`, lower edge of each bin; the last bin ends at 1.
+        images: `[bins]`, number of images.
+        p_female: `[bins]`, mean prediction; NaN in an empty bin.
+        female: `[bins]`, fraction of female images; NaN in an empty bin.
+    """
+
+    low: Floats
+    images: Integers
+    p_female: Floats
+    female: Floats
+
+
+def _bin_of(p_female: Floats) -> Integers:
+    return np.minimum((p_female * BINS).astype(np.int64), BINS - 1)
+
+
+def reliability(p_female: Floats, gender: Integers) -> Reliability:
+    """Compute the reliability diagram over ten bins of equal width, closed below; the last is closed above too."""
+    images = np.bincount(_bin_of(p_female), minlength=BINS).astype(np.int64)
+    sums = [np.bincount(_bin_of(p_female), values, BINS) for values in (p_female, gender)]
+    means, shares = (safe_divide(total.astype(np.float64), images.astype(np.float64)) for total in sums)
+    return Reliability(np.arange(BINS) / BINS, images, means, shares)
+
+
+def weighted_ece(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
+    """Return the expected calibration error of `p_female`.
+
+    That is the mean distance between a bin's mean `p_female` and its fraction of female images, weighted by the bin's
+    number of images (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). The probability is that of
+    one class, as in Naeini et al., AAAI 2015; Guo et al. take that of the predicted class.
+
+    Args:
+        weights: `[b, n]`, how often each image counts.
+        p_female: `[n]`.
+        gender: `[n]`, 0 = male, 1 = female.
+
+    Returns:
+        `[b]`, from 0 to 1.
+    """
+    gaps = np.where(_bin_of(p_female)[:, None] == np.arange(BINS), (p_female - gender)[:, None], 0.0)
+    return safe_divide(np.abs(weights @ gaps).sum(1), weights.sum(1))
+
+
+@dataclass(frozen=True)
+class IntervalCalibration:
+    """Calibration of the predicted age standard deviations, over the images that have one.
+
+    Attributes:
+        images: Number of images with a predicted standard deviation.
+        nominal: `[levels]`, nominal coverage of central intervals of a normal distribution.
+        observed: `[levels]`, fraction of true ages inside them.
+        bin_images: `[bins]`, images in each of up to ten bins of about equal counts, in ascending standard deviation.
+        bin_std: `[bins]`, root of the mean predicted variance, years.
+        bin_rmse: `[bins]`, root mean squared error, years.
+    """
+
+    images: int
+    nominal: Floats
+    observed: Floats
+    bin_images: Integers
+    bin_std: Floats
+    bin_rmse: Floats
+
+
+def within_interval(errors: Floats, std: Floats, level: float) -> Floats:
+    """Return 1 where an error lies inside the central interval of a normal distribution with this `std`, else 0.
+
+    Args:
+        errors: `[n]`, absolute, years.
+        std: `[n]`, years.
+        level: Nominal coverage of the interval.
+    """
+    return (errors <= NormalDist().inv_cdf((1 + level) / 2) * std).astype(np.float64)
+
+
+def spread(errors: Floats, std: Floats, levels: Sequence[float] = LEVELS) -> IntervalCalibration | None:
+    """Compare the predicted standard deviations of the ages with the errors.
+
+    Coverage follows Kuleshov et al., "Accurate Uncertainties for Deep Learning Using Calibrated Regression", ICML 2018;
+    the bins follow Levi et al., "Evaluating and Calibrating Uncertainty Prediction in Regression Tasks", Sensors 2022.
+
+    Args:
+        errors: `[n]`, absolute, years.
+        std: `[n]`, years; NaN where none is predicted.
+        levels: Nominal coverage of the central intervals.
+
+    Returns:
+        None if no image has a predicted standard deviation.
+    """
+    stated = np.isfinite(std)
+    if not stated.any():
+        return None
+    errors, std = errors[stated], std[stated]
+    # Binned by mid-rank: equal values share a bin, and only a constant std leaves a single bin.
+    ranks = np.sort(std)
+    bin_of = BINS * (np.searchsorted(ranks, std, "left") + np.searchsorted(ranks, std, "right")) // (2 * len(std))
+    images = np.bincount(bin_of)
+    means = [np.bincount(bin_of, values**2) / np.maximum(images, 1) for values in (std, errors)]
+    filled = images > 0
+    return IntervalCalibration(
+        images=len(std),
+        nominal=np.array(levels),
+        observed=np.array([within_interval(errors, std, level).mean() for level in levels]),
+        bin_images=images[filled].astype(np.int64),
+        bin_std=np.sqrt(means[0][filled]),
+        bin_rmse=np.sqrt(means[1][filled]),
+    )

@@ -1,0 +1,1 @@
+"""Feature extractors: a picture in, `num_features` numbers out."""

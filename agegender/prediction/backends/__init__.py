@@ -1,0 +1,1 @@
+"""Networks that answer for pixels: PyTorch and ONNX Runtime."""

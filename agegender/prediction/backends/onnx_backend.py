@@ -1,0 +1,102 @@
+"""Inference backend for exported networks: ONNX Runtime on the CPU, without importing PyTorch."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agegender.errors import AgeGenderError, missing_extra, require
+
+FORMAT = 2  # version of the graph's interface and metadata; incremented when older versions would misread them
+INPUT = "pixels"
+OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
+EXPORT = "agegender export weights={} out=model.onnx"
+BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
+_A_CHECKPOINT = "<run folder or checkpoint>"
+
+
+class OnnxBackend:
+    """An exported network, run by ONNX Runtime; see `network.Network`.
+
+    Attributes:
+        metadata: Metadata of the file, see `onnx_graph.metadata`.
+    """
+
+    takes_whole_batches = False
+
+    def __init__(self, weights: str | Path):
+        """Load an exported network.
+
+        Args:
+            weights: A file written by `agegender.prediction.export`.
+
+        Raises:
+            AgeGenderError: The file doesn't exist or was not exported by this package, or ONNX Runtime is missing.
+        """
+        if weights in BUNDLED_NAMES:
+            raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
+        self.weights = Path(weights)
+        self._session = _open(self.weights)
+        self.metadata = _metadata(self._session, self.weights)
+        self.labels: list[str] = self.metadata["gender_labels"]
+        self.min_confidence: float = self.metadata["min_confidence"]
+        self.trained_on_drawings: bool = self.metadata["trained_on_drawings"]
+        self.image_size: int = self.metadata["image_size"]
+        self.grayscale = self.metadata["channels"] == 1
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Run the network; see `network.Network`."""
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        outputs: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
+        return np.stack(outputs, 1).astype(np.float64)
+
+    def shared_by_workers(self) -> AbstractContextManager[None]:
+        """Return a null context: a session is thread-safe."""
+        return nullcontext()
+
+    def start_worker(self) -> None:
+        """Do nothing: `_open` limits each call to one thread."""
+
+
+def _open(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("backend=onnx", error, "onnx") from None
+    if path.is_dir():
+        raise AgeGenderError(f"{path} is a folder; backend=onnx needs a file: {EXPORT.format(path)}")
+    require(path.is_file(), f"no model at {path.resolve()}; export one: {EXPORT.format(_A_CHECKPOINT)}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the other workers use the other cores
+    options.log_severity_level = 3  # errors only: users can't act on the warnings
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
+        reason = " ".join(str(error).split())[:150]
+        again = EXPORT.format(_A_CHECKPOINT if path.suffix == ".onnx" else path)
+        raise AgeGenderError(f"{path} is no ONNX model ({reason}); export one: {again}") from None
+
+
+def _metadata(session: Any, path: Path) -> dict[str, Any]:
+    """Return the metadata of a file.
+
+    Raises:
+        AgeGenderError: The file was not exported by this package, or by a version with another format.
+    """
+    found: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_drawings")
+    try:
+        version = json.loads(found["agegender_format"])
+        parsed = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}
+    except (KeyError, ValueError):
+        raise AgeGenderError(
+            f"{path} is an ONNX model without agegender's metadata; export one: " + EXPORT.format(_A_CHECKPOINT)
+        ) from None
+    if version != FORMAT:
+        raise AgeGenderError(f"{path} has format {version}, this version of agegender reads {FORMAT}; export it again")
+    return found | parsed

@@ -1,0 +1,83 @@
+"""Inference backend for checkpoints: PyTorch on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agegender.errors import AgeGenderError
+from agegender.models.network import AgeGenderNet
+from agegender.prediction.backends.backend import Tta
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+
+
+class TorchBackend:
+    """The network of a checkpoint, run by PyTorch; see `network.Network`.
+
+    Attributes:
+        network: The module.
+        split: Description of the training, validation and test split; empty if unknown.
+    """
+
+    def __init__(self, weights: str | Path, device: str = "auto", tta: Tta = "none"):
+        """Load a checkpoint; see `Predictor`."""
+        self.weights, self.tta = find_checkpoint(weights), tta
+        checkpoint = load_checkpoint(self.weights)
+        self.device = _device(device)
+        network = AgeGenderNet(**checkpoint["agegender"]["network"])
+        network.calibration = read_calibration(checkpoint)
+        network.load_state_dict(checkpoint["network"])
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
+        self.trained_on_drawings = self.split.get("pictures") == "drawn"
+        self.origin: str | None = checkpoint["agegender"].get("origin")
+        self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
+        self.min_confidence = 0.5 if network.calibration is None else network.calibration.min_confidence
+        self.image_size, self.grayscale = network.image_size, network.in_channels == 1
+        self.takes_whole_batches = self.device.type != "cpu"
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Run the network; see `network.Network`."""
+        network = self.network
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
+            outputs = network.flip_averaged(images) if self.tta == "flip" else network(images)
+            spread = network.age_std(outputs), *network.age_interval(outputs)
+            columns = network.years(outputs), *spread, network.p_female(outputs)
+            return torch.stack(columns, 1).cpu().numpy().astype(np.float64)
+
+    @contextmanager
+    def shared_by_workers(self) -> Iterator[None]:
+        """Restore the number of threads on exit; the workers' setting would apply to later threads."""
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def start_worker(self) -> None:
+        """Limit PyTorch to one thread in this worker: the other workers use the other cores."""
+        torch.set_num_threads(1)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else apple)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # copy there and back: `meta` accepts data but can't return it
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # ImportError: devices such as hpu without their package
+        reason = str(error).split("\n")[0][:120]
+        raise AgeGenderError(f"device={name} can't be used here ({reason}); use device=auto or device=cpu") from None
+    return device

@@ -1,0 +1,1 @@
+"""Pictures to answer for: files, folders, lists, addresses, videos."""

@@ -1,0 +1,145 @@
+"""Resolution of `img=`: files, folders, globs, URLs, videos, the camera, and names on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+from agegender.config.overrides import ADDRESS
+from agegender.errors import AgeGenderError
+from agegender.prediction.images.sources import FLUSH, NamedImage, as_named_image
+from agegender.prediction.images.video import SUFFIXES as VIDEOS
+from agegender.prediction.images.video import WEBCAM, frames
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds".split()  # noqa: SIM905
+)
+
+NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
+
+
+class LiveSource(StrEnum):
+    """Sources without a known length; a plain `str` of the same value is a file name."""
+
+    STANDARD_INPUT = "-"
+    WEBCAM = WEBCAM
+
+
+def list_images(given: Sequence[str]) -> list[str]:
+    """Resolve files, folders (searched recursively for image suffixes) and globs to names, in a fixed order.
+
+    A path that doesn't exist stays in the list and gets an error in its row. So does an empty folder or glob among
+    several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `Live`.
+
+    Raises:
+        AgeGenderError: Nothing was found, a folder can't be listed, or standard input is closed.
+    """
+    found: list[str] = []
+    for name in given:
+        if name == LiveSource.STANDARD_INPUT and sys.stdin is None:
+            raise AgeGenderError("img=- reads names from standard input, which is closed here")
+        if name.startswith(ADDRESS) or name in [*LiveSource]:
+            found.append(LiveSource(name) if name in [*LiveSource] else name)
+            continue
+        # os.path and not Path, which raises for a name that is too long and for `~` of an unknown user
+        path = name if os.path.lexists(name) else os.path.expanduser(name)
+        if os.path.isdir(path):
+            walk = os.walk(path, onerror=_refuse)
+            inside = (os.path.join(folder, file) for folder, _, files in walk for file in files)
+            pictures = sorted(file for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            pictures = sorted(match for match in glob.glob(path, recursive=True) if not os.path.isdir(match))
+        else:
+            pictures = [path]
+        found += pictures or ([path] if len(given) > 1 else [])
+    if not found:
+        raise AgeGenderError(
+            f"no image found at img={', '.join(given)}; give a file, a folder of images, or a glob of files"
+        )
+    return found
+
+
+def expand_stdin(names: Sequence[str]) -> list[str]:
+    """Replace `-` by the names on standard input, which is read to its end.
+
+    Raises:
+        AgeGenderError: There is no name, or one is the camera, whose stream has no end.
+    """
+    whole: list[str] = []
+    for name in names:
+        if name is LiveSource.WEBCAM:
+            raise AgeGenderError("shard= needs a finite list: leave out img=webcam or shard=")
+        whole += [line for line in _with_lines([name]) if line is not None]
+    if not whole:
+        raise AgeGenderError(NO_NAME)
+    return whole
+
+
+def _refuse(error: OSError) -> None:
+    """Raise an error where `os.walk` would skip the folder silently."""
+    raise AgeGenderError(f"the folder {error.filename} can't be listed ({error.strerror})") from None
+
+
+def open_images(names: Sequence[str], every: float) -> Iterator[NamedImage]:
+    """Yield the images behind names, and the frames of videos and of the camera; files are read lazily.
+
+    A `PAUSE` is yielded before a possible wait for the next image.
+
+    Args:
+        names: Names from `list_images`. `-` is replaced by the lines of standard input, each the name of a file or a
+            video, or a URL, without expansion.
+        every: Seconds between frames.
+
+    Raises:
+        AgeGenderError: Standard input holds no name, and no other was given.
+    """
+    nothing = True
+    for name in _with_lines(names):
+        if name is None:
+            yield FLUSH
+            continue
+        nothing = False
+        if name is LiveSource.WEBCAM:
+            for frame in frames(name, every):
+                yield frame
+                yield FLUSH
+        elif os.path.splitext(name)[1].lower() in VIDEOS:
+            yield from frames(name, every)
+        else:
+            yield as_named_image(name)
+    if nothing and names:  # a shard may be empty
+        raise AgeGenderError(NO_NAME)
+
+
+def _with_lines(names: Sequence[str]) -> Iterator[str | None]:
+    for name in names:
+        if name is LiveSource.STANDARD_INPUT:
+            yield from _lines_of_standard_input()
+        else:
+            yield name
+
+
+def _lines_of_standard_input() -> Iterator[str | None]:
+    """Yield lines as they arrive, and None before waiting for more."""
+    stdin: Any = sys.stdin.buffer  # bytes: a file name need not be valid in any encoding
+    rest = b""
+    while True:
+        if _nothing_there():
+            yield None
+        read = stdin.read1(1 << 16)
+        *lines, rest = (rest + read).split(b"\n") if read else (rest, b"")
+        yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())
+        if not read:
+            return
+
+
+def _nothing_there() -> bool:
+    try:
+        return not select.select([sys.stdin], [], [], 0)[0]
+    except (OSError, ValueError):  # no descriptor, or not a socket on Windows: batches are filled without pauses
+        return False

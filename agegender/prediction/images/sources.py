@@ -1,0 +1,139 @@
+"""Sources of images: files, URLs, bytes, arrays, tensors and video frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agegender.config.overrides import ADDRESS
+from agegender.data.decode import ImageSource, UnreadableImageError
+
+if TYPE_CHECKING:
+    import torch
+
+ImageInput = Union[ImageSource, NDArray[Any], "torch.Tensor"]
+_LARGEST_DOWNLOAD = 64 << 20  # bytes
+_PATIENCE = 20  # seconds without a byte
+_LONGEST_DOWNLOAD = 120  # seconds from the request to the last byte
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """A named image that is read lazily.
+
+    Attributes:
+        path: The name.
+        read: Returns a source for `data.decode.read_image`, or raises `UnreadableImageError`.
+        decoded: Whether the pixels are in memory already, so that only few should be queued.
+    """
+
+    path: str
+    read: Callable[[], ImageSource]
+    decoded: bool = False
+
+
+def _none() -> ImageSource:
+    raise UnreadableImageError("a pause, not an image")
+
+
+FLUSH = NamedImage("", _none)  # marks a possible wait in a stream of images; gets no prediction
+
+
+def as_named_image(source: ImageInput | NamedImage) -> NamedImage:
+    """Return an image with its path or URL as its name, or its type for one in memory."""
+    if isinstance(source, NamedImage):
+        return source
+    if isinstance(source, str) and source.startswith(ADDRESS):
+        return NamedImage(source, lambda: download(source))
+    if isinstance(source, str | Path):
+        return NamedImage(str(source), lambda: source)
+    name = f"<{type(source).__name__}>"
+    if isinstance(source, bytes | Image.Image) or hasattr(source, "read"):
+        known: Any = source
+        return NamedImage(name, lambda: known)
+    return NamedImage(name, lambda: _from_array(source))
+
+
+def _from_array(source: Any) -> Image.Image:
+    values = source
+    if not isinstance(values, np.ndarray):
+        if not hasattr(values, "detach"):
+            raise TypeError(
+                f"a {type(source).__name__} is not an image: give a path, bytes, a Pillow image or an array"
+            )
+        if values.ndim == 3:
+            values = values.permute(1, 2, 0)  # channels first, as in torchvision
+        try:
+            values = values.detach()
+            values = (values.float() if values.is_floating_point() else values).cpu().numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, on the meta device, of a type that NumPy lacks, ...
+            reason = str(error).split("\n")[0][:120]
+            raise UnreadableImageError(f"a tensor that can't be converted to an array ({reason})") from None
+        if values.dtype.kind == "f":
+            values = _from_shares(values)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    fits = values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3))
+    if not fits or 0 in values.shape:
+        raise UnreadableImageError(
+            f"an array of {values.dtype} {list(values.shape)} is not an image: give uint8 [height, width] or "
+            "[height, width, 3] in RGB, or a tensor [3, height, width]"
+        )
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _from_shares(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # bicubic resizing goes a little beyond 0 and 1; values far outside have another scale
+    if not np.all((values > -0.5) & (values < 1.5)):
+        raise UnreadableImageError("a tensor of floats must lie between 0 and 1")
+    pixels: NDArray[np.uint8] = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return pixels
+
+
+def download(address: str) -> bytes:
+    """Fetches a picture over http(s), redirects included.
+
+    Raises:
+        UnreadableImageError: It can't be fetched, or not in time, or it is larger than 64 MiB.
+    """
+    import requests  # a tenth of a second that files don't need
+    import urllib3
+
+    until = time.monotonic() + _LONGEST_DOWNLOAD
+    headers = {"User-Agent": "agegender", "Accept-Encoding": "identity"}
+    content = bytearray()
+    try:
+        with requests.get(address, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+            if not answer.ok:
+                raise UnreadableImageError(f"the server answers {answer.status_code} {_short(answer.reason)}")
+            while part := answer.raw.read1(1 << 16, decode_content=False):
+                content += part
+                if len(content) > _LARGEST_DOWNLOAD:
+                    raise UnreadableImageError(f"larger than {_LARGEST_DOWNLOAD >> 20} MiB")
+                if time.monotonic() > until:  # a byte now and then would outlast any patience with each
+                    raise UnreadableImageError("can't be fetched (timed out)")
+    except UnreadableImageError:
+        raise
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise UnreadableImageError("can't be fetched (timed out)") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise UnreadableImageError(f"can't be fetched ({_short(_cause(error))})") from None
+    return bytes(content)
+
+
+def _cause(error: Exception) -> str:
+    """Returns the end of what requests says, which wraps what urllib3 says, which wraps what the system says."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", inner)).rsplit(": ", 1)[-1]
+
+
+def _short(reason: object) -> str:
+    """Servers say what they like, at any length."""
+    return " ".join(str(reason).split())[:120]

@@ -1,6 +1,0 @@
-"""Answers for pictures in a browser: `agegender serve`; `--help` lists the settings."""
-
-from agegender.commands import start
-
-if __name__ == "__main__":
-    start("serve")

@@ -1,0 +1,1 @@
+"""Output: tables, lines, partial results and annotated pictures."""

@@ -1,0 +1,179 @@
+"""Writers of predictions: a table on the terminal, JSON lines on standard output, CSV, JSON and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agegender.errors import EXIT_PIPE, AgeGenderError, missing_extra, require
+from agegender.prediction.prediction import COLUMNS, UNSURE, Prediction, to_row
+from agegender.system.csv_escape import escape_formula
+from agegender.system.files import atomic_write
+
+PIPE = "-"
+Row = dict[str, Any]
+
+
+def check_output(out: str) -> None:
+    """Check that an output file can be written, before any work is done.
+
+    Args:
+        out: Path of the file, or `PIPE` for standard output.
+
+    Raises:
+        AgeGenderError: The suffix is unknown, the folder doesn't exist, or a package is missing.
+    """
+    if out == PIPE:
+        return
+    path = Path(out)
+    require(path.suffix.lower() in _FORMS, f"out={out} must end in {', '.join(_FORMS)}, or be {PIPE} for a pipe")
+    if not path.parent.is_dir():
+        raise AgeGenderError(f"out={out}: the folder {path.parent} does not exist; create it first")
+    require(not path.is_dir(), f"out={out} is a folder; name a file")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow()
+
+
+def write_rows(out: Path, rows: Iterable[Row]) -> None:
+    """Write rows to a file atomically, in the format of its suffix.
+
+    Args:
+        out: The file; `check_output` has accepted it.
+        rows: Rows from `answers.as_row`.
+
+    Raises:
+        AgeGenderError: The file can't be written.
+    """
+    try:
+        _FORMS[out.suffix.lower()](out, rows)
+    except OSError as error:
+        raise AgeGenderError(f"can't write out={out} ({error.strerror or error})") from None
+
+
+@contextmanager
+def _text(out: Path) -> Iterator[IO[str]]:
+    # a file name may hold bytes that are not UTF-8: they are written unchanged
+    with atomic_write(out, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        yield file
+
+
+def _csv(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(row | {"path": escape_formula(row["path"])} for row in rows)
+
+
+def _json(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        before = "[\n  "
+        for row in rows:
+            file.write(before + json.dumps(row))
+            before = ",\n  "
+        file.write("\n]\n" if before.startswith(",") else "[]\n")
+
+
+def _json_lines(out: Path, rows: Iterable[Row]) -> None:
+    with _text(out) as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _parquet(out: Path, rows: Iterable[Row]) -> None:
+    pa, pq = _pyarrow()
+    texts = ("path", "gender", "error")
+    types = {name: pa.string() if name in texts else pa.int32() if name == "face" else pa.float64() for name in COLUMNS}
+    schema, rest = pa.schema(types), iter(rows)
+    with atomic_write(out) as file, pq.ParquetWriter(file, schema) as writer:
+        while part := list(islice(rest, 10_000)):
+            named = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in part]
+            writer.write_table(pa.Table.from_pylist(named, schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise missing_extra("out=... .parquet", error, "parquet") from None
+    return pyarrow, parquet
+
+
+_FORMS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
+    ".csv": _csv,
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+}
+
+
+def print_jsonl(predictions: Iterable[Prediction]) -> None:
+    """Print predictions as JSON lines, and flush after each.
+
+    Raises:
+        SystemExit: The reader closed the pipe, as `| head` does.
+        AgeGenderError: Standard output can't be written, for example because the disk is full.
+    """
+    for prediction in predictions:
+        with _while_read():
+            print(json.dumps(to_row(prediction)), flush=True)
+
+
+def print_table(predictions: Iterable[Prediction]) -> None:
+    """Print predictions as a table.
+
+    Raises:
+        SystemExit: The reader closed the pipe.
+        AgeGenderError: Standard output can't be written.
+    """
+    table = Table("image", "face", "age", "80 % interval", "gender", "p(female)")
+    for column in table.columns:
+        column.overflow = "fold"  # don't truncate; and some encodings lack the ellipsis
+    for row in predictions:
+        if row.age is None:
+            table.add_row(_shown(row.path), "", _shown(row.error or "", "red"))
+        else:
+            within = "" if row.age_low is None else f"{row.age_low:.0f} - {row.age_high:.0f}"
+            table.add_row(
+                _shown(row.path),
+                str(row.face),
+                f"{row.age:.0f}",
+                within,
+                _shown(row.gender or "", "dim" if row.gender == UNSURE else ""),
+                f"{row.p_female:.2f}",
+            )
+    with _while_read():
+        Console(file=sys.stdout).print(table)
+        sys.stdout.flush()
+
+
+@contextmanager
+def _while_read() -> Iterator[None]:
+    """Exit silently when the reader closes the pipe; raise other failures as a one-line error."""
+    try:
+        yield
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
+        if isinstance(error, BrokenPipeError):
+            sys.exit(EXIT_PIPE)
+        raise AgeGenderError(f"can't write to standard output ({error.strerror or error})") from None
+
+
+def _shown(text: str, style: str = "") -> Text:
+    """Return literal text, without Rich markup.
+
+    Control characters, bytes that are not text, and characters outside the terminal's encoding are escaped.
+    """
+    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return Text("".join(letters).encode(encoding, "backslashreplace").decode(encoding), style)

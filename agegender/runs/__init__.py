@@ -1,0 +1,1 @@
+"""Where a run lies, and how it is found and continued."""

@@ -1,1 +1,0 @@
-"""Hyperparameter search with Optuna: search space, storage, pruning, and reports."""

@@ -1,0 +1,1 @@
+"""Files, parallel work, progress bars and memory."""

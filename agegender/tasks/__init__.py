@@ -1,0 +1,1 @@
+"""Age codings, and the calibration of what a network states."""

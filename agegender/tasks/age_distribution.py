@@ -1,0 +1,193 @@
+"""Ages as a distribution over years: classes, label distribution learning, and the ordinal regression CORAL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agegender.errors import require
+from agegender.tasks.age_coding import Coding
+
+Decoding = Literal["expectation", "median"]
+
+
+class _Distribution(Coding):
+    """One output per age or class of ages: a probability distribution, decoded to its expectation or median.
+
+    The median has the least expected absolute error, the expectation the least expected squared error.
+    """
+
+    within = 0.0  # variance inside one class, years squared
+    width = 1  # years per output
+    answer: Decoding = "expectation"
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Return the age in years `[outputs]` that each output stands for."""
+        return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Map logits `[batch, outputs]` to the predicted age `[batch]` in years."""
+        return self._expectation(raw) if self.answer == "expectation" else self._median(raw)
+
+    def _expectation(self, raw: Tensor) -> Tensor:
+        # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
+        return (raw.softmax(1) * self.centres(raw)).sum(1)
+
+    def _median(self, raw: Tensor) -> Tensor:
+        """Return the median, with each output's probability spread evenly over its years."""
+        probabilities = raw.softmax(1)
+        cumulative = probabilities.cumsum(1)
+        median_bin = (cumulative < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        probability = probabilities.gather(1, median_bin)
+        within = ((0.5 - cumulative.gather(1, median_bin) + probability) / probability).clamp(0, 1) - 0.5
+        return self.centres(raw)[median_bin[:, 0]] + (self.width * within)[:, 0]
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Return the distribution's standard deviation `[batch]` in years."""
+        distance = self.centres(raw) - self._expectation(raw).unsqueeze(1)
+        return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
+
+
+class BinnedAge(_Distribution):
+    """Classes of `width` years each, learned by cross-entropy (in nats, so about ln(classes) at the start).
+
+    The predicted age is by default the expectation over the classes' centers: Rothe et al., "DEX: Deep EXpectation of
+    apparent age from a single image", ICCV Workshops 2015.
+    """
+
+    def __init__(self, width: int = 5, top: int = 100, answer: Decoding = "expectation"):
+        """Define the classes `0..width-1`, `width..2*width-1`, ..., and a last one from `top` up.
+
+        Args:
+            width: Years per class.
+            top: First year of the last class, a multiple of `width`; its center is that of a class of `width` years.
+            answer: `expectation` or `median`, see `_Distribution`.
+
+        Raises:
+            AgeGenderError: The width is below 1, or the top is not a multiple of it.
+        """
+        require(width >= 1, f"age.width={width} must be at least 1 year")
+        fits = top >= width and top % width == 0
+        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class starts there")
+        self.width, self.answer = width, answer
+        self.outputs = self.classes = top // width + 1
+        self.within = (width**2 - 1) / 12  # uniform over whole years
+
+    def label(self, age: Tensor) -> Tensor:
+        """Return the class `[batch]`, int64, of ages `[batch]` in years."""
+        return (age / self.width).floor().long().clamp(0, self.outputs - 1)
+
+    def centres(self, like: Tensor) -> Tensor:
+        """Return the classes' centers in years: the mean of the whole years in each."""
+        return super().centres(like) * self.width + (self.width - 1) / 2
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Return the cross-entropy with the true class, in nats."""
+        return functional.cross_entropy(raw, self.label(age))
+
+
+class LabelDistribution(_Distribution):
+    """One output per year, learned as a normal distribution around the true age.
+
+    Gao et al., "Deep Label Distribution Learning with Label Ambiguity", IEEE TIP 2017 (the Kullback-Leibler divergence,
+    in nats); Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", IJCAI 2018 (the expectation
+    as the prediction, and its absolute error as a second part of the loss).
+    """
+
+    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0, answer: Decoding = "expectation"):
+        """Set the target distribution.
+
+        Args:
+            sigma: Standard deviation of the target in years.
+            top: The highest age; there is one output per year from 0.
+            expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
+            answer: `expectation` or `median`, see `_Distribution`.
+
+        Raises:
+            AgeGenderError: A value is out of range.
+        """
+        require(sigma > 0, f"age.sigma={sigma} must be above zero")
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
+        self.sigma, self.outputs, self.expectation, self.answer = sigma, top + 1, expectation, answer
+
+    def target(self, age: Tensor) -> Tensor:
+        """Return the target distribution `[batch, outputs]` for ages `[batch]` in years."""
+        clamped = age.clamp(0, self.outputs - 1).unsqueeze(1)
+        return (-((self.centres(age) - clamped) / self.sigma).square() / 2).softmax(1)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Return the divergence from the target in nats, plus the weighted absolute error of the expectation."""
+        loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="batchmean")
+        return loss + self.expectation * functional.l1_loss(self._expectation(raw), age) if self.expectation else loss
+
+
+class Coral(Coding):
+    """One output per year k, the logit of an age above k; outputs share their weights and have a bias each.
+
+    Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
+    estimation", Pattern Recognition Letters 2020. The loss is the mean over the years, not their sum as in the paper,
+    so that it starts near 0.6, about where the gender loss does.
+    """
+
+    def __init__(self, top: int = 120):
+        """Create one output for each k from 0 to `top - 1`.
+
+        Raises:
+            AgeGenderError: The top is below 1 year.
+        """
+        require(top >= 1, f"age.top={top} must be at least 1 year")
+        self.outputs = top
+
+    def layer(self, inputs: int) -> nn.Module:
+        """Return a layer with shared weights, which make the predictions rank-consistent."""
+        return _CoralLayer(inputs, self.outputs)
+
+    def loss(self, raw: Tensor, age: Tensor) -> Tensor:
+        """Return the mean binary cross-entropy over batch and years."""
+        above = (age.unsqueeze(1) > torch.arange(self.outputs, device=age.device)).to(raw.dtype)
+        return functional.binary_cross_entropy_with_logits(raw, above)
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """Map logits `[batch, outputs]` to ages `[batch]`: the number of outputs above even odds.
+
+        This is a whole number, the median of the distribution.
+        """
+        return (raw > 0).sum(1).to(raw.dtype)
+
+    def spread(self, raw: Tensor) -> Tensor:
+        """Return the standard deviation `[batch]` in years of the distribution with these tail probabilities."""
+        # Rank consistency holds for a trained network; before, P(y > k) may rise with k.
+        above = _cummin(raw.sigmoid())
+        probabilities = functional.pad(above, (1, 0), value=1.0) - functional.pad(
+            above, (0, 1)
+        )  # P(y > k - 1) - P(y > k)
+        year = torch.arange(self.outputs + 1, dtype=raw.dtype, device=raw.device)
+        mean = above.sum(1, keepdim=True)  # E[y] is the sum of P(y > k)
+        return (probabilities * (year - mean).square()).sum(1).sqrt()
+
+
+def _cummin(values: Tensor) -> Tensor:
+    """Return the cumulative minimum along each row, for values up to 1: ONNX has no `cummin`."""
+    reach = 1
+    while reach < values.shape[1]:
+        values = torch.minimum(values, functional.pad(values[:, :-reach], (reach, 0), value=1.0))
+        reach *= 2
+    return values
+
+
+class _CoralLayer(nn.Module):
+    """A dense layer whose outputs differ by their biases only."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weights = nn.Linear(inputs, 1, bias=False)
+        # From +1 to -1: a new network puts the age above low k and below high ones, rank-consistent from the start.
+        self.biases = nn.Parameter(torch.linspace(1, -1, outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.weights(features) + self.biases
+        return logits

@@ -1,0 +1,1 @@
+"""Knowledge distillation: soft targets from trained networks."""

@@ -1,0 +1,6 @@
+"""Answers for pictures in a browser: `agegender serve`; `--help` lists the settings."""
+
+from agegender.cli.commands import start
+
+if __name__ == "__main__":
+    start("serve")

@@ -1,0 +1,172 @@
+"""The page and the HTTP API as a Starlette application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, get_args
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agegender.errors import AgeGenderError, did_you_mean
+from agegender.prediction.images.sources import NamedImage
+from agegender.prediction.prediction import NO_FACE, to_row
+from agegender.prediction.predictor import Detect, Predictor
+from agegender.version import __version__
+from agegender.web.model_info import disclaimer, read_test_metrics
+from agegender.web.queue import Answer, RequestQueue
+from agegender.web.samples import GROUP, NAMES, draw_sample
+from agegender.web.security import SecurityMiddleware
+from agegender.web.uploads import Limits, check, receive
+
+log = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).parent / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def create_app(
+    predictor: Predictor, limits: Limits, at_once: int = 2, waiting: int = 64, hosts: frozenset[str] | None = None
+) -> SecurityMiddleware:
+    """Builds the application.
+
+    Args:
+        predictor: Answers; how it looks for faces is what a request gets that doesn't say.
+        limits: Of an upload.
+        at_once: How many pictures are worked on at the same time.
+        waiting: How many may arrive or wait beside them.
+        hosts: The names under which it may be called; None for any.
+    """
+    web = _Endpoints(predictor, limits, at_once, waiting)
+    routes = [
+        Route("/", _file(_PAGE / "index.html")),
+        *(Route(f"/{path.name}", _file(path)) for path in sorted(_PAGE.iterdir()) if path.suffix in _TYPES),
+        Route("/samples/{name}", _sample),
+        Route("/api/info", web.info),
+        Route("/api/predict", web.predict, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=web.running,
+        exception_handlers={HTTPException: _http_error, Exception: _fault},
+    )
+    return SecurityMiddleware(app, hosts)  # around all of it, Starlette's own answer to a fault too
+
+
+class _Endpoints:
+    """State shared by all requests."""
+
+    def __init__(self, predictor: Predictor, limits: Limits, at_once: int, waiting: int):
+        self._limits, self._room = limits, at_once + waiting
+        self._detect = predictor.detect
+        predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
+        for detect in get_args(Detect):
+            with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
+                predictors.setdefault(detect, predictor.detecting(detect))
+        self._ways: Mapping[Detect, Predictor] = predictors
+        self._line = RequestQueue(predictors, at_once)
+        network = predictor.network
+        self._info: dict[str, Any] = {
+            "version": __version__,
+            "weights": predictor.weights.name,
+            "trained_on_drawings": network.trained_on_drawings,
+            "detect": predictor.detect,
+            "min_confidence": predictor.min_confidence,
+            "max_upload_mb": limits.size / 1e6,
+            "max_megapixels": limits.pixels / 1e6,
+            "meaning": disclaimer(network.trained_on_drawings, predictor.min_confidence),
+            "figures": read_test_metrics(predictor.weights),
+            "samples": [_about(name, predictor) for name in NAMES if name != GROUP or predictor.detect != "never"],
+        }
+
+    @asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        work = asyncio.create_task(self._line.work())
+        yield
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+    async def info(self, _: Request) -> Response:
+        return JSONResponse(self._info)
+
+    async def predict(self, request: Request) -> Response:
+        detect = self._asked(request)
+        if not self._room:
+            raise HTTPException(503, "too many pictures at once: try again in a moment", {"Retry-After": "2"})
+        self._room -= 1
+        try:
+            content = await receive(request, self._limits)
+            await run_in_threadpool(check, content, self._limits)
+            answer = await self._while_connected(request, content, detect)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody sees
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server is stopping", {"Connection": "close"}) from None
+        finally:
+            self._room += 1
+        error = answer.predictions[0].error
+        if error is not None and error != NO_FACE:
+            raise HTTPException(422, error)
+        rows = [to_row(prediction) for prediction in answer.predictions if error is None]
+        faces = [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
+        return JSONResponse({"width": answer.width, "height": answer.height, "faces": faces, "error": error})
+
+    def _asked(self, request: Request) -> Detect:
+        asked = request.query_params.get("detect", self._detect)
+        for way in self._ways:
+            if way == asked:
+                return way
+        raise HTTPException(400, f"detect={asked[:40]} is not known; {did_you_mean(asked[:40], self._ways)}")
+
+    async def _while_connected(self, request: Request, content: bytes, detect: Detect) -> Answer:
+        """Waits for an answer; if the client goes away before, its place in the line is free."""
+        answer = asyncio.ensure_future(self._line.answer(NamedImage("upload", lambda: content), detect))
+        gone = asyncio.ensure_future(request.receive())  # after the body there is nothing but the end
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ClientDisconnect
+            return answer.result()
+        finally:
+            answer.cancel()
+            gone.cancel()
+
+
+def _about(name: str, predictor: Predictor) -> dict[str, str]:
+    """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
+    drawn = predictor.network.trained_on_drawings and name != GROUP
+    return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
+
+
+def _file(path: Path) -> Any:
+    content, kind = path.read_bytes(), _TYPES[path.suffix]
+
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return answer
+
+
+def _sample(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in NAMES:
+        raise HTTPException(404)
+    return Response(draw_sample(name), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "internal server error; see the server's log"}, 500)

@@ -1,0 +1,45 @@
+"""The Hydra sweeper of `sweep=optuna`. Hydra imports it at every start, so Optuna is imported only when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from agegender.errors import missing_extra
+
+
+class OptunaSweeper(Sweeper):
+    """Runs the trials of an Optuna study as the jobs of a multirun, through any of Hydra's launchers.
+
+    hydra-optuna-sweeper is no alternative: its releases for Hydra 1.3 need Optuna 2, and none of them prunes trials.
+    """
+
+    def __init__(self, trials: int, at_once: int, startup: int, storage: str | None, params: Mapping[str, Any]):
+        """Store the settings, documented in `conf/hydra/sweeper/study.yaml`."""
+        self.trials, self.at_once, self.startup, self.storage = trials, at_once, startup, storage
+        self.params = {str(key): str(value) for key, value in params.items()}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Instantiate the launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the study.
+
+        Args:
+            arguments: Overrides on the command line; they take precedence over `params`.
+        """
+        try:
+            from agegender.sweeps.optuna.search import OptunaSearch
+        except ImportError as error:
+            raise missing_extra("sweep=optuna", error, "sweep") from None
+        assert self.config and self.launcher and self.hydra_context  # set by `setup`
+        OptunaSearch(self, self.config, self.launcher, self.hydra_context.config_loader).run(arguments)

@@ -1,0 +1,223 @@
+"""The edge to the command line: one line and an exit code for what a user got wrong, and what `resume=` expands to."""
+
+from __future__ import annotations
+
+import shutil
+import string
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome, run_script
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agegender.cli.main import report_errors, run_command
+from agegender.config.hydra_versions import version_base
+from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, AgeGenderError, InterruptedRunError, did_you_mean
+from agegender.runs.resume import resume_overrides, run_dir_of
+
+MISSPELT = {
+    "model.dropuot=0.2": "model.dropuot is not known; did you mean dropout?",
+    "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
+    "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
+    "data.generate.cuont=5": "data.generate.cuont is not known; did you mean count?",
+    "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, scheduler",
+    "optim.optimizer.wieght_decay=1": "optim.optimizer.wieght_decay is not known; if it is an argument of "
+    "optim.optimizer's class, add it with +optim.optimizer.wieght_decay=...",
+    "trainer.max_epoch=3": "trainer.max_epoch is not known; did you mean max_epochs?",
+    "loss.gende=2": "loss.gende is not known; did you mean gender?",
+    "callbacks.early_stoping=null": "callbacks.early_stoping is not known; did you mean early_stopping?",
+    "callbacks.early_stopping.patiance=3": "callbacks.early_stopping.patiance is not known; did you mean patience?",
+    "sed=3": "sed is not known; did you mean seed?",
+    "wieghts=a.ckpt": "wieghts is not known; did you mean weights?",
+    "model=conv_stak": "model=conv_stak is not known; did you mean conv_stack?",
+    "optim=adamv": "optim=adamv is not known; did you mean adam?",
+    "data=UTKFace": "data=UTKFace is not known; did you mean utkface?",
+    "trainer=gpus": "trainer=gpus is not known; did you mean gpu?",
+    "experiment=quickstrat": "experiment=quickstrat is not known; did you mean quickstart?",
+    "augmnt=light": "augmnt is not known; did you mean augment?",
+    "~callbacks.earlystopping": "callbacks.earlystopping",
+}
+
+
+@pytest.mark.parametrize("wrong", MISSPELT)
+def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
+    assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    assert MISSPELT[wrong] in outcome.err
+    assert not any(tmp_path.iterdir())  # no run folder, no cache, no data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("+trainer.max_epoch=3", "trainer.max_epoch is not known; did you mean max_epochs?"),
+        ("+trainer.foo=1", "trainer.foo is not known; there are "),
+        ("+callbacks.early_stopping.patienc=1", "callbacks.early_stopping.patienc is not known; did you mean patience"),
+        ("+optim.optimizer.beta=[0.9,0.99]", "optim.optimizer.beta is not known; did you mean betas?"),
+        ("+augment.fip=0.5", "augment.fip is not known; did you mean flip?"),
+        ("+model.image_size=9", "model.image_size is not known"),
+        ("age.name=mae", "age.name is not known; if it is an argument of age's class"),
+        ("model.channels=[8]", "model.channels is not known; did you mean model.trunk.channels?"),
+        ("+model.chanels=[8]", "model.chanels is not known; did you mean model.trunk.channels?"),
+        ("model.name=resnet18", "model.name is not known; "),
+        ("+model.name=resnet18", "model.name=resnet18 has no effect: "),
+        (
+            "+model.pretrained=true",
+            "model.pretrained: agegender.models.trunks.conv_stack.ConvStack has no published weights",
+        ),
+        ("model.trunk=conv", "model.trunk=conv has no _target_: name the class to build"),
+        ("optim.scheduler=cosine", "optim.scheduler=cosine has no _target_: name the class to build"),
+        ("callbacks.pictures=none", "callbacks.pictures=none has no _target_: name the class to build"),
+        ("+trust=[os]", "trust=os is refused: Python's own modules are no parts"),
+        ("trust=torch", "trust=torch is refused: it holds loaders that could run foreign code"),
+        ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is no "),
+        ("age._target_=torch.optim.Adam", "age._target_: torch.optim.Adam is refused; it lacks layer, "),
+        ("model.trunk._target_=nowhere.Trunk", "model.trunk._target_: nowhere.Trunk is refused; the package"),
+    ],
+)
+def test_an_added_key_that_nothing_takes_is_refused_before_data_is_read(
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, expected: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
+    assert outcome.code in (EXIT_ERROR, EXIT_USAGE)
+    assert outcome.err.startswith(f"error: {expected}") and outcome.err.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_unreadable_command_line_is_one_line(run_here: Callable[..., Outcome]) -> None:
+    outcome = run_here("train.py", "model.trunk.channels=[8,")
+    assert outcome.code == EXIT_USAGE and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+
+
+def test_a_mistake_on_the_command_line_of_a_real_process_is_one_line_without_the_slow_imports(tmp_path: Path) -> None:
+    outcome = run_script("train.py", "model.dropuot=0.2", cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
+    assert outcome.err == "error: model.dropuot is not known; did you mean dropout?\n"
+
+
+def test_hydra_full_error_asks_for_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", "model.dropuot=1"])
+    with pytest.raises(HydraException):
+        run_command(lambda config: None, "train")
+
+
+@given(st.text(string.ascii_lowercase, min_size=1), st.lists(st.text(string.ascii_lowercase, min_size=1), max_size=6))
+def test_the_nearest_name_is_always_a_valid_one(wrong: str, valid: list[str]) -> None:
+    answer = did_you_mean(wrong, valid)
+    if answer.startswith("did you mean "):
+        assert answer.removeprefix("did you mean ").removesuffix("?") in valid
+    else:
+        assert all(name in answer for name in valid)
+    if wrong in valid:
+        assert answer == f"did you mean {wrong}?"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (AgeGenderError("no such thing"), EXIT_ERROR, "error: no such thing\n"),
+        (InterruptedRunError("stopped; go on with x"), EXIT_INTERRUPTED, "stopped; go on with x\n"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted\n"),
+    ],
+)
+def test_what_a_user_can_mend_ends_in_one_line_and_a_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise error
+    assert end.value.code == code and capsys.readouterr().err == line
+    # of jobs, a failed one is Hydra's matter; one that was stopped ends them all
+    kept = KeyboardInterrupt if isinstance(error, InterruptedRunError) else type(error)
+    with pytest.raises(kept), report_errors(reraise=True):
+        raise error
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), report_errors():
+        raise ZeroDivisionError
+
+
+def made_checkpoint(path: Path, step: int) -> None:
+    torch.save({"agegender": {}, "state_dict": {}, "epoch": 0, "global_step": step}, path)
+
+
+def old_run(folder: Path, overrides: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(overrides)
+    (folder / "checkpoints").mkdir()
+    for step, name in enumerate(("best.ckpt", "last.ckpt")):
+        made_checkpoint(folder / "checkpoints" / name, step)
+    return folder
+
+
+def test_without_resume_nothing_changes() -> None:
+    for arguments in (["a=1"], ["resume=null"], ["resume="], ["data.resume=x"], []):
+        assert resume_overrides(arguments) == arguments
+
+
+def test_resume_keeps_the_old_overrides_before_the_new_and_the_old_folder(tmp_path: Path) -> None:
+    run = old_run(tmp_path / "run", "- optim=adamw\n- seed=4\n- resume=x\n- +weights=y\n- hydra.run.dir=z\n")
+    assert resume_overrides([f"resume={run}", "trainer.max_epochs=9"]) == [
+        "optim=adamw",
+        "seed=4",
+        "trainer.max_epochs=9",
+        f"resume='{run / 'checkpoints' / 'last.ckpt'}'",
+        f"hydra.run.dir='{run}'",
+        "hydra.output_subdir=null",
+    ]
+
+
+def test_resume_takes_a_checkpoint_of_the_run_too(tmp_path: Path) -> None:
+    run = old_run(tmp_path / "run", "[]")
+    best = run / "checkpoints" / "best.ckpt"
+    assert resume_overrides([f"resume={best}"]) == [
+        f"resume='{best}'",
+        f"hydra.run.dir='{run}'",
+        "hydra.output_subdir=null",
+    ]
+
+
+def test_a_runs_folder_may_have_quotes_and_spaces_in_its_name(tmp_path: Path) -> None:
+    run = old_run(tmp_path / "it's my run", "[]")
+    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
+        config = compose("train", resume_overrides([f"resume={run}"]), return_hydra_config=True)
+    assert config.resume == str(run / "checkpoints" / "last.ckpt")
+    assert config.hydra.run.dir == str(run)
+
+
+@pytest.mark.parametrize("missing", ["overrides", "checkpoint", "run"])
+def test_resume_of_what_is_not_there_says_what_is_missing(tmp_path: Path, missing: str) -> None:
+    run = old_run(tmp_path / "run", "[]")
+    lost = {
+        "overrides": run / ".hydra" / "overrides.yaml",
+        "checkpoint": run / "checkpoints" / "last.ckpt",
+        "run": tmp_path / "nowhere",
+    }[missing]
+    if missing == "checkpoint":
+        shutil.rmtree(run / "checkpoints")
+    lost.unlink(missing_ok=True)
+    with pytest.raises(AgeGenderError, match=str(lost)):
+        resume_overrides([f"resume={run if missing != 'run' else lost}"])
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_path: Path, flag: str) -> None:
+    run = old_run(tmp_path / "run", "[]")
+    outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
+    assert outcome.code == EXIT_ERROR
+    assert outcome.err == "error: resume= continues one run; it can't be part of a multirun (-m)\n"
+
+
+def test_the_run_folder_of_a_checkpoint_is_two_above_it(tmp_path: Path) -> None:
+    run = old_run(tmp_path / "run", "[]")
+    assert run_dir_of(run) == run_dir_of(run / "checkpoints" / "last.ckpt") == run

@@ -1,0 +1,141 @@
+"""A config from somebody else builds what it may, and nothing else, by whatever way it names it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Outcome
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from agegender.config.allowlist import check_allowed, check_instantiable, instantiate
+from agegender.config.hydra_targets import check_hydra
+from agegender.config.hydra_versions import version_base
+from agegender.errors import AgeGenderError
+from agegender.training.module import AgeGenderModule
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def harm(tmp_path: Path) -> Path:
+    """What the payloads would make."""
+    return tmp_path / "harm"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "agegender.system.files.os.mkdir",
+        "lightning.pytorch.trainer.trainer.os.mkdir",
+        "torch.optim.lr_scheduler.types.FunctionType",
+        "lightning.pytorch.LightningModule.load_from_checkpoint",
+        "lightning.pytorch.cli.instantiate_class",
+        "lightning.pytorch.cli.LightningCLI",
+        "agegender.training.module.AgeGenderModule.load_from_checkpoint",
+        "agegender.prediction.images.sources.download",
+        "agegender.training",
+    ],
+)
+def test_a_way_out_of_a_library_and_its_loaders_are_refused_by_name(target: str, harm: Path) -> None:
+    with pytest.raises(AgeGenderError, match=target.replace(".", r"\.") + " is refused"):
+        instantiate({"_target_": target, "path": str(harm)}, "callbacks")
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_payload_is_found_in_lists_of_any_depth(depth: int, harm: Path) -> None:
+    node: Any = {"_target_": "os.mkdir", "path": str(harm)}
+    for _ in range(depth):
+        node = [node]
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        instantiate({"_target_": "lightning.pytorch.Trainer", "logger": node}, "trainer")
+    assert not harm.exists()
+
+
+def test_a_text_that_would_become_a_payload_when_read_again_is_refused(harm: Path) -> None:
+    text = "${oc.create:{_target_: os.mkdir, path: " + str(harm) + "}}"
+    node = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": text}
+    for refuse in (check_instantiable, lambda node: instantiate(node, "callbacks")):
+        with pytest.raises(AgeGenderError, match=r"ModelCheckpoint: .* can't be used: `\$\{` begins an interpolation"):
+            refuse(node)
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "place", "arguments"),
+    [
+        ("lightning.pytorch.loggers.CSVLogger", "logger", {"save_dir": "logs"}),
+        ("agegender.training.callbacks.progress_bar.progress_bar", "callbacks", {}),  # a function
+        ("agegender.models.trunks.conv_stack.ConvStack", "model.trunk", {"in_channels": 1, "image_size": 64}),
+    ],
+)
+def test_build_builds_classes_of_the_libraries(target: str, place: str, arguments: dict[str, Any]) -> None:
+    assert instantiate({"_target_": target, **arguments}, place) is not None
+
+
+def test_check_targets_lets_classes_of_the_libraries_pass() -> None:
+    names = ["lightning.pytorch.plugins.environments.LightningEnvironment", "torchmetrics.MeanMetric"]  # fabric's
+    check_allowed([{"_target_": name} for name in [*names, "torchvision.transforms.v2.RandomErasing"]])
+
+
+def test_a_checkpoints_own_settings_build_no_more_than_a_configs(trained_run: Path, tmp_path: Path, harm: Path) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["optim"]["optimizer"] = {
+        "_target_": "agegender.system.files.os.mkdir",
+        "path": str(harm),
+    }
+    torch.save(checkpoint, tmp_path / "trap.ckpt")
+    module = AgeGenderModule.load_from_checkpoint(tmp_path / "trap.ckpt", weights_only=True, map_location="cpu")
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        module.configure_optimizers()
+    assert not harm.exists()
+
+
+# What Hydra itself builds, before any code of ours runs
+
+
+EVIL = {
+    "callback": "callbacks: {x: {_target_: os.mkdir, path: HARM}}",
+    "by a library": "callbacks: {x: {_target_: agegender.system.files.os.mkdir, path: HARM}}",
+    "by reference": "callbacks: {x: '${evil}'}",
+    "launcher": "launcher: {_target_: os.mkdir}",
+    "sweeper": "sweeper: {_target_: os.mkdir}",
+    "log handler": "job_logging: {handlers: {x: {(): os.mkdir, path: HARM}}}",
+    "log handler's class": "job_logging: {handlers: {x: {class: logging.os.mkdir, path: HARM}}}",
+    "log stream": "hydra_logging: {handlers: {console: {stream: 'ext://os.environ'}}}",
+}
+
+
+@pytest.mark.parametrize("kind", EVIL)
+@pytest.mark.parametrize("more", [(), ("-m",)], ids=["run", "multirun"])
+def test_an_experiment_file_can_not_have_hydra_build_what_it_likes(
+    kind: str, more: tuple[str, ...], run_here: Callable[..., Outcome], tmp_path: Path, harm: Path
+) -> None:
+    (tmp_path / "theirs" / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\nevil: {{_target_: os.mkdir, path: HARM}}\nhydra:\n  {EVIL[kind]}\n"
+    (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
+    outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
+    assert outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+    assert " is refused; " in outcome.err and ("os." in outcome.err)
+    assert not harm.exists() and not (tmp_path / "logs").exists()
+
+
+def test_predict_is_guarded_as_train_is(run_here: Callable[..., Outcome], harm: Path) -> None:
+    payload = ("+hydra.callbacks.x._target_=os.mkdir", f"+hydra.callbacks.x.path={harm}")
+    outcome = run_here("predict.py", "img=face.jpg", *payload)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert outcome.err.startswith("error: hydra.callbacks.x._target_: os.mkdir is refused") and not harm.exists()
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])
+def test_our_own_configs_pass(name: str) -> None:
+    with initialize_config_dir(str(CONF), **version_base()):
+        config = compose(name, return_hydra_config=True)
+    assert OmegaConf.select(config, "hydra.sweeper._target_")
+    check_hydra(config)

@@ -1,0 +1,239 @@
+"""Settings that name a file or folder: whatever it is called, its name reaches the code as it is, in every command."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from agegender.config.compose import compose_command, expand_homes
+from agegender.config.overrides import (
+    LISTS,
+    image_overrides,
+    is_path,
+    path_overrides,
+    paths_value,
+    quote_override,
+    report_overrides,
+    split_options,
+    unquoted,
+)
+from agegender.runs.resume import train_overrides
+
+# Characters that Hydra's grammar, OmegaConf or a shell give a meaning to, and some that they don't.
+NAMES = st.text(st.sampled_from(" ,=[](){}$'\"\\:~+*?!@#&;|<>%-_.aB1é日\t"), min_size=1, max_size=12)
+TRAPS = (
+    *(
+        "my faces (1).csv",
+        "epoch=3.ckpt",
+        "a,b",
+        "[a]",
+        "[a,b]",
+        "{a: b}",
+        "${x}",
+        "${now:%Y}",
+        "$HOME",
+        "a$b",
+        "\\${x}",
+    ),
+    *(
+        "null",
+        "true",
+        "12",
+        "1e3",
+        "nan",
+        "-1",
+        "it's",
+        '"both"',
+        "'a'",
+        "back\\slash\\",
+        "choice(a,b)",
+        "glob(*)",
+        "a: b",
+    ),
+    *("~", " around ", "#1", "x=[1,2]", "日本", "a;b", "100%", "@", "a\tb", "-m", "..."),
+)
+
+
+def read(argument: str) -> Any:
+    """Returns what the code is given for a setting: by Hydra's grammar, then by OmegaConf."""
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert not override.is_sweep_override()
+    resolved = OmegaConf.to_container(OmegaConf.create({"read": override.value()}), resolve=True)
+    assert isinstance(resolved, dict)
+    return resolved["read"]
+
+
+def swept(argument: str) -> list[str]:
+    """Returns the values that a sweep takes in turn, as each of its runs reads them."""
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert override.is_sweep_override()
+    return [read(f"key={value}") for value in override.sweep_string_iterator()]
+
+
+@contextlib.contextmanager
+def folder_with(*names: str) -> Any:
+    """Makes a folder with some files the current one."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in names:
+            try:
+                Path(name).touch()
+            except OSError:
+                assume(False)
+        yield Path(folder)
+
+
+@settings(max_examples=200)
+@given(NAMES)
+def test_quoted_text_is_read_back_as_it_was_and_unquoted_undoes_it(text: str) -> None:
+    assert read(f"key={quote_override(text)}") == text
+    assert unquoted(quote_override(text)) == text
+
+
+@settings(max_examples=150)
+@given(name=NAMES.filter(lambda name: name not in (".", "..")))
+@example(name="a,b")
+def test_path_of_a_file_that_is_there_reaches_the_code_as_it_is(name: str) -> None:
+    with folder_with(name):
+        for key in ("weights", "data.dir", "+data.table", "teacher", "hydra.run.dir"):
+            (rewritten,) = path_overrides([f"{key}={name}"])
+            assert read(rewritten) == name
+            assert train_overrides([rewritten, "hydra.job.name=train_ddp_process_1"])[0] == rewritten
+
+
+@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize("options", [(), ("-m",)], ids=["one run", "sweep"])
+def test_path_of_a_trap_that_is_there_reaches_the_code_as_it_is(name: str, options: tuple[str, ...]) -> None:
+    with folder_with(name):
+        for key in ("weights", "data.dir", "teacher", "out"):
+            assert read(path_overrides([*options, f"{key}={name}"])[-1]) == name
+
+
+@settings(max_examples=150)
+@given(name=NAMES.map(lambda name: f"new/{name}"))
+@example(name="/data/my faces (1).csv")
+@example(name="logs/a,b=[3].csv")
+def test_path_of_a_file_to_be_written_reaches_the_code_as_it_is(name: str) -> None:
+    for key in ("out", "annotate", "data.cache_dir"):
+        (rewritten,) = path_overrides([f"{key}={name}"])
+        assert read(rewritten) == name
+        assert path_overrides([rewritten]) == [rewritten]  # as a process sees it that this one starts
+
+
+@settings(max_examples=100)
+@given(names=st.lists(NAMES.filter(lambda name: name.strip(".")), min_size=2, max_size=4, unique=True))
+@example(names=["a,b", "c"])
+@example(names=["'a", "b'"])
+@example(names=["1", "''"])
+@example(names=["[a", "b]", "null"])
+def test_sweep_over_files_that_are_there_takes_each_in_turn(names: list[str]) -> None:
+    whole = ",".join(names)
+    joined = {",".join(names[i:j]) for i in range(len(names)) for j in range(i + 2, len(names) + 1)}
+    assume(not joined & set(names) and not any("," in name for name in names[1:]))  # which is meant, nobody could tell
+    with folder_with(*names):
+        assert swept(path_overrides(["-m", f"weights={whole}"])[1]) == names
+
+
+def test_comma_is_part_of_a_path_only_where_the_file_or_its_folder_is_there() -> None:
+    with folder_with("a", "b", "c,d") as folder:
+        (folder / "e,f").mkdir()
+        assert swept(path_overrides(["-m", "weights=a,b,c,d"])[1]) == ["a", "b", "c,d"]
+        assert swept(path_overrides(["-m", "weights=a,no,c"])[1]) == ["a", "no", "c"]
+        assert swept(path_overrides(["sweep=grid", "data.cache_dir=e,f/new,a"])[1]) == ["e,f/new", "a"]
+        assert read(path_overrides(["weights=no,such"])[0]) == "no,such"
+        assert read(path_overrides(["teacher=a,c,d"])[0]) == ["a", "c,d"]
+        assert read(path_overrides(["-m", "hydra.sweep.dir=x,y"])[1]) == "x,y"  # never swept over
+        assert path_overrides(["-m", "weights=choice(a,b)", "teacher=a,[a,b]"])[1:] == [
+            "weights=choice(a,b)",
+            "teacher=a,['a','b']",
+        ]
+
+
+def test_home_folder_is_meant_by_a_tilde_unless_there_is_a_file_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a b")
+    assert read(path_overrides(["data.dir=~/UTKFace"])[0]) == "/home/a b/UTKFace"
+    assert read(report_overrides(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
+    assert swept(path_overrides(["-m", "weights=~/x,y"])[1]) == ["/home/a b/x", "y"]
+    with folder_with("~"):
+        assert read(path_overrides(["data.dir=~"])[0]) == "~"
+
+
+def test_home_folder_is_meant_by_a_tilde_in_a_config_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = compose_command("train", ["data.dir='~/faces'", "weights='~/a.ckpt'", "name='~x'"])
+    expand_homes(config)
+    assert (config.data.dir, config.weights, config.name) == ("/home/me/faces", "/home/me/a.ckpt", "~x")
+
+
+def test_what_hydra_computes_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACES", "/data/faces")
+    assert read(path_overrides(["data.dir=${oc.env:FACES}/a b"])[0]) == "/data/faces/a b"
+    argument = "hydra.run.dir=logs/my runs/${name}/${now:%Y}"
+    config = compose_command("train", path_overrides([argument, "name=x"]), hydra=True)
+    assert config.hydra.run.dir.startswith("logs/my runs/x/2")
+
+
+def test_other_settings_and_options_stay_as_they_are() -> None:
+    others = ["--help", "seed=1,2", "-cn", "weights=a b", "--config-dir", "out=x", "out=", "weights=null", "~weights"]
+    others += [
+        "data.dir=data/UTKFace",
+        "weights='a b'",
+        "data=table",
+        "model.channels=[8,16]",
+        "x.weights=[1]",
+        "out=-",
+    ]
+    assert path_overrides(others) == others
+
+
+def test_every_setting_that_names_a_path_is_known() -> None:
+    """A setting of ours whose default is a path, or whose comment says so, is in the list."""
+    found = set()
+    for command in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
+        config = OmegaConf.to_container(compose_command(command, []), resolve=False)
+        assert isinstance(config, dict)
+        flat = dict(config) | {f"data.{key}": None for key in config.get("data") or {}}
+        found |= {str(key) for key in flat if is_path(str(key)) or key in LISTS}
+    assert found == {
+        *("data.dir", "data.table", "data.cache_dir", "data.split_file", "weights", "teacher", "out", "annotate"),
+        *("run", "data_dir", "check", "host"),
+    }
+
+
+@given(st.lists(NAMES, min_size=1, max_size=3))
+@example(["null"])
+@example(["~"])
+@example(["[a]", "'b'"])
+def test_value_for_several_paths_leads_back_to_them(names: list[str]) -> None:
+    with folder_with():
+        value = read(report_overrides([f"run={paths_value(names)}"])[0])
+    assert [Path(name) for name in ([value] if isinstance(value, str) else value)] == list(map(Path, names))
+
+
+def test_predict_takes_paths_beside_its_pictures() -> None:
+    rewritten = image_overrides(["a b.jpg", "out=x (1).csv", "weights=epoch=3.ckpt", "resume=true"])
+    assert [read(argument) for argument in rewritten] == ["x (1).csv", "epoch=3.ckpt", True, ["a b.jpg"]]
+
+
+def test_options_are_told_from_settings() -> None:
+    given_arguments = ["-m", "a=1", "--config-dir", "my conf", "--cfg=job", "b=2", "-cn", "other", "--resolve"]
+    options = {"--config-dir": "my conf", "--cfg": "job", "-cn": "other"}
+    assert split_options(given_arguments) == (options, ["a=1", "b=2"])
+
+
+def test_every_setting_of_a_config_that_names_weights_is_a_path() -> None:
+    assert is_path("weights") and is_path("model.pretrained")
+    (rewritten,) = path_overrides(["model.pretrained=faces (1).onnx"])
+    assert read(rewritten) == "faces (1).onnx"
+
+
+@pytest.mark.parametrize("arguments", [["model.pretrained=true"], ["-m", "model.pretrained=true,false,null"]])
+def test_pretrained_takes_words_that_are_no_path(arguments: list[str]) -> None:
+    assert path_overrides(arguments) == arguments

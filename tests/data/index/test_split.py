@@ -1,0 +1,354 @@
+"""Who trains, who validates, who tests."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from agegender.data.index.split import (
+    SPLITS,
+    VAL_AND_TEST,
+    assign_splits,
+    fingerprint,
+    left_out,
+    random_split,
+    read_split_file,
+    subsample,
+)
+from agegender.errors import AgeGenderError
+
+COUNT = 80
+GROUPS = st.lists(st.integers(0, COUNT - 1), min_size=COUNT, max_size=COUNT)
+SEEDS = st.integers(0, 2**31)
+SIDES = st.lists(st.sampled_from([*SPLITS, "unused"]), min_size=COUNT, max_size=COUNT)
+
+
+def _digests(count: int = COUNT) -> list[str]:
+    return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
+
+
+def _groups(labels: list[int]) -> NDArray[np.int64]:
+    """Numbers groups as the index does: by the smallest place of a member."""
+    return np.array([labels.index(label) for label in labels], dtype=np.int64)
+
+
+def _split(digests: list[str], groups: NDArray[np.int64], seed: int = 0, **options: Any) -> list[str]:
+    """Splits by large shares, so that hardly any drawn example leaves a side empty; those that do are passed over."""
+    try:
+        sides: list[str] = assign_splits(digests, groups, seed, 0.3, 0.3, **options).tolist()
+    except AgeGenderError:
+        reject()
+    return sides
+
+
+@given(labels=GROUPS, seed=SEEDS)
+@settings(max_examples=100)
+def test_a_group_never_straddles(labels: list[int], seed: int) -> None:
+    sides = _split(_digests(), _groups(labels), seed)
+    assert len({*zip(labels, sides, strict=True)}) == len(set(labels))
+
+
+@given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
+@settings(max_examples=50)
+def test_the_order_of_files_moves_no_picture(labels: list[int], seed: int, order: list[int]) -> None:
+    digests = _digests()
+    before = dict(zip(digests, _split(digests, _groups(labels), seed), strict=True))
+    shuffled = [digests[i] for i in order]
+    after = _split(shuffled, _groups([labels[i] for i in order]), seed)
+    assert dict(zip(shuffled, after, strict=True)) == before
+
+
+@given(labels=GROUPS, seed=SEEDS, added=st.integers(1, 40))
+@settings(max_examples=50)
+def test_unrelated_pictures_move_no_other(labels: list[int], seed: int, added: int) -> None:
+    digests = _digests(COUNT + added)
+    before = _split(digests[:COUNT], _groups(labels), seed)
+    more = _groups([*labels, *range(COUNT, COUNT + added)])
+    assert _split(digests, more, seed)[:COUNT] == before
+
+
+def test_the_shares_are_about_right() -> None:
+    sides = assign_splits(_digests(20_000), np.arange(20_000), 0, 0.2, 0.1)
+    assert abs(np.mean(sides == "test") - 0.2) < 0.01
+    assert abs(np.mean(sides == "val") / np.mean(sides != "test") - 0.1) < 0.01
+    assert set(sides.tolist()) == set(SPLITS)
+
+
+def test_the_share_of_validation_does_not_move_the_test_set() -> None:
+    digests, groups = _digests(500), np.arange(500)
+    few, many = (assign_splits(digests, groups, 0, 0.2, share) for share in (0.1, 0.4))
+    assert ((few == "test") == (many == "test")).all()
+    assert (many[few == "val"] == "val").all()  # a larger share only adds to it
+
+
+def test_a_larger_test_share_keeps_the_smaller_one() -> None:
+    digests, groups = _digests(500), np.arange(500)
+    few, many = (assign_splits(digests, groups, 0, share, 0.1) for share in (0.1, 0.3))
+    assert (many[few == "test"] == "test").all() and (many == "test").sum() > (few == "test").sum()
+
+
+def test_being_in_test_says_nothing_about_validation() -> None:
+    """One number for both draws would take validation from a slice next to test, or leave it empty."""
+    sides = assign_splits(_digests(5_000), np.arange(5_000), 0, 0.5, 0.5)
+    assert abs(np.mean(sides == "val") - 0.25) < 0.03
+
+
+def test_another_seed_is_another_split() -> None:
+    digests, groups = _digests(500), np.arange(500)
+    first, second = (assign_splits(digests, groups, seed, 0.2, 0.1) for seed in (0, 1))
+    assert 0.3 < np.mean(first != second) < 0.6
+
+
+@pytest.mark.parametrize(("test_share", "val_share", "empty"), [(1e-9, 0.5, "test"), (0.5, 1e-9, "val")])
+def test_an_empty_side_is_an_error_that_names_it(test_share: float, val_share: float, empty: str) -> None:
+    with pytest.raises(AgeGenderError, match=f"the {empty} split of 80 images is empty") as caught:
+        assign_splits(_digests(), np.arange(COUNT), 0, test_share, val_share)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_photograph_cannot_be_split() -> None:
+    with pytest.raises(AgeGenderError, match="is empty"):
+        assign_splits(_digests(), np.zeros(COUNT, np.int64), 0, 0.2, 0.1)
+
+
+@given(sides=SIDES, order=st.permutations(range(COUNT)))
+@settings(max_examples=50)
+def test_a_fingerprint_depends_on_pictures_and_sides_not_on_their_order(sides: list[str], order: list[int]) -> None:
+    digests = _digests()
+    shuffled = fingerprint([digests[i] for i in order], np.array([sides[i] for i in order]))
+    assert shuffled == fingerprint(digests, np.array(sides))
+
+
+@given(sides=SIDES, place=st.integers(0, COUNT - 1), other=st.sampled_from([*SPLITS, "unused"]))
+@settings(max_examples=50)
+def test_a_fingerprint_changes_with_any_picture_and_any_side(sides: list[str], place: int, other: str) -> None:
+    digests = _digests()
+    whole = fingerprint(digests, np.array(sides))
+    moved = [other if i == place else side for i, side in enumerate(sides)]
+    assert (fingerprint(digests, np.array(moved)) == whole) == (moved == sides)
+    without = [digest for i, digest in enumerate(digests) if i != place]
+    assert fingerprint(without, np.array([side for i, side in enumerate(sides) if i != place])) != whole
+    assert fingerprint([*digests[:-1], "0" * 64], np.array(sides)) != whole
+
+
+@given(labels=GROUPS, published=st.lists(st.sampled_from(["train", "train", "test", "unused"]), min_size=COUNT))
+@settings(max_examples=50)
+def test_validation_is_carved_out_of_a_protocols_training_part_only(labels: list[int], published: list[str]) -> None:
+    published = published[:COUNT]
+    logging.getLogger("agegender").setLevel(logging.ERROR)
+    try:
+        sides = _split(_digests(), _groups(labels), protocol=published)
+    finally:
+        logging.getLogger("agegender").setLevel(logging.NOTSET)
+    carved = {i for i in range(COUNT) if sides[i] != published[i]}
+    assert carved and all((published[i], sides[i]) == ("train", "val") for i in carved)
+    parts = {(label, side) for label, side in zip(labels, sides, strict=True) if side in ("train", "val")}
+    assert len(parts) == len({label for label, _ in parts})  # copies are carved out together
+
+
+def test_a_protocol_with_validation_is_taken_as_it_is() -> None:
+    published = [("train", "val", "test", "unused")[i % 4] for i in range(COUNT)]
+    assert assign_splits(_digests(), np.arange(COUNT), 0, 0.2, 0.1, published).tolist() == published
+
+
+def test_a_protocol_that_leaks_is_reported_with_the_number_of_test_images(caplog: pytest.LogCaptureFixture) -> None:
+    labels = list(range(COUNT))
+    labels[1], labels[5], labels[7] = 0, 0, 3  # 0 trains; its copies 1 and 5 test, 7 tests with 3
+    published = ["test" if i % 2 else "train" for i in range(COUNT)]
+    with caplog.at_level(logging.WARNING, logger="agegender"):
+        assign_splits(_digests(), _groups(labels), 0, 0.2, 0.1, published)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the given split: 2 test images have a copy in its training part; its figures are flattered"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="agegender"):
+        assign_splits(_digests(), np.arange(COUNT), 0, 0.2, 0.1, published)
+    assert not caplog.records
+
+
+def _protocol(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "protocol.csv").write_text(text, encoding="utf-8")
+    return tmp_path / "protocol.csv"
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_split_file_is_read(tmp_path: Path, start: str, end: str) -> None:
+    lines = ["split,other,file", "test,1,part1/b.jpg", "train,2,a.jpg", "val,3,c.jpg", "test,4,bad.jpg"]
+    path = tmp_path / "protocol.csv"
+    path.write_bytes((start + end.join(lines)).encode())
+    assert read_split_file(path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], {"bad.jpg"}) == [
+        "train",
+        "test",
+        "val",
+        "unused",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a header line with the columns file, split"),
+        ("file,side\na.jpg,train\n", "needs a header line with the columns file, split"),
+        ("a.jpg,train\n", "needs a header line with the columns file, split"),
+        ("file,split\na.jpg,train\nb.jpg,dev\n", "line 3: split 'dev' is not one of"),
+        ("file,split\na.jpg,unused\n", "line 2: split 'unused' is not one of"),
+        ("file,split\na.jpg\n", "line 2: split None is not one of"),
+        ("split,file\ntrain\n", "not in the folder"),
+        ("file,split\na.jpg,train\nx.jpg,test\ny.jpg,test\n", r"names 2 images that are not in the folder, .*'x\.jpg'"),
+        ("file,split\na.jpg,train\na.jpg,test\n", r"line 3: 'a\.jpg' is in train and test"),
+    ],
+)
+def test_a_malformed_split_file_is_an_error_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = _protocol(tmp_path, text)
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        read_split_file(path, ["a.jpg", "b.jpg"], set())
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_split_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.split_file=.*nowhere\.csv does not exist"):
+        read_split_file(tmp_path / "nowhere.csv", ["a.jpg"], set())
+
+
+def test_a_split_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "protocol.csv").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(1, 10)))
+    with pytest.raises(AgeGenderError, match="needs a header line"):
+        read_split_file(tmp_path / "protocol.csv", ["a.jpg"], set())
+
+
+@given(sides=SIDES, limits=st.tuples(st.integers(3, COUNT), st.integers(3, COUNT)))
+@settings(max_examples=200)
+def test_a_limit_is_exact_spread_over_the_splits_and_nested(sides: list[str], limits: tuple[int, int]) -> None:
+    if not set(SPLITS) <= set(sides):
+        reject()
+    digests, split = _digests(), np.array(sides)
+    whole = subsample(digests, split, None)
+    total = sum(len(rows) for rows in whole.values())
+    few, many = (subsample(digests, split, limit) for limit in sorted(limits))
+    for limit, subset in zip(sorted(limits), (few, many), strict=True):
+        assert sum(len(rows) for rows in subset.values()) == min(limit, total)
+        for side, rows in subset.items():
+            assert len(rows) >= 1
+            assert abs(len(rows) - min(limit, total) * len(whole[side]) / total) < 3
+            assert (split[rows] == side).all()  # no picture changes sides
+            assert (np.diff(rows) > 0).all()
+    for side in SPLITS:
+        assert set(few[side].tolist()) <= set(many[side].tolist())
+
+
+@given(limit=st.integers(3, COUNT), order=st.permutations(range(COUNT)))
+@settings(max_examples=30)
+def test_a_limit_keeps_the_same_pictures_in_whatever_order_they_come(limit: int, order: list[int]) -> None:
+    digests = _digests()
+    split = assign_splits(digests, np.arange(COUNT), 0, 0.3, 0.3)
+    shuffled = [digests[i] for i in order]
+    one, other = subsample(digests, split, limit), subsample(shuffled, split[order], limit)
+    for side in SPLITS:
+        assert {digests[row] for row in one[side]} == {shuffled[row] for row in other[side]}
+
+
+def test_no_limit_keeps_all_that_a_protocol_uses() -> None:
+    split = np.array([("train", "val", "test", "unused")[i % 4] for i in range(COUNT)])
+    for limit in (None, 60, 10_000):
+        rows = subsample(_digests(), split, limit)
+        assert {side: part.tolist() for side, part in rows.items()} == {
+            side: list(range(start, COUNT, 4)) for start, side in enumerate(SPLITS)
+        }
+
+
+@pytest.mark.parametrize("limit", [2, 0, -5])
+def test_a_limit_that_leaves_a_split_empty_is_an_error(limit: int) -> None:
+    split = assign_splits(_digests(), np.arange(COUNT), 0, 0.3, 0.3)
+    with pytest.raises(AgeGenderError, match=f"data.limit={limit} is too small"):
+        subsample(_digests(), split, limit)
+
+
+def _rows(sides: NDArray[np.str_], limit: int | None = None) -> dict[str, list[int]]:
+    return {name: rows.tolist() for name, rows in subsample(_digests(len(sides)), sides, limit).items()}
+
+
+@given(seed=SEEDS, fraction=st.floats(0.05, 0.95), count=st.integers(2, 60))
+@settings(max_examples=50)
+def test_the_random_rule_tests_on_its_share_and_validates_on_the_same_pictures(
+    seed: int, fraction: float, count: int
+) -> None:
+    rows = _rows(random_split(_digests(count), seed, fraction))
+    assert rows["val"] == rows["test"] and 1 <= len(rows["test"]) < count
+    assert len(rows["test"]) == min(max(round(fraction * count), 1), count - 1)
+    assert sorted(rows["train"] + rows["test"]) == list(range(count))
+
+
+def test_the_random_rule_parts_copies() -> None:
+    digests = [digest for digest in _digests(40) for _ in range(2)]  # each file twice
+    sides = random_split(digests, 0, 0.2)
+    parted = sum(sides[i] != sides[i + 1] for i in range(0, 80, 2))
+    assert parted >= 5  # of 40 pairs, about 12 at random
+    assert len(set(sides.tolist())) == 2
+
+
+@given(seed=SEEDS, order=st.permutations(range(20)))
+@settings(max_examples=30)
+def test_the_random_rule_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
+    digests = _digests(20)
+    sides = dict(zip(digests, random_split(digests, seed, 0.3).tolist(), strict=True))
+    shuffled = [digests[i] for i in order]
+    assert dict(zip(shuffled, random_split(shuffled, seed, 0.3).tolist(), strict=True)) == sides
+
+
+def test_another_seed_is_another_random_split() -> None:
+    assert random_split(_digests(), 0, 0.2).tolist() != random_split(_digests(), 1, 0.2).tolist()
+
+
+@given(limit=st.integers(3, 60))
+@settings(max_examples=30)
+def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
+    sides = random_split(_digests(60), 0, 0.2)
+    rows = _rows(sides, limit)
+    assert rows["val"] == rows["test"] and len(rows["train"]) + len(rows["test"]) == limit
+    assert all(sides[row] == VAL_AND_TEST for row in rows["test"])
+    assert abs(len(rows["test"]) - 0.2 * limit) <= 1
+
+
+@given(labels=GROUPS, seed=SEEDS, parts=st.integers(2, 9))
+@settings(max_examples=100)
+def test_parts_to_leave_out_are_disjoint_hold_every_picture_and_keep_groups_together(
+    labels: list[int], seed: int, parts: int
+) -> None:
+    groups = _groups(labels)
+    chosen = np.stack([left_out(_digests(), groups, seed, f"{part}/{parts}") for part in range(parts)])
+    assert (chosen.sum(0) == 1).all()
+    part_of = chosen.argmax(0).tolist()
+    assert len({*zip(labels, part_of, strict=True)}) == len(set(labels))
+
+
+@given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
+@settings(max_examples=50)
+def test_a_part_to_leave_out_depends_on_neither_the_order_of_files_nor_on_unrelated_ones(
+    labels: list[int], seed: int, order: list[int]
+) -> None:
+    digests, groups = _digests(), _groups(labels)
+    whole = left_out(digests, groups, seed, "1/3")
+    moved = left_out([digests[place] for place in order], _groups([labels[place] for place in order]), seed, "1/3")
+    assert moved.tolist() == whole[order].tolist()
+    kept = np.flatnonzero(groups != groups[0])
+    fewer = left_out([digests[place] for place in kept], _groups([labels[place] for place in kept]), seed, "1/3")
+    assert fewer.tolist() == whole[kept].tolist()
+
+
+def test_parts_to_leave_out_are_of_about_one_size_and_another_seed_deals_them_anew() -> None:
+    digests, alone = _digests(3000), np.arange(3000)
+    sizes = [int(left_out(digests, alone, 0, f"{part}/5").sum()) for part in range(5)]
+    assert sum(sizes) == 3000 and all(500 < size < 700 for size in sizes)
+    one, other = (left_out(digests, alone, seed, "0/5") for seed in (0, 1))
+    assert 0.1 < (one & other).sum() / one.sum() < 0.3  # as chance would have it
+    test = assign_splits(digests, alone, 0, 0.2, 0.1) == "test"
+    assert 0.15 < (one & test).sum() / test.sum() < 0.25  # nor is it the split once more

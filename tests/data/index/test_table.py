@@ -1,0 +1,486 @@
+"""Any table of files and labels is read as strictly as UTKFace's names, and indexed in the same way."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from helpers.made_tables import half_labelled, rows_of, write_table
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.index.index import FaceIndex, build_index
+from agegender.data.index.table import MOST_GROUPS, read_table
+from agegender.data.index.utkface import GROUPS, MISSING, FaceLabels, LabelTable
+from agegender.errors import AgeGenderError
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all of this file's tests: the faces are read once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def listed(folder: Path, text: str | bytes) -> LabelTable:
+    """Reads a CSV file of this content."""
+    table = folder / "labels.csv"
+    table.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+    return read_table(table, folder)
+
+
+def one(folder: Path, **cells: str) -> FaceLabels | str:
+    """Returns the label of a single row, or why it was quarantined."""
+    listing = read_table(write_table(folder / "labels.csv", [{"path": "a.jpg", **cells}]), folder)
+    found = listing.labels | listing.quarantine
+    assert list(found) == ["a.jpg"]
+    return found["a.jpg"]
+
+
+# What a row says
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [("30", 30), (" 30 ", 30), ("30.0", 30), ("30.99", 30), ("0", 0), ("0.4", 0), ("120", 120), ("120.9", 120)]
+    + [("+7", 7), ("3e1", 30), (".5", 0), ("30.", 30)]
+    + [(word, MISSING) for word in ("", " ", "NA", "na", "N/A", "NaN", "nan", "None", "null", "NULL", "Unknown")],
+)
+def test_an_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int) -> None:
+    assert one(tmp_path, age=text, gender="1") == FaceLabels(age, 1, MISSING)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("121", "age '121' outside 0..120"),
+        ("-1", "age '-1' outside 0..120"),
+        ("-0.5", "age '-0.5' outside 0..120"),
+        ("1e400", "age '1e400' outside 0..120"),
+        ("25-32", "age '25-32' is not a number of years"),
+        ("30,5", "age '30,5' is not a number of years"),
+        ("thirty", "age 'thirty' is not a number of years"),
+        ("inf", "age 'inf' is not a number of years"),
+        ("1_0", "age '1_0' is not a number of years"),
+        ("٣٠", "age '٣٠' is not a number of years"),
+        ("9" * 60, f"age '{'9' * 40}...' outside 0..120"),
+    ],
+)
+def test_an_age_that_is_none_is_quarantined_with_its_reason(tmp_path: Path, text: str, reason: str) -> None:
+    assert one(tmp_path, age=text, gender="1") == reason
+
+
+@pytest.mark.parametrize(("age", "taken"), [("17.9", False), ("18", True), ("40.9", True), ("41", False)])
+def test_both_ends_of_the_age_range_are_taken(tmp_path: Path, age: str, taken: bool) -> None:
+    table = write_table(tmp_path / "labels.csv", [{"path": "a.jpg", "age": age}])
+    listing = read_table(table, tmp_path, age_range=(18, 40))
+    assert list(listing.labels) == ["a.jpg"] * taken
+    assert list(listing.quarantine.values()) == [f"age '{age}' outside 18..40"] * (not taken)
+
+
+def test_no_age_overflows_the_index_whatever_range_is_asked_for(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "labels.csv", [{"path": "a.jpg", "age": "1000"}, {"path": "b.jpg", "age": "999"}])
+    assert list(read_table(table, tmp_path, age_range=(0, 10**9)).labels) == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "gender"),
+    [("0", 0), ("male", 0), ("Male", 0), ("M", 0), ("m", 0), ("0.0", 0), ("1", 1), ("FEMALE", 1), ("f", 1), (" F ", 1)]
+    + [("1.0", 1), ("1.", 1)]
+    + [(word, MISSING) for word in ("", "NA", "nan", "none", "Null", "unknown")],
+)
+def test_a_gender_is_read_from_codes_and_words(tmp_path: Path, text: str, gender: int) -> None:
+    assert one(tmp_path, gender=text, age="30") == FaceLabels(30, gender, MISSING)
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "0.5", "woman", "True", "mf", "01"])
+def test_a_gender_that_is_none_is_quarantined(tmp_path: Path, text: str) -> None:
+    assert one(tmp_path, gender=text, age="30") == f"gender '{text}' is none of 0, 1, male, female, m, f"
+
+
+def test_one_of_age_and_gender_is_enough_and_neither_is_not(tmp_path: Path) -> None:
+    assert one(tmp_path, age="30", gender="") == FaceLabels(30, MISSING, MISSING)
+    assert one(tmp_path, age="", gender="f") == FaceLabels(MISSING, 1, MISSING)
+    assert one(tmp_path, age="30") == FaceLabels(30, MISSING, MISSING)
+    assert one(tmp_path, gender="f") == FaceLabels(MISSING, 1, MISSING)
+    assert one(tmp_path, age="NA", gender="unknown", group="x") == "neither age nor gender"
+
+
+@pytest.mark.parametrize(
+    ("texts", "names", "codes"),
+    [
+        (["b", "a", "", "b"], ("a", "b"), [1, 0, -1, 1]),
+        (["White", "others", "NA"], GROUPS, [0, 4, -1]),
+        (["0", "4", "2.0"], GROUPS, [0, 4, 2]),
+        (["0", "5"], ("0", "5"), [0, 1]),
+        (["Latino", "White"], ("Latino", "White"), [0, 1]),
+        (["Two\n words ", "Two words"], ("Two words",), [0, 0]),
+        (["", ""], GROUPS, [-1, -1]),
+    ],
+)
+def test_groups_keep_their_own_names_unless_they_are_utkfaces(
+    tmp_path: Path, texts: list[str], names: tuple[str, ...], codes: list[int]
+) -> None:
+    rows = [{"path": f"{number}.jpg", "age": 30, "group": text} for number, text in enumerate(texts)]
+    listing = read_table(write_table(tmp_path / "labels.csv", rows), tmp_path)
+    assert listing.groups == names
+    assert [label.group for label in listing.labels.values()] == codes
+
+
+def test_a_column_of_names_is_no_group(tmp_path: Path) -> None:
+    rows = [{"path": f"{number}.jpg", "age": 30, "group": f"person {number}"} for number in range(MOST_GROUPS + 1)]
+    with pytest.raises(AgeGenderError, match=r"column group holds 101 different texts, 'person 0' the first: at most"):
+        read_table(write_table(tmp_path / "labels.csv", rows), tmp_path)
+
+
+# Which file it is about
+
+
+def test_a_file_has_one_name_however_its_path_is_written(tmp_path: Path) -> None:
+    outside = tmp_path.parent / "elsewhere.jpg"
+    paths = ("a.jpg", "./b.jpg", "sub//c.jpg", "sub/../d.jpg", str(tmp_path / "sub" / "e.jpg"), str(outside), " f.jpg ")
+    listing = read_table(write_table(tmp_path / "t.csv", [{"path": path, "age": 3} for path in paths]), tmp_path)
+    assert list(listing.labels) == ["a.jpg", "b.jpg", "sub/c.jpg", "d.jpg", "sub/e.jpg", str(outside), "f.jpg"]
+
+
+def test_exact_repeats_count_once_and_contradictions_are_quarantined(tmp_path: Path) -> None:
+    listing = listed(
+        tmp_path,
+        "path,age,gender\na.jpg,30,f\n./a.jpg,30.5,female\nb.jpg,30,f\nb.jpg,31,f\nc.jpg,3,f\nc.jpg,3,\nd.jpg,3,f\n"
+        "d.jpg,x,f\ne.jpg,x,f\ne.jpg,3,f\n",
+    )
+    assert listing.labels == {"a.jpg": FaceLabels(30, 1, MISSING)}
+    differ, broken = "several rows name it, with different labels", "age 'x' is not a number of years"
+    assert listing.quarantine == {"b.jpg": differ, "c.jpg": differ, "d.jpg": broken, "e.jpg": broken}
+
+
+def test_a_row_without_a_path_is_quarantined_under_its_place(tmp_path: Path) -> None:
+    listing = listed(tmp_path, 'path,age\na.jpg,3\n,4\n  ,5\n,,\n\n"b\n.jpg",6\n,7\n')
+    assert list(listing.labels) == ["a.jpg", "b\n.jpg"]
+    assert listing.quarantine == {f"(line {line})": "no path" for line in (3, 4, 9)}
+
+
+def test_a_row_with_too_many_cells_is_not_guessed_at(tmp_path: Path) -> None:
+    listing = listed(tmp_path, "path,age\na.jpg,3,,\nb, c.jpg,4\nd.jpg\n")
+    assert listing.labels == {"a.jpg": FaceLabels(3, MISSING, MISSING)}
+    assert listing.quarantine == {"b": "age 'c.jpg' is not a number of years", "d.jpg": "neither age nor gender"}
+    listing = listed(tmp_path, "path,age\na.jpg,3,4\n")
+    assert listing.quarantine == {"a.jpg": "more cells than the header has: is a comma not quoted?"}
+
+
+def test_a_path_may_hold_bytes_that_are_no_utf8(tmp_path: Path, faces: Path, cache_dir: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        shutil.copy(min(faces.iterdir()), tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    table = write_table(tmp_path / "labels.csv", [{"path": name, "age": 3, "group": name}])
+    index = build_index(tmp_path, cache_dir, table=table, split="test")
+    assert index.names == [name] and index.groups == ("caf?.jpg",)
+    index.write_csv(tmp_path / "index.csv")
+    assert b"caf\xe9.jpg,3,," in (tmp_path / "index.csv").read_bytes()
+
+
+# The file
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("path", ["path", " Path ", "file", "FILE"])
+def test_columns_are_found_in_any_order_case_and_company(tmp_path: Path, start: str, end: str, path: str) -> None:
+    lines = [f'note,GENDER,Age,{path},"group"', 'x,f, 30,"a, b.jpg","Asian"', "", "y,m,,c.jpg,"]
+    assert listed(tmp_path, start + end.join(lines)) == LabelTable(
+        {"a, b.jpg": FaceLabels(30, 1, 2), "c.jpg": FaceLabels(MISSING, 0, MISSING)}, {}
+    )
+
+
+def test_beside_a_path_a_file_is_another_column(tmp_path: Path) -> None:
+    assert list(listed(tmp_path, "file,path,age\nx.jpg,a.jpg,3\n").labels) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("path,years\na.jpg,3\n", "needs a header line with the columns path, .*; it has path, years"),
+        ("name,age\na.jpg,3\n", "needs a header line with the columns path, .*; it has name, age"),
+        ("a.jpg,3\n", "needs a header line .*; it has a.jpg, 3"),
+        ("path;age\na.jpg;3\n", "needs a header line .*; it has path;age"),
+        ("path,age,Age\na.jpg,3,4\n", "more than one column age: path, age, Age"),
+        ("path,age,split\na.jpg,3,train\nb.jpg,3,dev\n", "line 3: split 'dev' is not one of train, val, test"),
+        ("path,age\n" + "a" * 200_000 + ",3\n", "line 2: field larger than field limit"),
+        (b"\xff\xd8\xff\xe0" + bytes(range(1, 10)), "needs a header line"),
+    ],
+)
+def test_a_malformed_table_is_an_error_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        listed(tmp_path, text)
+    assert str(tmp_path / "labels.csv") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_table_that_is_not_there_or_no_table_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.table=.*nowhere\.csv: there is no such file"):
+        read_table(tmp_path / "nowhere.csv", tmp_path)
+    for name in ("labels.tsv", "labels", "labels.xlsx"):
+        with pytest.raises(AgeGenderError, match=rf"data\.table={name} must end in \.csv or \.parquet"):
+            AgeGenderDataModule(table=name)
+
+
+CELLS = st.text(max_size=12) | st.sampled_from(
+    ["30", "-1", "f", "male", "1.0", "nan", "", "1e999", "\0", "/", "..", "~"]
+)
+
+
+@given(rows=st.lists(st.lists(CELLS, min_size=0, max_size=5), max_size=5), broken=st.text(max_size=30))
+@example(rows=[["a", "30", "1", "\ud800", "x"]], broken="")
+@example(rows=[["a\0b", "30", "1", "", ""]], broken='"')
+@settings(max_examples=300)
+def test_any_text_is_read_or_quarantined_and_never_anything_else(
+    rows: list[list[str]], broken: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = tmp_path_factory.getbasetemp() / "any.csv"
+    with table.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+        csv.writer(file).writerows([["path", "age", "gender", "group"], *rows])
+        file.write(broken)
+    listing = read_table(table, table.parent)
+    assert not set(listing.labels) & set(listing.quarantine) and all(listing.quarantine.values())
+    for name, label in listing.labels.items():
+        assert name and "\0" not in name
+        assert -1 <= label.age <= 120 and label.gender in (-1, 0, 1) and (label.age, label.gender) != (-1, -1)
+        assert -1 <= label.group < len(listing.groups)
+
+
+# Parquet
+
+
+def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
+    columns = {
+        "File": ["a.jpg", "b.jpg", "c.jpg", None, None],
+        "age": [30.5, None, float("nan"), 4.0, None],
+        "gender": pyarrow.array([1.0, 0.0, 1.0, 0.0, None]),
+        "group": pyarrow.array(["x", None, "y", "x", None]).dictionary_encode(),
+        "split": [b"train", b"TEST", b"", None, None],
+        "image": [b"\xff\xd8"] * 5,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    listing = read_table(tmp_path / "labels.parquet", tmp_path)
+    assert listing == LabelTable(
+        {"a.jpg": FaceLabels(30, 1, 0), "b.jpg": FaceLabels(MISSING, 0, MISSING), "c.jpg": FaceLabels(MISSING, 1, 1)},
+        {"(row 4)": "no path"},
+        ("x", "y"),
+        {"a.jpg": "train", "b.jpg": "test", "c.jpg": "unused"},
+    )
+
+
+def test_a_damaged_parquet_file_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "labels.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(AgeGenderError, match=r"labels\.parquet can't be read as Parquet \(") as caught:
+        read_table(tmp_path / "labels.parquet", tmp_path)
+    assert "\n" not in str(caught.value)
+    parquet.write_table(pyarrow.table({"path": ["a"], "year": [3]}), tmp_path / "labels.parquet")
+    with pytest.raises(AgeGenderError, match=r"needs a header line .*; it has path, year"):
+        read_table(tmp_path / "labels.parquet", tmp_path)
+
+
+def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "labels.parquet").touch()
+    with pytest.raises(AgeGenderError, match=r'pip install -e "\.\[parquet\]"; or give the table as CSV'):
+        read_table(tmp_path / "labels.parquet", tmp_path)
+
+
+# The index
+
+
+def indexed(faces: Path, where: Path, rows: list[dict[str, object]], cache_dir: Path, **options: Any) -> FaceIndex:
+    return build_index(faces, cache_dir, table=write_table(where / "labels.csv", rows), **options)
+
+
+def test_a_table_of_what_the_names_say_gives_their_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    by_name = build_index(faces, cache_dir)
+    by_table = indexed(faces, tmp_path, rows_of(faces), cache_dir)
+    assert by_table.names == by_name.names and by_table.fingerprint == by_name.fingerprint and by_table.complete
+    assert by_table.groups == by_name.groups == GROUPS and by_table.given is None
+    for column in ("age", "gender", "group", "split", "duplicates"):
+        assert (getattr(by_table, column) == getattr(by_name, column)).all(), column
+
+
+def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    index = indexed(faces, tmp_path, half_labelled(faces), cache_dir)
+    assert not index.complete and (index.age == MISSING).sum() == 60 and (index.gender == MISSING).sum() == 20
+    index.write_csv(tmp_path / "index.csv")
+    again = build_index(faces, cache_dir, table=tmp_path / "index.csv")
+    assert again.fingerprint == index.fingerprint and again.given == "table index.csv"
+    assert [again.cells(row) for row in range(120)] == [index.cells(row) for row in range(120)]
+    with (tmp_path / "index.csv").open(newline="") as file:
+        assert sum(row["age"] == "" for row in csv.DictReader(file)) == 60
+
+
+@given(paths=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["/", "..", "a" * 300, "\udcff"]), max_size=4))
+@settings(max_examples=40)
+def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
+    paths: list[str], faces: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = rows_of(faces)[:3]
+    rows += [{"path": path, "age": 3, "gender": "", "group": ""} for path in paths]
+    index = indexed(faces, tmp_path_factory.getbasetemp(), rows, cache_dir, split="test")
+    assert index.names == [row["path"] for row in rows[:3]]
+    assert len(index.quarantine) <= len(paths)
+
+
+def test_a_table_may_name_files_anywhere_and_reads_nothing_there_but_pictures(
+    faces: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    folder, outside = tmp_path / "theirs", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (tmp_path / "secret.txt").write_text("password=hunter2")
+    drawn = sorted(faces.iterdir())
+    for name, face in zip(("above.jpg", "absolute.jpg", "linked.jpg"), drawn, strict=False):
+        shutil.copyfile(face, outside / name)
+    (folder / "link.jpg").symlink_to(outside / "linked.jpg")
+    (folder / "secret.jpg").symlink_to(tmp_path / "secret.txt")
+    (folder / "round.jpg").symlink_to(folder / "round.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    taken = ["../outside/above.jpg", str(outside / "absolute.jpg"), "link.jpg"]
+    refused = ["../secret.txt", str(tmp_path / "secret.txt"), "secret.jpg", "round.jpg", "pipe.jpg", "/dev/zero", "/"]
+    rows = [{"path": path, "age": 30, "gender": "f"} for path in [*taken, *refused]]
+    index = indexed(folder, folder, rows, cache_dir, split="test")
+    assert sorted(index.names) == sorted(taken)
+    assert set(index.quarantine) == set(refused) and "hunter2" not in str(index.quarantine)
+
+
+def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "sub").mkdir()
+    rows = rows_of(faces)
+    rows += [{"path": tmp_path / name, "age": 3, "gender": ""} for name in ("notes.txt", "gone.jpg", "sub")]
+    index = indexed(faces, tmp_path, rows, cache_dir)
+    assert len(index.names) == 120 and index.quarantine == {
+        str(tmp_path / "notes.txt"): "not a picture that can be read",
+        str(tmp_path / "gone.jpg"): "can't be read: No such file or directory",
+        str(tmp_path / "sub"): "can't be read: a folder, not a picture",
+    }
+    with pytest.raises(AgeGenderError, match=r"data\.strict=true and 3 of the rows of .*labels\.csv can't be taken"):
+        indexed(faces, tmp_path, rows, cache_dir, strict=True)
+
+
+def test_a_table_without_a_usable_row_says_why(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    rows: list[dict[str, object]] = [{"path": "a.jpg", "age": ""}, *({"path": f"{i}.jpg", "age": 3} for i in range(3))]
+    with pytest.raises(AgeGenderError, match=r"none of its 4 files can be used, '0\.jpg' .* can't be read: .*dir"):
+        indexed(faces, tmp_path, rows, cache_dir)
+    (tmp_path / "labels.csv").write_text("path,age\n")
+    with pytest.raises(AgeGenderError, match="has no row below its header"):
+        build_index(faces, cache_dir, table=tmp_path / "labels.csv")
+
+
+def test_a_tables_own_split_is_taken_and_its_leaks_are_reported(
+    faces: Path, tmp_path: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(faces, tmp_path / "faces")
+    rows = rows_of(faces)
+    shutil.copy(faces / str(rows[0]["path"]), tmp_path / "faces" / "copy.jpg")
+    rows.append({"path": "copy.jpg", "age": 3, "gender": ""})
+    sides = ["Train", "valid", "", "test"]
+    for number, row in enumerate(rows):
+        row["split"] = sides[number % 4]
+    rows[-1]["split"] = "test"
+    with caplog.at_level("INFO"):
+        index = indexed(tmp_path / "faces", tmp_path, rows, cache_dir)
+    side = dict(zip(index.names, index.split.tolist(), strict=True))
+    expected = {"Train": "train", "valid": "val", "": "unused", "test": "test"}
+    assert side == {str(row["path"]): expected[str(row["split"])] for row in rows}
+    assert index.given == "table labels.csv"
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("gives 30 of 121 images no split: they are left out" in message for message in messages)
+    assert any("1 test images have a copy in its training part" in message for message in messages)
+
+
+def test_a_split_column_that_is_empty_is_none(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    rows = [row | {"split": " "} for row in rows_of(faces)]
+    index = indexed(faces, tmp_path, rows, cache_dir)
+    assert index.given is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
+
+
+def test_a_split_column_without_training_pictures_points_to_the_test_rule(
+    faces: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    rows = [row | {"split": "test"} for row in rows_of(faces)]
+    with pytest.raises(AgeGenderError, match=r"the train split .* the given split names none .*data\.split=test"):
+        indexed(faces, tmp_path, rows, cache_dir)
+    assert set(indexed(faces, tmp_path, rows, cache_dir, split="test").split.tolist()) == {"test"}
+
+
+@pytest.mark.parametrize("limit", [None, 1, 50])
+def test_under_the_test_rule_every_picture_is_a_test_picture(faces: Path, cache_dir: Path, limit: int | None) -> None:
+    index = build_index(faces, cache_dir, split="test")
+    assert {name: len(index.rows(name, limit)) for name in ("train", "val", "test")} == {
+        "train": 0,
+        "val": 0,
+        "test": limit or 120,
+    }
+
+
+# The settings
+
+
+def module_of(cache_dir: Path, **options: Any) -> AgeGenderDataModule:
+    module = AgeGenderDataModule(cache_dir=str(cache_dir), image_size=16, **options)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def test_paths_start_from_the_tables_folder_or_from_data_dir(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    shutil.copytree(faces, tmp_path / "a" / "faces")
+    rows = [row | {"path": f"faces/{row['path']}"} for row in rows_of(faces)]
+    beside = module_of(cache_dir, table=str(write_table(tmp_path / "a" / "labels.csv", rows)))
+    apart = module_of(cache_dir, table=str(write_table(tmp_path / "labels.csv", rows)), dir=str(tmp_path / "a"))
+    assert beside.index.folder == apart.index.folder == tmp_path / "a"
+    assert beside.index.names == apart.index.names and beside.index.names[0].startswith("faces/")
+    assert beside.split_settings["table"] == "labels.csv"
+
+
+def test_what_is_missing_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    table = write_table(tmp_path / "labels.csv", half_labelled(faces))
+    module = module_of(cache_dir, table=str(table), dir=str(faces), batch_size=200)
+    (batch,) = module.train_dataloader()
+    rows = batch["row"].numpy()
+    for label in ("age", "gender"):
+        column, values = getattr(module.index, label)[rows], batch[label].numpy()
+        assert (np.isnan(values) == (column == MISSING)).all() and 0 < np.isnan(values).mean() < 1
+        assert (values[column != MISSING] == column[column != MISSING]).all()
+    assert len(module.split("train").known("age")) == np.isfinite(batch["age"].numpy()).sum()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"table": "labels.csv", "dir": "nowhere"},
+            r"data\.dir=nowhere does not exist; the paths in labels\.csv start",
+        ),
+        ({"table": "nowhere/labels.csv"}, r"data\.table=nowhere/labels\.csv: there is no such file"),
+        ({"table": "labels.csv", "split_file": "p.csv"}, r"data\.split_file=p\.csv: a table has a column split"),
+        ({"table": "labels.csv", "generate": {}}, r"data\.table=labels\.csv and data\.generate: choose"),
+        ({"split": "test", "split_file": "p.csv"}, r"data\.split=test and data\.split_file=p\.csv: choose"),
+        ({}, r"neither data\.dir nor data\.table is set: .*with data=table, the table"),
+    ],
+)
+def test_settings_that_do_not_fit_a_table_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("path,age\na.jpg,3\n")
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        module_of(tmp_path / "cache", **wrong)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,417 @@
+"""`agegender explore` as a user runs it: one page, its plots and its tables."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Outcome
+from helpers.made_tables import half_labelled, rows_of, write_table
+from PIL import Image
+
+from agegender.data.index.utkface import GROUPS
+from agegender.data.sources.synthetic import IGNORED, QUARANTINED, duplicates
+from agegender.evaluation.explore.explore import explore
+from agegender.evaluation.explore.summary import GENDERS
+
+Run = Callable[..., Outcome]
+
+PLOTS = {
+    *("ages", "ages_by_gender", "gender_counts", "group_counts", "age_by_group", "split_ages"),
+    *("brightness", "contrast", "sharpness", "samples"),
+}
+FILES = {"explore.html", "explore.json", "index.csv", "quarantine.csv", *(f"plots/{name}.png" for name in PLOTS)}
+TITLES = (
+    *("Ages", "Genders and groups", "Age by group", "Sample", "Quarantine", "Copies"),
+    *("Brightness", "Contrast", "Sharpness", "Split"),
+)
+(EXACT, _) = duplicates(60, 2).items()  # of `odd_faces`: the same bytes under another age; (copy, face)
+
+
+@dataclass
+class Section:
+    """What a reader sees of one section; `rows` are the rows of faces, each as (file name, caption)."""
+
+    text: str = ""
+    cells: list[str] = field(default_factory=list)
+    plots: dict[str, bytes] = field(default_factory=dict)
+    rows: list[list[tuple[str, str]]] = field(default_factory=list)
+
+
+class Reader(HTMLParser):
+    """Reads a page as a browser does: sections by their titles, and every address that it names."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sections: dict[str, Section] = {}
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self._tag, self._section, self._name = "", Section(), ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name: value or "" for name, value in attrs}
+        self._tag = tag
+        self.tags.add(tag)
+        self.addresses += [
+            value for name, value in names.items() if name in ("src", "href", "srcset", "data", "action")
+        ]
+        if tag == "h2":
+            self._section = Section()
+        elif tag == "div" and "faces" in names.get("class", ""):
+            self._section.rows.append([])
+        elif tag == "figure" and names.get("class") == "face":
+            self._section.rows[-1].append((names["title"], ""))
+        elif tag == "figure":
+            self._name = names["id"]
+            self._section.plots[self._name] = b""
+        elif tag == "img" and names["src"].startswith("data:image/png"):
+            self._section.plots[self._name] = base64.b64decode(names["src"].partition(",")[2])
+
+    def handle_data(self, data: str) -> None:
+        if self._tag != "style":
+            self.text += data
+        if self._tag == "h2" and data.strip():
+            self.sections[data] = self._section
+        elif self._tag == "p":
+            self._section.text += data
+        elif self._tag in ("td", "th") and data.strip():
+            self._section.cells.append(data)
+        elif self._tag in ("figcaption", "br") and self._section.rows and self._section.rows[-1]:
+            name, caption = self._section.rows[-1][-1]
+            self._section.rows[-1][-1] = name, f"{caption} {data.strip()}".strip()
+
+
+def faces_of(section: Section) -> list[list[tuple[str, str]]]:
+    return [row for row in section.rows if row]
+
+
+def read_page(folder: Path) -> Reader:
+    return Reader((folder / "explore.html").read_text(encoding="utf-8"))
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((folder / "explore.json").read_text(encoding="utf-8"))
+    return figures
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def as_module(*arguments: str, cwd: Path) -> Outcome:
+    """Runs the module by its name, in a process of its own, from any folder."""
+    command = [sys.executable, "-m", "agegender.evaluation.explore", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def explore_here(run_here: Run) -> Run:
+    """Explores inside the test's process."""
+
+    return lambda *arguments: run_here("agegender/evaluation/explore/explore.py", *arguments)
+
+
+@pytest.fixture(scope="module")
+def flipped(odd_faces: Path) -> tuple[str, str]:
+    """The name of a face of `odd_faces`, and one for its copy under the other gender."""
+    name = max(path.name for path in odd_faces.glob("*_2018*"))
+    age, gender, rest = name.split("_", 2)
+    return name, f"{age}_{1 - int(gender)}_{rest.replace('2018', '2019')}"
+
+
+@pytest.fixture(scope="module")
+def odd_page(odd_faces: Path, flipped: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by the module's name: the page of everything that can be wrong, and of a near copy. Read only."""
+    where = tmp_path_factory.mktemp("explored")
+    shutil.copytree(odd_faces, where / "faces")
+    with Image.open(odd_faces / flipped[0]) as picture:
+        picture.save(where / "faces" / flipped[1], "JPEG", quality=70)
+    outcome = as_module("data.dir=faces", "data.cache_dir=cache", "out=odd page", cwd=where)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[-1] == f"page: {Path('odd page') / 'explore.html'}"
+    assert "images: 67" in outcome.out and "quarantined: 9" in outcome.out
+    return where / "odd page"
+
+
+@pytest.fixture(scope="module")
+def crowded_page(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of faces, 204 bad names, 21 files of one picture and 4 blank ones, split at random. Read only."""
+    folder = tmp_path_factory.mktemp("crowded") / "faces"
+    shutil.copytree(faces, folder)
+    for number in range(203):
+        (folder / f"note {number:03}.txt").touch()
+    (folder / "<b>\udcff.jpg").touch()  # no UTF-8, and it would be a tag
+    for age in range(20):
+        shutil.copy(min(faces.iterdir()), folder / f"{age}_0_0_20200101000000000.jpg")
+    for grey, name in ((2, "30_0_0_1.png"), (1, "30_0_0_2.png"), (253, "30_0_0_3.png"), (254, "30_0_0_4.png")):
+        Image.new("L", (64, 64), grey).save(folder / name)
+    data = {"dir": str(folder), "split": "random", "limit": 40}
+    page = explore(data, str(folder.parent / "page"), samples=500, outliers=2)
+    return page.parent
+
+
+# The page
+
+
+def test_the_page_refers_to_nothing_outside_itself(odd_page: Path) -> None:
+    page, html = read_page(odd_page), (odd_page / "explore.html").read_text(encoding="utf-8")
+    assert len(page.addresses) > 60
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    assert "url(" not in html and "@import" not in html
+
+
+def test_the_page_has_every_section_and_each_plot_is_a_png_beside_it(odd_page: Path) -> None:
+    page = read_page(odd_page)
+    assert tuple(page.sections) == TITLES
+    assert {str(path.relative_to(odd_page)) for path in odd_page.rglob("*") if path.is_file()} == FILES
+    shown = {name: png for section in page.sections.values() for name, png in section.plots.items()}
+    assert set(shown) == PLOTS - {"samples"}  # those faces stand on the page one by one
+    for name in PLOTS:
+        with Image.open(odd_page / "plots" / f"{name}.png") as picture:
+            assert picture.format == "PNG" and min(picture.size) > 100
+        assert shown.get(name) in (None, (odd_page / "plots" / f"{name}.png").read_bytes())
+
+
+def test_the_counts_are_those_of_the_file_names(odd_page: Path) -> None:
+    labels = [[int(part) for part in row["file"].split("_")[:3]] for row in table_of(odd_page / "index.csv")]
+    ages, genders, groups = zip(*labels, strict=True)
+    found = figures_of(odd_page)
+    assert found["faces"]["images"] == 67
+    assert found["faces"]["age"] == {
+        "mean": pytest.approx(statistics.fmean(ages), abs=1e-4),
+        "median": statistics.median(ages),
+        "min": min(ages),
+        "max": max(ages),
+    }
+    assert found["faces"]["gender"] == {"male": genders.count(0), "female": genders.count(1)}
+    assert found["faces"]["group"] == {name: groups.count(code) for code, name in enumerate(GROUPS)}
+    for code, name in enumerate(GROUPS):
+        theirs = [age for age, _, group in labels if group == code]
+        assert found["by_group"][name]["age"]["mean"] == pytest.approx(statistics.fmean(theirs), abs=1e-4)
+    cells = read_page(odd_page).sections["Genders and groups"].cells
+    assert cells[cells.index("male") + 1] == str(genders.count(0))
+    assert cells[cells.index("Indian") + 1] == str(groups.count(3))
+
+
+def test_every_quarantined_name_stands_with_its_reason(odd_page: Path) -> None:
+    cells = read_page(odd_page).sections["Quarantine"].cells
+    rows = {row["file"]: row["reason"] for row in table_of(odd_page / "quarantine.csv")}
+    assert set(rows) == {*QUARANTINED, *IGNORED, "nested"}
+    for name, reason in rows.items():
+        assert cells[cells.index(name) + 1] == reason
+    assert figures_of(odd_page)["quarantined"] == {"files": 9, "reasons": dict(Counter(rows.values()))}
+
+
+def test_of_many_quarantined_names_200_are_shown_and_the_rest_counted(crowded_page: Path) -> None:
+    section = read_page(crowded_page).sections["Quarantine"]
+    assert "<b>?.jpg" in section.cells and "note 198.txt" in section.cells and "note 199.txt" not in section.cells
+    assert "204 files" in section.text and " 4 more" in section.text
+    assert len(table_of(crowded_page / "quarantine.csv")) == 204
+
+
+def test_copies_that_disagree_stand_side_by_side_on_gender_first(odd_page: Path, flipped: tuple[str, str]) -> None:
+    rows = faces_of(read_page(odd_page).sections["Copies"])
+    assert [{name for name, _ in row} for row in rows] == [set(flipped), set(EXACT)]
+    index = {row["file"]: row for row in table_of(odd_page / "index.csv")}
+    for name, caption in (face for row in rows for face in row):
+        age, gender, group = map(int, name.split("_")[:3])
+        assert caption.startswith(f"{age} {GENDERS[gender]} {GROUPS[group]} ")
+        assert index[name]["split"] in caption and index[name]["sha256"][:8] in caption
+    ages = [int(name.split("_")[0]) for name in EXACT]
+    copies = figures_of(odd_page)["copies"]
+    assert copies["exact"]["years_apart"]["max"] == abs(ages[0] - ages[1]) == 5
+    assert (copies["exact"]["groups"], copies["near"]["groups"], copies["all"]["files"]) == (1, 1, 4)
+    assert (copies["all"]["disagree_on_age"], copies["all"]["disagree_on_gender"]) == (1, 1)
+
+
+def test_of_a_picture_that_is_there_21_times_eight_copies_are_shown(crowded_page: Path) -> None:
+    (row,) = faces_of(read_page(crowded_page).sections["Copies"])
+    assert len(row) == 9 and row[-1] == ("", "and 13 more")
+
+
+def test_outliers_are_shown_with_their_values_the_furthest_out_first(crowded_page: Path) -> None:
+    sections = read_page(crowded_page).sections
+    dark, bright = faces_of(sections["Brightness"])
+    assert [name for name, _ in dark] == ["30_0_0_2.png", "30_0_0_1.png"] and "brightness 1.0" in dark[0][1]
+    assert [name for name, _ in bright] == ["30_0_0_4.png", "30_0_0_3.png"] and "brightness 254.0" in bright[0][1]
+    for title in ("Contrast", "Sharpness"):
+        (blank,) = faces_of(sections[title])
+        assert [name for name, _ in blank] == ["30_0_0_1.png", "30_0_0_2.png"]
+    light = figures_of(crowded_page)["light"]["brightness"]
+    assert (light["min"], light["max"]) == (1, 254) and 1 < light["median"] < light["percentile_99"] < 254
+    assert light["darkest"] == [{"file": "30_0_0_2.png", "value": 1.0}, {"file": "30_0_0_1.png", "value": 2.0}]
+
+
+def test_a_sample_larger_than_the_folder_is_the_folder(crowded_page: Path) -> None:
+    (row,) = faces_of(read_page(crowded_page).sections["Sample"])
+    assert {name for name, _ in row} == {row["file"] for row in table_of(crowded_page / "index.csv")}
+
+
+def test_the_splits_table_counts_every_image_once_and_no_copies_straddle(odd_page: Path) -> None:
+    split, section = figures_of(odd_page)["split"], read_page(odd_page).sections["Split"]
+    rows = table_of(odd_page / "index.csv")
+    sides = Counter(row["split"] for row in rows)
+    assert {side: part["images"] for side, part in split["sides"].items()} == dict(sides) and len(rows) == 67
+    for side in ("train", "val", "test"):
+        place = section.cells.index(side)
+        female = sum(row["gender"] == "1" for row in rows if row["split"] == side)
+        assert section.cells[place + 1 : place + 3] == [str(sides[side]), f"{100 * sides[side] / 67:.1f} %"]
+        assert section.cells[place + 5] == f"{100 * female / sides[side]:.1f} %"
+    assert split["straddling_groups"] == 0 and "0 of 2 duplicate groups" in section.text
+
+
+def test_a_random_split_and_a_limit_are_told(crowded_page: Path) -> None:
+    section = read_page(crowded_page).sections["Split"]
+    assert "the validation images are the test images" in section.text and "data.limit=40" in section.text
+    assert section.cells[section.cells.index("all") + 1 :][:2] == ["40", "100.0 %"]
+
+
+# Running it
+
+
+@pytest.mark.slow
+def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others(
+    explore_here: Run, faces: Path, tmp_path: Path
+) -> None:
+    pages = []
+    for seed in (0, 0, 1):
+        assert explore_here(f"data.dir={faces}", "out=page", "samples=10", f"seed={seed}").code == 0
+        found = {str(path.relative_to(tmp_path / "page")) for path in (tmp_path / "page").rglob("*") if path.is_file()}
+        assert found == FILES
+        (row,) = faces_of(read_page(tmp_path / "page").sections["Sample"])
+        pages.append((row, {name: (tmp_path / "page" / name).read_bytes() for name in FILES}))
+        for name in FILES:
+            (tmp_path / "page" / name).write_bytes(b"old")
+    assert pages[0] == pages[1]
+    assert pages[0][0] != pages[2][0] and pages[0][1]["plots/samples.png"] != pages[2][1]["plots/samples.png"]
+    names = [name for name, _ in pages[0][0]]
+    ages = [int(name.split("_")[0]) for name in names]
+    assert len(set(names)) == 10 and ages == sorted(ages)
+
+
+def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
+    explore_here: Run, faces: Path, tmp_path: Path
+) -> None:
+    rows = half_labelled(faces)
+    for number, row in enumerate(rows):
+        row |= {"group": ("north", "$ou_th$", "")[number % 3], "split": ("train", "val", "test", "")[number % 4]}
+    first = rows[2]["path"]  # a copy of it is under no age and the other gender
+    shutil.copy(faces / str(first), tmp_path / "copy.jpg")
+    other = {"male": "f", "female": "m"}[str(rows[2]["gender"])]
+    rows.append({"path": tmp_path / "copy.jpg", "age": "", "gender": other, "group": "north", "split": ""})
+    write_table(tmp_path / "labels.csv", rows)
+    outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
+    assert outcome.code == 0, outcome.err
+    assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
+    found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
+    assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
+    assert found["faces"]["group"] == {"$ou_th$": 40, "north": 41} and list(found["by_group"]) == found["groups"]
+    assert sum(found["faces"]["age_band"].values()) == 60
+    ages = [int(str(row["age"])) for row in rows if row["age"] != ""]
+    assert found["faces"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
+    assert found["copies"]["all"]["disagree_on_gender"] == 1 and found["copies"]["all"]["disagree_on_age"] == 0
+    assert "The split is given by the table labels.csv." in page.sections["Split"].text
+    captions = [caption for row in faces_of(page.sections["Sample"]) for _, caption in row]
+    assert any(caption.startswith("? ") for caption in captions) and not any("-1" in caption for caption in captions)
+    assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
+
+
+@pytest.mark.parametrize("lacking", ["age", "gender", "group"])
+def test_a_table_without_a_column_is_explored_without_it(
+    explore_here: Run, faces: Path, tmp_path: Path, lacking: str
+) -> None:
+    rows = [{name: cell for name, cell in row.items() if name != lacking} for row in rows_of(faces)]
+    write_table(tmp_path / "labels.csv", rows)
+    settings = ("data=table", "data.table=labels.csv", f"data.dir={faces}", "data.split=test", "out=page")
+    outcome = explore_here(*settings)
+    assert outcome.code == 0, outcome.err
+    page = read_page(tmp_path / "page")
+    assert ("Age by group" in page.sections) == (lacking == "gender")
+    assert ("No image has an age." in page.sections["Ages"].text) == (lacking == "age")
+    assert ("group_counts" in page.sections["Genders and groups"].plots) == (lacking != "group")
+    assert "every image is a test image" in page.sections["Split"].text
+
+
+def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
+    drawn = ("data=synthetic", "data.generate.count=40", "data.generate.size=32", "data.cache_dir=cache")
+    outcome = explore_here(*drawn, "data.duplicates=none")
+    assert outcome.code == 0, outcome.err
+    (folder,) = (tmp_path / "logs" / "explore").iterdir()
+    page = read_page(folder)
+    assert "These faces and their labels are synthetic" in page.text and "do not publish it" in page.text
+    assert "No copies were found (data.duplicates=none)" in page.sections["Copies"].text
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"synthetic", "scans"}
+    assert {path.name for path in tmp_path.iterdir()} == {"logs", "cache"}
+
+
+def test_real_faces_are_not_called_drawn_and_their_licence_stands_below(odd_page: Path) -> None:
+    text = read_page(odd_page).text
+    assert "These faces and their labels are synthetic" not in text
+    assert "non-commercial research" in text and "binary label" in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [
+        ("sample=3", 2, "did you mean samples?"),
+        ("data.dri=x", 2, "did you mean dir?"),
+        ("samples=many", 1, "samples='many' has the wrong type"),
+        ("samples=0", 1, "samples=0 must be at least 1"),
+        ("outliers=0", 1, "outliers=0 must be at least 1"),
+        ("seed=-1", 1, "seed=-1 must be at least 0"),
+        ("out=null", 1, "out=None has the wrong type"),
+        ("out=file", 1, "out=file is a file"),
+        ("data.image_size=many", 1, "data.image_size='many' has the wrong type"),
+        ("+data.generate={cuont:40}", 1, "did you mean count?"),
+        ("data.dir=file", 1, "data.dir=file is a file"),
+        ("data.dir=empty", 1, "no UTKFace-named image in empty"),
+        ("data.dir=few", 1, "split of 2 images is empty"),
+    ],
+)
+def test_what_can_not_be_meant_is_one_line_and_leaves_nothing(
+    argument: str, code: int, said: str, explore_here: Run, faces: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "few").mkdir()
+    for path in sorted(faces.iterdir())[:2]:
+        shutil.copy(path, tmp_path / "few")
+    outcome = explore_here("data.dir=few", "out=page", argument)
+    assert outcome.code == code
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and said in outcome.err, outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
+
+
+def test_a_place_that_can_not_be_written_is_one_line(explore_here: Run, faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = explore_here(f"data.dir={faces}", "out=file/page")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert re.fullmatch(r"error: can't write to out=file/page \(.*\); choose another folder\n", outcome.err)
+
+
+def test_help_and_mistakes_import_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+    probe = "import sys, agegender.evaluation.explore; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    command = [sys.executable, "-c", probe]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

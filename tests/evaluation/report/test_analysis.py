@@ -1,0 +1,238 @@
+"""The numbers of a run, counted by hand for a few answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.made_runs import Made, make_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agegender.errors import AgeGenderError
+from agegender.evaluation.report.analysis import HEADLINE, RunMetrics, analyze, paired_difference, to_json
+from agegender.evaluation.report.run_reader import TestPredictions, read_answers, read_run
+from agegender.evaluation.statistics.bootstrap import Estimate
+
+FEW_FACES = (
+    Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
+    Made("b.jpg", age=3, age_pred=1, gender=0, p_female=0.6, group=2),
+    Made("c.jpg", age=70, age_pred=60, gender=1, p_female=0.2, group=2),
+    Made("d.jpg", age=75, age_pred=75, gender=0, p_female=0.1, group=2),
+)
+
+
+def answers_of(folder: Path, *made: Made) -> TestPredictions:
+    return read_answers(make_run(folder / "run", made))
+
+
+def found(folder: Path, *made: Made, faces: int = 2, seed: int = 0) -> tuple[TestPredictions, RunMetrics]:
+    answers = answers_of(folder, *made)
+    return answers, analyze(answers, resamples=200, faces=faces, seed=seed)
+
+
+def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    values = {name: estimate.value for name, estimate in findings.headline.items()}
+    # errors 5, 2, 10, 0; of the four pairs of a woman and a man, c loses to b; gaps of the bins 0.1, 0.6, 0.8, 0.1
+    ages = {"age_mae": 4.25, "age_cs5": 0.75, "age_cs5_whole": 0.75}
+    genders = {"gender_acc": 0.5, "gender_acc_from_5": 0.5, "gender_auroc": 0.75, "gender_ece": 1.6 / 4}
+    assert values == pytest.approx(ages | genders | {"gender_answered": 1, "gender_acc_answered": 0.5})
+    assert tuple(values) == HEADLINE
+    assert findings.images == findings.clusters == 4
+    assert findings.confusion.tolist() == [[1, 1], [1, 1]]
+    assert findings.cumulative_score[[0, 2, 4, 5, 9, 10]].tolist() == [0.25, 0.5, 0.5, 0.75, 0.75, 1]
+
+
+def test_answers_are_also_counted_in_whole_years_as_the_labels_are(tmp_path: Path) -> None:
+    near, far = Made("a.jpg", age=30, age_pred=35.4), Made("b.jpg", age=30, age_pred=35.6)
+    _, findings = found(tmp_path, near, far, Made("c.jpg", age=30, age_pred=24.6))
+    assert findings.headline["age_cs5"].value == 0
+    assert findings.headline["age_cs5_whole"].value == pytest.approx(2 / 3)
+
+
+def test_each_part_has_the_figures_of_its_own_images_and_empty_parts_are_left_out(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
+        "age": ["0-2", "3-9", "70+"],
+        "gender": ["male", "female"],
+        "group": ["White", "Asian"],
+    }
+    old, asian = findings.slices["age"][2], findings.slices["group"][1]
+    assert (old.images, old.mean_age, old.age_mae.value, old.age_bias, old.age_cs5) == (2, 72.5, 5, -5, 0.5)
+    assert (old.gender_acc.value, old.gender_acc.low, old.gender_acc.high) == (0.5, 0, 1)
+    assert (asian.images, asian.age_mae.value, asian.age_bias) == (3, 4, -4)
+    for parts in findings.slices.values():
+        assert sum(part.images for part in parts) == 4
+
+
+def test_the_whole_is_the_mean_of_its_parts(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *FEW_FACES)
+    for parts in findings.slices.values():
+        assert sum(part.images * part.age_mae.value for part in parts) / 4 == pytest.approx(4.25)
+        assert sum(part.images * part.gender_acc.value for part in parts) / 4 == pytest.approx(0.5)
+
+
+def test_genders_below_the_runs_min_confidence_are_not_answered(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", FEW_FACES, {"min_confidence": 0.7}))
+    values = {name: estimate.value for name, estimate in analyze(run.answers, 200, 2, 0).headline.items()}
+    assert values["gender_answered"] == 0.75  # b, at 0.6, is not
+    assert values["gender_acc_answered"] == pytest.approx(2 / 3) and values["gender_acc"] == 0.5
+    for wrong in (0.3, "high"):
+        broken = make_run(tmp_path / f"broken {wrong}", FEW_FACES, {"min_confidence": wrong})
+        with pytest.raises(AgeGenderError, match=r"metrics\.json is damaged \(min_confidence is"):
+            read_run(broken)
+
+
+PARTLY_LABELLED = (
+    Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
+    Made("b.jpg", age="", age_pred=1, gender=0, p_female=0.6, group=""),
+    Made("c.jpg", age=70, age_pred=60, gender="", p_female=0.2, group=2),
+    Made("d.jpg", age=75, age_pred=75, gender=0, p_female=0.1, group=2),
+)
+
+
+def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
+    _, findings = found(tmp_path, *PARTLY_LABELLED)
+    assert (findings.images, findings.ages, findings.genders) == (4, 3, 3)
+    values = {name: estimate.value for name, estimate in findings.headline.items()}
+    # errors 5, 10, 0; a is right, b wrong, d right; a above both men; gaps of the bins 0.1, 0.6, 0.1
+    ages = {"age_mae": 5, "age_cs5": 2 / 3, "age_cs5_whole": 2 / 3}
+    genders = {"gender_acc": 2 / 3, "gender_acc_from_5": 0.5, "gender_auroc": 1, "gender_ece": 0.8 / 3}
+    assert values == pytest.approx(ages | genders | {"gender_answered": 1, "gender_acc_answered": 2 / 3})
+    assert findings.confusion.tolist() == [[1, 1], [0, 1]]
+    assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
+        "age": ["0-2", "70+"],
+        "gender": ["male", "female"],
+        "group": ["White", "Asian"],
+    }
+    old, men = findings.slices["age"][1], findings.slices["gender"][0]
+    assert (old.images, old.ages, old.genders, old.age_mae.value, old.gender_acc.value) == (2, 2, 1, 5, 1)
+    assert (men.images, men.ages, men.genders, men.age_mae.value, men.age_bias) == (2, 1, 2, 0, 0)
+    assert findings.cases.largest_age_errors.tolist() == [2, 0] and findings.cases.wrong_genders.tolist() == [1]
+
+
+@pytest.mark.parametrize(("lacking", "left"), [("age", "gender"), ("gender", "age")])
+def test_without_any_label_of_a_kind_its_figures_are_no_numbers_and_the_others_stay(
+    tmp_path: Path, lacking: str, left: str
+) -> None:
+    _, whole = found(tmp_path / "whole", *FEW_FACES)
+    none: dict[str, Any] = {lacking: ""}
+    _, findings = found(tmp_path, *(replace(made, **none) for made in FEW_FACES))
+    for name in HEADLINE:
+        value, before = findings.headline[name].value, whole.headline[name].value
+        assert np.isnan(value) if name.startswith(lacking) else value == before and name.startswith(left)
+    assert not findings.slices[lacking] and findings.slices[left]
+    json.dumps(to_json(findings), allow_nan=False)
+
+
+def test_copies_of_a_photograph_are_one_draw(tmp_path: Path) -> None:
+    copies = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8, photograph=str(i % 2)) for i in range(40)]
+    _, together = found(tmp_path, *copies)
+    singles = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8) for i in range(40)]
+    _, apart = found(tmp_path / "apart", *singles)
+    assert (together.clusters, apart.clusters) == (2, 40)
+    assert (together.headline["age_mae"].low, together.headline["age_mae"].high) == (0, 8)
+    assert 2 < apart.headline["age_mae"].low < 4 < apart.headline["age_mae"].high < 6
+
+
+def test_the_same_answers_give_the_same_digits_whatever_the_order_of_the_lines(tmp_path: Path) -> None:
+    _, first = found(tmp_path, *FEW_FACES)
+    _, again = found(tmp_path / "again", *reversed(FEW_FACES))
+    _, other = found(tmp_path / "other", *FEW_FACES, seed=1)
+    assert to_json(first) == to_json(again) != to_json(other)
+
+
+def test_cases_are_the_largest_errors_the_surest_mistakes_and_a_draw(tmp_path: Path) -> None:
+    answers, findings = found(tmp_path, *FEW_FACES)
+    names = {kind: [answers.names[row] for row in rows] for kind, rows in vars(findings.cases).items()}
+    assert names["largest_age_errors"] == ["c.jpg", "a.jpg"]
+    assert names["wrong_genders"] == ["c.jpg", "b.jpg"]
+    assert len(set(names["random"])) == 2
+    _, everyone = found(tmp_path / "all", *FEW_FACES, faces=99)
+    assert everyone.cases.random.tolist() == [0, 1, 2, 3]  # each once, by age
+    _, nobody = found(tmp_path / "none", *FEW_FACES, faces=0)
+    assert not any(len(rows) for rows in vars(nobody.cases).values())
+
+
+def test_the_coverage_counts_images_with_a_stated_spread_only(tmp_path: Path) -> None:
+    made = [Made(f"{i}.jpg", age_pred=30 + error, age_std=std) for i, (error, std) in enumerate(
+        [(1, "1"), (2, "1"), (0, "0"), (50, "")]
+    )]  # fmt: skip
+    _, findings = found(tmp_path, *made)
+    assert findings.coverage is not None and findings.coverage.value == pytest.approx(2 / 3)
+    assert findings.spread is not None and findings.spread.images == 3
+    _, without = found(tmp_path / "without", *FEW_FACES)
+    assert without.coverage is None and without.spread is None
+
+
+def test_stated_intervals_are_counted_as_they_are_overall_and_in_each_part(tmp_path: Path) -> None:
+    made = [
+        Made("a.jpg", age=30, age_std="1", interval=(30, 40)),  # at its end is inside
+        Made("b.jpg", age=30, age_std="99", interval=(31, 40)),  # whatever the spread says
+        Made("c.jpg", age=75, age_std="1", interval=(50, 75)),
+        Made("d.jpg", age=75, age_pred=75, age_std="1"),  # a spread alone: of a normal distribution
+        Made("e.jpg", age=5),
+    ]
+    _, findings = found(tmp_path, *made)
+    assert findings.coverage is not None and findings.coverage.value == 0.75
+    parts = {part.name: part.coverage.value for part in findings.slices["age"]}
+    assert parts == pytest.approx({"3-9": float("nan"), "30-39": 0.5, "70+": 1.0}, nan_ok=True)
+
+
+def test_a_run_better_by_a_year_everywhere_differs_by_a_year_for_sure(tmp_path: Path) -> None:
+    first = [Made(f"{i}.jpg", age_pred=31 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
+    second = [Made(f"{i}.jpg", age_pred=30 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
+    (_, worse), (_, better) = found(tmp_path / "a", *first), found(tmp_path / "b", *second)
+    difference = paired_difference(worse, better)
+    assert vars(difference["age_mae"]) == pytest.approx({"value": -1, "low": -1, "high": -1})
+    assert worse.headline["age_mae"].high - worse.headline["age_mae"].low > 2  # each alone is far less sure
+    assert vars(difference["gender_acc"]) == {"value": 0, "low": 0, "high": 0}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [Made("one.jpg")],
+        [Made("a.jpg"), Made("b.jpg", gender=0)],
+        [Made(f"{i}.jpg", age=i, gender=i % 2, p_female=0.5, age_std="4") for i in range(5)],
+        [Made(f"{i}.jpg", gender=1, p_female=1) for i in range(5)],
+        [Made("a.jpg", age_pred=1e9), Made("b.jpg", age_pred=-1e9, age_std="0")],
+        [Made(f"{i}.jpg", photograph="same", gender=i) for i in range(2)],
+    ],
+    ids=["one image", "one gender", "constant p_female", "all the same", "far out", "one photograph"],
+)
+def test_degenerate_answers_are_counted_without_a_warning(tmp_path: Path, made: list[Made]) -> None:
+    _, findings = found(tmp_path, *made)
+    both = len({one.gender for one in made}) == 2
+    assert np.isfinite(findings.headline["gender_auroc"].value) == both and (findings.roc is not None) == both
+    for name in ("age_mae", "age_cs5", "gender_acc", "gender_ece"):
+        assert np.isfinite([*vars(findings.headline[name]).values()]).all()
+    json.dumps(to_json(findings), allow_nan=False)
+
+
+NUMBERS = st.floats() | st.integers(-9, 9) | st.none() | st.text(max_size=3) | st.booleans()
+NESTED = st.recursive(
+    NUMBERS | NUMBERS.map(lambda value: np.array([1.0, np.nan])) | st.builds(Estimate, *[st.floats()] * 3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(NESTED)
+def test_anything_made_plain_is_json_without_what_is_not_a_number(value: Any) -> None:
+    text = json.dumps(to_json(value), allow_nan=False)
+    assert to_json(json.loads(text)) == to_json(value)
+
+
+def test_what_is_not_a_number_becomes_null_and_the_rest_stays() -> None:
+    estimate = Estimate(1.5, float("nan"), float("inf"))
+    assert to_json({"a": (estimate, np.array([1, 2])), "b": np.float64("nan"), "c": "x"}) == {
+        "a": [{"value": 1.5, "low": None, "high": None}, [1, 2]],
+        "b": None,
+        "c": "x",
+    }

@@ -1,0 +1,134 @@
+"""One run or two: what may be compared, and that `report.json` holds what was counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.made_runs import Made, make_run
+
+from agegender.errors import AgeGenderError
+from agegender.evaluation.report.analysis import to_json
+from agegender.evaluation.report.comparison import Report, build_report, report_json
+
+SETTINGS = {"resamples": 200, "faces": 3, "seed": 0}
+
+
+def faces(error: float, count: int = 12) -> list[Made]:
+    """Answers that are all wrong by this many years; each photograph is there twice."""
+    return [
+        Made(f"{i}.jpg", 20 + i, 20 + i + error, i % 2, 0.1 + 0.05 * i, i % 5, photograph=f"{i // 2}")
+        for i in range(count)
+    ]
+
+
+def report_on(*folders: Path, **settings: int) -> Report:
+    return build_report(folders, SETTINGS | settings, "the command")
+
+
+def test_two_runs_on_the_same_images_are_compared_image_by_image(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", list(reversed(faces(3))))
+    report = report_on(first, second)
+    assert list(report.runs) == ["A", "B"] and report.warnings == []
+    assert report.difference is not None
+    assert vars(report.difference["age_mae"]) == pytest.approx({"value": -2, "low": -2, "high": -2})
+    alone = [report_on(run).findings[""] for run in (first, second)]
+    for one, both in zip(alone, report.findings.values(), strict=True):
+        assert to_json(one) == to_json(both)  # a run's digits don't depend on its company
+
+
+def test_runs_on_other_images_get_no_difference_and_a_warning(tmp_path: Path) -> None:
+    report = report_on(make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", faces(3, count=10)))
+    assert report.difference is None
+    assert report.warnings == ["The runs were tested on different images: no difference is given."]
+
+
+@pytest.mark.parametrize("other", ["other", None])
+def test_runs_under_other_splits_are_called_incomparable(tmp_path: Path, other: str | None) -> None:
+    second = make_run(tmp_path / "b", faces(3), {"split_fingerprint": other} if other else {})
+    if other is None:
+        (second / "metrics.json").unlink()
+    report = report_on(make_run(tmp_path / "a", faces(5)), second)
+    (warning,) = report.warnings
+    assert f"A: abc123, B: {other or 'unknown'}" in warning and "can't be compared" in warning
+
+
+def test_what_one_run_knows_about_copies_holds_for_the_other(tmp_path: Path) -> None:
+    plain_list, knowing = make_run(tmp_path / "a", faces(5), index=False), make_run(tmp_path / "b", faces(3))
+    report = report_on(plain_list, knowing)
+    for label, run in report.runs.items():
+        assert run.answers.clustered and report.findings[label].clusters == 6
+    assert report_on(plain_list).findings[""].clusters == 12
+    others = make_run(tmp_path / "c", faces(3, count=10))
+    assert report_on(plain_list, others).findings["A"].clusters == 12  # other images
+
+
+def test_three_runs_none_and_the_same_twice_are_refused(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, faces(1)) for name in "abc"]
+    with pytest.raises(AgeGenderError, match="one run or two, not 3: run=a or run=a,b"):
+        report_on(*runs)
+    with pytest.raises(AgeGenderError, match="not 0"):
+        report_on()
+    with pytest.raises(AgeGenderError, match="twice"):
+        report_on(runs[0], tmp_path / "b" / ".." / "a")
+
+
+@pytest.mark.parametrize(("name", "value"), [("resamples", 0), ("faces", -1), ("seed", -1)])
+def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, name: str, value: int) -> None:
+    run = make_run(tmp_path / "a", faces(1))
+    with pytest.raises(AgeGenderError, match=f"{name}={value} must be at least {value + 1}"):
+        report_on(run, **{name: value})
+    report_on(run, **{name: value + 1})
+
+
+def test_the_json_holds_every_number_and_who_made_it(tmp_path: Path) -> None:
+    known = {"best_epoch": 2, "baseline/age_mae": 15.5, "baseline/gender_acc": None, "data": "somewhere"}
+    first = make_run(tmp_path / "a", [Made("x.jpg", 20, 26.5, 1, 0.25, 2, "3.5"), Made("y.jpg", 3)], known)
+    (first / "csv").mkdir()
+    (first / "csv/metrics.csv").write_text("epoch,train/loss,val/loss\n0,1.5,\n0,,nan\n1,0.5,0.75", encoding="utf-8")
+    report = report_on(first)
+    held: dict[str, Any] = json.loads(json.dumps(report_json(report), allow_nan=False))
+    assert held["command"] == "the command" and held["confidence"] == 0.95 and held["difference"] is None
+    assert {name: held[name] for name in SETTINGS} == SETTINGS
+    (run,) = held["runs"]
+    assert (run["label"], run["run"], run["split_fingerprint"], run["data"]) == ("", "a", "abc123", "somewhere")
+    assert (run["best_epoch"], run["baseline"], run["copies_known"]) == (2, {"age_mae": 15.5}, True)
+    findings = report.findings[""]
+    assert run["headline"] == to_json(findings.headline) and run["slices"] == to_json(findings.slices)
+    assert run["cumulative_score"]["years"][5] == 5 and run["cumulative_score"]["share"][5:8] == [0, 0, 0.5]
+    assert run["confusion"] == [[1, 0], [1, 0]] and run["reliability"]["images"][2] == 1
+    assert run["spread"]["images"] == 1 and run["coverage"]["value"] == 0
+    assert run["curves"]["val/loss"] == {"epoch": [1, 2], "value": [None, 0.75]}
+    assert run["cases"]["largest_age_errors"][0] == {"file": "y.jpg", "age": 3, "age_pred": 30} | {
+        "age_std": None,
+        "gender": 0,
+        "p_female": 0.1,
+        "group": 0,
+    }
+    assert run["cases"]["wrong_genders"][0]["file"] == "x.jpg"
+    assert "samples" not in run
+    assert run["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1  # nothing was said of it
+
+
+def test_runs_with_and_without_a_min_confidence_are_compared_at_their_own(tmp_path: Path) -> None:
+    made = [Made(f"{i}.jpg", gender=i % 2, p_female=(0.6, 0.9)[i % 2]) for i in range(40)]  # men are answered wrong
+    older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, {"min_confidence": 0.8})
+    held = report_json(report_on(older, newer))
+    assert held["warnings"] == [] and [run["min_confidence"] for run in held["runs"]] == [0.5, 0.8]
+    names = "gender_acc", "gender_answered", "gender_acc_answered"
+    figures = [[run["headline"][name]["value"] for name in names] for run in held["runs"]]
+    assert figures == [[0.5, 1, 0.5], [0.5, 0.5, 1]]
+    assert [held["difference"][name]["value"] for name in names] == [0, -0.5, 0.5]
+    share, right = (held["runs"][1]["headline"][name] for name in names[1:])
+    assert share["low"] < 0.5 < share["high"] and (right["low"], right["high"]) == (1, 1)
+
+
+def test_of_two_runs_the_json_holds_the_difference(tmp_path: Path) -> None:
+    report = report_on(make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", faces(3)))
+    held = report_json(report)
+    assert [run["label"] for run in held["runs"]] == ["A", "B"]
+    assert held["difference"] == to_json(report.difference)
+    assert np.isclose(held["difference"]["age_cs5"]["value"], 0)  # an error of five years is within five

@@ -1,0 +1,68 @@
+"""The rows of faces: labels and answers under each, with or without its picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+
+from helpers.made_runs import Made, make_run
+from PIL import Image
+
+from agegender.evaluation.html.page import Card, Section
+from agegender.evaluation.report.analysis import analyze
+from agegender.evaluation.report.examples import face_sections
+from agegender.evaluation.report.run_reader import read_answers
+
+
+def sections_of(folder: Path, *made: Made, label: str = "", faces: int = 24) -> list[Section]:
+    answers = read_answers(make_run(folder / "run", made, pictures=str(folder)))
+    return face_sections(answers, analyze(answers, resamples=5, faces=faces, seed=0), label)
+
+
+def cards_of(section: Section) -> list[Card]:
+    (row,) = section.faces
+    return list(row)
+
+
+def test_a_card_says_labels_and_answer_with_the_spread_and_the_probability_of_what_it_says(tmp_path: Path) -> None:
+    largest, wrong, drawn = sections_of(
+        tmp_path,
+        Made("a.jpg", age=23, age_pred=61.4, gender=1, p_female=0.82, age_std="8.6"),
+        Made("b.jpg", age=30, age_pred=29.6, gender=1, p_female=0.25),
+    )
+    assert [card.title for card in cards_of(largest)] == ["a.jpg", "b.jpg"]
+    first, second = cards_of(largest)
+    assert first.lines == ("true 23 F", "pred. 61 ± 9", "F 0.82")
+    assert second.lines == ("true 30 F", "pred. 30", "M 0.75")
+    assert [card.title for card in cards_of(wrong)] == ["b.jpg"]
+    assert [card.title for card in cards_of(drawn)] == ["a.jpg", "b.jpg"]  # by age
+
+
+def test_pictures_are_in_the_cards_and_what_is_gone_leaves_an_empty_one(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.jpg")
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "there.jpg")
+    Image.new("RGB", (40, 40), (30, 200, 30)).save(os.path.join(tmp_path, name), "JPEG")
+    (tmp_path / "damaged.jpg").write_bytes(b"no picture")
+    sections = sections_of(tmp_path, *(Made(each) for each in ("there.jpg", name, "damaged.jpg", "gone.jpg")))
+    cards = {card.title: card.uri for card in cards_of(sections[0])}
+    assert cards["damaged.jpg"] == cards["gone.jpg"] == ""
+    with Image.open(io.BytesIO(base64.b64decode(cards["there.jpg"].partition(",")[2]))) as picture:
+        assert picture.size == (112, 75)
+        red, green, _ = picture.convert("RGB").getpixel((50, 40))  # type: ignore[misc]
+        assert red > 150 > green
+    assert cards[name].startswith("data:image/jpeg")
+    assert "2 of 4 images are not" in sections[0].text
+
+
+def test_rows_hold_as_many_as_asked_and_without_a_case_there_is_no_section(tmp_path: Path) -> None:
+    made = [Made(f"{i}.jpg", age_pred=30 + i) for i in range(9)]
+    sections = sections_of(tmp_path, *made, label="B", faces=4)
+    assert [section.title for section in sections] == [
+        "Largest age errors (B)",
+        "Random faces (B)",
+    ]  # all genders right
+    assert [len(cards_of(section)) for section in sections] == [4, 4]
+    assert [card.title for card in cards_of(sections[0])] == ["8.jpg", "7.jpg", "6.jpg", "5.jpg"]
+    assert sections_of(tmp_path / "none", *made, faces=0) == []

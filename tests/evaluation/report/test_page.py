@@ -1,0 +1,257 @@
+"""What the sections of the page say, for runs whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.made_runs import Made, make_run
+
+from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.html.page import Page, Section, Table
+from agegender.evaluation.report import plots
+from agegender.evaluation.report.comparison import build_report
+from agegender.evaluation.report.page import SHOWN, build_page, headline_lines
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves the time that drawing takes; what is drawn is another file's matter."""
+    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+
+
+SETTINGS = {"resamples": 200, "faces": 2, "seed": 0}
+
+
+def answers(error: float = 4, count: int = 24) -> list[Made]:
+    return [
+        Made(f"{i}.jpg", 22 + i % 3, 22 + i % 3 + error, i % 2, 0.3 + 0.4 * (i % 2), 0, photograph=f"{i // 2}")
+        for i in range(count)
+    ]
+
+
+def page_of(*folders: Path) -> Page:
+    return build_page(build_report(folders, SETTINGS, "the command"))
+
+
+def section(page: Page, title: str) -> Section:
+    (found,) = [section for section in page.sections if section.title == title]
+    return found
+
+
+def rows_of(table: Table) -> dict[str, dict[str, str]]:
+    """The cells by row and column; columns of one name are numbered."""
+    names = [f"{name} {table.header[:i].count(name) + 1}" for i, name in enumerate(table.header)]
+    return {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in table.rows}
+
+
+def test_the_sections_come_in_reading_order_and_say_where_the_run_comes_from(tmp_path: Path) -> None:
+    known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
+    page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
+    assert [section.title for section in page.sections] == [
+        *("Metrics", "Curves", "Ages", "By age band", "By gender", "By group", "Gender"),
+        *("Calibration of p_female", "Calibration of the age intervals", "Robustness"),
+        *("Largest age errors", "Random faces"),
+    ]
+    assert page.title == "Test report of run"
+    assert dict(page.facts) == {
+        "run": str(tmp_path / "run"),
+        "data": "data/UTKFace",
+        "split": "content abc123",
+        "test images": "24, of 12 photographs",
+        "epochs": "7; epoch 5 selected by validation",
+        "settings": "optim.lr=1",
+        "parameters": "12,345",
+        "hardware": "a CPU",
+        "made by": "the command",
+    }
+
+
+def test_the_figures_stand_beside_their_intervals_and_the_baseline(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", answers(), {"baseline/age_mae": 15.008, "baseline/gender_acc": 0.5}))
+    (table,) = section(page, "Metrics").tables
+    rows = rows_of(table)
+    assert rows["age MAE, years"] == {
+        "test 1": "4.00",
+        "95 % interval 1": "4.00 to 4.00",
+        "always the same answer 1": "15.01",
+    }
+    assert rows["gender accuracy, %"]["test 1"] == "100.00"
+    assert rows["gender accuracy, %"]["always the same answer 1"] == "50.00"
+    assert rows["CS@5, %"]["test 1"] == "100.0" and rows["CS@5, %"]["always the same answer 1"] == ""
+    assert rows["ECE of p_female"]["test 1"] == "0.300"
+    assert "200 bootstrap resamples" in section(page, "Metrics").text
+    assert "Copies of one photograph are drawn together." in section(page, "Metrics").text
+
+
+def test_the_share_of_answered_genders_and_of_the_right_ones_stand_with_the_bound(tmp_path: Path) -> None:
+    made = [replace(each, p_female=0.4 if i < 6 else each.p_female) for i, each in enumerate(answers())]
+    page = page_of(make_run(tmp_path / "run", made, {"min_confidence": 0.65}))
+    assert dict(page.facts)["least confidence for a gender"] == "0.650"
+    (table,) = section(page, "Metrics").tables
+    rows = rows_of(table)
+    share, right = (rows[name] for name in (SHOWN["gender_answered"][0], SHOWN["gender_acc_answered"][0]))
+    low, _, high = share["95 % interval 1"].partition(" to ")
+    assert share["test 1"] == "75.0" and float(low) < 75 < float(high)
+    assert (right["test 1"], right["95 % interval 1"]) == ("100.00", "100.00 to 100.00")
+    assert rows[SHOWN["gender_acc"][0]]["test 1"] == "87.50"
+
+
+def test_without_an_index_the_page_says_that_files_were_drawn(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", answers(), index=False))
+    text = section(page, "Metrics").text
+    assert "each file is drawn by itself" in text and "drawn together" not in text
+    assert dict(page.facts)["test images"] == "24"
+    assert "always the same answer" not in section(page, "Metrics").tables[0].header  # not known either
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"epochs": 0}, "This run was not trained (fit=false), so it has no curves."),
+        ({"epochs": 3}, "This run has no curves: no logger wrote them, or their files were removed."),
+    ],
+)
+def test_a_run_without_curves_says_why(tmp_path: Path, metrics: dict[str, Any], sentence: str) -> None:
+    curves = section(page_of(make_run(tmp_path / "run", answers(), metrics)), "Curves")
+    assert curves.text == sentence and not curves.plots
+
+
+def test_the_spread_is_told_as_a_number_or_as_missing(tmp_path: Path) -> None:
+    title = "Calibration of the age intervals"
+    without = section(page_of(make_run(tmp_path / "without", answers(), age_std=False)), title)
+    assert without.text == "This run predicts no age intervals."
+    assert not without.tables and not without.plots
+    stated = [Made(f"{i}.jpg", age_pred=30 + i, age_std="2") for i in range(4)] + [Made("x.jpg")]
+    told = section(page_of(make_run(tmp_path / "with", stated)), title)
+    assert "75.0 % of the true ages lie inside the 80 % intervals" in told.text  # 0, 1 and 2, not 3: 2.56
+    assert "Only 4 of 5 images have a predicted standard deviation." in told.text
+    assert "The predicted standard deviation is constant: 2.00 years, at an RMSE of 1.87." in told.text
+    coverage, of_bands = told.tables
+    assert of_bands.rows == [("30-39", "75.0", "24.4 to 100.0")]
+    assert coverage.rows[0] == ("10 %", "25.0 %") and coverage.rows[8] == ("90 %", "100.0 %")
+    assert [plot.name for plot in told.plots] == ["age_coverage"]
+    varied = [Made(f"{i}.jpg", age_pred=30 + i, age_std=f"{i + 1}") for i in range(2)]
+    told = section(page_of(make_run(tmp_path / "varied", varied)), title)
+    assert told.tables[1].rows == [("1.00", "0.00", "1"), ("2.00", "1.00", "1")]
+    assert "is constant" not in told.text
+    assert [plot.name for plot in told.plots] == ["age_coverage", "age_spread"]
+
+
+def test_few_images_are_named_beside_their_rough_intervals(tmp_path: Path) -> None:
+    made = [*answers(), Made("old.jpg", 80, 80, 1, 0.9)]
+    page = page_of(make_run(tmp_path / "run", made))
+    bands = section(page, "By age band")
+    assert "Fewer than 20 images in 70+: these intervals are unreliable." in bands.text
+    rows = rows_of(bands.tables[0])
+    assert rows["70+"]["images 1"] == "1" and rows["70+"]["95 % interval 1"] == "0.00 to 0.00"
+    assert rows["20-29"] == {
+        "images 1": "24",
+        "age MAE, years 1": "4.00",
+        "95 % interval 1": "4.00 to 4.00",
+        "bias, years 1": "+4.00",
+        "CS@5, % 1": "100.0",
+        "gender accuracy, % 1": "100.0",
+        "95 % interval 2": "100.0 to 100.0",
+    }
+    assert "Fewer" not in section(page, "By group").text
+
+
+def test_one_gender_only_is_said_and_has_no_curve(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "run", [Made(f"{i}.jpg") for i in range(3)]))
+    gender = section(page, "Gender")
+    assert "This run has only one gender among its test images: no ROC, no AUROC." in gender.text
+    assert [plot.name for plot in gender.plots] == ["gender_confusion"]
+    row = rows_of(section(page, "Metrics").tables[0])["gender AUROC"]
+    assert set(row.values()) == {"n/a"}
+
+
+def test_the_notes_say_what_must_not_be_read_into_the_figures(tmp_path: Path) -> None:
+    usual = " ".join(page_of(make_run(tmp_path / "usual", answers(), {"data": "data/UTKFace"})).notes)
+    assert "non-commercial research" in usual and "binary label" in usual and "do not publish" in usual
+    assert "without the test images" in usual and "synthetic" not in usual
+    drawn = " ".join(page_of(make_run(tmp_path / "drawn", answers(), {"data": SYNTHETIC_NOTE})).notes)
+    assert "nothing here applies to real people" in drawn
+    random = " ".join(page_of(make_run(tmp_path / "random", answers(), {"split": "random"})).notes)
+    assert "the epoch was selected on its test images" in random and "without the test images" not in random
+
+
+def test_two_runs_stand_side_by_side_with_their_difference(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "first", answers(4)), make_run(tmp_path / "second", answers(3.999))
+    page = page_of(first, second)
+    assert page.title == "Test report of first and second"
+    assert dict(page.facts) == {"A": str(first), "B": str(second), "made by": "the command"}
+    row = rows_of(section(page, "Metrics").tables[0])["age MAE, years"]
+    assert (row["A 1"], row["B 1"], row["B minus A 1"]) == ("4.00", "4.00", "+0.00")  # no minus before nothing
+    assert [table.caption for table in section(page, "By age band").tables] == ["A", "B"]
+    assert section(page, "Runs").text == ""
+    assert {"Largest age errors (A)", "Largest age errors (B)"} <= {section.title for section in page.sections}
+    assert section(page, "Calibration of the age intervals").text == (
+        "Run A predicts no age intervals. Run B predicts no age intervals."
+    )
+
+
+def test_what_one_run_lacks_is_shown_of_the_other(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", [Made(f"{i}.jpg") for i in range(4)])
+    second = make_run(tmp_path / "b", [Made(f"{i}.jpg", gender=i % 2, age_std="3") for i in range(4)])
+    page = page_of(first, second)
+    assert section(page, "Gender").text.startswith("Run A has only one gender")
+    assert [plot.name for plot in section(page, "Gender").plots] == [
+        *("gender_roc", "gender_confusion_a", "gender_confusion_b")
+    ]
+    spread = section(page, "Calibration of the age intervals")
+    assert spread.text.startswith("Run A predicts no age intervals. Run B: 100.0 % of the true ages lie")
+    assert [plot.name for plot in spread.plots] == ["age_coverage"]
+
+
+def test_runs_that_can_not_be_compared_are_called_so_at_the_top(tmp_path: Path) -> None:
+    other = make_run(tmp_path / "b", answers(count=10), {"split_fingerprint": "other"})
+    report = build_report([make_run(tmp_path / "a", answers()), other], SETTINGS, "")
+    page = build_page(report)
+    assert page.sections[0].title == "Runs"
+    assert "can't be compared" in page.sections[0].text and "no difference is given" in page.sections[0].text
+    assert "B minus A" not in section(page, "Metrics").tables[0].header
+    assert headline_lines(report)[0] == "age MAE, years: A 4.00 (4.00 to 4.00), B 4.00 (4.00 to 4.00)"
+
+
+def test_labels_that_are_missing_are_counted_and_said(tmp_path: Path) -> None:
+    made = [replace(one, age="" if i % 3 else one.age, gender="" if i % 4 else 1) for i, one in enumerate(answers())]
+    made = [replace(one, group=i % 2) for i, one in enumerate(made)]
+    run = make_run(tmp_path / "run", made, {"groups": ["n $ n", "south"], "table": "labels.csv"})
+    page = page_of(run)
+    assert dict(page.facts)["test images"] == "24, of 12 photographs; 8 with an age, 6 with a gender"
+    assert dict(page.facts)["table"] == "labels.csv"
+    by_group = rows_of(section(page, "By group").tables[0])
+    columns = ("images 1", "with an age 1", "with a gender 1")
+    counts = {name: [row[column] for column in columns] for name, row in by_group.items()}
+    assert counts == {"n $ n": ["12", "4", "6"], "south": ["12", "4", "0"]}
+    assert by_group["south"]["gender accuracy, % 1"] == "n/a"
+    cards = [card.lines[0] for row in section(page, "Random faces").faces for card in row]
+    assert cards and all(line.startswith("true ") for line in cards)
+    assert not any("nan" in line for line in cards)
+
+
+@pytest.mark.parametrize("lacking", ["age", "gender", "group"])
+def test_a_run_that_knows_nothing_of_a_kind_has_a_page_that_says_so(tmp_path: Path, lacking: str) -> None:
+    none: dict[str, Any] = {lacking: ""}
+    made = [replace(one, **none, age_std="4.0") for one in answers()]
+    page = page_of(make_run(tmp_path / "run", made))
+    titles = [section.title for section in page.sections]
+    assert f"By {'age band' if lacking == 'age' else lacking}" not in titles
+    said = "This run was tested on images without any"
+    if lacking != "group":
+        title = {"age": "Ages", "gender": "Gender"}[lacking]
+        assert section(page, title).text == f"{said} {lacking}." and not section(page, title).plots
+    assert (section(page, "Calibration of the age intervals").text == f"{said} age.") == (lacking == "age")
+    two = page_of(make_run(tmp_path / "a", made), make_run(tmp_path / "b", answers()))
+    assert f"Run A was tested on images without any {lacking}." in " ".join(part.text for part in two.sections) or (
+        lacking == "group"
+    )
+
+
+def test_without_training_images_the_baseline_is_called_what_it_is(tmp_path: Path) -> None:
+    known = {"baseline/age_mae": 10.0, "baseline/from": "the test images themselves"}
+    (table,) = section(page_of(make_run(tmp_path / "run", answers(), known)), "Metrics").tables
+    assert table.header[-1] == "the best single answer"

@@ -1,0 +1,186 @@
+"""Finding runs, and reading what they left; what is damaged is said in one line that names the place."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import metrics_of
+from helpers.made_runs import Made, make_run
+
+from agegender.errors import AgeGenderError
+from agegender.evaluation.report.run_reader import find_runs, read_answers, read_run
+
+TWO = (Made("b.jpg", age=40, age_pred=41.5, gender=1, p_female=0.75, group=3, age_std="6.25"), Made("a.jpg", age=7))
+HEADER = "path,age,age_pred,age_std,gender,p_female,group\n"
+
+
+def predictions(folder: Path, text: str) -> Path:
+    (folder / "predictions.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_answers_come_in_the_order_of_their_file_names_with_every_column(tmp_path: Path) -> None:
+    answers = read_answers(make_run(tmp_path / "run", TWO, pictures="some/where"))
+    assert answers.names == ["a.jpg", "b.jpg"] and answers.paths[1] == "some/where/b.jpg"
+    assert (answers.age.tolist(), answers.age_pred.tolist()) == ([7, 40], [30, 41.5])
+    assert (answers.gender.tolist(), answers.p_female.tolist()) == ([0, 1], [0.1, 0.75])
+    assert answers.group.tolist() == [0, 3]
+    assert np.isnan(answers.age_std[0]) and answers.age_std[1] == 6.25
+
+
+def test_a_run_from_before_the_spread_was_stated_has_none(tmp_path: Path) -> None:
+    assert np.isnan(read_answers(make_run(tmp_path / "run", TWO, age_std=False)).age_std).all()
+
+
+def test_copies_of_a_photograph_share_a_cluster(tmp_path: Path) -> None:
+    made = [Made("a.jpg", photograph="a.jpg"), Made("b.jpg"), Made("c.jpg", photograph="a.jpg")]
+    answers = read_answers(make_run(tmp_path / "run", made))
+    assert answers.clusters.tolist() == [0, 1, 0] and answers.clustered
+
+
+@pytest.mark.parametrize("index", [None, "", "file,split,duplicate_of\na.jpg,test,b.jpg\n"])
+def test_without_duplicate_groups_every_file_is_its_own_photograph(tmp_path: Path, index: str | None) -> None:
+    run = make_run(tmp_path / "run", TWO, index=False)
+    if index is not None:
+        (run / "index.csv").write_text(index, encoding="utf-8")
+    answers = read_answers(run)
+    assert answers.clusters.tolist() == [0, 1] and not answers.clustered
+
+
+def test_a_file_that_the_index_does_not_know_is_its_own_photograph(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Made("a.jpg"), Made("b.jpg"), Made("c.jpg")])
+    (run / "index.csv").write_text("file,duplicate_group\na.jpg,a.jpg\nb.jpg,a.jpg\n", encoding="utf-8")
+    assert read_answers(run).clusters.tolist() == [0, 0, 1]
+
+
+def test_a_name_with_bytes_that_are_no_text_is_read_as_it_is(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.jpg")
+    assert read_answers(make_run(tmp_path / "run", [Made(name), Made("日本, a.jpg")])).names == ["日本, a.jpg", name]
+
+
+def test_an_empty_cell_is_a_label_that_is_not_known(tmp_path: Path) -> None:
+    made = [Made("a.jpg", age="", gender=1), Made("b.jpg", gender=""), Made("c.jpg", group="")]
+    answers = read_answers(make_run(tmp_path / "run", made))
+    assert answers.aged.tolist() == [False, True, True] and answers.gendered.tolist() == [True, False, True]
+    assert np.isnan(answers.age[0]) and answers.gender[1] == answers.group[2] == -1
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    copies = [Made("x/1.jpg", photograph="x/1.jpg"), Made("y/1.jpg", photograph="x/1.jpg")]
+    made = [*copies, Made("1.jpg"), Made("/z/1.jpg")]
+    run = make_run(tmp_path / "run", made, {"data": "some/where"}, pictures="some/where")
+    text = (run / "predictions.csv").read_text(encoding="utf-8")
+    (run / "predictions.csv").write_text(text.replace("some/where//z", "/z"), encoding="utf-8")  # an absolute path
+    answers = read_run(run).answers
+    assert answers.names == ["/z/1.jpg", "1.jpg", "x/1.jpg", "y/1.jpg"]
+    assert answers.clusters.tolist() == [0, 1, 2, 2]
+
+
+def test_groups_are_utkfaces_unless_the_run_says_others(tmp_path: Path) -> None:
+    ours, theirs = Made("a.jpg", group=4), Made("a.jpg", group=1)
+    assert read_run(make_run(tmp_path / "a", [ours])).answers.groups[4] == "Others"
+    other = {"groups": ["north", "south"]}
+    assert read_run(make_run(tmp_path / "b", [theirs], other)).answers.groups == ("north", "south")
+    with pytest.raises(AgeGenderError, match="group can't be 4"):
+        read_run(make_run(tmp_path / "c", [ours], other))
+
+
+def test_a_real_run_is_read_whole(trained_run: Path) -> None:
+    run = read_run(trained_run)
+    assert len(run.answers.age) == metrics_of(trained_run)["images/test"] and run.answers.clustered
+    with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: Path(row["path"]).name)
+    assert run.answers.age_pred.tolist() == [float(row["age_pred"]) for row in rows]
+    assert run.results == metrics_of(trained_run) and run.curves
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "holds no predictions"),
+        (HEADER, "holds no predictions"),
+        ("path,age\na.jpg,3\n", "line 2: no column 'age_pred'"),
+        ("age,age_pred,gender,p_female,group\n3,4,1,0.5,0\n", "line 2: no column 'path'"),
+        (HEADER + "a.jpg,3,4,,1,0.5,0\nb.jpg,3,4\n", "line 3: fewer columns than the header"),
+        (HEADER + "a.jpg,three,4,,1,0.5,0\n", "line 2: could not convert string to float: 'three'"),
+        (HEADER + "a.jpg,-3,4,,1,0.5,0\n", "line 2: age can't be -3"),
+        (HEADER + "a.jpg,3,nan,,1,0.5,0\n", "line 2: age_pred can't be nan"),
+        (HEADER + "a.jpg,3,4,,2,0.5,0\n", "line 2: gender can't be 2"),
+        (HEADER + "a.jpg,3,4,,1,1.5,0\n", "line 2: p_female can't be 1.5"),
+        (HEADER + "a.jpg,3,4,,1,nan,0\n", "line 2: p_female can't be nan"),
+        (HEADER + "a.jpg,3,4,,1,0.5,9\n", "line 2: group can't be 9"),
+        (HEADER + "a.jpg,3,4,-1,1,0.5,0\n", "line 2: age_std can't be -1"),
+        (HEADER + "a.jpg,3,4,inf,1,0.5,0\n", "line 2: age_std can't be inf"),
+        (HEADER + "a" * 200_000 + ",3,4,,1,0.5,0\n", "field larger than field limit"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_line_and_what_to_do(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(AgeGenderError) as error:
+        read_answers(predictions(tmp_path, text))
+    line = str(error.value)
+    assert reason in line and line.startswith(str(tmp_path / "predictions.csv")) and "fit=false" in line
+
+
+def test_a_run_that_was_not_tested_is_told_to_be_tested_first(tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"has no predictions\.csv: run its test first, python train.py fit=false"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\x80"])
+def test_damaged_figures_are_named(tmp_path: Path, text: str) -> None:
+    run = make_run(tmp_path / "run", TWO)
+    (run / "metrics.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(AgeGenderError, match=r"metrics\.json is damaged"):
+        read_run(run)
+
+
+def test_a_run_that_stopped_before_its_end_is_read_without_figures(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", TWO)
+    (run / "metrics.json").unlink()
+    assert read_run(run).results == {} and len(read_run(run).answers.age) == 2
+
+
+# Which runs
+
+
+def finished(folder: Path, age: float) -> Path:
+    """A run that was tested so many seconds ago."""
+    run = make_run(folder, TWO)
+    made = (run / "metrics.json").stat().st_mtime
+    os.utime(run / "predictions.csv", (made - age, made - age))
+    return run
+
+
+def test_a_runs_folder_is_itself_and_a_folder_of_runs_is_its_newest(tmp_path: Path) -> None:
+    old, new = finished(tmp_path / "logs/default/b", 60), finished(tmp_path / "logs/sweep/3/a", 30)
+    assert find_runs(str(old)) == [old]
+    assert find_runs(str(tmp_path / "logs")) == find_runs(None, tmp_path / "logs") == [new]
+    assert find_runs([str(new), str(tmp_path / "logs/default")]) == [new, old]
+
+
+def test_a_run_that_trained_on_after_an_other_was_tested_is_not_the_newest(tmp_path: Path) -> None:
+    run = finished(tmp_path / "logs/a", 30)
+    (tmp_path / "logs/b/checkpoints").mkdir(parents=True)  # no test yet
+    assert find_runs(None, tmp_path / "logs") == [run]
+
+
+def test_where_there_is_no_tested_run_the_line_says_what_to_do(tmp_path: Path) -> None:
+    untested, empty, file = tmp_path / "untested", tmp_path / "empty", tmp_path / "file"
+    (untested / "checkpoints").mkdir(parents=True)
+    empty.mkdir()
+    file.touch()
+    for given, lines in {
+        str(untested): ("has no predictions.csv", f"python train.py fit=false weights={untested}"),
+        str(empty): ("holds no predictions.csv", "give a run's folder"),
+        str(file): ("is a file", "give the folder of the run"),
+        str(tmp_path / "nowhere"): ("does not exist", "give a run's folder"),
+    }.items():
+        with pytest.raises(AgeGenderError) as error:
+            find_runs(given)
+        assert given in str(error.value) and all(line in str(error.value) for line in lines)
+    with pytest.raises(AgeGenderError, match=r"no tested run below .*empty; train one"):
+        find_runs(None, empty)

@@ -1,0 +1,93 @@
+"""Calibration, against cases counted by hand, torchmetrics, and draws whose calibration is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchmetrics.functional.classification import binary_calibration_error
+
+from agegender.evaluation.statistics.calibration import reliability, spread, weighted_ece, within_interval
+
+
+def test_every_bin_holds_its_beginning_and_the_last_its_end_too() -> None:
+    p_female = np.array([*(i / 10 for i in range(11)), 0.05, 0.999])
+    counts = reliability(p_female, np.zeros(13, dtype=np.int64)).images
+    assert counts.tolist() == [2, 1, 1, 1, 1, 1, 1, 1, 1, 3]
+
+
+def test_a_bin_says_its_mean_answer_and_its_share_of_women() -> None:
+    bins = reliability(np.array([0.62, 0.68, 0.66, 0.1]), np.array([1, 0, 1, 0]))
+    assert bins.low.tolist() == [i / 10 for i in range(10)]
+    assert bins.p_female[6] == pytest.approx(0.6533333) and bins.female[6] == pytest.approx(2 / 3)
+    assert (bins.p_female[1], bins.female[1]) == (0.1, 0)
+    assert np.isnan(bins.p_female[0]) and np.isnan(bins.female[0])  # empty
+
+
+def test_the_calibration_error_is_the_mean_distance_weighted_by_images() -> None:
+    p_female, gender = np.array([0.9, 0.9, 0.05, 0.05]), np.array([1, 0, 0, 0])
+    assert weighted_ece(np.ones((1, 4)), p_female, gender) == pytest.approx([(2 * 0.4 + 2 * 0.05) / 4])
+    assert weighted_ece(np.array([[3.0, 0, 1, 0]]), p_female, gender) == pytest.approx([(3 * 0.1 + 0.05) / 4])
+
+
+# away from the bins' edges, where torchmetrics' float32 may fall on the other side
+INSIDE = st.integers(0, 99).map(lambda place: (place + 0.5) / 100)
+
+
+@given(st.lists(st.tuples(INSIDE, st.integers(0, 1)), min_size=1, max_size=40))
+def test_the_calibration_error_equals_that_of_torchmetrics(answers: list[tuple[float, int]]) -> None:
+    p_female, gender = np.array([p for p, _ in answers]), np.array([gender for _, gender in answers])
+    theirs = binary_calibration_error(torch.tensor(p_female), torch.tensor(gender), n_bins=10, norm="l1").item()
+    assert weighted_ece(np.ones((1, len(gender))), p_female, gender)[0] == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_central_interval_holds_what_a_normal_table_says() -> None:
+    errors = np.array([0, 2.56, 2.57, 0, 0.1])
+    assert within_interval(errors, np.array([2.0, 2, 2, 0, 0]), 0.8).tolist() == [
+        1,
+        1,
+        0,
+        1,
+        0,
+    ]  # 1.2816 standard deviations
+
+
+def test_a_spread_that_fits_covers_what_it_promises_and_one_half_as_wide_covers_less() -> None:
+    random = np.random.default_rng(3)
+    std = random.uniform(2, 12, 20_000)
+    errors = np.abs(random.normal(0, std))
+    fitting, narrow = spread(errors, std), spread(errors, std / 2)
+    assert fitting is not None and narrow is not None
+    assert fitting.nominal.tolist() == pytest.approx([i / 10 for i in range(1, 10)])
+    assert fitting.observed == pytest.approx(fitting.nominal, abs=0.01)
+    assert narrow.observed[7] == pytest.approx(0.478, abs=0.01)  # P(|z| < 0.6408)
+    assert fitting.bin_images.tolist() == [2000] * 10
+    assert fitting.bin_rmse == pytest.approx(fitting.bin_std, rel=0.06)
+    assert (np.diff(fitting.bin_std) > 0).all()
+
+
+def test_the_bins_of_the_spread_are_counted_by_hand() -> None:
+    found = spread(np.array([3.0, 4, 1, 1]), np.array([5.0, 5, 1, np.nan]))
+    assert found is not None
+    assert found.images == 3 and found.bin_images.tolist() == [1, 2]
+    assert found.bin_std.tolist() == [1, 5] and found.bin_rmse == pytest.approx([1, np.sqrt(12.5)])
+
+
+def test_the_same_spread_for_all_is_one_bin() -> None:
+    found = spread(np.array([3.0, 4, 0]), np.full(3, 6.5))
+    assert found is not None
+    assert found.bin_images.tolist() == [3] and found.bin_std.tolist() == [6.5]
+    assert found.bin_rmse == pytest.approx([np.sqrt(25 / 3)])
+
+
+@given(st.lists(st.floats(0, 50) | st.just(float("nan")), min_size=1, max_size=30))
+def test_every_stated_spread_falls_into_one_bin(std: list[float]) -> None:
+    found = spread(np.ones(len(std)), np.array(std))
+    stated = sum(value == value for value in std)
+    assert (found.bin_images.sum() if found else 0) == stated
+    assert (found is None) == (stated == 0)
+    if found:
+        assert (len(found.bin_std) == 1) == (len({value for value in std if value == value}) == 1)
+        assert (np.diff(found.bin_std) >= -1e-9).all()

@@ -1,0 +1,143 @@
+"""What is counted from answers, against cases counted by hand and against torchmetrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+
+from agegender.evaluation.statistics.metrics import (
+    AGE_BANDS,
+    age_bands,
+    confusion,
+    cumulative_score,
+    predicts_female,
+    roc,
+    safe_divide,
+    weighted_auroc,
+    weighted_means,
+)
+
+
+def floats(*values: float) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)
+
+
+def integers(*values: int) -> NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+def once(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Each image counts once."""
+    return np.ones((1, len(values)))
+
+
+# p_female and gender of some images; few levels, so that there are ties
+ANSWERS = st.lists(
+    st.tuples(st.integers(0, 8).map(lambda level: level / 8), st.integers(0, 1)), min_size=1, max_size=40
+)
+
+
+def split(answers: list[tuple[float, int]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    return floats(*(p for p, _ in answers)), integers(*(gender for _, gender in answers))
+
+
+def test_every_age_lies_in_the_one_band_whose_name_holds_it() -> None:
+    for age, place in enumerate(age_bands(np.arange(121))):
+        low, _, high = AGE_BANDS[place].removesuffix("+").partition("-")
+        assert int(low) <= age <= int(high or 1000)
+
+
+def test_the_bands_are_those_of_the_issue() -> None:
+    assert AGE_BANDS == ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
+
+
+@given(ANSWERS)
+def test_an_answer_is_female_exactly_where_the_runs_own_accuracy_takes_it_so(answers: list[tuple[float, int]]) -> None:
+    p_female, gender = split(answers)
+    ours = (predicts_female(p_female) == gender).mean()
+    assert ours == pytest.approx(binary_accuracy(torch.tensor(p_female), torch.tensor(gender)).item())
+
+
+def test_a_mean_counts_each_image_as_often_as_its_weight_and_only_within_its_column() -> None:
+    weights = np.array([[1.0, 1, 1], [0, 2, 1], [0, 0, 3]])
+    values = np.array([[1.0, 10], [2, 20], [6, 60]])
+    within = np.array([[True, True], [True, True], [True, False]])
+    means = weighted_means(weights, values, within)
+    assert means[:, 0].tolist() == [3, 10 / 3, 6]
+    assert means[:2, 1].tolist() == [15, 20] and np.isnan(means[2, 1])  # nobody is left to count
+
+
+def test_dividing_by_nothing_is_not_a_number_and_no_warning() -> None:
+    assert (
+        safe_divide(floats(1, 6), floats(0, 3)).tolist()[1:] == [2] and np.isnan(safe_divide(floats(1), floats(0)))[0]
+    )
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order_ties_counting_half() -> None:
+    p_female, gender = floats(0.1, 0.4, 0.4, 0.8), integers(0, 0, 1, 1)
+    assert weighted_auroc(once(gender), p_female, gender).tolist() == [3.5 / 4]
+    assert weighted_auroc(np.array([[1.0, 3, 1, 0]]), p_female, gender).tolist() == [(1 + 3 * 0.5) / 4]
+
+
+@given(ANSWERS)
+def test_auroc_equals_that_of_torchmetrics_or_is_no_number_with_one_gender_only(
+    answers: list[tuple[float, int]],
+) -> None:
+    p_female, gender = split(answers)
+    (ours,) = weighted_auroc(once(gender), p_female, gender)
+    if 0 < gender.sum() < len(gender):
+        theirs = binary_auroc(torch.tensor(p_female), torch.tensor(gender)).item()
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    else:
+        assert np.isnan(ours)
+
+
+@given(ANSWERS, st.data())
+def test_auroc_with_whole_weights_is_that_of_images_repeated(answers: list[tuple[float, int]], data: Any) -> None:
+    p_female, gender = split(answers)
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(gender), max_size=len(gender))))
+    (ours,) = weighted_auroc(times[None].astype(float), p_female, gender)
+    repeated = np.repeat(p_female, times), np.repeat(gender, times)
+    (theirs,) = weighted_auroc(np.ones((1, times.sum())), *repeated)
+    assert ours == pytest.approx(theirs, nan_ok=True)
+
+
+def test_the_cumulative_score_takes_an_error_of_exactly_k_years_as_within() -> None:
+    assert cumulative_score(floats(0, 4.9, 5, 5.1), (0, 5, 6)).tolist() == [0.25, 0.75, 1]
+
+
+def test_the_confusion_has_true_genders_in_rows_and_answers_in_columns() -> None:
+    gender, female = integers(0, 0, 0, 1, 1), np.array([False, False, True, True, True])
+    assert confusion(gender, female).tolist() == [[2, 1], [0, 2]]
+
+
+def test_the_roc_curve_has_the_corners_counted_by_hand() -> None:
+    curve = roc(floats(0.9, 0.8, 0.7, 0.7, 0.2), integers(1, 1, 0, 1, 0))
+    assert curve is not None
+    # two women, then a man and a woman at once, then a man
+    assert curve.true_female.tolist() == pytest.approx([0, 2 / 3, 1, 1])
+    assert curve.false_female.tolist() == [0, 0, 0.5, 1]
+    assert curve.at_threshold == (0.5, 1.0)
+
+
+@given(ANSWERS)
+def test_the_roc_curve_rises_from_corner_to_corner_over_an_area_equal_to_the_auroc(
+    answers: list[tuple[float, int]],
+) -> None:
+    p_female, gender = split(answers)
+    curve = roc(p_female, gender)
+    if not 0 < gender.sum() < len(gender):
+        assert curve is None
+        return
+    assert curve is not None
+    points = np.stack([curve.false_female, curve.true_female])
+    assert points[:, 0].tolist() == [0, 0] and points[:, -1].tolist() == [1, 1] and (np.diff(points) >= 0).all()
+    area = (np.diff(points[0]) * (points[1, 1:] + points[1, :-1]) / 2).sum()
+    assert area == pytest.approx(weighted_auroc(once(gender), p_female, gender)[0])

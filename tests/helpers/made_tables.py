@@ -1,0 +1,40 @@
+"""Tables made by hand, for tests of what reads them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from agegender.data.index.utkface import GROUPS, parse_name
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
+    """Writes rows that have the same columns, and returns the file."""
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows_of(faces: Path) -> list[dict[str, object]]:
+    """Returns what the names of drawn faces say, as the rows of a table: complete, in words."""
+    rows: list[dict[str, object]] = []
+    for name in sorted(path.name for path in faces.iterdir()):
+        label = parse_name(name)
+        words = {"gender": ("male", "female")[label.gender], "group": GROUPS[label.group]}
+        rows.append({"path": name, "age": label.age, **words})
+    return rows
+
+
+def half_labelled(faces: Path) -> list[dict[str, object]]:
+    """Returns the same rows without every second age, and without every third gender of the others."""
+    rows = rows_of(faces)
+    for number, row in enumerate(rows):
+        if number % 2:
+            row["age"] = ""
+        elif number % 3 == 0:
+            row["gender"] = ""
+    return rows

@@ -1,0 +1,78 @@
+"""The web page's server in a thread, and how the tests speak to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from agegender.prediction.predictor import Detect, Predictor
+from agegender.web.app import create_app
+from agegender.web.server import Server, allowed_hosts, open_port
+from agegender.web.uploads import Limits
+
+LIMITS = Limits(size=3_000_000, pixels=2_000_000, seconds=20.0)
+
+
+class Reply(NamedTuple):
+    """What came back; `json` is None if it is none."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    json: Any
+
+
+@contextmanager
+def served(
+    weights: Path, detect: Detect = "auto", limits: Limits = LIMITS, min_confidence: float | None = None, **room: int
+) -> Iterator[str]:
+    """Serves in a thread of this process; gives the address."""
+    listener = open_port("127.0.0.1", 0)
+    predictor = Predictor(weights, "cpu", detect=detect, min_confidence=min_confidence)
+    app = create_app(predictor, limits, **room, hosts=allowed_hosts("127.0.0.1"))
+    server = Server(app, listener, announce=False)
+    thread = threading.Thread(target=server.serve_until_told, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield server.address
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+        assert not thread.is_alive()
+
+
+def ask(address: str, path: str = "/api/predict", body: Any = None, method: str = "POST", **headers: str) -> Reply:
+    """Sends one request; `_` in a header's name stands for `-`."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        content = response.read()
+        told = json.loads(content) if "json" in response.headers.get("Content-Type", "") else None
+        return Reply(response.status, response.headers, content, told)
+    finally:
+        connection.close()
+
+
+def connect(address: str) -> socket.socket:
+    """Opens a connection, for requests that no HTTP library would send."""
+    host, port = urlsplit(address).netloc.split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def form(content: bytes, field: str = "file", before: bytes = b"") -> tuple[bytes, str]:
+    """Returns the body of a form with a file in it, as browsers and curl send it, and its content type."""
+    part = f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n\r\n'.encode()
+    return before + part + content + b"\r\n--edge--\r\n", "multipart/form-data; boundary=edge"

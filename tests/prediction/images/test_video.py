@@ -1,0 +1,335 @@
+"""Frames of a video, one every so many seconds, by their times; what can't be read is one row with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Outcome, run_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from agegender.data.decode import UnreadableImageError
+from agegender.errors import AgeGenderError
+from agegender.prediction.images.listing import open_images
+from agegender.prediction.images.video import frames
+from agegender.prediction.predict import predict
+
+cv2 = pytest.importorskip("cv2")
+
+Run = Callable[..., Outcome]
+RATE, COUNT = 10, 21
+BAD_NAME = os.fsdecode(b"not utf-8 \xff.avi")
+
+
+def write_video(path: Path, codec: str, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    height, width = pictures[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), RATE, (width, height))
+    if not writer.isOpened():
+        pytest.skip(f"OpenCV writes no {codec} here")
+    for picture in pictures:
+        writer.write(picture[:, :, ::-1].copy())
+    writer.release()
+
+
+@pytest.fixture(scope="module")
+def drawn(faces: Path) -> list[NDArray[np.uint8]]:
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(faces.glob("*.jpg"))[:COUNT]]
+
+
+@pytest.fixture(scope="module")
+def clip(drawn: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2.1 seconds at 10 frames a second, each of another face."""
+    path = tmp_path_factory.mktemp("video") / "clip.avi"
+    write_video(path, "MJPG", drawn)
+    return path
+
+
+def test_frames_are_known_to_hold_their_pixels_and_files_are_not(clip: Path) -> None:
+    decoded = [picture.decoded for picture in open_images(["a.jpg", str(clip), "b.jpg"], 1)]
+    assert decoded == [False, True, True, True, False]
+
+
+def reason(name: str, every: float = 1.0) -> str:
+    (picture,) = frames(name, every)
+    assert picture.path == name
+    with pytest.raises(UnreadableImageError) as caught:
+        picture.read()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("every", "times"),
+    [
+        (0.5, ["0.00", "0.50", "1.00", "1.50", "2.00"]),
+        (1, ["0.00", "1.00", "2.00"]),
+        (
+            0.25,
+            ["0.00", "0.30", "0.50", "0.80", "1.00", "1.30", "1.50", "1.80", "2.00"],
+        ),  # the first frame from then on
+        (2.0, ["0.00", "2.00"]),
+        (2.05, ["0.00"]),
+        (100, ["0.00"]),
+        (0.1, [f"{number / RATE:.2f}" for number in range(COUNT)]),
+        (1e-9, [f"{number / RATE:.2f}" for number in range(COUNT)]),
+    ],
+)
+def test_every_so_many_seconds_there_is_a_frame_and_the_first_one_is_among_them(
+    every: float, times: list[str], clip: Path, drawn: list[NDArray[np.uint8]]
+) -> None:
+    pictures = list(frames(str(clip), every))
+    assert [picture.path for picture in pictures] == [f"{clip}#t={time}" for time in times]
+    for picture, time in zip(pictures, times, strict=True):
+        seen = picture.read()
+        assert isinstance(seen, Image.Image) and seen.mode == "RGB"
+        apart = [np.abs(np.asarray(seen).astype(int) - each).mean() for each in drawn]
+        assert np.argmin(apart) == round(float(time) * RATE)  # the frame of that time, its colours in their order
+
+
+def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
+    """Writes ever brighter frames to be shown at these times, in a file that says 10 frames a second."""
+    write_video(path, "MJPG", [np.full((64, 64, 3), 20 * number, np.uint8) for number in range(len(milliseconds))])
+    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # in Matroska, a frame's time stands before it
+    content = path.read_bytes()
+    assert [int.from_bytes(time) for time in block.findall(content)] == [100 * n for n in range(len(milliseconds))]
+    times = iter(milliseconds)
+    path.write_bytes(block.sub(lambda _: b"\x81" + next(times).to_bytes(2), content))
+
+
+@pytest.mark.parametrize(
+    ("every", "shown"),
+    [
+        (0.5, [0, 5, 7, 8, 9, 10, 11]),
+        (1, [0, 7, 8, 9, 10, 11]),
+        (5, [0, 8, 9, 11]),
+        (0.05, list(range(12))),
+    ],
+)
+def test_frames_of_a_varying_rate_are_named_by_the_times_at_which_they_are_shown(
+    every: float, shown: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "phone.mkv"
+    milliseconds = [0, 100, 200, 300, 400, 500, 600, 2600, 9600, 10_100, 11_500, 16_000]
+    write_varying(path, milliseconds)
+    pictures = list(frames(str(path), every))
+    assert [picture.path for picture in pictures] == [f"{path}#t={milliseconds[n] / 1000:.2f}" for n in shown]
+    assert [round(np.asarray(picture.read()).mean() / 20) for picture in pictures] == shown
+
+
+@pytest.mark.parametrize("told", [[0.0] * COUNT, [float("nan")] * COUNT, [0, 100, 200, *[-5.0] * (COUNT - 3)]])
+def test_where_a_file_does_not_tell_its_times_they_follow_from_its_rate(
+    told: list[float], clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cv2.VideoCapture(str(clip))
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def get(self, what: int) -> float:
+            return told.pop(0) if what == cv2.CAP_PROP_POS_MSEC else float(real.get(what))
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Silent())
+    told = list(told)
+    assert [picture.path[-4:] for picture in frames(str(clip), 0.5)] == ["0.00", "0.50", "1.00", "1.50", "2.00"]
+
+
+@settings(max_examples=20)
+@given(every=st.floats(0.001, 5))
+def test_no_frame_comes_before_its_time_or_twice(every: float, clip: Path) -> None:
+    times = [float(picture.path.rsplit("=")[-1]) for picture in frames(str(clip), every)]
+    assert times == sorted(set(times)) and times[0] == 0
+    due = [number * every for number in range(len(times))]
+    assert all(time + 0.006 >= when for time, when in zip(times, due, strict=True))
+    assert len(times) == min(COUNT, 1 + int(((COUNT - 1) / RATE + 1e-9) // every))
+
+
+def test_frames_are_answered_as_pictures_among_others(
+    clip: Path, trained_run: Path, faces: Path, run_here: Run, tmp_path: Path
+) -> None:
+    shutil.copy(clip, tmp_path / "my clip.avi")
+    shutil.copy(max(faces.glob("*.jpg")), tmp_path / "face.jpg")
+    images = ("face.jpg", "my clip.avi", "no.mp4")
+    outcome = run_here(
+        "predict.py", *images, f"weights={trained_run}", "detect=never", "every=1", "out=rows.json", "annotate=album"
+    )
+    assert outcome.code == 1 and "1 of 5 images have no prediction" in outcome.err
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [row["path"] for row in rows] == [
+        "face.jpg",
+        *(f"my clip.avi#t={second}.00" for second in range(3)),
+        "no.mp4",
+    ]
+    assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
+    assert len({row["age"] for row in rows}) == 5
+    drawings = {path.name for path in (tmp_path / "album").iterdir()}
+    assert drawings == {"face.jpg", *(f"my clip.avi_t_{second}.00.jpg" for second in range(3))}
+
+
+@pytest.mark.parametrize("every", ["0", "-1", "nan"])
+def test_no_time_between_frames_is_refused(every: str, run_here: Run) -> None:
+    outcome = run_here("predict.py", "img=clip.avi", f"every={every}")
+    assert outcome.code == 1 and outcome.err.startswith(f"error: every={every}") and outcome.err.count("\n") == 1
+
+
+def test_a_video_that_can_not_be_read_is_one_row_with_a_reason(clip: Path, tmp_path: Path) -> None:
+    for content in (b"", b"no video" * 99, clip.read_bytes()[:100]):
+        for suffix in ("avi", "mp4", "MKV"):
+            path = tmp_path / f"broken.{suffix}"
+            path.write_bytes(content)
+            assert reason(str(path)) == "not a video that can be read"
+    (tmp_path / "folder.mp4").mkdir()
+    for name in ("folder.mp4", "missing.mov"):
+        assert reason(str(tmp_path / name)) == "no such file"
+    assert reason("x" * 5000 + ".avi") == "no such file"
+    assert "download it first" in reason("http://127.0.0.1:9/film.mp4")
+
+
+def test_a_name_that_is_no_utf8_is_one_row_where_opencv_itself_would_crash(clip: Path, tmp_path: Path) -> None:
+    shutil.copy(clip, tmp_path / BAD_NAME)
+    assert "UTF-8" in reason(str(tmp_path / BAD_NAME))
+    for name in ("日本 é.avi", "100%d.avi", "clip%03d.avi", "a?b*.avi"):
+        shutil.copy(clip, tmp_path / name)
+        assert len(list(frames(str(tmp_path / name), 1))) == 3
+
+
+@settings(max_examples=20)
+@given(damage=st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=300)), max_size=5))
+def test_a_damaged_video_gives_the_frames_that_are_there_or_a_reason(
+    damage: list[tuple[int, bytes]], clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(clip.read_bytes())
+    for place, instead in damage:
+        content[place : place + len(instead)] = instead
+    path = tmp_path_factory.getbasetemp() / "damaged.avi"
+    path.write_bytes(content)
+    for picture in frames(str(path), 1):
+        if "#t=" in picture.path:
+            assert isinstance(picture.read(), Image.Image)
+        else:
+            assert reason(str(path))
+
+
+def test_half_a_video_gives_its_half(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.avi").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert [picture.path[-4:] for picture in frames(str(tmp_path / "half.avi"), 0.5)] in (
+        ["0.00", "0.50", "1.00"],
+        ["0.00", "0.50"],
+    )
+
+
+def test_neither_opencv_nor_ffmpeg_says_anything_of_its_own(clip: Path, trained_run: Path, tmp_path: Path) -> None:
+    content = clip.read_bytes()
+    (tmp_path / "text.mp4").write_bytes(b"no video" * 99)
+    (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
+    (tmp_path / "damaged.avi").write_bytes(content[:9000] + bytes(range(256)) * 20 + content[9000 + 5120 :])
+    images = ("text.mp4", "half.avi", "damaged.avi", "missing.mp4")
+    outcome = run_script("predict.py", *images, f"weights={trained_run}", "detect=never", "out=a.csv", cwd=tmp_path)
+    assert outcome.code == 1 and outcome.out == ""
+    weights, warning, count, failed = outcome.err.splitlines()
+    assert weights.startswith("weights: ") and warning.startswith("warning: trained on drawn")
+    assert count.endswith("images in a.csv") and failed.startswith("2 of ")
+
+
+# The camera
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(Path("/dev/video0").exists(), reason="there is a camera here")
+def test_where_there_is_no_camera_one_line_says_so(trained_run: Path, tmp_path: Path) -> None:
+    outcome = run_script(
+        "predict.py", "img=webcam", f"weights={trained_run}", "detect=never", "out=a.csv", cwd=tmp_path
+    )
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.splitlines()[2:] == ["error: img=webcam: no camera can be opened here"]
+    assert list(tmp_path.iterdir()) == []
+
+
+class Camera:
+    """A camera that shows some frames; then Ctrl-C is pressed, or it is unplugged."""
+
+    def __init__(self, pictures: list[NDArray[np.uint8]], ctrl_c: bool):
+        self.left, self.ctrl_c, self.released = list(pictures), ctrl_c, False
+
+    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
+        return True
+
+    def grab(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, Any]:
+        if self.left:
+            return True, self.left.pop(0)
+        if self.ctrl_c:
+            raise KeyboardInterrupt
+        return False, None
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.mark.parametrize("ctrl_c", [True, False])
+def test_what_the_camera_showed_until_ctrl_c_is_in_the_file(
+    ctrl_c: bool,
+    drawn: list[NDArray[np.uint8]],
+    trained_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    camera = Camera(drawn[:3], ctrl_c)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: camera)
+    out = tmp_path / "seen.json"
+    assert predict("webcam", str(trained_run), "never", str(out), every=0.02)
+    rows = json.loads(out.read_text(encoding="utf-8"))
+    assert camera.released and list(tmp_path.iterdir()) == [out]
+    assert len(rows) == 3 and all(row["path"].startswith("webcam#t=0.") and row["age"] for row in rows)
+
+
+def test_each_frame_of_the_camera_is_answered_before_the_next_one_is_waited_for(
+    drawn: list[NDArray[np.uint8]],
+    trained_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    camera = Camera(drawn[:9], ctrl_c=False)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: camera)
+    read, shown = camera.read, []
+
+    def reading() -> tuple[bool, Any]:
+        shown.append(capsys.readouterr().out.count("\n"))
+        return read()
+
+    monkeypatch.setattr(camera, "read", reading)
+    assert predict("webcam", str(trained_run), "never", "-", every=0.001)
+    assert shown == [0] + [1] * 9
+
+
+# OpenCV missing
+
+
+def test_without_opencv_one_line_says_what_to_install(
+    clip: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for image in (str(clip), "webcam"):
+        outcome = run_here("predict.py", f"img={image}", f"weights={trained_run}", "detect=never")
+        assert outcome.code == 1 and "Traceback" not in outcome.err
+        assert outcome.err.splitlines()[-1].startswith(f"error: img={image} needs a package that is missing (cv2): ")
+
+
+def test_pictures_need_no_opencv(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    path = str(min(faces.glob("*.jpg")))
+    assert [picture.path for picture in open_images([path], 1)] == [path]
+    with pytest.raises(AgeGenderError, match="cv2"):
+        list(open_images(["a.mp4"], 1))

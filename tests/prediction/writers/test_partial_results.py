@@ -1,0 +1,389 @@
+"""A run that was stopped loses nothing: the next one goes on from `<out>.partial` and ends as if there had been one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Outcome, room_for
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agegender.errors import AgeGenderError
+from agegender.prediction.predict import predict
+from agegender.prediction.prediction import Prediction
+from agegender.prediction.predictor import ImageResult
+from agegender.prediction.writers.partial_results import PartialResults
+
+Run = Callable[..., Outcome]
+FORMS = ("csv", "json", "jsonl", "parquet")
+BAD_NAME = os.fsdecode(b"not utf-8 \xff.jpg")
+DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one of them twice, one not there
+NAMES = (*DONE, "y.jpg", "b.jpg", "z.jpg")
+ORIGIN = {"weights": "small.ckpt", "every": 1.0}
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What a run left that was killed before its last pictures."""
+
+    folder: Path
+    weights: str
+    partial: bytes
+    whole: dict[str, bytes]  # what a run that nobody stopped writes, by its form
+
+    def begin_in(self, folder: Path, out: str = "faces.csv", length: int | None = None) -> None:
+        for name in {*NAMES} - {"missing.jpg"}:
+            shutil.copy(self.folder / name, folder / name)
+        (folder / f"{out}.partial").write_bytes(self.partial[:length])
+
+    def arguments(self, out: str = "faces.csv") -> tuple[str, ...]:
+        return *NAMES, "detect=never", "batch_size=1", f"weights={self.weights}", f"out={out}"
+
+    def go_on(self, folder: Path, form: str = "csv") -> bytes:
+        with contextlib.chdir(folder):
+            out = f"faces.{form}"
+            assert not predict([*NAMES], self.weights, "never", out, resume=True, batch_size=1)  # one is missing
+        assert not (folder / f"{out}.partial").exists()
+        return (folder / out).read_bytes()
+
+
+def stop_half_way(folder: Path, weights: str, signal_number: int) -> tuple[int, str]:
+    """Runs predict.py until it waits for a name that nobody gives it, and stops it there."""
+    command = [sys.executable, str(ROOT / "predict.py"), "img=-", "detect=never", "batch_size=1", f"weights={weights}"]
+    partial, until = folder / "faces.csv.partial", time.monotonic() + 120
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "out=faces.csv"], cwd=folder, **pipes) as run:  # type: ignore[call-overload]
+        run.stdin.write(b"".join(os.fsencode(name) + b"\n" for name in DONE))
+        run.stdin.flush()
+        while not (partial.exists() and partial.read_bytes().count(b"\n") == 1 + len(DONE)):
+            assert run.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
+        run.send_signal(signal_number)
+        said: bytes = run.communicate(timeout=60)[1]
+    return run.returncode, said.decode()
+
+
+@pytest.fixture(scope="module")
+def stopped(trained_run: Path, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    folder, weights = tmp_path_factory.mktemp("stopped"), str(trained_run / "checkpoints" / "best.ckpt")
+    for picture, name in zip(sorted(faces.glob("*.jpg")), {*NAMES} - {"missing.jpg"}, strict=False):
+        shutil.copy(picture, folder / name)
+    code, _ = stop_half_way(folder, weights, signal.SIGKILL)
+    assert code == -signal.SIGKILL and not (folder / "faces.csv").exists()
+    partial = (folder / "faces.csv.partial").read_bytes()
+    whole = {}
+    with contextlib.chdir(folder):
+        for form in FORMS:
+            assert not predict([*NAMES], weights, "never", f"whole.{form}", batch_size=1)
+            whole[form] = (folder / f"whole.{form}").read_bytes()
+    return Stopped(folder, weights, partial, whole)
+
+
+def error_of(outcome: Outcome) -> str:
+    """The one line that refuses, after what says which weights they are."""
+    *before, line = outcome.err.splitlines()
+    assert outcome.code == 1 and outcome.out == "" and line.startswith("error: "), outcome
+    assert all(said.startswith(("weights: ", "warning: ")) for said in before), outcome
+    return line
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_killed(
+    form: str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path, f"faces.{form}")
+    for name in {*DONE} - {"missing.jpg", "b.jpg"}:
+        (tmp_path / name).unlink()  # what is done is not read again
+    outcome = run_here("predict.py", *stopped.arguments(f"faces.{form}"), "resume=true")
+    assert outcome.code == 1 and "Traceback" not in outcome.err  # one is missing
+    assert f"{len(DONE)} images are done already\n" in outcome.err
+    assert f"{len(NAMES)} images in faces.{form}\n1 of {len(NAMES)} images have no prediction" in outcome.err
+    assert (tmp_path / f"faces.{form}").read_bytes() == stopped.whole[form]
+    assert not (tmp_path / f"faces.{form}.partial").exists()
+
+
+@pytest.mark.slow
+def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tmp_path: Path) -> None:
+    stopped.begin_in(tmp_path)
+    (tmp_path / "faces.csv.partial").unlink()
+    code, said = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
+    assert code == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said, said
+    assert stopped.go_on(tmp_path) == stopped.whole["csv"]
+
+
+@settings(max_examples=25)
+@example(length=0)
+@example(length=-1)
+@example(length=5)
+@given(length=st.integers(0, 3000))
+def test_wherever_the_file_was_torn_the_result_is_the_same(stopped: Stopped, length: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stopped.begin_in(Path(folder), length=length)
+        assert stopped.go_on(Path(folder)) == stopped.whole["csv"]
+
+
+def test_without_resume_it_is_refused_in_one_line_and_nothing_is_lost(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    (tmp_path / "faces.csv").write_text("old")
+    line = error_of(run_here("predict.py", *stopped.arguments()))
+    assert "faces.csv.partial" in line and "resume=true" in line
+    assert (tmp_path / "faces.csv.partial").read_bytes() == stopped.partial
+    assert (tmp_path / "faces.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize("length", [0, 7, 40, "head"])
+def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
+    length: int | str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path, length=stopped.partial.index(b"\n") + 1 if isinstance(length, str) else length)
+    assert "done already" not in run_here("predict.py", *stopped.arguments(), "every=3").err
+    assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("every=2", "every=1.0, this run has every=2"),
+        ("min_confidence=0.999", "this run has min_confidence=0.999"),
+        ("tta=flip", "tta=none, this run has tta=flip"),
+        ("detect=always", "detect=never, this run has detect=always"),
+        (
+            "annotate=marked",
+            "annotate=None, this run has annotate=marked",
+        ),  # what is done would not be among the drawings
+        ("weights=last", "last.ckpt"),
+        ("weights=changed", "sha256="),
+    ],
+)
+def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
+    argument: str, said: str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    held, best = stopped.partial, Path(stopped.weights)
+    if argument == "weights=last":
+        argument = f"weights={best.with_name('last.ckpt')}"
+    if argument == "weights=changed":  # other ones under the same name
+        shutil.copy(best.with_name("last.ckpt"), tmp_path / "best.ckpt")
+        argument = "weights=best.ckpt"
+        held = held.replace(stopped.weights.encode(), b"best.ckpt")
+        (tmp_path / "faces.csv.partial").write_bytes(held)
+    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
+    assert said in line and "delete it to start over" in line and len(line) < 600
+    assert (tmp_path / "faces.csv.partial").read_bytes() == held
+
+
+def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+    stopped.begin_in(tmp_path)
+    held = stopped.partial.replace(b'"every"', b'"annotate": "marked", "every"', 1)
+    (tmp_path / "faces.csv.partial").write_bytes(held)
+    assert "annotate=marked, this run has annotate=None" in error_of(
+        run_here("predict.py", *stopped.arguments(), "resume=true")
+    )
+    assert (tmp_path / "faces.csv.partial").read_bytes() == held
+    run_here("predict.py", *stopped.arguments(), "resume=true", "annotate=marked")
+    assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("left", [None, "head", 7])
+def test_a_finished_file_is_not_resumed_and_nothing_in_it_is_lost(
+    left: str | int | None, form: str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / f"faces.{form}"
+    out.write_bytes(stopped.whole[form])
+    if left is not None:  # of a run that was killed before its first answer
+        length = stopped.partial.index(b"\n") + 1 if left == "head" else int(left)
+        Path(f"{out}.partial").write_bytes(stopped.partial[:length])
+    arguments = "img=new.jpg", f"weights={stopped.weights}", "detect=never", "resume=true", f"out={out.name}"
+    line = error_of(run_here("predict.py", *arguments))
+    assert f"faces.{form} is finished: leave out resume=true to start over, or use another out" in line
+    assert out.read_bytes() == stopped.whole[form]
+
+
+@pytest.mark.parametrize("resume", ["resume=true", "resume=false"])
+def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
+    resume: str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    partial = tmp_path / "faces.csv.partial"
+    partial.unlink()
+    with PartialResults(tmp_path / "faces.csv", ORIGIN, resume=False) as first:
+        first.add(ImageResult("a.jpg", [Prediction("a.jpg", 1, age=3.0)]))
+        held = partial.read_bytes()
+        line = error_of(run_here("predict.py", *stopped.arguments(), resume))
+        assert "another run is writing faces.csv: wait for it to end, or use another out" in line
+        assert partial.read_bytes() == held
+        first.add(ImageResult("b.jpg", [Prediction("b.jpg", 1, age=4.0)]))
+        assert [row["path"] for row in first.rows()] == ["a.jpg", "b.jpg"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".faces", "faces"))]
+
+
+def test_the_lock_that_a_killed_run_left_is_in_nobodys_way(stopped: Stopped, tmp_path: Path) -> None:
+    assert (stopped.folder / ".faces.csv.partial.lock").exists()
+    stopped.begin_in(tmp_path)
+    shutil.copy(stopped.folder / ".faces.csv.partial.lock", tmp_path)
+    assert stopped.go_on(tmp_path) == stopped.whole["csv"]
+    assert [path.name for path in tmp_path.iterdir() if "faces" in path.name] == ["faces.csv"]
+
+
+@pytest.mark.parametrize("out", [(), ("out=-",)])
+def test_resume_without_a_file_to_write_is_refused(out: tuple[str, ...], run_here: Run) -> None:
+    line = error_of(run_here("predict.py", "img=a.jpg", "resume=true", *out))
+    assert "resume=true" in line and "out=answers.csv" in line
+
+
+def test_resume_where_nothing_was_left_begins_afresh(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+    stopped.begin_in(tmp_path)
+    (tmp_path / "faces.csv.partial").unlink()
+    assert "done already" not in run_here("predict.py", *stopped.arguments(), "resume=true").err
+    assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
+
+
+@pytest.mark.usefixtures("capsys")  # in memory: there is no room in a file either
+def test_a_run_that_ends_in_an_error_before_its_first_answer_leaves_nothing(
+    stopped: Stopped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with room_for(10), pytest.raises(AgeGenderError, match=r"can't write faces\.csv\.partial .File too large.$"):
+        predict("a.jpg", stopped.weights, "never", "faces.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    partial = tmp_path / "faces.csv.partial"
+    partial.unlink()
+    (tmp_path / "faces.csv").write_text("old")
+    with room_for(1200):
+        line = error_of(run_here("predict.py", *stopped.arguments()))
+    assert "can't write faces.csv.partial (File too large)" in line and "resume=true" in line
+    assert (tmp_path / "faces.csv").read_text() == "old"
+    kept = partial.read_bytes()
+    assert stopped.partial.startswith(kept) and len(kept) == 1200
+    assert stopped.go_on(tmp_path) == stopped.whole["csv"]
+
+
+def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another_bound(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    partial = tmp_path / "faces.csv.partial"
+    partial.unlink()
+    run_here("predict.py", *stopped.arguments("whole.csv"), "min_confidence=1")
+    with room_for(1200):
+        error_of(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
+    assert partial.read_text().count('"gender": "unsure"') >= 1
+    assert "min_confidence=1, this run has min_confidence=0.5" in error_of(
+        run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=0.5")
+    )
+    run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=1")
+    whole = (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "faces.csv").read_bytes() == whole
+    assert whole.count(b",unsure,") == len(NAMES) - 1  # one is missing
+    assert b"male" not in whole.partition(b"\n")[2]
+
+
+def test_where_only_the_result_can_not_be_written_the_answers_are_kept_for_another_name(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    (tmp_path / "faces.csv.partial").unlink()
+    out = f"{'x' * 236}.csv"  # too long for the file that write_whole makes beside it
+    assert "can't write out=" in error_of(run_here("predict.py", *stopped.arguments(out)))
+    (tmp_path / f"{out}.partial").rename(tmp_path / "faces.csv.partial")
+    assert stopped.go_on(tmp_path) == stopped.whole["csv"]
+
+
+@pytest.mark.parametrize("kind", ["name too long", "folder", "link to nowhere", "link to a device"])
+def test_a_progress_file_that_can_not_be_made_is_one_line(
+    kind: str, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    partial = tmp_path / "faces.csv.partial"
+    if kind == "folder":
+        partial.mkdir()
+    elif kind.startswith("link"):
+        partial.symlink_to("/dev/zero" if kind.endswith("device") else "nowhere/at all")
+    out = f"{'x' * 247}.csv" if kind == "name too long" else "faces.csv"
+    for resume in ("resume=true", "resume=false"):
+        assert ".partial" in error_of(run_here("predict.py", *stopped.arguments(out), resume))
+
+
+FOREIGN = (b"garbage", b"garbage\n", b"\0\xff\n" * 9, b"\n", b"[]\n", b"{}\n", b'{"a": 1}\n', b'"text"\n', b"1\nb\n")
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, b'{"agegender": 1}\n', b"[" * 100_000 + b"\n"])
+def test_somebody_elses_file_is_left_alone_and_one_line_says_so(
+    content: bytes, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    partial = tmp_path / "faces.csv.partial"
+    partial.write_bytes(content)
+    for resume in ("resume=true", "resume=false"):
+        assert "is not a progress file" in error_of(run_here("predict.py", *stopped.arguments(), resume))
+        assert partial.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", [b"not json", b"{}", b"[]", b"[1]", b"null", b'[{"path": 1}]', b"\xff", b""])
+def test_a_damaged_line_is_named_in_one_line(damage: bytes, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+    lines = stopped.partial.splitlines()
+    lines[2] = damage
+    stopped.begin_in(tmp_path)
+    (tmp_path / "faces.csv.partial").write_bytes(b"\n".join(lines) + b"\n")
+    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true"))
+    assert "line 3 of faces.csv.partial is damaged" in line
+
+
+def reopened(folder: str, resume: bool = True) -> PartialResults:
+    return PartialResults(Path(folder, "faces.csv"), ORIGIN, resume)
+
+
+@settings(max_examples=100)
+@given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: b'{"agegender": ' + more))
+def test_no_content_makes_it_raise_anything_but_a_line(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "faces.csv.partial")
+        path.write_bytes(content)
+        try:
+            with reopened(folder) as progress:
+                assert not progress.done
+        except AgeGenderError:
+            assert path.read_bytes() == content
+
+
+# A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
+PATHS = st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)
+
+
+@settings(max_examples=60)
+@given(paths=st.lists(PATHS, max_size=4), more=st.lists(PATHS, max_size=2))
+def test_every_name_comes_back_as_it_was_and_as_often(paths: list[str], more: list[str]) -> None:
+    def add(progress: PartialResults, names: list[str]) -> None:
+        for name in names:
+            progress.add(ImageResult(name, [Prediction(name, 1, age=3.0), Prediction(name, 2, age=4.0)]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.suppress(RuntimeError), reopened(folder, resume=False) as progress:
+            add(progress, paths)
+            raise RuntimeError
+        with reopened(folder) as progress:
+            assert progress.done == Counter(paths)
+            add(progress, more)
+            rows: list[dict[str, Any]] = list(progress.rows())
+            assert [row["path"] for row in rows] == [name for name in [*paths, *more] for _ in range(2)]
+        assert list(Path(folder).iterdir()) == []

@@ -1,0 +1,252 @@
+"""Checkpoints are found, describe themselves, load safely; what isn't one is refused in one line."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome, metrics_of
+from helpers.nodes import age_node
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import agegender
+from agegender.errors import AgeGenderError
+from agegender.models.network import AgeGenderNet
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.training.module import AgeGenderModule
+
+
+class Payload:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_torch_loads_it_with_weights_only(trained_run: Path, name: str) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / name, weights_only=True)
+    assert {"state_dict", "optimizer_states", "loops", "hyper_parameters", "agegender"} <= set(checkpoint)
+
+
+def test_it_describes_itself(trained_run: Path) -> None:
+    described = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]
+    network = described["network"]
+    assert (network["image_size"], network["in_channels"]) == (32, 1)
+    assert (network["mean"], network["std"]) == ([0.5], [0.25])
+    assert network["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear")
+    assert described["labels"] == {"gender": ["male", "female"], "age": "years"}
+    assert described["version"] == agegender.__version__
+    assert described["split"] == {
+        "fingerprint": metrics_of(trained_run)["split_fingerprint"],
+        "duplicates": "near",
+        "split": "content",
+        "split_seed": 0,
+        "test_fraction": 0.2,
+        "val_fraction": 0.1,
+        "age_range": [0, 120],
+        "split_file": None,
+        "table": None,
+        "limit": None,
+        "leave_out": None,
+        "pictures": "drawn",
+    }
+
+
+def test_the_network_is_built_again_from_the_file_alone(trained_run: Path) -> None:
+    checkpoint = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")
+    network = AgeGenderNet(**checkpoint["agegender"]["network"])
+    network.load_state_dict(checkpoint["network"])
+    assert torch.isfinite(network.eval()(torch.zeros(1, 1, 32, 32)).age).all()
+
+
+def test_load_checkpoint_names_a_file_of_an_older_version(trained_run: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["agegender"]["network"] |= {"trunk": "conv_stack", "channels": [8, 16]}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(AgeGenderError, match=r"old\.ckpt is of an older version"):
+        load_checkpoint(tmp_path / "old.ckpt")
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").touch()
+    assert find_checkpoint(tmp_path / "run") == folder / "last.ckpt"
+    (folder / "best.ckpt").touch()
+    assert find_checkpoint(tmp_path / "run") == folder / "best.ckpt"
+    assert find_checkpoint(str(folder / "last.ckpt")) == folder / "last.ckpt"
+
+
+def test_of_a_folder_of_runs_the_newest_best_checkpoint_is_taken(tmp_path: Path) -> None:
+    for age, name in ((30, "a/1"), (10, "b/sweep_1/0"), (20, "c/2")):
+        best = tmp_path / name / "checkpoints" / "best.ckpt"
+        best.parent.mkdir(parents=True)
+        best.touch()
+        os.utime(best, (1e9 - age, 1e9 - age))
+    (tmp_path / "c/2/checkpoints/last.ckpt").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "b/sweep_1/0/checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("given_", ["nowhere", "nowhere/best.ckpt", "."])
+def test_what_is_not_there_is_said_with_a_way_on(given_: str, tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"give (a run's folder|weights=)") as refused:
+        find_checkpoint(tmp_path / given_)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_code_inside_a_file_is_not_run(tmp_path: Path, protocol: int, wrapped: bool) -> None:
+    trap, harm = tmp_path / "trap.ckpt", tmp_path / "harm"
+    content = {"agegender": {}, "state_dict": Payload(harm)}
+    if wrapped:
+        torch.save(content, trap, pickle_protocol=protocol)
+    else:
+        trap.write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(AgeGenderError) as refused:
+        load_checkpoint(trap)
+    assert not harm.exists()
+    assert str(trap) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999))
+def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path, tmp_path: Path, share: float) -> None:
+    whole = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(AgeGenderError, match=r"cut\.ckpt") as refused:
+        load_checkpoint(tmp_path / "cut.ckpt")
+    assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200))
+def test_any_other_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "any.ckpt").write_bytes(content)
+    with pytest.raises(AgeGenderError, match=r"any\.ckpt") as refused:
+        load_checkpoint(tmp_path / "any.ckpt")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"state_dict": {}, "epoch": 3}, {"layer.weight": torch.zeros(2)}, [1, 2], torch.zeros(2), None],
+    ids=["lightning", "state dict", "list", "tensor", "none"],
+)
+def test_somebody_elses_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "foreign.ckpt")
+    with pytest.raises(AgeGenderError, match=r"foreign\.ckpt is not an agegender checkpoint"):
+        load_checkpoint(tmp_path / "foreign.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["malicious", "truncated", "foreign", "missing"])
+@pytest.mark.parametrize("fit", ["true", "false"])
+def test_train_refuses_such_weights_in_one_line_before_it_reads_data(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, kind: str, fit: str
+) -> None:
+    trap = tmp_path / "given.ckpt"
+    if kind == "malicious":
+        torch.save({"agegender": {}, "state_dict": Payload(tmp_path / "harm")}, trap)
+    elif kind == "truncated":
+        shutil.copyfile(trained_run / "checkpoints" / "best.ckpt", trap)
+        os.truncate(trap, trap.stat().st_size // 2)
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, trap)
+    outcome = run_here("train.py", *TINY, f"weights={trap}", f"fit={fit}", "data.cache_dir=untouched")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ") and str(trap) in outcome.err and outcome.err.count("\n") == 1
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "untouched").exists()
+
+
+ENTRIES = {
+    "resume": ("train.py", "resume=run"),
+    "predict": ("predict.py", "img=face.jpg", "detect=never", "weights=run"),
+    "page": ("agegender/web/__main__.py", "port=0", "detect=never", "weights=run"),
+    "export": ("agegender/prediction/export/export.py", "weights=run", "out=model.onnx"),
+    "onnx": ("predict.py", "img=face.jpg", "detect=never", "backend=onnx", "weights=run/checkpoints/best.ckpt"),
+    "pack": ("agegender/weights/__main__.py", "run=run", "out=small.ckpt"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_no_command_runs_the_code_in_a_checkpoint(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, entry: str
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    for trap in (tmp_path / "run" / "checkpoints").iterdir():
+        torch.save({"agegender": {}, "state_dict": Payload(tmp_path / "harm")}, trap)
+    outcome = run_here(*ENTRIES[entry])
+    assert outcome.code == 1, outcome.err
+    *warnings, error = outcome.err.splitlines()
+    assert error.startswith("error: ") and ".ckpt" in error
+    assert all(warning.startswith("warning: ") and "passed over" in warning for warning in warnings)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_checkpoint_can_not_name_what_builds_it(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2026-58659: Lightning imported what `_instantiator` named, whatever `weights_only` said."""
+    (tmp_path / "harmful.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\ndef make(*_): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = "harmful.make"
+    torch.save(checkpoint, tmp_path / "trap.ckpt")
+    with pytest.raises(AgeGenderError, match=r"unknown hyperparameters \(_instantiator\)"):
+        AgeGenderModule.load_from_checkpoint(tmp_path / "trap.ckpt", weights_only=True, map_location="cpu")
+    assert not (tmp_path / "harm").exists()
+
+
+UNSAFE = (
+    "pickle.load",
+    "pickle.loads",
+    "joblib.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "torch.hub.load",
+    "eval",
+    "exec",
+)
+SAFE_WITH = {"torch.load": "weights_only", "np.load": "allow_pickle"}  # True and False
+SAFE_METHODS = ("load_from_checkpoint", "load_state_dict_from_url", "get_state_dict")
+
+
+def calls() -> list[tuple[str, str, dict[str, str]]]:
+    """Returns where in our own code what is called, with its keyword arguments as they are written."""
+    files = [*(ROOT / "agegender").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
+    return [
+        (
+            f"{file.relative_to(ROOT)}:{node.lineno}",
+            ast.unparse(node.func),
+            {keyword.arg or "**": ast.unparse(keyword.value) for keyword in node.keywords},
+        )
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def test_nothing_in_our_code_reads_a_file_that_could_run_code() -> None:
+    """What the commands' own tests can't show of code that nobody has called yet."""
+    found = calls()
+    assert {"torch.load", "np.load"} <= {name for _, name, _ in found}
+    for where, name, given_ in found:
+        assert name not in UNSAFE, where
+        if name in SAFE_WITH or name.rpartition(".")[2] in SAFE_METHODS:
+            keyword = SAFE_WITH.get(name, "weights_only")
+            assert given_.get(keyword) == str(keyword == "weights_only"), f"{where}: {name} without {keyword}"
+        if "ckpt_path" in given_:  # of Lightning's loops
+            assert given_.get("weights_only", "").startswith("True"), f"{where}: {name} without weights_only"

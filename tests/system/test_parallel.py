@@ -1,0 +1,170 @@
+"""Work on all cores comes back in order, a little at a time, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import ROOT
+
+from agegender.errors import AgeGenderError
+from agegender.system import parallel
+from agegender.system.parallel import CHUNK_SIZE, MIN_ITEMS_PER_PROCESS, map_processes, map_threads
+
+MANY = range(2 * MIN_ITEMS_PER_PROCESS)  # enough for processes
+WORK = """
+import os, signal, time
+from agegender.errors import AgeGenderError
+
+def where(items):
+    print("this is no answer")
+    return [(item, os.getpid()) for item in items]
+
+def fail(items):
+    raise AgeGenderError(f"{os.getpid()} can't")
+
+def die(survivor, items):
+    if os.getpid() != survivor:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return where(items)
+
+def meet(count, folder, items):
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 30
+    while len(os.listdir(folder)) < count and time.monotonic() < end:
+        time.sleep(0.01)
+    return where(items)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of functions, which another process finds where this one does."""
+    (tmp_path / "made_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "made_work", raising=False)
+    return importlib.import_module("made_work")
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 100, 1000])
+def test_results_come_in_the_order_of_the_items(count: int) -> None:
+    assert list(map_threads(lambda item: item * 2, range(count), "doubling")) == [2 * item for item in range(count)]
+
+
+def test_work_keeps_only_a_little_ahead_of_what_is_taken() -> None:
+    done: list[int] = []
+    results = map_threads(done.append, range(1000), "noting")
+    next(results)
+    assert len(done) <= CHUNK_SIZE * 6
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_ends_the_work_at_once() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        done.append(item)
+        if item == 20:
+            raise ValueError("the twentieth")
+
+    with pytest.raises(ValueError, match="the twentieth"):
+        list(map_threads(work, range(1000), "working"))
+    assert len(done) <= CHUNK_SIZE * 8
+
+
+def test_warnings_silenced_in_two_threads_at_once_are_heard_again() -> None:
+    first_in, both_in, first_out = threading.Event(), threading.Barrier(2, timeout=20), threading.Event()
+
+    def work(item: int) -> None:
+        if item == 1:
+            first_in.wait(20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first_in.set()
+            both_in.wait()
+            if item == 1:
+                first_out.wait(20)  # so the last to leave restores what it found: silence
+        first_out.set()
+
+    before = list(warnings.filters)
+    list(map_threads(work, range(2), "working"))
+    assert list(warnings.filters) == before
+
+
+def test_much_work_is_shared_by_other_processes_and_comes_back_in_order(work: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    results = list(map_processes(partial(work.meet, 2, tmp_path / "notes"), MANY, "working"))
+    assert [item for item, _ in results] == list(MANY)
+    pids = {pid for _, pid in results}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_little_work_stays_in_this_process() -> None:
+    items = range(2 * MIN_ITEMS_PER_PROCESS - 1)
+    assert list(map_processes(lambda part: [-item for item in part], items, "working")) == [-item for item in items]
+
+
+def test_an_error_in_another_process_arrives_as_it_is(work: ModuleType) -> None:
+    with pytest.raises(AgeGenderError, match="can't") as caught:
+        list(map_processes(work.fail, MANY, "working"))
+    assert not str(caught.value).startswith(str(os.getpid()))
+
+
+def test_a_killed_process_ends_the_work_with_one_line(work: ModuleType) -> None:
+    with pytest.raises(AgeGenderError, match="the system killed a process at work"):
+        list(map_processes(partial(work.die, os.getpid()), MANY, "working"))
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_is_killed(work: ModuleType, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    program = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+from functools import partial
+from pathlib import Path
+from agegender import parallel
+import made_work
+parallel.available_cores = lambda: 3
+list(parallel.map_processes(partial(made_work.meet, 3, Path({str(notes)!r})), range(100_000), "working"))
+"""
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL, env=path) as process:
+        _wait_for(lambda: len(list(notes.iterdir())) == 3)
+        process.kill()
+    others = [int(path.name) for path in notes.iterdir()]
+    assert process.returncode == -signal.SIGKILL and len(others) == 3 and process.pid not in others
+    _wait_for(lambda: not any(_runs(pid) for pid in others))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # where nobody collects orphans, they stay as zombies
+    return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)

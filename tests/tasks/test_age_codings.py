@@ -1,0 +1,296 @@
+"""An age becomes a target, a loss, an age again and a spread: each coding against a case worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers.nodes import AGE_CODINGS
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from agegender.errors import AgeGenderError
+from agegender.models.layers import init_weights
+from agegender.tasks.age_coding import AgeCoding
+from agegender.tasks.age_distribution import BinnedAge, Coral, LabelDistribution
+from agegender.tasks.age_regression import HuberAge, L1Age, MSEAge
+
+REGRESSIONS = ("huber", "mae", "mse")
+ages = st.floats(0, 120, width=32)
+
+
+def logits(*shares: float) -> torch.Tensor:
+    """One row of logits whose softmax is the shares."""
+    return torch.tensor([shares]).log()
+
+
+def test_regressions_decode_by_hand() -> None:
+    raw = torch.tensor([[0.0], [1.0], [-0.5], [-2.0]])
+    for coding in (L1Age(20.0, 33.0), MSEAge(20.0, 33.0), HuberAge(20.0, 33.0)):
+        assert coding.decode(raw).tolist() == [33.0, 53.0, 23.0, 0.0]  # -7 years is not an age
+
+
+def test_mae_loss_by_hand() -> None:
+    raw, age = torch.tensor([[0.0], [1.0]]), torch.tensor([43.0, 33.0])  # 10 and 20 years off, in units of 20
+    assert L1Age(20.0, 33.0).loss(raw, age).item() == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_mse_loss_by_hand() -> None:
+    raw, age = torch.tensor([[0.0], [1.0]]), torch.tensor([43.0, 33.0])
+    assert MSEAge(20.0, 33.0).loss(raw, age).item() == pytest.approx((0.25 + 1.0) / 2)
+    in_years = torch.tensor([[10.0], [0.0]])
+    assert MSEAge(1.0, 33.0).loss(in_years, torch.tensor([33.0, 35.0])).item() == pytest.approx((100 + 4) / 2)
+
+
+def test_huber_loss_by_hand() -> None:
+    coding, truth = HuberAge(20.0, 33.0, delta=5.0), torch.tensor([33.0])
+    near, far = torch.tensor([[0.1]]), torch.tensor([[1.0]])  # 2 and 20 years off
+    # Huber: e^2 / 2 below delta, delta (|e| - delta / 2) above; divided by delta, in units of 20 years
+    assert coding.loss(near, truth).item() == pytest.approx((2**2 / 2) / 5 / 20)
+    assert coding.loss(far, truth).item() == pytest.approx((20 - 2.5) / 20)
+
+
+def test_classes_by_hand() -> None:
+    coding = BinnedAge(width=10, top=30)  # 0-9, 10-19, 20-29, 30 and more, centred at 4.5, 14.5, 24.5, 34.5
+    assert coding.outputs == coding.classes == 4
+    assert coding.label(torch.tensor([0.0, 9.0, 10.0, 29.0, 30.0, 116.0])).tolist() == [0, 0, 1, 2, 3, 3]
+    raw = logits(0.5, 0.25, 0.25, 1e-30)
+    assert coding.loss(raw, torch.tensor([12.0])).item() == pytest.approx(math.log(4))
+    mean = 0.5 * 4.5 + 0.25 * 14.5 + 0.25 * 24.5
+    assert coding.decode(raw).item() == pytest.approx(mean)
+    between = 0.5 * (4.5 - mean) ** 2 + 0.25 * (14.5 - mean) ** 2 + 0.25 * (24.5 - mean) ** 2
+    within = sum((year - 4.5) ** 2 for year in range(10)) / 10
+    assert coding.spread(raw).item() == pytest.approx(math.sqrt(between + within), rel=1e-5)
+
+
+def test_the_years_of_a_class_have_its_centre_as_their_mean() -> None:
+    for width in (1, 3, 5, 10):
+        coding = BinnedAge(width, 30)
+        years = torch.arange(30.0)
+        centres = coding.centres(years)[coding.label(years)]
+        for label in range(30 // width):
+            inside = years[coding.label(years) == label]
+            assert len(inside) == width and inside.mean() == centres[coding.label(years) == label][0]
+
+
+def test_a_single_sure_class_spreads_by_its_width_only() -> None:
+    sure = torch.full((1, 4), -1e4)
+    sure[0, 2] = 0.0
+    assert BinnedAge(1, 3).spread(sure).item() == 0.0
+    assert BinnedAge(10, 30).spread(sure).item() == pytest.approx(math.sqrt(99 / 12))
+
+
+def test_dldl_target_and_loss_by_hand() -> None:
+    coding = LabelDistribution(sigma=1.0, top=3)
+    weights = [math.exp(-0.5), 1.0, math.exp(-0.5), math.exp(-2.0)]  # the normal density at distances 1, 0, 1, 2
+    wanted = [weight / sum(weights) for weight in weights]
+    assert coding.target(torch.tensor([1.0]))[0].tolist() == pytest.approx(wanted)
+    raw = logits(0.1, 0.2, 0.3, 0.4)
+    divergence = sum(p * math.log(p / q) for p, q in zip(wanted, (0.1, 0.2, 0.3, 0.4), strict=True))
+    assert coding.loss(raw, torch.tensor([1.0])).item() == pytest.approx(divergence, rel=1e-5)
+    assert coding.loss(torch.tensor([wanted]).log(), torch.tensor([1.0])).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_dldl_answer_spread_and_expectation_part_by_hand() -> None:
+    raw, truth = logits(0.1, 0.2, 0.3, 0.4), torch.tensor([1.0])
+    plain, second = LabelDistribution(1.0, 3), LabelDistribution(1.0, 3, expectation=0.5)
+    mean = 0.2 + 2 * 0.3 + 3 * 0.4
+    assert plain.decode(raw).item() == pytest.approx(mean)
+    variance = sum(p * (year - mean) ** 2 for year, p in enumerate((0.1, 0.2, 0.3, 0.4)))
+    assert plain.spread(raw).item() == pytest.approx(math.sqrt(variance), rel=1e-5)
+    extra = second.loss(raw, truth) - plain.loss(raw, truth)
+    assert extra.item() == pytest.approx(0.5 * abs(mean - 1), rel=1e-5)
+
+
+def test_coral_by_hand() -> None:
+    coding = Coral(top=3)
+    above = torch.tensor([[0.9, 0.6, 0.2]])  # P(age > 0), P(age > 1), P(age > 2)
+    raw = above.logit()
+    assert coding.decode(raw).item() == 2  # two years are more likely passed than not
+    wanted = -(math.log(0.9) + math.log(1 - 0.6) + math.log(1 - 0.2)) / 3  # of age 1: above 0, not above 1 and 2
+    assert coding.loss(raw, torch.tensor([1.0])).item() == pytest.approx(wanted, rel=1e-5)
+    shares = (0.1, 0.3, 0.4, 0.2)  # P(age = 0), ... as differences of the above
+    mean = sum(year * p for year, p in enumerate(shares))
+    variance = sum(p * (year - mean) ** 2 for year, p in enumerate(shares))
+    assert coding.spread(raw).item() == pytest.approx(math.sqrt(variance), rel=1e-5)
+
+
+def test_corals_outputs_share_their_weights_and_start_in_order() -> None:
+    layer = Coral(top=5).layer(7)
+    init_weights(layer, "kaiming_uniform")
+    answers = layer(torch.randn(3, 7))
+    steps = answers.diff(dim=1)
+    assert answers.shape == (3, 5)
+    assert torch.allclose(steps, steps[:1].expand(3, -1), atol=1e-6) and (steps < 0).all()
+    assert sum(weight.numel() for weight in layer.parameters()) == 7 + 5
+
+
+@given(raw=st.lists(st.floats(-20, 20), min_size=4, max_size=4))
+def test_corals_spread_is_a_number_even_before_its_ranks_are_consistent(raw: list[float]) -> None:
+    assert 0 <= Coral(top=4).spread(torch.tensor([raw])).item() <= 4
+
+
+def test_an_output_below_age_zero_still_learns() -> None:
+    raw = torch.tensor([[-3.0]], requires_grad=True)  # decoded, it is clamped; the loss must not be
+    (gradient,) = torch.autograd.grad(L1Age().loss(raw, torch.tensor([30.0])), raw)
+    assert gradient.item() < 0
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_a_relu_output_is_the_linear_one_above_age_zero_and_stays_there_below(name: str) -> None:
+    linear, relu = (AGE_CODINGS[name](scale=20.0, offset=33.0, output=output) for output in ("linear", "relu"))  # type: ignore[call-arg]
+    truth = torch.tensor([30.0])
+    for answer in (-1.0, 0.0, 2.0):
+        raw = torch.tensor([[answer]])
+        assert relu.loss(raw, truth) == linear.loss(raw, truth)
+    below = torch.tensor([[-3.0]], requires_grad=True)  # -27 years
+    loss = relu.loss(below, truth)
+    assert loss.item() == pytest.approx(linear.loss(torch.tensor([[-33 / 20]]), truth).item())
+    assert torch.autograd.grad(loss, below)[0].item() == 0
+
+
+def test_corals_spread_is_exact_for_the_old_too() -> None:
+    raw = 4 * (90.0 - torch.arange(120)).unsqueeze(0) + 1
+    assert Coral().spread(raw).item() == pytest.approx(Coral().spread(raw.double()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [*REGRESSIONS, "coral"])
+def test_the_default_unit_keeps_age_and_gender_level_for_a_model_that_knows_nothing(name: str) -> None:
+    ages = torch.tensor([10.0, 20.0, 26.0, 26.0, 30.0, 35.0, 45.0, 60.0, 75.0])  # roughly UTKFace's spread
+    coding = AGE_CODINGS[name]()
+    nothing = coding.layer(3)
+    init_weights(nothing, "xavier_uniform")
+    assert 0.4 < coding.loss(nothing(torch.zeros(len(ages), 3)), ages).item() < 1.4  # even odds for gender: 0.69
+
+
+@pytest.mark.parametrize("name", ["classes", "dldl"])
+def test_a_distribution_starts_at_the_log_of_its_outputs_or_below(name: str) -> None:
+    coding = AGE_CODINGS[name]()
+    loss = coding.loss(torch.zeros(2, coding.outputs), torch.tensor([20.0, 50.0])).item()
+    assert 2 < loss <= math.log(coding.outputs) + 1e-4
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+@given(age=ages, scale=st.floats(0.5, 100, width=32), offset=st.floats(0, 100, width=32))
+def test_the_output_without_loss_decodes_to_the_age(name: str, age: float, scale: float, offset: float) -> None:
+    coding = AGE_CODINGS[name](scale=scale, offset=offset)  # type: ignore[call-arg]
+    raw = torch.tensor([[(age - offset) / scale]])
+    assert coding.loss(raw, torch.tensor([age])).item() == pytest.approx(0, abs=1e-5)
+    assert coding.decode(raw).item() == pytest.approx(age, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+@given(age=st.floats(0, 120), error=st.floats(0.5, 50), further=st.floats(0.5, 50))
+def test_a_larger_error_costs_more(name: str, age: float, error: float, further: float) -> None:
+    coding, truth = AGE_CODINGS[name](), torch.tensor([age])
+    losses = [
+        coding.loss((truth + error_ - 33).div(20).unsqueeze(1), truth).item() for error_ in (error, error + further)
+    ]
+    assert losses[0] < losses[1]
+
+
+def best(coding: AgeCoding, age: float) -> torch.Tensor:
+    """The outputs that one face of this age would be learnt to, by plain gradient descent from zero."""
+    raw = torch.zeros(1, coding.outputs, requires_grad=True)
+    truth = torch.tensor([age])
+    optimizer = torch.optim.LBFGS([raw], lr=1.0, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = coding.loss(raw, truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return raw.detach()
+
+
+@pytest.mark.parametrize(
+    ("coding", "within"),
+    [(MSEAge(), 0.1), (HuberAge(), 0.1), (BinnedAge(5, 100), 2.1), (LabelDistribution(), 0.1), (Coral(), 0.5)],
+    ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
+)
+@pytest.mark.parametrize("age", [20.0, 37.0, 64.0])
+def test_less_loss_leads_to_the_age(coding: AgeCoding, within: float, age: float) -> None:
+    assert coding.decode(best(coding, age)).item() == pytest.approx(age, abs=within)
+
+
+@pytest.mark.parametrize("name", sorted(AGE_CODINGS))
+def test_a_batch_keeps_its_order(name: str) -> None:
+    coding = AGE_CODINGS[name]()
+    raw = torch.randn(7, coding.outputs, generator=torch.Generator().manual_seed(0))
+    whole, spread = coding.decode(raw), coding.spread(raw)
+    assert whole.shape == (7,)
+    assert whole.tolist() == pytest.approx([coding.decode(raw[i : i + 1]).item() for i in range(7)], rel=1e-5)
+    if spread is None:
+        assert name in REGRESSIONS
+    else:
+        assert spread.shape == (7,) and (spread > 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(AGE_CODINGS))
+@given(age=ages)
+def test_every_age_of_the_default_range_has_a_finite_loss_and_gradient(name: str, age: float) -> None:
+    coding = AGE_CODINGS[name]()
+    raw = torch.zeros(1, coding.outputs, requires_grad=True)
+    loss = coding.loss(raw, torch.tensor([age]))
+    assert torch.isfinite(loss)
+    assert torch.isfinite(torch.autograd.grad(loss, raw)[0]).all()
+
+
+@pytest.mark.parametrize("name", sorted(AGE_CODINGS))
+def test_the_last_layer_gives_as_many_outputs_as_the_coding_reads(name: str) -> None:
+    coding = AGE_CODINGS[name]()
+    layer = coding.layer(6)
+    assert isinstance(layer, nn.Module) and layer(torch.zeros(2, 6)).shape == (2, coding.outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("mae", {"scale": 0.0}, "age.scale=0.0 must be above zero"),
+        ("huber", {"delta": 0.0}, "age.delta=0.0 must be above zero"),
+        ("classes", {"width": 0}, "age.width=0 must be at least 1 year"),
+        ("classes", {"width": 7}, "age.top=100 must be a multiple of age.width=7"),
+        ("dldl", {"sigma": 0.0}, "age.sigma=0.0 must be above zero"),
+        ("dldl", {"top": 0}, "age.top=0 must be at least 1 year"),
+        ("dldl", {"expectation": -1.0}, "age.expectation=-1.0 must be at least 0"),
+        ("coral", {"top": 0}, "age.top=0 must be at least 1 year"),
+    ],
+)
+def test_settings_out_of_range_are_named(name: str, wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(AgeGenderError, match=message):
+        AGE_CODINGS[name](**wrong)
+
+
+def test_only_classes_have_labels() -> None:
+    assert [name for name in AGE_CODINGS if AGE_CODINGS[name]().classes] == ["classes"]
+    with pytest.raises(NotImplementedError, match="MeanAbsoluteError has no age classes"):
+        L1Age().label(torch.tensor([3.0]))
+
+
+def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
+    shares = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.0, 0.0, 0.0, 1.0], [0.5, 0.0, 0.0, 0.5]])
+    coding = LabelDistribution(top=3, answer="median")
+    # 0.2 below 0.5, and 0.3 of the next 0.5 after it: at 0.5 + 0.6; a single age is its own median
+    assert coding.decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 0.5])
+    assert LabelDistribution(top=3).decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 1.5])
+    wide = BinnedAge(width=5, top=15, answer="median")  # classes around 2, 7, 12 and 17
+    assert wide.decode(shares.log()).tolist() == pytest.approx([-0.5 + 5 * 1.6, 17.0, 4.5])
+    assert torch.equal(wide.spread(shares.log()), BinnedAge(width=5, top=15).spread(shares.log()))
+
+
+@pytest.mark.parametrize("make", [LabelDistribution, BinnedAge])
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 30))
+def test_no_age_has_a_lower_expected_absolute_error_than_the_median(
+    make: type[LabelDistribution | BinnedAge], seed: int, scale: float
+) -> None:
+    coding = make(top=60, answer="median")
+    raw = torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (1, coding.outputs)))
+    centres, shares = coding.centres(raw), raw.softmax(1)[0]
+    costs = (shares * (centres[:, None] - centres).abs().T).sum(1)  # of answering each centre
+    half = coding.width / 2  # the median lies within the best output's years
+    assert (coding.decode(raw) - centres[costs.argmin()]).abs().item() <= half + 1e-6

@@ -1,0 +1,97 @@
+"""A loss that is no number ends the run with all that it takes to look into it, and no such weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from conftest import TINY, Outcome
+
+from agegender.training.callbacks.divergence import StopOnNonFinite
+from agegender.training.module import AgeGenderModule
+
+Run = Callable[..., Outcome]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, value: float) -> list[list[int]]:
+    """Makes one step's loss another; returns a list that the step's rows will be in."""
+    own = AgeGenderModule.training_step
+    rows: list[list[int]] = []
+
+    def step(self: AgeGenderModule, faces: Any, batch_idx: int) -> torch.Tensor:
+        loss = own(self, faces, batch_idx)
+        if (self.current_epoch, batch_idx) != (epoch, batch):
+            return loss
+        rows.append(faces["row"].tolist())
+        return loss * value
+
+    monkeypatch.setattr(AgeGenderModule, "training_step", step)
+    return rows
+
+
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
+def test_such_a_loss_stops_the_run_with_the_step_the_files_and_the_rate_and_keeps_the_last_good_checkpoint(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    rows = spoil(monkeypatch, 1, 2, value)
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=run", "optim.lr=0.002")
+    run = tmp_path / "run"
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert f"the loss of step 9 (epoch 2) is {value}, at learning rate 0.002, with the faces " in outcome.err
+    listed = (run / "diverged.txt").read_text().splitlines()
+    assert len(listed) == len(rows[0]) == 16 and all(Path(path).is_file() for path in listed)
+    assert Path(listed[0]).name in outcome.err and "and 12 more" in outcome.err
+    assert f"{run}/checkpoints/last.ckpt is kept; start from it with a lower rate (weights={run} optim.lr=...)" in (
+        outcome.err
+    )
+    last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 6 and all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+@pytest.mark.slow
+def test_where_looking_would_wait_for_the_device_the_same_step_is_named_at_the_next_logging_step(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopOnNonFinite, "looks_at_each", staticmethod(lambda *_: False))
+    looked: list[int] = []
+    look = StopOnNonFinite._look
+
+    def note(self: StopOnNonFinite, trainer: pl.Trainer) -> None:
+        looked.append(trainer.global_step)
+        look(self, trainer)
+
+    monkeypatch.setattr(StopOnNonFinite, "_look", note)
+    spoil(monkeypatch, 0, 1, float("nan"))
+    outcome = run_here("train.py", *TINY, "trainer.log_every_n_steps=4", "hydra.run.dir=run")
+    assert outcome.code == 1 and "the loss of step 2 (epoch 1) is nan" in outcome.err
+    assert looked == [4]
+    assert "There is no checkpoint yet" in outcome.err
+
+
+def test_weights_that_are_no_numbers_are_never_written(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = AgeGenderModule.on_train_epoch_end
+
+    def spoil_weights(self: AgeGenderModule) -> None:
+        own(self)
+        if self.current_epoch == 1:
+            with torch.no_grad():
+                next(self.parameters()).view(-1)[0] = torch.nan
+
+    monkeypatch.setattr(AgeGenderModule, "on_train_epoch_end", spoil_weights)
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "after step 12 (epoch 2) the weights are not finite, and were not saved" in outcome.err
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_far_too_high_is_named_as_such(run_here: Run) -> None:
+    outcome = run_here("train.py", *TINY, "optim.lr=1e30")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "the training diverged: the loss of step " in outcome.err and "learning rate 1e+30" in outcome.err

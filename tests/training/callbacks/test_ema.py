@@ -1,0 +1,86 @@
+"""The averaged weights are one and the same in validation, in checkpoints, on resume, in the test and in predict.py."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Outcome, metrics_of
+
+from agegender.errors import AgeGenderError
+from agegender.training.callbacks.ema import EMA, ema_with_warmup
+
+Run = Callable[..., Outcome]
+SMALL = [setting for setting in TINY if not setting.startswith("model.")]
+WITH_EMA = (
+    *SMALL,
+    *("model=residual", "model.trunk.stem=4", "model.trunk.channels=[4,8]", "model.trunk.blocks=[1,1]", "age=dldl"),
+    *("callbacks=ema", "callbacks.averaging.decay=0.9", "callbacks.early_stopping=null", "optim=adamw"),
+)
+
+
+def checkpoint(run: Path, name: str = "best") -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return state
+
+
+def test_an_average_follows_faster_at_first_and_slower_later() -> None:
+    move = ema_with_warmup(0.9)
+    zero, one = torch.zeros(3), torch.ones(3)
+    shares = [move(zero, one, torch.tensor(step))[0].item() for step in (1, 8, 1000)]
+    assert shares == pytest.approx([1 - 2 / 11, 0.5, 0.1])
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1])
+def test_a_decay_that_means_nothing_is_refused(decay: float) -> None:
+    with pytest.raises(AgeGenderError, match=r"callbacks.averaging.decay="):
+        EMA(decay)
+
+
+@pytest.fixture
+def averaged(run_here: Run, tmp_path: Path) -> Path:
+    outcome = run_here("train.py", *WITH_EMA, "trainer.max_epochs=3", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    return tmp_path / "run"
+
+
+def test_what_was_validated_is_what_is_kept_tested_and_measured_again(averaged: Path, run_here: Run) -> None:
+    state, figures = checkpoint(averaged), metrics_of(averaged)
+    own = state["current_model_state"]
+    assert any(not torch.equal(value, own[name]) for name, value in state["state_dict"].items())
+    # the score was taken in training, the figures afterwards from the file: the same weights
+    assert figures["val/age_mae"] == pytest.approx(figures["best_score"], abs=1e-4)
+    again = run_here("train.py", *WITH_EMA, "fit=false", "weights=run", "hydra.run.dir=again")
+    assert again.code == 0, again.err
+    measured = metrics_of(averaged.parent / "again")
+    for name in ("val/age_mae", "test/age_mae", "test/gender_acc", "test/loss"):
+        assert measured[name] == pytest.approx(figures[name], abs=1e-6), name
+
+
+def test_predicting_takes_the_average(averaged: Path, run_here: Run, tmp_path: Path) -> None:
+    rows = (averaged / "predictions.csv").read_text().splitlines()[1:]
+    path, _, age = rows[0].split(",")[:3]
+    outcome = run_here("predict.py", "detect=never", f"img={path}", "weights=run", "out=face.csv")
+    assert outcome.code == 0, outcome.err
+    (answer,) = csv.DictReader((tmp_path / "face.csv").read_text().splitlines())
+    assert float(answer["age"]) == pytest.approx(float(age), abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_same_average_and_the_same_own_weights(run_here: Run, tmp_path: Path) -> None:
+    steps = (*WITH_EMA, "optim.scheduler=null")
+    assert run_here("train.py", *steps, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
+    assert run_here("train.py", *steps, "trainer.max_epochs=2", "hydra.run.dir=halves").code == 0
+    resumed = run_here("train.py", *steps, "trainer.max_epochs=3", "resume=halves")
+    assert resumed.code == 0, resumed.err
+    whole, halves = (checkpoint(tmp_path / name, "last") for name in ("whole", "halves"))
+    for key in ("state_dict", "current_model_state", "averaging_state"):
+        assert whole[key].keys() == halves[key].keys()
+        assert all(torch.equal(value, halves[key][name]) for name, value in whole[key].items()), key
+    assert whole["agegender"]["calibration"] == halves["agegender"]["calibration"]
+    first, second = (metrics_of(tmp_path / name) for name in ("whole", "halves"))
+    assert first["test/age_mae"] == second["test/age_mae"]

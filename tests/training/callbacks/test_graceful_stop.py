@@ -1,0 +1,202 @@
+"""SIGTERM saves and ends a run, and `resume=auto` makes the command that began it safe to repeat."""
+
+# ruff: noqa: F401, F811
+# A fixture that is imported is the name of an argument too.
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, TINY, Outcome, metrics_of
+from helpers.forked import start_training
+from helpers.stopped_runs import (
+    EVERYTHING_RANDOM,
+    FOUR,
+    CrashError,
+    assert_same_run,
+    crash,
+    stop_at,
+    terminate,
+    uninterrupted,
+)
+
+from agegender.runs.resume import latest_valid_checkpoint, resume_overrides
+from agegender.runs.run_dir import run_lock
+from agegender.training.module import AgeGenderModule
+
+Run = Callable[..., Outcome]
+
+
+def before(monkeypatch: pytest.MonkeyPatch, hook: str, act: Callable[[], None], times: int = 1) -> None:
+    """Acts before the module's hook is called for the so-manieth time, once."""
+    called: list[bool] = []
+    own = getattr(AgeGenderModule, hook)
+
+    def act_first(self: AgeGenderModule, *args: Any) -> Any:
+        called.append(True)
+        if len(called) == times:
+            act()
+        return own(self, *args)
+
+    monkeypatch.setattr(AgeGenderModule, hook, act_first)
+
+
+@pytest.mark.slow
+def test_sigterm_in_an_epoch_saves_ends_with_143_and_continues_to_the_same_bits(
+    run_here: Run,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 2, terminate)
+        outcome = run_here("train.py", *FOUR, "hydra.run.dir=stopped")
+    assert outcome.code == 143
+    assert outcome.err.startswith("terminated in epoch 2 after 3 of 6 batches; continue with: python train.py resume=")
+    assert outcome.err.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert run_here("train.py", "resume=stopped").code == 0
+    assert_same_run(tmp_path / "stopped", uninterrupted)
+
+
+def test_sigterm_in_a_validation_finishes_it_and_the_resumed_run_ends_as_one_that_was_not_stopped(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("train.py", *EVERYTHING_RANDOM, "data.val_fraction=0.4", "trainer.max_epochs=3", "callbacks=ema")
+    assert run_here(*asked, "hydra.run.dir=whole").code == 0
+    with monkeypatch.context() as patch:
+        before(patch, "validation_step", terminate, times=4)  # the first of epoch 2: there are three in each
+        outcome = run_here(*asked, "hydra.run.dir=stopped")
+    assert outcome.code == 143 and "terminated in epoch 3 after 1 of " in outcome.err
+    outcome = run_here("train.py", "resume=stopped")
+    assert outcome.code == 0, outcome.err
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_test_ends_with_143_and_the_run_can_be_finished(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        before(patch, "test_step", terminate)
+        outcome = run_here("train.py", *TINY, "hydra.run.dir=stopped")
+    assert outcome.code == 143
+    assert outcome.err == f"terminated; continue with: python train.py resume={tmp_path / 'stopped'}\n"
+    assert run_here("train.py", "resume=stopped").code == 0
+    assert metrics_of(tmp_path / "stopped")["epochs"] == 2
+
+
+def test_sigterm_before_the_first_step_says_that_nothing_was_trained(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before(monkeypatch, "configure_optimizers", terminate)
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=stopped")
+    assert (outcome.code, outcome.err) == (143, "terminated before any training\n")
+
+
+@pytest.mark.slow
+def test_a_process_that_gets_sigterm_is_gone_within_ten_seconds_and_has_saved(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = start_training([*FOUR, "trainer.max_epochs=2000", "hydra.run.dir=run"], tmp_path, log)
+    while process.is_alive() and not (tmp_path / "run/checkpoints/last.ckpt").exists():
+        time.sleep(0.05)
+    process.terminate()
+    began = time.monotonic()
+    process.join(30)
+    assert process.exitcode == 143, log.read_text()
+    assert time.monotonic() - began < 10
+    assert "terminated in " in log.read_text() and "Traceback" not in log.read_text()
+    assert latest_valid_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoints/last.ckpt"
+
+
+@pytest.mark.slow
+def test_a_command_with_resume_auto_can_be_repeated_until_it_is_done(
+    run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train.py", *FOUR, "name=job", "resume=auto")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, 1, terminate)
+        assert run_here(*command).code == 143
+    (run,) = (tmp_path / "logs/job").iterdir()
+    outcome = run_here(*command)
+    assert outcome.code == 0 and "from checkpoints/last.ckpt" in outcome.out
+    assert [run] == list((tmp_path / "logs/job").iterdir())
+    assert_same_run(run, uninterrupted)
+    stop_at(monkeypatch, 0, 0, crash)
+    with pytest.raises(CrashError):  # it was finished: this is a new one
+        run_here(*command)
+    assert len(list((tmp_path / "logs/job").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_resume_auto_begins_in_the_given_folder_and_continues_there(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train.py", *TINY, "hydra.run.dir='my job'", "resume=auto")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 1, crash)
+        with pytest.raises(CrashError):
+            run_here(*command)
+    outcome = run_here(*command)
+    assert outcome.code == 0 and "from checkpoints/last.ckpt" in outcome.out
+    finished = metrics_of(tmp_path / "my job")
+    again = run_here(*command)  # once more than needed does no harm
+    assert again.code == 0 and "epoch 1/" not in again.out
+    assert metrics_of(tmp_path / "my job")["test/age_mae"] == finished["test/age_mae"]
+
+
+def test_resume_auto_under_other_settings_is_refused(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    outcome = run_here("train.py", *TINY, "model.dropout=0.1", "hydra.run.dir=run", "resume=auto")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "model.dropout was 0.4 and is 0.1" in outcome.err
+
+
+def begun(logs: Path, name: str, trained_run: Path, finished: bool = False) -> Path:
+    shutil.copytree(trained_run, logs / name)
+    if not finished:
+        (logs / name / "metrics.json").unlink()
+    time.sleep(0.01)
+    (logs / name / ".hydra/overrides.yaml").touch()
+    return logs / name
+
+
+def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_work(
+    tmp_path: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def found() -> list[str]:
+        arguments = resume_overrides(["name=a", "weights=x", "resume=auto"])
+        return [item for item in arguments if item.startswith(("resume=", "weights="))]
+
+    assert found() == ["weights=x"]
+    begun(Path("logs/b"), "1", trained_run)
+    begun(Path("logs/a"), "3", trained_run, finished=True)
+    assert found() == ["weights=x"]
+    older, newer = (begun(Path("logs/a"), name, trained_run) for name in ("2", "1"))
+    assert found() == [f"resume='{newer}/checkpoints/last.ckpt'"]
+    with run_lock(newer):
+        assert found() == [f"resume='{older}/checkpoints/last.ckpt'"]
+    shutil.rmtree(newer / "checkpoints")
+    assert found() == ["weights=x"]  # it was stopped before its first checkpoint: afresh
+
+
+@pytest.mark.slow
+def test_resume_auto_starts_afresh_where_no_checkpoint_is_whole_and_says_so(
+    run_here: Run, tmp_path: Path, trained_run: Path
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    for name in ("last.ckpt", "best.ckpt"):
+        os.truncate(tmp_path / "run/checkpoints" / name, 1000)
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=run", "resume=auto")
+    assert outcome.code == 0
+    assert outcome.err.count("passed over") == 2 and "epoch 1/2" in outcome.out

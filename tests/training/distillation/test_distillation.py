@@ -1,0 +1,470 @@
+"""A network learns from its teachers' answers: the right answers, looked up in the right place, once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Outcome, run_script
+from helpers.made_networks import save_network
+from helpers.made_tables import half_labelled, rows_of, write_table
+from helpers.nodes import age_node, trunk_node
+from helpers.stopped_runs import CrashError, assert_same_run, crash, differences, stop_at
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.errors import AgeGenderError
+from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.runs.checkpoint import load_checkpoint, read_calibration
+from agegender.training.distillation import teachers
+from agegender.training.distillation.soft_targets import SoftTargets
+from agegender.training.distillation.teachers import find_teachers, make_targets
+from agegender.training.module import AgeGenderModule
+
+Run = Callable[..., Outcome]
+DLDL = age_node("dldl")
+STUDENT = (*TINY, "age=dldl", "optim=adamw", "augment=light")
+TABLE = tuple(setting for setting in STUDENT if not setting.startswith(("data=", "data.generate")))
+TRUNK = trunk_node(channels=[4])
+NETWORK = {"image_size": 16, "in_channels": 1, "age": DLDL, "trunk": TRUNK, "head_units": [8], "dropout": 0.0}
+OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler": None}
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep's folder with two runs on drawn faces, each of which left one half of the training faces out."""
+    where = tmp_path_factory.mktemp("folds")
+    outcome = run_script("train.py", "-m", *STUDENT, "data.leave_out=0/2,1/2", "hydra.sweep.dir=sweep", cwd=where)
+    assert outcome.code == 0, outcome.err
+    return where / "sweep"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A colour network of 32 pixels that was never trained, and is of its own opinion."""
+    return save_network(tmp_path / "teacher.ckpt")
+
+
+def drawn(cache_dir: Path | None = None, **options: Any) -> AgeGenderDataModule:
+    """The faces of `STUDENT`, set up."""
+    settings = {"generate": {"count": 120, "size": 64}, "image_size": 32, "batch_size": 16, **options}
+    module = AgeGenderDataModule(cache_dir=str(cache_dir) if cache_dir else None, **settings)
+    module.setup()
+    return module
+
+
+def targets_of(
+    *teachers: Path, data: AgeGenderDataModule, age: dict[str, Any] = DLDL
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns what a student is taught for each training face, in the order of `data.split("train").rows`."""
+    made = make_targets(find_teachers([str(path) for path in teachers], age), data, {"teacher": 0.7})
+    assert made is not None
+    ages, p_female = made.of(torch.from_numpy(data.split("train").rows))
+    return ages.numpy(), p_female.numpy()
+
+
+def own_answers(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns a checkpoint's answers for `[n, channels, size, size]` as they are, and for their mirror images."""
+    checkpoint = load_checkpoint(path)
+    network = AgeGenderNet(**checkpoint["agegender"]["network"])
+    network.load_state_dict(checkpoint["network"])
+    network.calibration = read_calibration(checkpoint)
+    with torch.no_grad():
+        views = [network.eval()(view) for view in (images, images.flip(-1))]
+        ages = torch.stack([functional.softmax(view.age, 1) for view in views])
+        return ages, torch.stack([network.p_female(view) for view in views])
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_a_target_is_the_mean_of_the_teachers_answers_for_a_face_and_its_mirror_image(
+    teacher: Path, cache: str
+) -> None:
+    student = drawn(image_size=48, grayscale=True, cache=cache)
+    faces = drawn(image_size=32, grayscale=False, cache="none").split("train")  # as the teacher sees them
+    assert len(faces) > 64  # more than one batch
+    ages, p_female = own_answers(teacher, faces.__getitems__(range(len(faces)))["image"])
+    assert not torch.allclose(ages[0], ages[1], atol=1e-3)  # a mirror image is another face to it
+    found = targets_of(teacher, data=student)
+    np.testing.assert_allclose(found[0], ages.mean(0), atol=2e-4, rtol=2e-3)
+    np.testing.assert_allclose(found[1], p_female.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found[0].sum(1), 1, atol=1e-6)
+
+
+def test_several_teachers_teach_the_mean_of_their_answers(tmp_path: Path, teacher: Path) -> None:
+    other = save_network(tmp_path / "other.ckpt", trunk="residual", in_channels=3)
+    data = drawn()
+    one, two, both = (targets_of(*paths, data=data) for paths in ([teacher], [other], [teacher, other]))
+    assert np.abs(one[0] - two[0]).max() > 0.01
+    for mean, first, second in zip(both, one, two, strict=True):
+        np.testing.assert_allclose(mean, (first + second) / 2, atol=2e-4)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Returns a list that grows by every network that is asked."""
+    asked: list[Path] = []
+    network = TorchBackend
+
+    def count(path: Path, device: str) -> TorchBackend:
+        asked.append(path)
+        return network(path, device)
+
+    monkeypatch.setattr(teachers, "TorchNetwork", count)
+    return asked
+
+
+def test_a_teacher_answers_once_for_the_same_faces(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = counted(monkeypatch)
+    first = targets_of(teacher, data=drawn(tmp_path / "cache"))
+    moved = Path(shutil.copy(teacher, tmp_path / "moved.ckpt"))
+    again = targets_of(moved, data=drawn(tmp_path / "cache", image_size=16))
+    assert asked == [teacher]
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    targets_of(teacher, data=drawn(tmp_path / "cache", split_seed=1))  # other training faces
+    assert asked == [teacher, teacher]
+    other = save_network(teacher, head_units=[8])  # another network under the same name
+    targets_of(other, data=drawn(tmp_path / "cache"))
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut off", "other bytes", "other faces", "no archive", "an array less"])
+def test_damaged_answers_are_made_again_with_one_line(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    data = drawn(tmp_path / "cache")
+    first = targets_of(teacher, data=data)
+    (path,) = (tmp_path / "cache/teachers").glob("*.npz")
+    kept = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(kept[: len(kept) // 2])
+    elif damage == "other bytes":
+        path.write_bytes(kept[:900] + bytes(8) + kept[908:])
+    elif damage == "no archive":
+        path.write_bytes(b"answers")
+    else:
+        ages, p_female = first[0].astype(np.float16), first[1]
+        np.savez(path, **({"ages": ages} if damage == "an array less" else {"ages": ages[1:], "p_female": p_female}))
+    asked = counted(monkeypatch)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        again = targets_of(teacher, data=data)
+    assert asked == [teacher]
+    assert [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()] == [
+        f"{path} is damaged: computing the teacher's predictions again"
+    ]
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert path.read_bytes() == kept
+
+
+def test_a_face_is_taught_by_the_teachers_that_left_it_out(folds: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = drawn()
+    rows = data.split("train").rows
+    seen = [set(drawn(leave_out=f"{part}/2").split("train").rows.tolist()) for part in (0, 1)]
+    each = [targets_of(folds / str(part), data=data) for part in (0, 1)]  # alone, a teacher teaches every face
+    assert np.abs(each[0][0] - each[1][0]).max() > 1e-3
+    with caplog.at_level(logging.INFO):
+        both = targets_of(folds, data=data)
+    for place, row in enumerate(rows.tolist()):
+        (left_out_by,) = (part for part in (0, 1) if row not in seen[part])
+        np.testing.assert_allclose(both[0][place], each[left_out_by][0][place], atol=2e-4)
+        assert both[1][place] == each[left_out_by][1][place]
+    told = "soft targets of {} teacher(s) for {} training faces, {} of them from teachers that held the face out"
+    assert told.format(2, len(rows), len(rows)) in caplog.messages
+
+
+def test_a_face_that_no_teacher_left_out_is_taught_by_all(
+    folds: Path, teacher: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = drawn()
+    rows = data.split("train").rows
+    seen = set(drawn(leave_out="0/2").split("train").rows.tolist())
+    fold, other = targets_of(folds / "0", data=data), targets_of(teacher, data=data)
+    with caplog.at_level(logging.INFO):
+        both = targets_of(folds / "0", teacher, data=data)
+    for place, row in enumerate(rows.tolist()):
+        wanted = (fold[0][place] + other[0][place]) / 2 if row in seen else fold[0][place]
+        np.testing.assert_allclose(both[0][place], wanted, atol=2e-4)
+    assert f"{len(rows) - len(seen)} of them from teachers that held the face out" in caplog.messages[-1]
+
+
+def test_a_teacher_of_another_split_has_left_no_face_out_and_is_warned_of(
+    folds: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = drawn(split_seed=1)
+    with caplog.at_level(logging.INFO):
+        targets_of(folds, data=data)
+    assert "0 of them from teachers that held the face out" in caplog.messages[-1]
+    warnings = [text for text in caplog.messages if "was trained under split" in text]
+    assert len(warnings) == 2 and all(f"this is split {data.index.fingerprint}" in text for text in warnings)
+
+
+def test_a_folder_of_runs_means_all_of_them_and_a_runs_folder_its_best_checkpoint(folds: Path, teacher: Path) -> None:
+    best = [folds / part / "checkpoints/best.ckpt" for part in ("0", "1")]
+    assert [each.path for each in find_teachers(str(folds), DLDL)] == best
+    assert [each.path for each in find_teachers([str(folds / "1"), str(teacher)], DLDL)] == [best[1], teacher]
+    assert find_teachers(None, age_node("mae")) == []
+
+
+def soft_targets(weight: float, count: int = 12) -> tuple[SoftTargets, Tensor, Tensor]:
+    """Returns targets for rows 10, 11, ..., drawn at random, with their distributions and probabilities."""
+    generator = torch.Generator().manual_seed(5)
+    ages = torch.rand(count, 121, generator=generator).softmax(1).half()
+    p_female = torch.rand(count, generator=generator)
+    made = SoftTargets(10 + np.arange(count), ages.numpy(), p_female.numpy(), ["a"], weight)
+    wanted = ages.float()
+    return made, wanted / wanted.sum(1, keepdim=True), p_female
+
+
+def some_batch(count: int = 12) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "image": torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator),
+        "age": torch.randint(1, 100, (count,), generator=generator).float(),
+        "gender": (torch.arange(count) % 2).float(),
+        "row": 10 + torch.randperm(count, generator=generator),
+    }
+
+
+def stepped(module: AgeGenderModule, batch: Any) -> tuple[float, dict[str, float]]:
+    torch.manual_seed(0)
+    loss = module.training_step(batch, 0).item()
+    figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
+    return loss, figures
+
+
+def by_hand(module: AgeGenderModule, batch: dict[str, Any], ages: Tensor, p_female: Tensor) -> tuple[float, float]:
+    """Returns the divergence and the cross-entropy from their definitions."""
+    with torch.no_grad():
+        outputs: RawOutputs = module.network(batch["image"])
+    place = batch["row"] - 10
+    wanted, p = ages[place], p_female[place]
+    answered = functional.softmax(outputs.age, 1)
+    divergence = (wanted * (wanted / answered).log()).sum(1).mean()
+    q = outputs.gender if module.network.gender_output == "sigmoid" else outputs.gender.sigmoid()
+    return divergence.item(), -(p * q.log() + (1 - p) * (1 - q).log()).mean().item()
+
+
+@pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_loss_is_the_mixture_worked_out_by_hand(weight: float, learned: bool, gender_output: str) -> None:
+    loss = {"age": 2.0, "gender": 0.5, "learned": learned}
+    module = AgeGenderModule(NETWORK | {"gender_output": gender_output}, OPTIM, loss)
+    batch = some_batch()
+    plain, labels = stepped(module, batch)
+    module.soft_targets, ages, p_female = soft_targets(weight)
+    age_loss, gender_loss = by_hand(module, batch, ages, p_female)
+    returned, figures = stepped(module, batch)
+    wanted = (1 - weight) * plain + weight * (2 * age_loss + 0.5 * gender_loss)
+    assert returned == pytest.approx(wanted, rel=1e-5) == figures["train/loss"] != pytest.approx(plain)
+    for name in ("train/age_loss", "train/gender_loss", "train/age_mae"):  # these are the labels' alone
+        assert figures[name] == labels[name]
+
+
+def test_a_teacher_teaches_faces_whose_labels_are_missing_too() -> None:
+    module = AgeGenderModule(NETWORK, OPTIM, {"learned": True})
+    module.masks = True
+    batch = some_batch()
+    batch["age"][:] = batch["gender"][:] = torch.nan
+    module.soft_targets, ages, p_female = soft_targets(0.7)
+    returned = module.training_step(batch, 0)  # type: ignore[arg-type]
+    assert returned.item() == pytest.approx(0.7 * sum(by_hand(module, batch, ages, p_female)), rel=1e-5)
+    returned.backward()  # type: ignore[no-untyped-call]
+    assert module.balance.log_variance is not None and module.balance.log_variance.grad is not None
+    assert (module.balance.log_variance.grad != 0).all()  # both parts have something to be learnt from
+
+
+def test_a_row_that_is_no_training_face_is_an_error() -> None:
+    made, _, _ = soft_targets(0.7)
+    for row in (0, 9, 22):
+        with pytest.raises(IndexError):
+            made.of(torch.tensor([row]))
+
+
+def test_soft_targets_are_no_part_of_the_modules_state(folds: Path, run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *STUDENT, f"teacher={folds}", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    taught, alone = (load_checkpoint(run / "checkpoints/last.ckpt") for run in (tmp_path / "run", folds / "0"))
+    assert set(taught["state_dict"]) == set(alone["state_dict"])
+    assert taught["hyper_parameters"]["loss"] == alone["hyper_parameters"]["loss"]
+    digests = sorted(teacher.digest for teacher in find_teachers(str(folds), DLDL))
+    assert taught["agegender"]["teachers"] == digests and "teachers" not in alone["agegender"]
+    assert (tmp_path / "run/checkpoints/last.ckpt").stat().st_size < 1.1 * (
+        folds / "0/checkpoints/last.ckpt"
+    ).stat().st_size
+
+
+def distance(run: Path, teacher: Path, data: AgeGenderDataModule) -> tuple[float, float]:
+    """Returns how far a run's answers for the training faces are from the teacher's: in nats, and of p_female."""
+    faces = data.split("train")
+    ages, p_female = own_answers(run / "checkpoints/last.ckpt", faces.__getitems__(range(len(faces)))["image"])
+    wanted, theirs = targets_of(teacher, data=data)
+    divergence = functional.kl_div(ages[0].log(), torch.from_numpy(wanted), reduction="batchmean")
+    return divergence.item(), (p_female[0] - torch.from_numpy(theirs)).abs().mean().item()
+
+
+def test_a_student_of_soft_targets_alone_approaches_its_teacher_and_not_the_labels(
+    run_here: Run, teacher: Path, tmp_path: Path
+) -> None:
+    taught = ("data.grayscale=false", "optim.lr=1e-2", "trainer.max_epochs=12", "augment=none", "model.dropout=0")
+    for name, more in (("labels", ()), ("soft", (f"teacher={teacher}", "loss.teacher=1"))):
+        outcome = run_here("train.py", *STUDENT, *taught, *more, f"hydra.run.dir={name}")
+        assert outcome.code == 0, outcome.err
+    data = drawn(grayscale=False)
+    (far, wrong), (near, little) = (distance(tmp_path / name, teacher, data) for name in ("labels", "soft"))
+    assert near < far / 4 and near < 0.2
+    assert little < wrong / 2
+
+
+def test_with_a_weight_of_one_the_labels_teach_nothing_and_may_be_missing(
+    run_here: Run, teacher: Path, faces: Path, tmp_path: Path
+) -> None:
+    weights = []
+    for name, rows in (("whole", rows_of(faces)), ("half", half_labelled(faces))):
+        write_table(tmp_path / f"{name}.csv", rows)
+        table = ("data=table", f"data.table={name}.csv", f"data.dir={faces}", f"hydra.run.dir={name}")
+        outcome = run_here("train.py", *TABLE, *table, f"teacher={teacher}", "loss.teacher=1")
+        assert outcome.code == 0, outcome.err
+        weights.append(load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["network"])
+    assert differences(*weights) == []
+
+
+def test_a_weight_of_zero_trains_the_same_bits_as_without_a_teacher(
+    run_here: Run, teacher: Path, tmp_path: Path
+) -> None:
+    for name, more in (("alone", ()), ("zero", (f"teacher={teacher}", "loss.teacher=0"))):
+        assert run_here("train.py", *STUDENT, *more, f"hydra.run.dir={name}").code == 0
+    weights = [load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["network"] for name in ("alone", "zero")]
+    assert differences(*weights) == []
+
+
+def test_a_student_trains_to_the_same_bits_wherever_its_faces_lie_and_whether_the_answers_were_cached(
+    run_here: Run, folds: Path, tmp_path: Path
+) -> None:
+    taught = (*STUDENT, f"teacher={folds}")
+    for name, more in (("cold", ["data.cache_dir=cold"]), ("warm", []), ("device", ["data.on_device=true"])):
+        outcome = run_here("train.py", *taught, *more, f"hydra.run.dir={name}")
+        assert outcome.code == 0, outcome.err
+    weights = [load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["network"] for name in ("cold", "warm")]
+    assert differences(*weights) == []
+    placed = load_checkpoint(tmp_path / "device/checkpoints/last.ckpt")["network"]
+    assert differences(weights[0], placed) == []
+
+
+def test_a_taught_run_that_crashed_continues_to_the_same_bits(
+    run_here: Run, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = (*STUDENT, "trainer.max_epochs=3", f"teacher=[{folds}/0,{folds}/1]", "callbacks=ema")
+    assert run_here("train.py", *taught, "hydra.run.dir=whole").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 2, crash)
+        with pytest.raises(CrashError):
+            run_here("train.py", *taught, "hydra.run.dir=crashed")
+    outcome = run_here("train.py", "resume=crashed")
+    assert outcome.code == 0, outcome.err
+    assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+
+
+def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(folds / "0", tmp_path / "mine")
+    assert run_here("train.py", *STUDENT, f"teacher={mine}", "hydra.run.dir=run").code == 0
+    for change, told in (
+        (f"teacher={folds}", f"teacher was {mine} and is {folds}"),
+        ("teacher=null", f"teacher was {mine} and is None"),
+        ("loss.teacher=0.5", "loss.teacher was 0.7 and is 0.5"),
+    ):
+        outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
+        assert outcome.code == 1 and outcome.err.startswith("error: resume=run continues a run unchanged, but ")
+        assert told in outcome.err and outcome.err.count("\n") == 1
+    shutil.copy(folds / "1/checkpoints/best.ckpt", mine / "checkpoints/best.ckpt")
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
+    assert outcome.code == 1 and "a teacher's checkpoint was another file" in outcome.err
+    shutil.copy(folds / "0/checkpoints/best.ckpt", mine / "checkpoints/best.ckpt")
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
+        (["teacher=[]"], "teacher= is empty: "),
+        (["teacher=empty"], "empty holds no checkpoints/best.ckpt; "),
+        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: choose one with age=dldl"),
+        (["teacher=dldl.ckpt", "age.top=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
+        (
+            ["teacher=dldl.ckpt", "age=mae"],
+            "teacher= requires a distribution over years, not MeanAbsoluteError: set age=dldl",
+        ),
+        (
+            ["teacher=dldl.ckpt", "age=classes"],
+            "teacher= requires a distribution over years, not Classes: set age=dldl",
+        ),
+        (["teacher=dldl.ckpt", "fit=false", "weights=dldl.ckpt"], "teacher= requires a training: "),
+        (["teacher=dldl.ckpt", "loss.teacher=1.5"], "loss.teacher=1.5 must lie between 0 (labels only) and 1 "),
+        (["loss.teacher=-0.1"], "loss.teacher=-0.1 must lie between 0 (labels only) and 1 "),
+        (["loss.teacher=much"], "loss.teacher='much' has the wrong type: "),
+        (["teacher=3"], "teacher=3 does not exist"),
+    ],
+)
+def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(
+    run_here: Run, tmp_path: Path, settings: list[str], message: str
+) -> None:
+    save_network(tmp_path / "dldl.ckpt")
+    save_network(tmp_path / "mae.ckpt", age={"name": "mae"})
+    (tmp_path / "empty").mkdir()
+    outcome = run_here("train.py", *STUDENT, *settings, "data.cache_dir=cache", "hydra.run.dir=run")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"error: {message}")
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["5/5", "0/1", "half", "1/-2", "-1/5", "1/5/5"])
+def test_a_part_that_there_is_not_is_refused_in_one_line(run_here: Run, tmp_path: Path, part: str) -> None:
+    outcome = run_here("train.py", *STUDENT, f"data.leave_out={part}", "data.cache_dir=cache")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"error: data.leave_out={part} must be i/n, ")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_streamed_faces_can_not_be_taught_and_leave_none_out(run_here: Run) -> None:
+    outcome = run_here("train.py", "data=streaming", "data.dir=shards", "age=dldl", "teacher=default")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: teacher= requires random access to the faces: ")
+    outcome = run_here("train.py", "data=streaming", "data.dir=shards", "data.leave_out=0/5")
+    assert outcome.code == 2 and outcome.err.startswith("error: data.leave_out is not known; ")
+
+
+def test_a_multirun_over_teachers_makes_a_run_of_each(run_here: Run, folds: Path, tmp_path: Path) -> None:
+    outcome = run_here(
+        *("train.py", "-m", *STUDENT, f"teacher={folds}/0,[{folds}/0,{folds}/1]", "hydra.sweep.dir=students"),
+    )
+    assert outcome.code == 0, outcome.err
+    taught = [
+        load_checkpoint(tmp_path / f"students/{job}/checkpoints/best.ckpt")["agegender"]["teachers"] for job in (0, 1)
+    ]
+    assert [len(digests) for digests in taught] == [1, 2] and set(taught[0]) < set(taught[1])
+
+
+def test_a_cache_that_can_not_be_written_ends_in_one_line(tmp_path: Path, teacher: Path) -> None:
+    data = drawn(tmp_path / "cache")
+    (tmp_path / "cache/teachers").write_text("in the way")
+    with pytest.raises(AgeGenderError, match=r"can't write the soft targets .*data\.cache_dir="):
+        targets_of(teacher, data=data)
+
+
+def test_answers_are_numbers_for_every_face(teacher: Path) -> None:
+    ages, p_female = targets_of(teacher, data=drawn())
+    assert np.isfinite(ages).all() and (ages >= 0).all()
+    assert ((p_female > 0) & (p_female < 1)).all() and math.isfinite(float(p_female.sum()))

@@ -1,0 +1,49 @@
+"""Curves outlive a kill and go on behind it: no point is lost, none stands there twice."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Outcome
+from helpers.stopped_runs import CrashError, crash, stop_at
+
+from agegender.training.loggers.csv_logger import ResumableCSVLogger
+
+Run = Callable[..., Outcome]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "csv" / "metrics.csv").open(newline="") as file:
+        return [dict(sorted(row.items())) for row in csv.DictReader(file)]
+
+
+def test_a_resumed_runs_table_is_that_of_one_that_was_not_stopped(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("train.py", *TINY, "logger=csv")
+    assert run_here(*asked, "hydra.run.dir=whole").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 3, crash)  # behind the checkpoint there are rows, which are logged once more
+        with pytest.raises(CrashError):
+            run_here(*asked, "hydra.run.dir=run")
+    assert run_here("train.py", "resume=run").code == 0
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_what_a_log_was_given_is_on_the_disk_before_the_next_step(tmp_path: Path) -> None:
+    table = ResumableCSVLogger(str(tmp_path))
+    table.log_metrics({"loss": 1.5}, 3)
+    assert rows(tmp_path)[0]["loss"] == "1.5"
+
+
+def test_a_row_that_a_kill_cut_off_is_dropped_and_a_new_column_keeps_the_rows(tmp_path: Path) -> None:
+    table = ResumableCSVLogger(str(tmp_path))
+    table.log_metrics({"loss": 1.5}, 3)
+    with (tmp_path / "csv/metrics.csv").open("a") as file:
+        file.write("1.")
+    again = ResumableCSVLogger(str(tmp_path))
+    again.log_metrics({"mae": 7.0}, 4)
+    assert rows(tmp_path) == [{"loss": "1.5", "mae": "", "step": "3"}, {"loss": "", "mae": "7.0", "step": "4"}]

@@ -1,0 +1,404 @@
+"""Every shipped option composes and builds; what is wrong is refused before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome
+from helpers.nodes import AGE_CODINGS, age_node, target
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf, open_dict
+
+from agegender.config.allowlist import instantiate, kwargs_of
+from agegender.config.hydra_versions import version_base
+from agegender.config.trust import BUILT_IN
+from agegender.data.augmentation.build import build_augmentation
+from agegender.data.datamodule import AgeGenderDataModule
+from agegender.errors import AgeGenderError
+from agegender.training.builders import build_data, network_kwargs
+from agegender.training.check_config import check_config
+from agegender.training.module import AgeGenderModule
+from agegender.training.optim import WarmupCosine, build_optimizer, build_scheduler
+
+OPTIONS = sorted(
+    f"{file.parent.relative_to(ROOT / 'conf')}={file.stem}" for file in (ROOT / "conf").glob("*/**/*.yaml")
+)
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Composes conf/train.yaml as `train.py` would, with its outputs in `tmp_path`."""
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(ROOT / "conf"), **version_base()):
+            config = compose("train", [*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        return plain
+
+    yield settings
+    HydraConfig.instance().cfg = None
+
+
+def test_every_group_of_the_design_has_its_options() -> None:
+    expected = (
+        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
+        "augment=strong augment=robust callbacks=default callbacks=ema "
+        "data=synthetic data=table data=utkface data=streaming "
+        "experiment=quickstart experiment=gray_mae experiment=age_classes "
+        "experiment=wide_heads experiment=rgb200_mse experiment=he_mse "
+        "logger=csv logger=tensorboard logger=wandb logger=mlflow "
+        "experiment=small experiment=pretrained experiment=coral_protocol "
+        "model=conv_stack model=residual model=torchvision model=timm model=face optim=adam optim=adamw "
+        "sweep=grid sweep=optuna "
+        "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed trainer=ddp trainer=fsdp"
+    )
+    assert set(expected.split()) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_shipped_option_composes_passes_the_check_and_builds(
+    option: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    packages = {"model=timm": "timm", "logger=wandb": "wandb", "logger=mlflow": "mlflow"}
+    if option in packages:
+        pytest.importorskip(packages[option])
+    settings = settings_of(option)
+    check_config(settings)
+    if option == "data=streaming":
+        settings["data"]["dir"] = "shards"  # it has no default
+    data = build_data(settings)
+    network, _ = network_kwargs(settings, data.image_size, data.channels)
+    settings["loss"].pop("teacher")  # of the soft targets
+    module = AgeGenderModule(network, settings["optim"], settings["loss"])
+    pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
+    images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
+    years, p_female = module.eval()(images)
+    assert years.shape == p_female.shape == (2,)
+
+    built = [instantiate(node, "callbacks") for node in settings["callbacks"].values() if node is not None]
+    loggers = [instantiate(node, "logger") for node in settings["logger"].values()]
+    assert all(isinstance(callback, Callback) for callback in built)
+    assert all(isinstance(logger, Logger) for logger in loggers)
+    if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
+    trainer = instantiate(settings["trainer"], "trainer", callbacks=built, logger=loggers)
+    assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
+    optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": list(module.network.parameters())}])
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    if scheduler := settings["optim"]["scheduler"]:
+        built_scheduler = build_scheduler(scheduler, optimizer, steps=100, epochs=5)
+        assert built_scheduler["interval"] == "step" and 0 < optimizer.param_groups[0]["lr"] < settings["optim"]["lr"]
+
+
+def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[str, Any]]) -> None:
+    settings = settings_of("+optim.optimizer.betas=[0.8,0.9]")
+    check_config(settings)
+    optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    betas = optimizer.param_groups[0]["betas"]
+    assert list(betas) == [0.8, 0.9] and type(betas) in (list, tuple)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("data.image_size=big", "data.image_size='big'"),
+        ("data.image_size=64.5", "data.image_size=64.5"),
+        ("data.image_size=[64]", "data.image_size=[64]"),
+        ("data.grayscale=1", "data.grayscale=1"),
+        ("data.grayscale=grey", "data.grayscale='grey'"),
+        ("data.age_range=[0,old]", "data.age_range=[0, 'old']"),
+        ("data.duplicates=nearly", "data.duplicates='nearly'"),
+        ("data.split=randomly", "data.split='randomly'"),
+        ("data.generate.count=2.5", "data.generate.count=2.5"),
+        ("model.trunk.channels=32", "model.trunk.channels=32"),
+        ("model.trunk.channels=[32,big]", "model.trunk.channels=[32, 'big']"),
+        ("model.trunk.channels=[32.5]", "model.trunk.channels=[32.5]"),
+        ("model.dropout=much", "model.dropout='much'"),
+        ("model.trunk.batch_norm=0", "model.trunk.batch_norm=0"),
+        ("model.trunk.kernel_size=3.0", "model.trunk.kernel_size=3.0"),
+        ("model.trunk.padding=sane", "model.trunk.padding='sane'"),
+        ("model.gender_output=softmax", "model.gender_output='softmax'"),
+        ("model.feature_dropout=much", "model.feature_dropout='much'"),
+        ("model.weight_init=xavier", "model.weight_init='xavier'"),
+        ("age.scale=wide", "age.scale='wide'"),
+        ("age.output=gelu", "age.output='gelu'"),
+        ("report=1", "report=1"),
+        ("augment.flip=often", "augment.flip='often'"),
+        ("augment.scale=1.1", "augment.scale=1.1"),
+        ("optim.scheduler.warmup=long", "optim.scheduler.warmup='long'"),
+        ("optim.lr=fast", "optim.optimizer.lr='fast'"),
+        ("seed=1.5", "seed=1.5"),
+        ("seed=zero", "seed='zero'"),
+        ("fit=1", "fit=1"),
+        ("test=maybe", "test='maybe'"),
+        ("monitor=3", "monitor=3"),
+        ("mode=least", "mode='least'"),
+        ("loss.age=heavy", "loss"),
+        ("trainer.max_epochs=ten", "trainer.max_epochs='ten'"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
+        ("trainer.deterministic=3", "trainer.deterministic=3"),
+        ("callbacks.early_stopping.patience=1.5", "callbacks.early_stopping.patience=1.5"),
+        ("callbacks.pictures.faces=some", "callbacks.pictures.faces='some'"),
+        ("logger.tensorboard.default_hp_metric=0", "logger.tensorboard.default_hp_metric=0"),
+    ],
+)
+def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
+    wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of("data=synthetic", "augment=light", "optim=adamw", wrong)
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(place) and "wrong type" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("model.trunk.stem=wide", "model.trunk.stem='wide' has the wrong type"),
+        ("model.trunk.blocks=2", "model.trunk.blocks=2 has the wrong type"),
+        ("model.trunk.blocks=[1,1.5,1]", "model.trunk.blocks=[1, 1.5, 1] has the wrong type"),
+        ("+model.block=[1]", "model.block is not known; did you mean model.trunk.blocks?"),
+        ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
+        ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
+        ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
+        ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
+    ],
+)
+def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_only(
+    wrong: str, message: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of("model=residual", "augment=strong", wrong)
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])
+def test_train_refuses_a_wrong_type_before_any_data_is_read(
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=") and outcome.err.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.mean=[0.1,0.2]",
+        "data.batch_size=0",
+        "data.image_size=4",
+        "data.val_fraction=1",
+        "data.generate.count=0",
+        "optim.lr=-1",
+        "trainer.devices=0",
+        "trainer.precision=7",
+        "+trainer.overfit_batches=-1.5",
+    ],
+)
+def test_a_value_of_the_right_type_that_makes_no_sense_is_refused_in_one_line(
+    run_here: Callable[..., Outcome], wrong: str
+) -> None:
+    outcome = run_here("train.py", *TINY, "augment=light", wrong)
+    assert outcome.code in (1, 2)
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+
+
+def payload(path: Path) -> dict[str, Any]:
+    return {"_target_": "os.mkdir", "path": str(path)}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("trainer",),
+        ("trainer", "profiler"),
+        ("trainer", "plugins", "0"),
+        ("callbacks", "extra"),
+        ("callbacks", "checkpoint", "dirpath"),
+        ("logger", "tensorboard"),
+        ("optim", "optimizer"),
+        ("optim", "optimizer", "betas"),
+        ("data", "generate"),
+        ("model", "mean"),
+    ],
+    ids=".".join,
+)
+def test_a_target_outside_the_libraries_is_refused_by_name_and_never_built(
+    place: tuple[str, ...], settings_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    settings = settings_of()
+    node: Any = settings
+    for key in place[:-1]:
+        node = node.setdefault(key, [None])
+    node[int(place[-1]) if place[-1] == "0" else place[-1]] = payload(tmp_path / "harm")
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        check_config(settings)
+    with pytest.raises(AgeGenderError, match=r"os\.mkdir is refused"):
+        instantiate({"_target_": "torch.optim.Adam", "x": settings}, "optim.optimizer")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("target", ["agegenderx.Evil", "torch.optimx.Adam", "torch.load", "lightning.pytorchx.A", "os"])
+def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
+    with pytest.raises(AgeGenderError, match="is refused"):
+        instantiate({"_target_": target}, "callbacks")
+    assert all(name.endswith(".") for name in BUILT_IN)
+
+
+def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+    harm = tmp_path / "harm"
+    outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: callbacks.x._target_: os.mkdir is refused")
+    assert not harm.exists()
+
+
+def test_a_target_that_does_not_exist_is_one_line(settings_of: Callable[..., dict[str, Any]]) -> None:
+    settings = settings_of("optim.optimizer._target_=torch.optim.Adma")
+    with pytest.raises(AgeGenderError, match=r"optim\.optimizer\._target_=torch\.optim\.Adma can't be imported") as no:
+        check_config(settings)
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
+def test_a_gpu_that_is_not_there_is_one_clear_line(
+    run_here: Callable[..., Outcome], tmp_path: Path, choice: str
+) -> None:
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert "sees no GPU" in outcome.err and "trainer=cpu" in outcome.err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_defaults_are_the_classic_grayscale_128_pixel_run_on_utkface(
+    settings_of: Callable[..., dict[str, Any]],
+) -> None:
+    settings = settings_of()
+    assert (settings["data"]["dir"], settings["data"]["image_size"], settings["data"]["grayscale"]) == (
+        "data/UTKFace",
+        128,
+        True,
+    )
+    assert settings["model"]["trunk"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
+    assert settings["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear") and settings["augment"] == {}
+
+
+@pytest.mark.parametrize("optim", ["adam", "adamw"])
+@pytest.mark.parametrize("trainer", ["auto", "mixed"])
+def test_options_of_different_groups_go_together(
+    optim: str, trainer: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    check_config(settings_of(f"optim={optim}", f"trainer={trainer}", "experiment=quickstart", "age=mse"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("age=classes age.width=2.5", "age.width=2.5"),
+        ("age=classes age.top=high", "age.top='high'"),
+        ("age=dldl age.sigma=wide", "age.sigma='wide'"),
+        ("age=dldl age.expectation=yes", "age.expectation='yes'"),
+        ("age=coral age.top=99.5", "age.top=99.5"),
+        ("age=huber age.delta=big", "age.delta='big'"),
+        ("age=coral +age.output=relu", "age.output is not known"),
+    ],
+)
+def test_each_age_coding_takes_its_own_settings_only(
+    wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = settings_of(*wrong.split())
+    with pytest.raises(AgeGenderError) as refused:
+        check_config(settings)
+    assert str(refused.value).startswith(place) and "\n" not in str(refused.value)
+
+
+def test_the_age_classes_accuracy_may_choose_the_epoch_where_there_are_classes(
+    settings_of: Callable[..., dict[str, Any]],
+) -> None:
+    chosen = ("monitor=val/age_class_acc", "mode=max")
+    check_config(settings_of("age=classes", *chosen))
+    with pytest.raises(AgeGenderError, match="monitor=val/age_class_acc is not known"):
+        check_config(settings_of("age=mae", *chosen))
+
+
+# Channels, side, batch, epochs, age coding as published, and the number of weights, added up by hand.
+PUBLISHED = {
+    "gray_mae": (1, 128, 32, 30, "mae", 5_107_458),
+    "age_classes": (3, 128, 32, 12, "classes", 5_113_174),
+    "wide_heads": (1, 128, 32, 12, "mae", 5_239_042),
+    "rgb200_mse": (3, 200, 32, 12, "mse", 34_828_226),
+    "he_mse": (3, 128, 128, 1, "mse", 17_148_802),
+}
+
+
+# ... and what else each is known by. Any other setting is the default's.
+KNOWN_BY: dict[str, dict[str, Any]] = {
+    "gray_mae": {
+        "model.feature_dropout": 0.5,
+        "optim.scheduler": {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.02, "final": 0.01},
+    },
+    "age_classes": {"age.width": 5},
+    "wide_heads": {"model.head_units": [256, 256]},
+    "rgb200_mse": {
+        "age.scale": 1.0,
+        "model.trunk.channels": [32, 64, 128],
+        "model.shared_units": [512, 128],
+        "model.head_units": [],
+        "model.dropout": 0.0,
+        "model.gender_output": "sigmoid",
+    },
+    "he_mse": {
+        "age.scale": 1.0,
+        "age.output": "relu",
+        "model.trunk.channels": [64, 128, 256],
+        "model.trunk.padding": "same",
+        "model.shared_units": [256],
+        "model.head_units": [],
+        "model.dropout": 0.5,
+        "model.gender_output": "sigmoid",
+        "model.weight_init": "kaiming_uniform",
+        "optim.lr": 1e-4,
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Callable[..., dict[str, Any]]) -> None:
+    channels, side, batch_size, epochs, age, weights = PUBLISHED[name]
+    settings = settings_of(f"experiment={name}")
+    data = AgeGenderDataModule(**kwargs_of(settings["data"]))
+    assert (data.channels, data.image_size, data.batch_size) == (channels, side, batch_size)
+    assert settings["trainer"]["max_epochs"] == epochs and settings["callbacks"]["early_stopping"] is None
+    assert settings["age"]["_target_"] == target(AGE_CODINGS[age]) and settings["data"]["split"] == "content"
+    assert settings["optim"]["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert (settings["model"]["mean"], settings["model"]["std"]) == ([0.0], [1.0])  # pixels in [0, 1]
+    network = {"image_size": side, "in_channels": channels, "age": settings["age"], **settings["model"]}
+    module = AgeGenderModule(network, settings["optim"])
+    assert sum(weight.numel() for weight in module.network.parameters()) == weights
+    groups = {key: settings[key] for key in ("model", "age", "optim", "augment", "loss")}
+    default = settings_of(f"age={age}")
+    usual = {key: default[key] for key in groups} | {"model": default["model"] | {"mean": [0.0], "std": [1.0]}}
+    for key, value in KNOWN_BY[name].items():
+        *groups_of, setting = key.split(".")
+        node = usual
+        for group in groups_of:
+            node[group] = dict(node[group])
+            node = node[group]
+        node[setting] = value
+    usual["optim"] = usual["optim"] | {"optimizer": usual["optim"]["optimizer"] | {"lr": usual["optim"]["lr"]}}
+    assert groups == usual

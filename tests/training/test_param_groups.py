@@ -1,0 +1,65 @@
+"""Which weights decay, and which are trained at the trunk's rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.nodes import network_settings
+from torch import nn
+
+from agegender.models.network import AgeGenderNet
+from agegender.training.optim import param_groups
+
+ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}
+ADAM = {"_target_": "torch.optim.Adam", "lr": 0.01}
+
+
+def residual_net() -> AgeGenderNet:
+    options: dict[str, Any] = {"stem": 4, "channels": [4, 8], "blocks": [1, 1], "head_units": [8]}
+    return AgeGenderNet(32, 3, **network_settings({"name": "dldl"}, "residual", **options))
+
+
+def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {group["name"]: group for group in groups}
+
+
+@pytest.mark.parametrize("trunk_factor", [1.0, 0.1])
+@pytest.mark.parametrize("optimizer", [ADAM, ADAMW])
+def test_every_weight_is_trained_once(optimizer: dict[str, Any], trunk_factor: float) -> None:
+    net, extra = residual_net(), nn.Parameter(torch.zeros(2))
+    groups = param_groups(net, [extra], optimizer, trunk_factor)
+    trained = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(trained) == sorted(id(weight) for weight in (*net.parameters(), extra))
+
+
+def test_biases_and_the_gains_of_norms_never_decay_and_all_others_do() -> None:
+    net = residual_net()
+    groups = by_name(param_groups(net, [], ADAMW))
+    assert set(groups) == {"weights", "weights_no_decay"}
+    assert groups["weights_no_decay"]["weight_decay"] == 0 and "weight_decay" not in groups["weights"]
+    spared = {id(weight) for weight in groups["weights_no_decay"]["params"]}
+    for layer in net.modules():
+        for name, weight in layer.named_parameters(recurse=False):
+            decays = isinstance(layer, nn.Conv2d | nn.Linear) and name == "weight"
+            assert (id(weight) in spared) != decays
+
+
+def test_only_the_trunk_takes_the_trunks_rate() -> None:
+    net = residual_net()
+    groups = by_name(param_groups(net, [], ADAMW, 0.1))
+    assert {name: group.get("lr") for name, group in groups.items()} == {
+        "trunk": pytest.approx(0.001),
+        "trunk_no_decay": pytest.approx(0.001),
+        "heads": None,
+        "heads_no_decay": None,
+    }
+    trunk = {id(weight) for weight in net.trunk.parameters()}
+    slow = {id(weight) for name in ("trunk", "trunk_no_decay") for weight in groups[name]["params"]}
+    assert slow == trunk
+
+
+def test_without_decay_and_factor_there_is_one_group() -> None:
+    (group,) = param_groups(residual_net(), [], ADAM)
+    assert set(group) == {"params"}  # without a name: the curve of the learning rate has but one

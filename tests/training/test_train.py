@@ -1,0 +1,385 @@
+"""Whole runs of train.py on drawn faces."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import pty
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+
+from agegender.data.sources.synthetic import IGNORED, ODD_READABLE, QUARANTINED, duplicates
+from agegender.runs.checkpoint import load_checkpoint
+
+Run = Callable[..., Outcome]
+
+
+def test_a_run_leaves_exactly_the_files_that_the_design_lists(trained_run: Path) -> None:
+    files = {str(path.relative_to(trained_run)) for path in trained_run.rglob("*") if path.is_file()}
+    events = {name for name in files if name.startswith("tensorboard/")}
+    assert events
+    assert files - events == {
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "csv/hparams.yaml",
+        "csv/metrics.csv",
+        "index.csv",
+        "metrics.json",
+        "predictions.csv",
+        "quarantine.csv",
+    }
+
+
+def test_the_same_command_gives_the_same_figures_to_the_last_digit(
+    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
+) -> None:
+    again = run_here("train.py", *TINY, "hydra.run.dir=again")
+    assert again.code == 0, again.err
+    first, second = metrics_of(trained_run), metrics_of(tmp_path / "again")
+    timings = {"seconds_per_epoch", "images_per_second", "train_seconds"}
+    assert {key: first[key] for key in first if key not in timings} == {
+        key: second[key] for key in second if key not in timings
+    }
+
+
+def test_another_seed_trains_other_weights_on_the_same_split(run_here: Run, trained_run: Path, tmp_path: Path) -> None:
+    assert run_here("train.py", *TINY, "seed=1", "hydra.run.dir=other").code == 0
+    other = tmp_path / "other"
+    assert metrics_of(other)["split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
+    assert (other / "index.csv").read_bytes() == (trained_run / "index.csv").read_bytes()
+    weights = [load_checkpoint(run / "checkpoints/last.ckpt")["network"] for run in (other, trained_run)]
+    assert not torch.equal(weights[0]["trunk.stages.0.weight"], weights[1]["trunk.stages.0.weight"])
+
+
+def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_run: Path) -> None:
+    results = metrics_of(trained_run)
+    figures = {
+        f"{stage}/{name}"
+        for stage in ("val", "test")
+        for name in (["loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc"])
+    }
+    packages = (
+        "agegender",
+        "python",
+        "torch",
+        "torchvision",
+        "lightning",
+        "torchmetrics",
+        "hydra-core",
+        "pillow",
+        "numpy",
+    )
+    versions = {f"version/{name}" for name in packages}
+    assert set(results) == figures | versions | {
+        "baseline/age_mae",
+        "baseline/gender_acc",
+        "best_score",
+        "min_confidence",
+        "best_epoch",
+        "monitor",
+        "epochs",
+        "seconds_per_epoch",
+        "images_per_second",
+        "train_seconds",
+        "data",
+        "split",
+        "duplicates",
+        "split_fingerprint",
+        "images/train",
+        "images/val",
+        "images/test",
+        "images/quarantined",
+        "parameters",
+        "seed",
+        "overrides",
+        "hardware",
+        "precision",
+    }
+    assert all(isinstance(value, int | float | str) for value in results.values())  # flat
+    assert results["epochs"] == 2 and results["best_score"] == results["val/age_mae"]
+    assert results["images/train"] + results["images/val"] + results["images/test"] == 120
+    assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
+    assert results["train_seconds"] == pytest.approx(2 * results["seconds_per_epoch"], abs=0.06)
+    assert results["version/torch"] == torch.__version__.split("+")[0] or results["version/torch"] == torch.__version__
+    assert "thread" in results["hardware"] and "model.trunk.channels=[8,16]" in results["overrides"]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_to_the_figures(
+    trained_run: Path,
+) -> None:
+    rows = rows_of(trained_run / "predictions.csv")
+    stated = ["age_std", "age_low", "age_high"]
+    assert list(rows[0]) == ["path", "age", "age_pred", *stated, "gender", "p_female", "group"]
+    tested = [row for row in rows_of(trained_run / "index.csv") if row["split"] == "test"]
+    assert sorted(Path(row["path"]).name for row in rows) == sorted(row["file"] for row in tested)
+    for row in rows:
+        assert Path(row["path"]).is_file()
+        age, gender, group = Path(row["path"]).name.split("_")[:3]
+        assert (row["age"], row["gender"], row["group"]) == (age, gender, group)
+    results = metrics_of(trained_run)
+    # one number per face states no spread of its own: it gets validation's root mean square error near such an answer
+    assert all(0.2 < float(row["age_std"]) / results["val/age_mse"] ** 0.5 < 3 for row in rows)
+    assert all(0 <= float(row["age_low"]) <= float(row["age_high"]) <= 120 for row in rows)
+    errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
+    assert sum(errors) / len(errors) == pytest.approx(results["test/age_mae"], abs=1e-3)
+    assert sum(error <= 5 for error in errors) / len(errors) == pytest.approx(results["test/age_cs5"])
+    right = [(float(row["p_female"]) > 0.5) == (row["gender"] == "1") for row in rows]
+    assert sum(right) / len(right) == pytest.approx(results["test/gender_acc"])
+
+
+def test_the_baseline_is_the_training_median_and_majority_on_the_test_images(trained_run: Path) -> None:
+    rows = rows_of(trained_run / "index.csv")
+    train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
+    median = statistics.median(int(row["age"]) for row in train)
+    majority = statistics.mode(row["gender"] for row in train)
+    results = metrics_of(trained_run)
+    assert results["baseline/age_mae"] == pytest.approx(statistics.mean(abs(int(row["age"]) - median) for row in test))
+    assert results["baseline/gender_acc"] == pytest.approx(sum(row["gender"] == majority for row in test) / len(test))
+
+
+def test_a_folder_with_odd_files_trains_and_lists_what_it_left_out(odd_faces: Path, tmp_path: Path) -> None:
+    tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.generate"))]
+    outcome = run_script("train.py", *tiny, "data=utkface", f"data.dir={odd_faces}", "hydra.run.dir=run", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    left_out = {row["file"]: row["reason"] for row in rows_of(tmp_path / "run/quarantine.csv")}
+    assert set(left_out) == {*QUARANTINED, *IGNORED, "nested"} and all(left_out.values())
+    assert f"{len(left_out)} files quarantined" in outcome.out
+    assert metrics_of(tmp_path / "run")["images/quarantined"] == len(left_out)
+    index = rows_of(tmp_path / "run/index.csv")
+    assert (
+        len(index)
+        == 60 + len(ODD_READABLE) + 2
+        == metrics_of(tmp_path / "run")["images/train"]
+        + sum(metrics_of(tmp_path / "run")[f"images/{split}"] for split in ("val", "test"))
+    )
+    splits = {row["file"]: row["split"] for row in index}
+    for copy, original in duplicates(60, 2).items():
+        assert splits[copy] == splits[original]
+
+
+def test_offline_without_data_is_one_line_with_three_ways_on(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kagglehub
+
+    def offline(handle: str) -> str:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", offline)
+    outcome = run_here("train.py", "trainer=cpu", "data.dir=nowhere", "data.cache_dir=cache")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert all(way in outcome.err for way in ("data.dir=...", "go online", "data=synthetic"))
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("~callbacks.early_stopping", "callbacks.pictures=null"),
+        ("callbacks.progress=null", "~callbacks.learning_rate"),
+        ("trainer.accumulate_grad_batches=2", "optim=adamw"),
+        ("model.trunk.conv_dropout=0.2", "model.trunk.batch_norm=true", "model.trunk.padding=same"),
+        ("model.shared_units=[12]", "model.weight_init=kaiming_normal", "age=mse"),
+        ("data.grayscale=false", "model.mean=[0.5,0.4,0.4]", "augment=light"),
+        ("data.limit=60", "data.num_workers=1", "data.cache=none"),
+        ("trainer=mixed", "trainer.accelerator=cpu"),
+        ("trainer=debug",),
+        ("age=huber", "age.output=relu", "model.gender_output=sigmoid", "model.feature_dropout=0.2"),
+        ("age=dldl", "age.expectation=1.0", "trainer=mixed", "trainer.accelerator=cpu"),
+        ("age=classes", "trainer=mixed", "trainer.accelerator=cpu"),
+        ("age=coral", "trainer=mixed", "trainer.accelerator=cpu"),
+        ("loss.age=0.5", "trainer.gradient_clip_val=1.0"),
+    ],
+    ids=" ".join,
+)
+def test_the_options_train(run_here: Run, tmp_path: Path, change: tuple[str, ...]) -> None:
+    outcome = run_here("train.py", *TINY, *change, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["epochs"] == 2 and 0 < results["test/age_mae"] < 100
+
+
+def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_here: Run, tmp_path: Path) -> None:
+    classes = ("age=classes", "age.width=20", "monitor=val/age_class_acc", "mode=max")
+    outcome = run_here("train.py", *TINY, *classes, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["best_score"] == results["val/age_class_acc"] and 0 <= results["test/age_class_acc"] <= 1
+    assert "age class accuracy" in outcome.out
+    rows = rows_of(tmp_path / "run/predictions.csv")
+    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has a spread of its own
+    assert all(math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows)  # at least that of 20 years
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gray_mae", "age_classes", "wide_heads", "rgb200_mse", "he_mse"])
+def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, tmp_path: Path, name: str) -> None:
+    drawn = ("data=synthetic", "data.generate.count=60", "data.generate.size=64", "trainer.log_every_n_steps=1")
+    outcome = run_here(
+        "train.py",
+        f"experiment={name}",
+        *drawn,
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "report=false",
+        "hydra.run.dir=run",
+    )
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["overrides"].startswith(f"experiment={name} ")
+    for figure in ("loss", "age_loss", "gender_loss"):
+        assert f"{results[f'test/{figure}']:.3f}" in outcome.out
+    assert results["test/loss"] == pytest.approx(results["test/age_loss"] + results["test/gender_loss"], rel=1e-4)
+    assert ("test/age_class_acc" in results) == (name == "age_classes")
+
+
+def test_the_random_split_chooses_its_epoch_on_its_test_faces_and_says_so(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "data.split=random", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    results = metrics_of(tmp_path / "run")
+    assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
+    assert results["images/val"] == results["images/test"] == 24
+    assert "data.split=random: the test images choose the epoch" in outcome.out
+    assert "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]  # under the table too
+    assert {row["split"] for row in rows_of(tmp_path / "run/index.csv")} == {"train", "val+test"}
+
+
+def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -> None:
+    outcome = run_here("train.py", *TINY, "callbacks.checkpoint=null")
+    assert outcome.code == 1 and outcome.err.count("\n") == 1 and "keep callbacks.checkpoint" in outcome.err
+
+
+def test_early_stopping_stops(run_here: Run, tmp_path: Path) -> None:
+    settings = ("trainer.max_epochs=30", "optim.lr=1e-12", "callbacks.early_stopping.patience=2")
+    more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.pictures=null")
+    assert run_here("train.py", *TINY, *settings, *more, "hydra.run.dir=run").code == 0
+    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two that were no better
+
+
+def test_without_the_test_there_are_no_predictions_and_no_test_figures(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("train.py", *TINY, "test=false", "hydra.run.dir=run").code == 0
+    assert not (tmp_path / "run/predictions.csv").exists()
+    results = metrics_of(tmp_path / "run")
+    assert "val/age_mae" in results and not any(key.startswith("test/") for key in results)
+
+
+def test_every_test_leaves_a_report_unless_told_not_to(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
+    outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert "run/report/report.html" in outcome.out
+    assert (tmp_path / "run/report/report.html").is_file() and (tmp_path / "run/report/report.json").is_file()
+    assert not (trained_run / "report").exists()  # made with report=false
+
+
+def test_a_page_that_can_not_be_made_takes_nothing_from_a_finished_training(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/report").write_text("in the way")
+    outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert f"{metrics_of(tmp_path / 'run')['test/age_mae']:.2f}" in outcome.out
+    assert "no report was written: " in outcome.out and "can't be written" in outcome.out
+
+
+def test_measuring_keeps_the_spread_that_the_weights_came_with_and_says_where_they_were_made(
+    run_here: Run, tmp_path: Path, trained_run: Path
+) -> None:
+    other = ("data.split_seed=1", f"weights={trained_run}", "fit=false", "report=true", "hydra.run.dir=again")
+    outcome = run_here("train.py", *TINY, *other)
+    assert outcome.code == 0, outcome.err
+    stated = [
+        {row["path"]: (row["age_std"], row["age_low"], row["age_high"]) for row in rows_of(run / "predictions.csv")}
+        for run in (trained_run, tmp_path / "again")
+    ]
+    both = stated[0].keys() & stated[1].keys()
+    assert both and all(stated[0][path] == stated[1][path] for path in both)
+    results = metrics_of(tmp_path / "again")
+    assert results["weights_split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
+    page = (tmp_path / "again/report/report.html").read_text(encoding="utf-8")
+    assert "some of its test images may have been trained on" in page and "without the test images" not in page
+
+
+def test_last_ckpt_is_the_last_epoch_even_when_it_was_not_the_best(run_here: Run, tmp_path: Path) -> None:
+    settings = ("trainer.max_epochs=3", "optim.lr=1e-12", "+callbacks.early_stopping.min_delta=0.1")
+    assert run_here("train.py", *TINY, *settings, "mode=max", "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
+    last, best = (load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("last", "best"))
+    assert (last["epoch"], last["global_step"]) == (2, 18)
+    assert best["epoch"] == 0  # nothing moved since
+
+
+def test_the_final_table_and_the_folder_are_printed(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
+    results = metrics_of(tmp_path / "run")
+    assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
+    assert results["split_fingerprint"] in outcome.out
+    assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run_here("train.py", "experiment=quickstart", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    figures = metrics_of(tmp_path / "run")
+    assert figures["baseline/age_mae"] > 15
+    assert 2 < figures["test/age_mae"] < 0.6 * figures["baseline/age_mae"]
+    assert max(figures["baseline/gender_acc"], 1 - figures["baseline/gender_acc"]) + 0.2 < figures["test/gender_acc"]
+    assert figures["test/gender_acc"] < 0.99
+    assert "say nothing about real people" in outcome.out
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    asked = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", "hydra.run.dir=run"]
+    with subprocess.Popen(
+        asked, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while part := os.read(ours, 65536):
+                seen += part
+    os.close(ours)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert "val/age_mae" in text and "val/gender_acc" in text
+    assert "epoch 1/1: train loss" not in text  # the bar instead of the lines of a log
+
+
+def test_flips_are_averaged_in_the_test_as_in_predicting_and_not_while_training(
+    run_here: Run, tmp_path: Path, trained_run: Path
+) -> None:
+    measured = run_here("train.py", *TINY, "fit=false", f"weights={trained_run}", "tta=flip", "hydra.run.dir=flipped")
+    assert measured.code == 0, measured.err
+    rows = rows_of(tmp_path / "flipped" / "predictions.csv")
+    assert [row["age_pred"] for row in rows] != [row["age_pred"] for row in rows_of(trained_run / "predictions.csv")]
+    pictures = [row["path"] for row in rows[:5]]
+    assert (
+        run_here("predict.py", "detect=never", *pictures, f"weights={trained_run}", "tta=flip", "out=faces.csv").code
+        == 0
+    )
+    for told, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
+        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
+        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
+    trained = run_here("train.py", *TINY, "tta=flip", "hydra.run.dir=trained")
+    assert trained.code == 0, trained.err
+    # the very same training: validation chose by unflipped answers
+    assert metrics_of(tmp_path / "trained")["best_epoch"] == metrics_of(trained_run)["best_epoch"]
+    first, second = (load_checkpoint(run / "checkpoints" / "best.ckpt") for run in (trained_run, tmp_path / "trained"))
+    assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())

@@ -1,0 +1,418 @@
+"""The HTTP API: the predictor's own answers, and a reason for each upload that gets none."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from conftest import ROOT, STORED, Outcome
+from helpers.hostile import BOMBS
+from helpers.served import LIMITS, ask, connect, form, served
+from PIL import Image
+
+from agegender.errors import AgeGenderError
+from agegender.prediction.prediction import to_row
+from agegender.prediction.predictor import Predictor
+from agegender.web.model_info import disclaimer, read_test_metrics
+from agegender.web.samples import NAMES, draw_sample
+from agegender.web.server import allowed_hosts, open_port, serve
+from agegender.web.uploads import Limits
+
+Run = Callable[..., Outcome]
+PAGE = ROOT / "agegender" / "prediction" / "web" / "page"
+WEB = "agegender/web/__main__.py"
+
+
+def weights_of(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def address(trained_run: Path) -> Iterator[str]:
+    with served(weights_of(trained_run)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def pictures(faces: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(faces.glob("*.jpg"))[:6]]
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def rows_by(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
+    rows = [to_row(prediction) for prediction in predictor(picture)]
+    return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
+
+
+# Answers
+
+
+def test_answers_are_the_predictors_own_whether_raw_or_in_a_form(
+    address: str, trained_run: Path, pictures: list[bytes]
+) -> None:
+    predictor = Predictor(weights_of(trained_run), "cpu", detect="never")
+    for picture in pictures:
+        expected = {"width": 64, "height": 64, "faces": rows_by(predictor, picture), "error": None}
+        body, kind = form(picture, before=b'--edge\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n')
+        raw = ask(address, "/api/predict?detect=never", picture)
+        curls = ask(address, "/api/predict?detect=never", picture, Content_Type="application/x-www-form-urlencoded")
+        image = ask(address, "/api/predict?detect=never", picture, Content_Type="image/jpeg")
+        in_form = ask(address, "/api/predict?detect=never", body, Content_Type=kind)
+        for reply in (raw, curls, image, in_form):
+            assert (reply.status, reply.json) == (200, expected)
+            assert reply.headers["Cache-Control"] == "no-store"
+
+
+def test_faces_are_found_where_the_predictor_finds_them(address: str, trained_run: Path) -> None:
+    data = pytest.importorskip("skimage.data", reason="the photograph is scikit-image's")
+    picture = encoded(Image.fromarray(data.astronaut()))
+    reply = ask(address, body=picture)
+    assert reply.status == 200 and (reply.json["width"], reply.json["height"]) == (512, 512)
+    assert reply.json["faces"] == rows_by(Predictor(weights_of(trained_run), "cpu"), picture)
+    (face,) = reply.json["faces"]
+    assert 150 < face["left"] < 224 < face["right"] < 300 and 40 < face["top"] < 110 < face["bottom"] < 200
+
+
+def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
+    address: str, trained_run: Path, pictures: list[bytes]
+) -> None:
+    with served(weights_of(trained_run), "never", min_confidence=1.0) as never_sure:
+        info = ask(never_sure, "/api/info", method="GET").json
+        replies = [ask(never_sure, body=picture).json["faces"][0] for picture in pictures]
+    assert info["min_confidence"] == 1
+    assert info["meaning"][-1] == "Where the likelier gender is less probable than 100 %, the answer is unsure."
+    assert {reply["gender"] for reply in replies} == {"unsure"}
+    others = [ask(address, "/api/predict?detect=never", picture).json["faces"][0] for picture in pictures]
+    assert [reply["p_female"] for reply in replies] == [other["p_female"] for other in others]
+
+
+def test_where_every_gender_is_answered_the_page_says_nothing_of_unsure_ones() -> None:
+    assert not [line for line in disclaimer(True, 0.5) if "unsure" in line]
+    assert "less probable than 83.4 %" in disclaimer(False, 0.8341)[-1]
+
+
+def test_a_picture_without_a_face_is_answered_with_none(address: str) -> None:
+    reply = ask(address, body=encoded(Image.new("RGB", (80, 60), "teal")))
+    assert reply.status == 200
+    assert reply.json == {"width": 80, "height": 60, "faces": [], "error": "no face found"}
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_stored_turn_is_undone_before_sizes_and_boxes_are_told(address: str, orientation: int) -> None:
+    picture, exif = Image.new("RGB", (80, 60), "teal"), Image.Exif()
+    exif[0x0112] = orientation
+    turn = STORED[orientation]
+    stored = encoded(picture if turn is None else picture.transpose(turn), "JPEG", exif=exif.tobytes())
+    reply = ask(address, "/api/predict?detect=never", stored)
+    assert (reply.json["width"], reply.json["height"]) == (80, 60)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_pictures_of_many_kinds_are_answered(address: str, pictures: list[bytes], kind: str) -> None:
+    picture = encoded(Image.open(io.BytesIO(pictures[0])), kind)
+    reply = ask(address, "/api/predict?detect=never", picture)
+    assert reply.status == 200 and len(reply.json["faces"]) == 1
+
+
+# What gets no answer
+
+
+def bad_files(good: bytes) -> dict[str, bytes]:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    return {"empty": b"", "text": b"<script>alert(1)</script>", "cut off": good[:-300], "a program": eps}
+
+
+@pytest.mark.parametrize("what", ["empty", "text", "cut off", "a program"])
+def test_a_file_that_is_no_whole_picture_is_refused_with_a_reason(
+    address: str, pictures: list[bytes], what: str
+) -> None:
+    content = bad_files(pictures[0])[what]
+    body, kind = form(content)
+    for reply in (ask(address, body=content), ask(address, body=body, Content_Type=kind)):
+        assert reply.status == 422
+        assert list(reply.json) == ["error"] and reply.json["error"]
+    assert ask(address, "/api/predict?detect=never", pictures[0]).status == 200
+
+
+@pytest.mark.parametrize("way", ["stated", "chunked", "form"])
+def test_a_file_beyond_the_limit_is_refused(address: str, way: str) -> None:
+    content = b"\0" * (LIMITS.size + 1)
+    if way == "form":
+        body, kind = form(content)
+        reply = ask(address, body=body, Content_Type=kind)
+    elif way == "chunked":
+        reply = ask(address, body=iter([content[i : i + 65_536] for i in range(0, len(content), 65_536)]))
+    else:
+        reply = ask(address, body=content)
+    assert (reply.status, reply.json) == (413, {"error": "too large: the limit is 3 MB"})
+
+
+def test_a_stated_length_alone_is_enough_to_refuse(address: str) -> None:
+    with connect(address) as client:
+        client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("side", [1500, 20_000])
+def test_too_many_pixels_are_refused_before_they_are_decoded(address: str, side: int) -> None:
+    picture = encoded(Image.new("1", (side, side)))  # a few kilobytes; the second is beyond Pillow's own limit
+    reply = ask(address, body=picture)
+    assert reply.status == 413 and "the limit is 2 megapixels" in reply.json["error"]
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> None:
+    reply = ask(address, body=BOMBS[kind])
+    assert reply.status in (413, 422) and list(reply.json) == ["error"]
+
+
+# Starlette leaves the file of a form that breaks off to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("body", "kind", "reason"),
+    [
+        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x")[0].replace(b'; filename="a.jpg"', b""), "multipart/form-data; boundary=edge", "no file"),
+        (b"not a form", "multipart/form-data; boundary=edge", "broken"),
+        (form(b"x")[0], "multipart/form-data", "Missing boundary"),
+        (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "broken"),
+        (b"--edge\r\nA: b\r\n\r\n\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "must be provided"),
+        (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
+    ],
+)
+def test_a_form_that_is_broken_or_has_no_file_is_refused(address: str, body: bytes, kind: str, reason: str) -> None:
+    reply = ask(address, body=body, Content_Type=kind)
+    assert reply.status == 400 and reason in reply.json["error"]
+
+
+def test_other_methods_paths_and_settings_are_refused_in_json(address: str) -> None:
+    assert ask(address, method="GET").status == 405
+    assert ask(address, method="PUT", body=b"x").status == 405
+    assert ask(address, "/", b"x").status == 405
+    for path in ("/nothing", "/samples/none.jpg", "/../web.yaml", "/page/index.html", "/samples/..%2f..%2fx"):
+        reply = ask(address, path, method="GET")
+        assert (reply.status, reply.json) == (404, {"error": "Not Found"})
+    reply = ask(address, "/api/predict?detect=alway", b"x")
+    assert (reply.status, reply.json) == (400, {"error": "detect=alway is not known; did you mean always?"})
+
+
+def test_a_slow_upload_is_ended_and_its_connection_closed(trained_run: Path, pictures: list[bytes]) -> None:
+    with served(weights_of(trained_run), "never", Limits(3_000_000, 1_000_000, 0.4)) as address:
+        with connect(address) as client:
+            client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+            reply = b""
+            while chunk := client.recv(4096):  # until the server closes
+                reply += chunk
+        assert reply.startswith(b"HTTP/1.1 408 ") and b"longer than 0.4 seconds" in reply
+        assert ask(address, body=pictures[0]).status == 200
+
+
+def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: Path, pictures: list[bytes]) -> None:
+    with served(weights_of(trained_run), "never", at_once=1, waiting=1) as address:
+        begun = [connect(address) for _ in range(2)]
+        for client in begun:
+            client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        until = time.monotonic() + 20
+        while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
+            time.sleep(0.05)  # the two may not have been seen yet
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+        assert reply.json == {"error": "too many pictures at once: try again in a moment"}
+        for client in begun:
+            client.close()
+        while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert reply.status == 200
+
+
+# Whose requests are answered, and what stays behind
+
+
+def test_other_sites_and_other_names_may_not_use_the_server(address: str, pictures: list[bytes]) -> None:
+    host = urlsplit(address).netloc
+    port = host.split(":")[1]
+    for origin in ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example"):
+        reply = ask(address, body=pictures[0], Origin=origin)
+        assert (reply.status, reply.json) == (403, {"error": "another site's page may not use this server"})
+    assert ask(address, "/api/predict?detect=never", pictures[0], Origin=address).status == 200
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
+        for path, method in (("/", "GET"), ("/api/info", "GET"), ("/api/predict", "POST")):
+            assert ask(address, path, method=method, Host=name).status == 403
+    for name in (f"localhost:{port}", "LOCALHOST", "127.0.0.1", f"[::1]:{port}"):
+        assert ask(address, "/", method="GET", Host=name).status == 200
+
+
+def test_names_are_checked_only_where_no_other_computer_reaches_the_server() -> None:
+    local = {"127.0.0.1", "localhost", "[::1]"}
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
+        names = allowed_hosts(host)
+        assert names is not None and set(names) == local | ({host} if host == "127.0.0.2" else set())
+    for host in ("0.0.0.0", "::", "192.168.1.5", "my.host"):
+        assert allowed_hosts(host) is None
+
+
+_writes: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _writes is None:
+        return
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        _writes.append(str(arguments[0]))
+    elif event.startswith("tempfile."):
+        _writes.append(event)
+
+
+def test_nothing_is_written_to_the_disk(address: str, pictures: list[bytes]) -> None:
+    """Starlette's own reader of forms would write this one: it is larger than a megabyte."""
+    global _writes
+    big = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 1000, 3), dtype=np.uint8)))
+    assert len(big) > 2_000_000
+    sys.addaudithook(_watch)  # which stays: it does nothing while `_writes` is None
+    _writes = []
+    try:
+        for content in (big, pictures[0], b"no picture"):
+            body, kind = form(content)
+            ask(address, "/api/predict?detect=never", content)
+            ask(address, "/api/predict?detect=never", body, Content_Type=kind)
+        assert _writes == []
+    finally:
+        _writes = None
+
+
+# The page's files, the samples, and what is told of the weights
+
+
+def test_the_page_comes_with_strict_headers_and_needs_no_other_server(address: str) -> None:
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        reply = ask(address, path, method="GET")
+        assert reply.status == 200 and reply.headers["Content-Type"].startswith(kind)
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        policy = reply.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    for file in PAGE.iterdir():
+        assert ask(address, f"/{file.name}", method="GET").body == file.read_bytes()
+        outside = re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"(?m)^\s*//.*$", "", file.read_text()))
+        assert set(outside) <= {"http://www.w3.org"}  # SVG's namespace
+    page = (PAGE / "index.html").read_text()
+    assert not re.search(r"<style|style=|<script>|\son\w+=", page)  # which the policy would not run
+
+
+def test_samples_are_drawn_the_same_each_time(address: str) -> None:
+    told = ask(address, "/api/info", method="GET").json["samples"]
+    assert [sample["address"] for sample in told] == [f"samples/{name}" for name in NAMES]
+    for sample, name in zip(told, NAMES, strict=True):
+        picture = ask(address, f"/{sample['address']}", method="GET").body
+        assert picture == draw_sample.__wrapped__(name)
+        reply = ask(address, f"/api/predict?detect={sample['detect']}", picture)
+        assert len(reply.json["faces"]) == (3 if name == "group.jpg" else 1)
+
+
+def test_a_server_that_looks_for_no_faces_has_no_sample_with_several(trained_run: Path) -> None:
+    with served(weights_of(trained_run), "never") as address:
+        info = ask(address, "/api/info", method="GET").json
+        assert [sample["address"] for sample in info["samples"]] == [f"samples/{n}.jpg" for n in range(1, 6)]
+        assert info["detect"] == "never"
+
+
+def test_the_limits_and_the_weights_figures_are_told_but_no_folder(address: str, trained_run: Path) -> None:
+    info = ask(address, "/api/info", method="GET").json
+    figures = json.loads((trained_run / "metrics.json").read_text())
+    assert (info["max_upload_mb"], info["max_megapixels"], info["weights"]) == (3, 2, "best.ckpt")
+    assert info["trained_on_drawings"] and "say nothing about real people" in info["meaning"][0]
+    assert info["figures"]["age_mae"] == figures["test/age_mae"] and info["figures"]["bands"] is None
+    assert info["figures"]["images"] == figures["images/test"]
+    assert str(trained_run) not in json.dumps(info)
+
+
+def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(tmp_path: Path) -> None:
+    bands = [{"ages": "0-2", "images": 3, "age_mae": 1.5, "gender_acc": 0.5, "coverage": None}]
+    packed = tmp_path / "small.ckpt"
+    assert read_test_metrics(packed) is None
+    told = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
+    packed.with_suffix(".json").write_text(json.dumps(told))
+    expected = {"age_mae": 5.0, "gender_acc": 0.9, "images": 100, "bands": bands}
+    assert read_test_metrics(packed) == expected
+
+    run = tmp_path / "run"
+    (run / "report").mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps({**told, "bands": None}))
+    best = run / "checkpoints" / "best.ckpt"
+    assert read_test_metrics(best) == {**expected, "bands": None}
+    report = {"runs": [{"slices": {"age": [{"name": "0-2", "images": 3, "age_mae": {"value": 1.5}}]}}]}
+    (run / "report" / "report.json").write_text(json.dumps(report))
+    assert read_test_metrics(best) == {**expected, "bands": [{**bands[0], "gender_acc": None}]}
+    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the figures are the best ones'
+    (run / "report" / "report.json").write_text("{")
+    assert read_test_metrics(best) == {**expected, "bands": None}
+    (run / "metrics.json").write_text('{"test/age_mae": NaN}')
+    assert read_test_metrics(best) is None
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("prot=80", "prot is not known; did you mean port?"),
+        ("port=66000", "port=66000 must be from 0"),
+        ("port=eighty", "port='eighty' has the wrong type"),
+        ("max_upload_mb=0", "max_upload_mb=0 must be above 0"),
+        ("max_megapixels=500", "max_megapixels=500 must be above 0, and at most 178"),
+        ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
+        ("at_once=0", "at_once=0 must be at least 1"),
+        ("waiting=0", "waiting=0 must be at least 1"),
+        ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
+        ("min_confidence=high", "min_confidence='high' has the wrong type"),
+        ("detect=sometimes", "detect='sometimes' has the wrong type"),
+        ("weights=no, such [file].ckpt", "no, such [file].ckpt"),
+        ("host=8.8.8.8", "host=8.8.8.8 port=0 can't be opened"),
+        ("host=no such host", "host=no such host is no address"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_in_one_line(argument: str, reason: str, run_here: Run) -> None:
+    outcome = run_here(WEB, "port=0", argument)
+    assert outcome.code in (1, 2) and outcome.out == ""
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and reason in outcome.err
+
+
+def test_a_port_in_use_is_named(trained_run: Path) -> None:
+    with open_port("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AgeGenderError, match=f"port={port} is in use; choose another"):
+            serve(port=port, weights=str(trained_run))
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
+def test_a_missing_package_is_named(package: str, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == package or "prediction.web." in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = run_here(WEB)
+    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    assert package in outcome.err and 'pip install "agegender[web]"' in outcome.err
+
+
+def test_copied_weights_alone_are_served_and_say_that_nothing_was_measured(trained_run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.ckpt"
+    shutil.copy(weights_of(trained_run), alone)
+    with served(alone, "never") as address:
+        info = ask(address, "/api/info", method="GET").json
+        assert (info["weights"], info["figures"]) == ("alone.ckpt", None)
