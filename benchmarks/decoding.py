@@ -1,9 +1,9 @@
 """Speed of building the pixel cache, as a ratio to the bare decoder; the required ratio is 0.90.
 
 The cache is built by `open_pixel_cache` in an empty folder, at 128 x 128 pixels in RGB: reading, decoding, resizing and
-writing, including threads, lock and progress bar. The baseline is the bare decoder, `read_image` and `eval_transform` in a loop
-that discards the pixels, in one process per core, started beforehand. Both take the same files, without
-duplicates. Rates are in images per second.
+writing, including threads, lock and progress bar. The baseline is the bare decoder, `read_image` and
+`eval_transform` in a loop that discards the pixels, in one process per core, started beforehand. Both take the same
+files, without duplicates. Rates are in images per second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Time and memory of reading 1,000,000 file names; no image is opened.
 
 Empty files named as in UTKFace are created in a temporary folder (or given with `--names`). `list_utkface_files`, the
-first step of every run, reads them in a process of its own, whose peak memory the operating system reports. Goals: 20 s and
-1 GiB, both including the start of the process. `python -m benchmarks.indexing [--count 1000000]`.
+first step of every run, reads them in a process of its own, whose peak memory the operating system reports. Goals:
+20 s and 1 GiB, both including the start of the process. `python -m benchmarks.indexing [--count 1000000]`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _READ = """
 import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from agegender.data.names import read_names
-listing = read_names(Path(sys.argv[1]))
+from agegender.data.index.utkface import list_utkface_files
+listing = list_utkface_files(Path(sys.argv[1]))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([len(listing.labels), time.perf_counter() - start, time.process_time(), peak * 1024]))
 """

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from agegender import AgeGenderDataModule, AgeGenderModule, compose_config, train
 from agegender.errors import AgeGenderError
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
-from agegender.weights.__main__ import pack
+from agegender.weights.bundle import bundle
 
 ODD = "my faces (1), [x]={y} ${z}"
 NETWORK = {
@@ -126,7 +126,7 @@ def test_plain_trainer_leaves_missing_labels_out(faces: Path, tmp_path: Path) ->
 def test_load_from_checkpoint_takes_every_checkpoint_that_is_written_or_carried(
     trained_run: Path, faces: Path, tmp_path: Path
 ) -> None:
-    packed = pack(trained_run, tmp_path / "packed.ckpt")
+    packed = bundle(trained_run, tmp_path / "packed.ckpt")
     checkpoints = trained_run / "checkpoints"
     data = AgeGenderDataModule(dir=str(faces), image_size=32, batch_size=16)
     data.setup()

@@ -85,7 +85,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
 @pytest.mark.slow
 def test_names_that_mean_harm_stay_names_on_the_page_of_the_data(run_here: Run, table: Path, tmp_path: Path) -> None:
     outcome = run_here(
-        "agegender/evaluation/explore/explore.py",
+        "agegender/evaluation/explore/__main__.py",
         "data=table",
         f"data.table={table.name}",
         "data.dir=.",

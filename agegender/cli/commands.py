@@ -101,11 +101,12 @@ def serve(config: DictConfig) -> None:
     call_with_config(serve, config)
 
 
-def _bundle(config: DictConfig) -> None:
+def bundle(config: DictConfig) -> None:
     """Packs a run's best weights, and says how large they are."""
     from agegender.cli.main import call_with_config
+    from agegender.weights.bundle import bundle_command
 
-    out = call_with_config(_bundle, config)
+    out = call_with_config(bundle_command, config)
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
@@ -118,7 +119,7 @@ COMMANDS = {
     "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
     "export": Command("write a network for ONNX Runtime", "out=model.onnx", export),
     "serve": Command("predict in a browser and over HTTP", "port=7860", serve),
-    "bundle": Command("pack a run's weights to pass them on", "run=logs/small out=small.ckpt", _bundle),
+    "bundle": Command("pack a run's weights to pass them on", "run=logs/small out=small.ckpt", bundle),
 }
 
 

@@ -40,12 +40,12 @@ class AgeGenderModule(pl.LightningModule):
     """Trains an `AgeGenderNet` on ages and genders together.
 
     The loss is `loss.gender * BCE + loss.age * age loss` (see `MultiTaskLoss`). Regression losses are in units of about
-    one standard deviation of the ages, and CORAL's is a mean over years, so that with weights of 1 both parts start near
-    the same value; those of `classes` and `dldl` start near 3 (see `tasks/age_distribution.py`).
+    one standard deviation of the ages, and CORAL's is a mean over years, so that with weights of 1 both parts start
+    near the same value; those of `classes` and `dldl` start near 3 (see `tasks/age_distribution.py`).
 
     With `soft_targets`, each part is averaged with its distillation loss before the two are balanced (see
-    `training/distillation/teachers.py`). `train/loss` is the total; `train/age_loss`, `train/gender_loss` and every loss
-    of validation and test are those of the labels alone.
+    `training/distillation/teachers.py`). `train/loss` is the total; `train/age_loss`, `train/gender_loss` and every
+    loss of validation and test are those of the labels alone.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Answers for pictures in a browser: `agegender serve`; `--help` lists the settings."""
+"""Serve the page and the HTTP API: `agegender serve`; `--help` lists the settings."""
 
 from agegender.cli.commands import start
 

@@ -21,11 +21,11 @@ from agegender.version import __version__
 Run = Callable[..., Outcome]
 MAIN = "agegender/__main__.py"
 MODULES = {
-    "explore": "agegender/evaluation/explore/explore.py",
-    "report": "agegender/evaluation/report/report.py",
-    "robustness": "agegender/evaluation/robustness/robustness.py",
-    "pack": "agegender/data/streaming/pack.py",
-    "export": "agegender/prediction/export/export.py",
+    "explore": "agegender/evaluation/explore/__main__.py",
+    "report": "agegender/evaluation/report/__main__.py",
+    "robustness": "agegender/evaluation/robustness/__main__.py",
+    "pack": "agegender/data/streaming/__main__.py",
+    "export": "agegender/prediction/export/__main__.py",
     "serve": "agegender/web/__main__.py",
     "bundle": "agegender/weights/__main__.py",
     "train": "train.py",

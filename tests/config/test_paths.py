@@ -41,7 +41,7 @@ def test_odd_names_lead_through_a_training_and_every_command_after_it(
     )
     assert (tmp_path / f"{ODD}.csv").is_file() and (tmp_path / f"{ODD} album").is_dir()
     done(
-        "agegender/evaluation/report/report.py",
+        "agegender/evaluation/report/__main__.py",
         f"run=logs/{ODD_RUN},again",
         f"out={ODD} page",
         "resamples=20",
@@ -50,18 +50,18 @@ def test_odd_names_lead_through_a_training_and_every_command_after_it(
     assert (tmp_path / f"{ODD} page" / "report.html").is_file()
     options = ("limit=8", "resamples=10", "device=cpu")
     done(
-        "agegender/evaluation/robustness/robustness.py",
+        "agegender/evaluation/robustness/__main__.py",
         f"run=logs/{ODD_RUN}",
         f"out={ODD} r",
         f"data_dir={ODD}",
         *options,
     )
     done(
-        "agegender/evaluation/robustness/robustness.py", f"run=logs/{ODD_RUN}", *options
+        "agegender/evaluation/robustness/__main__.py", f"run=logs/{ODD_RUN}", *options
     )  # the faces are where the run had them
     assert (tmp_path / f"{ODD} r" / "robustness.html").is_file() and (run / "robustness" / "robustness.html").is_file()
     done(
-        "agegender/evaluation/explore/explore.py",
+        "agegender/evaluation/explore/__main__.py",
         f"data.dir={ODD}",
         f"data.cache_dir={ODD} cache",
         f"out={ODD} explored",
@@ -70,17 +70,17 @@ def test_odd_names_lead_through_a_training_and_every_command_after_it(
     done("agegender/weights/__main__.py", f"run=logs/{ODD_RUN}", f"out={ODD}.ckpt")
     told = json.loads((tmp_path / f"{ODD}.json").read_text())
     assert "faces" not in told["command"] and "model.channels=[8,16]" in told["command"]
-    done("agegender/prediction/export/export.py", f"weights={ODD}.ckpt", f"out={ODD}.onnx", f"check={ODD}")
+    done("agegender/prediction/export/__main__.py", f"weights={ODD}.ckpt", f"out={ODD}.onnx", f"check={ODD}")
     assert (tmp_path / f"{ODD}.onnx").is_file()
     monkeypatch.setenv("HOME", str(tmp_path))
-    done("agegender/data/streaming/pack.py", f"data.dir=~/{ODD}", f"out=~/{ODD} shards")
+    done("agegender/data/streaming/__main__.py", f"data.dir=~/{ODD}", f"out=~/{ODD} shards")
     done("train.py", *tiny[1:], "data=streaming", f"data.dir={ODD} shards", "fit=false", f"weights=~/{ODD}.ckpt")
 
 
 def test_odd_name_of_a_folder_that_is_not_there_is_told_as_it_is(run_here: Run) -> None:
     for script, argument in (
-        ("agegender/evaluation/report/report.py", f"run={ODD.replace(',', '')}"),
-        ("agegender/prediction/export/export.py", f"weights={ODD}"),
+        ("agegender/evaluation/report/__main__.py", f"run={ODD.replace(',', '')}"),
+        ("agegender/prediction/export/__main__.py", f"weights={ODD}"),
         ("agegender/web/__main__.py", f"weights={ODD}"),
         ("agegender/weights/__main__.py", f"run={ODD}"),
     ):

@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
-from agegender.models.age_coding import Coding
+from agegender.tasks.age_coding import Coding
 
 with Path("imported.txt").open("a") as file:
     file.write("imported\\n")
@@ -164,7 +164,7 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     assert 0 < json.loads(answered.out)["age"] < 120
 
     pytest.importorskip("onnxscript")
-    exported = run_here("agegender/prediction/export/export.py", "weights=run", "out=model.onnx", "trust=my_plugin")
+    exported = run_here("agegender/prediction/export/__main__.py", "weights=run", "out=model.onnx", "trust=my_plugin")
     assert exported.code == 0, exported.err
     assert (tmp_path / "model.onnx").stat().st_size > 1000
     capfd.readouterr()

@@ -16,7 +16,7 @@ from typing import Any
 from conftest import ROOT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["agegender.training.train", "torch.utils.tensorboard", "forked"])
+_CONTEXT.set_forkserver_preload(["agegender.training.train", "torch.utils.tensorboard", "helpers.forked"])
 
 
 def start_training(arguments: Sequence[str], cwd: Path, log: Path, die: tuple[str, int] | None = None) -> Any:
@@ -85,7 +85,7 @@ def _die_in_write(visit: Callable[[], None]) -> None:
             yield _Halves(file, visit)
 
     write_whole = files.atomic_write
-    setattr(checkpoint_io, "write_whole", in_halves)  # noqa: B010 - mypy minds an assignment
+    setattr(checkpoint_io, "atomic_write", in_halves)  # noqa: B010 - mypy minds an assignment
 
 
 class _Halves:

@@ -175,7 +175,7 @@ ENTRIES = {
     "resume": ("train.py", "resume=run"),
     "predict": ("predict.py", "img=face.jpg", "detect=never", "weights=run"),
     "page": ("agegender/web/__main__.py", "port=0", "detect=never", "weights=run"),
-    "export": ("agegender/prediction/export/export.py", "weights=run", "out=model.onnx"),
+    "export": ("agegender/prediction/export/__main__.py", "weights=run", "out=model.onnx"),
     "onnx": ("predict.py", "img=face.jpg", "detect=never", "backend=onnx", "weights=run/checkpoints/best.ckpt"),
     "pack": ("agegender/weights/__main__.py", "run=run", "out=small.ckpt"),
 }

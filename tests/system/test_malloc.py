@@ -11,8 +11,8 @@ import pytest
 FAULTS = """
 import resource, sys, torch
 if sys.argv[1] == "kept":
-    from agegender.allocation import keep_freed_memory
-    assert keep_freed_memory()
+    from agegender.system.malloc import disable_malloc_trim
+    assert disable_malloc_trim()
 def step():
     return torch.ones(1 << 24)  # 64 MiB: by default, glibc asks the system for as much each time
 for _ in range(20):

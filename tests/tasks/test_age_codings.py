@@ -268,7 +268,7 @@ def test_settings_out_of_range_are_named(name: str, wrong: dict[str, float], mes
 
 def test_only_classes_have_labels() -> None:
     assert [name for name in AGE_CODINGS if AGE_CODINGS[name]().classes] == ["classes"]
-    with pytest.raises(NotImplementedError, match="MeanAbsoluteError has no age classes"):
+    with pytest.raises(NotImplementedError, match="L1Age has no age classes"):
         L1Age().label(torch.tensor([3.0]))
 
 

@@ -19,14 +19,14 @@ from agegender.prediction.backends.onnx_backend import BUNDLED_NAMES
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import Predictor
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
-from agegender.weights.__main__ import pack
+from agegender.weights.bundle import bundle
 
 Run = Callable[..., Outcome]
 COMMAND = "agegender/weights/__main__.py"
 
 
 def test_packed_weights_answer_as_the_run_did(trained_run: Path, faces: Path, tmp_path: Path) -> None:
-    out = pack(trained_run, tmp_path / "packed.ckpt")
+    out = bundle(trained_run, tmp_path / "packed.ckpt")
     best = trained_run / "checkpoints" / "best.ckpt"
     assert out.stat().st_size < best.stat().st_size / 3  # no optimiser, and half the bytes
     pictures = sorted(faces.glob("*.jpg"))[:16]
@@ -40,7 +40,7 @@ def test_packed_weights_answer_as_the_run_did(trained_run: Path, faces: Path, tm
 
 
 def test_packed_weights_describe_themselves_and_tell_of_no_folder(trained_run: Path, tmp_path: Path) -> None:
-    out = pack(trained_run, tmp_path / "packed.ckpt")
+    out = bundle(trained_run, tmp_path / "packed.ckpt")
     held = load_checkpoint(out)
     assert set(held) == {"agegender", "state_dict", "network"}
     assert held["agegender"]["calibration"] and held["agegender"]["split"]["fingerprint"]
@@ -54,12 +54,12 @@ def test_packed_weights_describe_themselves_and_tell_of_no_folder(trained_run: P
 
 
 def test_figures_by_age_band_come_along_from_the_runs_report(trained_run: Path, tmp_path: Path) -> None:
-    plain = json.loads(pack(trained_run, tmp_path / "plain.ckpt").with_suffix(".json").read_text())
+    plain = json.loads(bundle(trained_run, tmp_path / "plain.ckpt").with_suffix(".json").read_text())
     assert "bands" not in plain  # this run has no report
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     write_report([run], resamples=20, faces=0)
-    packed = json.loads(pack(run, tmp_path / "packed.ckpt").with_suffix(".json").read_text())
+    packed = json.loads(bundle(run, tmp_path / "packed.ckpt").with_suffix(".json").read_text())
     bands = packed.pop("bands")
     assert packed == plain and bands == read_age_bands(run)
     slices = json.loads((run / "report" / "report.json").read_text())["runs"][0]["slices"]["age"]
@@ -78,7 +78,7 @@ def test_a_damaged_report_is_named_and_nothing_is_packed(content: str, trained_r
     (run / "report").mkdir()
     (run / "report" / "report.json").write_text(content)
     with pytest.raises(AgeGenderError, match=r"report\.json can't be read as a report"):
-        pack(run, tmp_path / "packed.ckpt")
+        bundle(run, tmp_path / "packed.ckpt")
     assert not (tmp_path / "packed.ckpt").exists()
 
 
@@ -93,7 +93,7 @@ def test_a_report_from_before_there_were_intervals_has_bands_without_coverage(tm
 def test_packed_weights_are_measured_again_by_the_same_command(
     trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
-    pack(trained_run, tmp_path / "packed.ckpt")
+    bundle(trained_run, tmp_path / "packed.ckpt")
     again = run_here("train.py", *TINY, "fit=false", "weights=packed.ckpt", "hydra.run.dir=again")
     assert again.code == 0, again.err
     measured, figures = metrics_of(tmp_path / "again"), metrics_of(trained_run)
@@ -141,10 +141,10 @@ def test_a_run_without_figures_is_not_packed(trained_run: Path, tmp_path: Path) 
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").symlink_to(trained_run / "checkpoints" / "best.ckpt")
     with pytest.raises(AgeGenderError, match=r"no metrics\.json"):
-        pack(tmp_path, tmp_path / "packed.ckpt")
+        bundle(tmp_path, tmp_path / "packed.ckpt")
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(AgeGenderError, match="not tested"):
-        pack(tmp_path, tmp_path / "packed.ckpt")
+        bundle(tmp_path, tmp_path / "packed.ckpt")
     assert not (tmp_path / "packed.ckpt").exists()
 
 

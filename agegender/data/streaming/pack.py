@@ -123,9 +123,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise AgeGenderError(f"{path} can't be read any more ({error.strerror}); start again") from None
-
-
-if __name__ == "__main__":
-    from agegender.cli.commands import start
-
-    start("pack")

@@ -69,9 +69,3 @@ def _write_files(found: DataSummary, folder: Path, sheet: bytes) -> None:
         json.dump(found.figures, file, indent=2)
     found.index.write_csv(folder / "index.csv")
     found.index.write_quarantine(folder / "quarantine.csv")
-
-
-if __name__ == "__main__":
-    from agegender.cli.commands import start
-
-    start("explore")

@@ -106,7 +106,8 @@ def write_page(page: Page, path: Path, plots: Path | None = None) -> None:
         path: The HTML file. It refers to no other file.
         plots: Folder for the PNGs; None to write none.
     """
-    environment = Environment(loader=PackageLoader("agegender.evaluation"), autoescape=True, undefined=StrictUndefined)
+    loader = PackageLoader("agegender.evaluation.html", "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     html = environment.get_template("page.html.j2").render(page=page)
     # A file name may hold bytes that are not UTF-8 (surrogates in Python): the page shows them as question marks.
     with atomic_write(path, "w", encoding="utf-8", errors="replace") as file:

@@ -93,9 +93,3 @@ def report(
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(page)
-
-
-if __name__ == "__main__":
-    from agegender.cli.commands import start
-
-    start("report")

@@ -108,9 +108,3 @@ def _write(numbers: dict[str, Any], folder: Path) -> Path:
     write_page_with_numbers(page, numbers, folder, "robustness")
     print_table(numbers)
     return folder / "robustness.html"
-
-
-if __name__ == "__main__":
-    from agegender.cli.commands import start
-
-    start("robustness")

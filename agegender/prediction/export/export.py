@@ -74,9 +74,3 @@ def export(
         except OSError as error:
             raise AgeGenderError(f"out={out} can't be written ({error.strerror}); write elsewhere") from None
     print(target)
-
-
-if __name__ == "__main__":
-    from agegender.cli.commands import start
-
-    start("export")

@@ -1,4 +1,6 @@
-"""Measure the landmark template of UTKFace's crops: `python -m agegender.prediction.faces.measure_template data/UTKFace`.
+"""Measure the landmark template of UTKFace's crops.
+
+`python -m agegender.prediction.faces.measure_template data/UTKFace`
 
 The printed values are the constants of `agegender/prediction/faces/alignment.py`.
 """

@@ -204,7 +204,7 @@ def test_groups_are_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     scanned = _scan(folder)
     groups = group_duplicates(scanned, "near", folder.parent / "cache")
     assert groups.tolist() == [0, 0, *range(2, 9)]
-    monkeypatch.setattr(duplicates, "find_groups", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(duplicates, "find_duplicate_groups", lambda *_: pytest.fail("looked again"))
     assert (group_duplicates(scanned, "near", folder.parent / "cache") == groups).all()
 
 

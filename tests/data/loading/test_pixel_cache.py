@@ -168,9 +168,9 @@ BUILD = """
 import hashlib, logging, sys, time
 from pathlib import Path
 import numpy as np
-from agegender import parallel
+from agegender.system import parallel
 from agegender.data import decode
-from agegender.data.cache import open_pixels
+from agegender.data.loading.pixel_cache import open_pixel_cache
 
 folder, cache_dir, notes = map(Path, sys.argv[1:])
 parallel.available_cores = lambda: 2
@@ -189,7 +189,7 @@ decode.read_image = noted
 names = sorted(path.name for path in folder.iterdir())
 digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
 rows = np.arange(len(names))
-np.save(sys.stdout.buffer, open_pixels(folder, names, digests, rows, 32, True, cache_dir).read(rows))
+np.save(sys.stdout.buffer, open_pixel_cache(folder, names, digests, rows, 32, True, cache_dir).read(rows))
 """
 
 
@@ -245,7 +245,7 @@ def test_a_build_in_several_processes_holds_what_decoding_gives(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "available_cores", lambda: 3)
-    monkeypatch.setattr(parallel, "SHARE", 5)
+    monkeypatch.setattr(parallel, "MIN_ITEMS_PER_PROCESS", 5)
     built = _open(index, tmp_path / "cache", 50, grayscale=False).read(_all(index))
     assert (built == DecodeOnRead(index.folder, index.names, 50, False).read(_all(index))).all()
     (index.folder / index.names[20]).write_bytes(b"")

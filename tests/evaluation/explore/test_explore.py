@@ -127,7 +127,7 @@ def as_module(*arguments: str, cwd: Path) -> Outcome:
 def explore_here(run_here: Run) -> Run:
     """Explores inside the test's process."""
 
-    return lambda *arguments: run_here("agegender/evaluation/explore/explore.py", *arguments)
+    return lambda *arguments: run_here("agegender/evaluation/explore/__main__.py", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def report_here(run_here: Run) -> Run:
     """Reports inside the test's process."""
-    return lambda *arguments: run_here("agegender/evaluation/report/report.py", *arguments)
+    return lambda *arguments: run_here("agegender/evaluation/report/__main__.py", *arguments)
 
 
 # A real run

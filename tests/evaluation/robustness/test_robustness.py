@@ -54,7 +54,7 @@ def measured(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def measure_here(run_here: Run) -> Run:
     """Measures inside the test's process, as a user's command does."""
-    return lambda *arguments: run_here("agegender/evaluation/robustness/robustness.py", *arguments, "device=cpu")
+    return lambda *arguments: run_here("agegender/evaluation/robustness/__main__.py", *arguments, "device=cpu")
 
 
 def test_clean_figures_are_those_of_the_runs_own_test(measured: Path) -> None:

@@ -55,7 +55,7 @@ def graph(checkpoint: Path) -> onnx.ModelProto:
 @pytest.fixture
 def run(run_here: Run) -> Run:
     """Runs the command inside the test's process."""
-    return lambda *arguments: run_here("agegender/prediction/export/export.py", *arguments)
+    return lambda *arguments: run_here("agegender/prediction/export/__main__.py", *arguments)
 
 
 def is_one_error_line(outcome: Outcome) -> bool:

@@ -229,7 +229,7 @@ def test_a_study_that_is_no_database_is_an_error_in_one_line(study: Path, run_he
 
 def test_without_optuna_the_extra_is_named(run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     absent: dict[str, Any] = {name: None for name in sys.modules if name.partition(".")[0] == "optuna"}
-    for name in (*absent, *(name for name in sys.modules if name.startswith("agegender.study."))):
+    for name in (*absent, *(name for name in sys.modules if name.startswith("agegender.sweeps.optuna."))):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
     outcome = run_here("train.py", "sweep=optuna", *TINY)

@@ -118,7 +118,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         asked.append(path)
         return network(path, device)
 
-    monkeypatch.setattr(teachers, "TorchNetwork", count)
+    monkeypatch.setattr(teachers, "TorchBackend", count)
     return asked
 
 

@@ -1,0 +1,90 @@
+"""Packs a run's best weights to be passed on: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from agegender.config.overrides import as_written
+from agegender.errors import AgeGenderError, require
+from agegender.evaluation.report.age_bands import read_age_bands
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.system.files import atomic_write
+from agegender.weights import LICENCE
+
+# The results that are needed to judge the metrics; folders and machine names are not distributed.
+_KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
+_UNTOLD = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
+_ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
+
+
+def bundle(run: Path, out: Path) -> Path:
+    """Write a run's best weights in half precision, with its metrics as JSON.
+
+    Only weights of convolutions and dense layers are stored in half precision. Parameters of normalization layers and
+    biases are few and sensitive to rounding, so they keep their precision.
+
+    Args:
+        run: Folder of a tested run; if it has a report, the metrics by age band are included.
+        out: Output checkpoint; the metrics are written to the same name with the extension .json.
+
+    Returns:
+        `out`.
+
+    Raises:
+        AgeGenderError: The run has no best checkpoint or no metrics, or its report is damaged.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(run))
+    metrics_file = run / "metrics.json"
+    require(metrics_file.is_file(), f"run={run} has no metrics.json: weights are packed with their test metrics")
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    require("test/age_mae" in metrics, f"run={run} was not tested: weights are packed with their test metrics")
+    bands = read_age_bands(run)
+    network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
+    with atomic_write(out) as file:
+        torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
+    record: dict[str, Any] = {
+        "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
+        "licence": LICENCE,
+        "origin": checkpoint["agegender"].get("origin"),
+    }
+    record |= {name: value for name, value in metrics.items() if name.startswith(_KEPT) or name in _ALSO}
+    if bands is not None:
+        record["bands"] = bands
+    with atomic_write(out.with_suffix(".json"), "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+    return out
+
+
+def bundle_command(run: str | None, out: str | None) -> Path:
+    """Packs the run that the settings name; see `pack`.
+
+    Raises:
+        AgeGenderError: One of the two is missing, or see `pack`.
+    """
+    if not run or not out:
+        raise AgeGenderError("say which run and where to: agegender bundle run=logs/small/<date_time> out=small.ckpt")
+    return bundle(Path(run), Path(out))
+
+
+def _overrides(run: Path, figures: dict[str, Any]) -> list[str]:
+    """Returns the settings that a run was started with; of a record that is gone, by its figures."""
+    record = run / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        return str(figures["overrides"]).split()
+    return [shlex.quote(item) if " " in item else item for item in as_written(OmegaConf.load(record))]
+
+
+def _telling(overrides: list[str]) -> list[str]:
+    """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
+    return [given for given in overrides if given.lstrip("'+").split("=")[0] not in _UNTOLD]
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value.clone()
