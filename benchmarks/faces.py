@@ -18,7 +18,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def data_module(folder: Path | None, count: int = 2000, **settings: object) -> AgeGenderDataModule:
     """Return a datamodule, set up, on the folder or on `count` synthetic faces of 200 x 200 pixels."""
-    chosen: dict[str, object] = {"dir": str(folder)} if folder else {"generate": {"count": count}}
+    chosen: dict[str, object] = {"dir": str(folder)} if folder else {"synthetic": {"count": count}}
     data = AgeGenderDataModule(**{**chosen, **settings})  # type: ignore[arg-type]
     data.prepare_data()
     data.setup()

@@ -45,7 +45,7 @@ def peaks(count: int) -> tuple[float, float]:
     found = []
     with tempfile.TemporaryDirectory() as made:
         for number in (count, 4 * count):
-            shards = pack({"generate": {"count": number, "size": 64}}, f"{made}/{number}")
+            shards = pack({"synthetic": {"count": number, "size": 64}}, f"{made}/{number}")
             streamed = ("data=streaming", f"data.dir={shards}", "data.num_workers=0", "trainer.max_epochs=2")
             found.append(peak([*streamed, *SMALL, *STEADY, "report=false"]))
     return found[0], found[1]

@@ -29,8 +29,8 @@ ROOT = Path(__file__).parent.parent
 # Small enough for a second per run, large enough for every split to hold some faces.
 TINY = (
     "data=synthetic",
-    "data.generate.count=120",
-    "data.generate.size=64",
+    "data.synthetic.count=120",
+    "data.synthetic.size=64",
     "data.image_size=32",
     "data.batch_size=16",
     "model.trunk.channels=[8,16]",

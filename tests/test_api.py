@@ -84,7 +84,7 @@ def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
         (["model.dropuot=1"], "model.dropuot is not known; did you mean dropout?"),
         (["resume=nowhere"], "nowhere does not exist; give a run's folder"),
         (["dropout"], "dropout is no setting; write name=value"),
-        (["hydra.callbacks.sweep_table._target_=os.system"], "os.system is refused"),
+        (["hydra.callbacks.sweep_summary._target_=os.system"], "os.system is refused"),
     ],
 )
 def test_setting_that_does_not_fit_is_an_error_of_one_line(overrides: list[str], line: str) -> None:
@@ -171,7 +171,7 @@ def test_documented_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     first, resumed, own, _ = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len([line for line in first.splitlines() if line.strip()]) <= 5
-    small = '*["data.generate.count=120", "trainer.log_every_n_steps=1", "trainer=cpu"], "data.generate.size=64"'
+    small = '*["data.synthetic.count=120", "trainer.log_every_n_steps=1", "trainer=cpu"], "data.synthetic.size=64"'
     names: dict[str, Any] = {}
     exec(first.replace('"trainer.max_epochs=5"', f'"trainer.max_epochs=1", {small}, "report=false"'), names)
     exec(resumed.replace("max_epochs=10", "max_epochs=2"), names)

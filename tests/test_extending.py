@@ -18,7 +18,7 @@ Run = Callable[..., Outcome]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(text)[2:] for kind, text in BLOCKS if kind == "bash"]
-FASTER = ("trainer.max_epochs=1", "test=false", "data.generate.count=60", "hydra.run.dir=run")
+FASTER = ("trainer.max_epochs=1", "test=false", "data.synthetic.count=60", "hydra.run.dir=run")
 
 
 @pytest.fixture(autouse=True)

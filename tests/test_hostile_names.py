@@ -16,7 +16,7 @@ from helpers.made_tables import write_table
 
 from agegender.system.csv_escape import unescape_formula
 
-SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.generate", "report")))
+SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic", "report")))
 Run = Callable[..., Outcome]
 
 

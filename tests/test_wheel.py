@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Outcome
 
 CONFIGS = {str(file.relative_to(ROOT / "conf")) for file in (ROOT / "conf").rglob("*.yaml")}
-SMALL = ("data.generate.count=120", "data.generate.size=64")
+SMALL = ("data.synthetic.count=120", "data.synthetic.size=64")
 TRAIN = ("experiment=quickstart", *SMALL, "data.image_size=32", "trainer=cpu", "trainer.max_epochs=1", "report=false")
 
 
@@ -157,7 +157,7 @@ def test_installed_command_finds_a_users_own_configs_and_hydras_plugins(installe
         (tmp_path / folder / "experiment" / f"{folder}_mine.yaml").write_text(text)
     (tmp_path / "conf" / "train.yaml").write_text("seed: 77\n")  # another project's, which changes nothing
     own = installed.run("train", "experiment=conf_mine", "--cfg", "job", cwd=tmp_path)
-    assert own.code == 0 and "lr: 0.0005" in own.out and "seed: 0" in own.out and "generate:" in own.out, own.err
+    assert own.code == 0 and "lr: 0.0005" in own.out and "seed: 0" in own.out and "synthetic:" in own.out, own.err
     given = ("train", "--config-dir", "elsewhere", "experiment=elsewhere_mine")
     assert "lr: 0.0007" in installed.run(*given, "--cfg", "job", cwd=tmp_path).out
     assert "resume=auto" not in installed.run(*given, "resume=auto", "--cfg", "job", cwd=tmp_path).out

@@ -41,7 +41,7 @@ NODE_TYPES = {
     "data": NodeType(
         "lightning.pytorch.LightningDataModule",
         ("find_index", "index", "split", "split_settings", "channels"),
-        ("image_size", "batch_size", "cache_dir", "table", "generate"),
+        ("image_size", "batch_size", "cache_dir", "table", "synthetic"),
     ),
     "model.trunk": NodeType("torch.nn.Module", ("forward",), ("num_features",)),
     "age": NodeType(methods=("layer", "loss", "decode", "spread", "label"), attributes=("outputs", "classes")),

@@ -56,7 +56,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self,
         dir: str | None = None,
         table: str | None = None,
-        generate: dict[str, Any] | None = None,
+        synthetic: dict[str, Any] | None = None,
         cache_dir: str | None = None,
         cache: Literal["auto", "none"] = "auto",
         on_device: Literal["auto"] | bool = "auto",
@@ -82,10 +82,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
 
         Args:
             dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
-                downloaded; if it is None, `table` or `generate` must be given.
+                downloaded; if it is None, `table` or `synthetic` must be given.
             table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and optionally
                 group and split, see `read_table`. Paths are relative to `dir`, or to the table's own folder.
-            generate: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `synthetic.generate_faces`.
+            synthetic: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `generate_faces`.
             cache_dir: Folder of decoded pixels, scan results and downloads; None for the user's cache folder.
             cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
             on_device: Keep the decoded pixels on the training device, so that the loop loads nothing; `auto` does so on
@@ -129,9 +129,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
             left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # raises if malformed
         if table is not None:
             check_ending(Path(table))
-            require(generate is None, f"data.table={table} and data.generate: choose data=table or data=synthetic")
+            require(synthetic is None, f"data.table={table} and data.synthetic: choose data=table or data=synthetic")
             require(split_file is None, f"data.split_file={split_file}: a table has a column split for that")
-        self.dir, self.generate = dir, generate
+        self.dir, self.synthetic = dir, synthetic
         self.table = Path(table).expanduser() if table is not None else None
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         fits = on_device is not True or (cache == "auto" and not num_workers)
@@ -173,7 +173,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "table": self.table.name if self.table else None,
             "limit": self.limit,
             "leave_out": self.leave_out,
-            "pictures": "photographs" if self.generate is None else "drawn",
+            "pictures": "photographs" if self.synthetic is None else "drawn",
         }
 
     @property
@@ -191,11 +191,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Download or draw missing images (Lightning calls this on one rank only)."""
         if self._index is None:
-            resolve_data_dir(self.dir, self.table, self.generate, self.cache_dir)
+            resolve_data_dir(self.dir, self.table, self.synthetic, self.cache_dir)
 
     def find_index(self) -> FaceIndex:
         """Index and split the images, downloading or drawing missing ones first; opens no pixel cache."""
-        folder = resolve_data_dir(self.dir, self.table, self.generate, self.cache_dir)
+        folder = resolve_data_dir(self.dir, self.table, self.synthetic, self.cache_dir)
         return build_index(folder, self.cache_dir, table=self.table, **self._index_options)
 
     def setup(self, stage: str | None = None) -> None:
@@ -293,11 +293,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _faces(self, name: str) -> FaceDataset | DeviceDataset:
         """Return the faces of a split, on the training device if `on_device` applies."""
         device, pixels = self.device, self._splits[name].pixels
-        if not self._placed and isinstance(pixels, MemmapPixels) and self._belongs_on(device, pixels):
+        if not self._placed and isinstance(pixels, MemmapPixels) and self._fits_on_device(device, pixels):
             self._placed = to_device(self._splits, pixels, device)
         return self._placed.get(name, self._splits[name])
 
-    def _belongs_on(self, device: torch.device, pixels: MemmapPixels) -> bool:
+    def _fits_on_device(self, device: torch.device, pixels: MemmapPixels) -> bool:
         if self.num_workers or self.on_device is False or (self.on_device == "auto" and device.type != "cuda"):
             return False
         room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
@@ -308,7 +308,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(needed < room, f"data.on_device=true: {needed / 1e9:.1f} GB of pixels don't fit; data.on_device=false")
         return True
 
-    def _decoders(self) -> int:
+    def _default_num_workers(self) -> int:
         """Return the number of this rank's loader processes: its fraction of the available cores, at most 8."""
         processes = 1 if self.trainer is None else self.trainer.num_devices  # on this machine
         return max(1, min(available_cores() // processes, 8))
@@ -316,7 +316,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def _loader_options(self) -> dict[str, Any]:
         workers = self.num_workers
         if workers is None:
-            workers = 0 if self.cache == "auto" else self._decoders()
+            workers = 0 if self.cache == "auto" else self._default_num_workers()
         return {
             "batch_size": self.batch_size // self._part().of,
             "num_workers": workers,

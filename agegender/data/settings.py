@@ -27,7 +27,7 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
     """
     made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
     validate_kwargs("data", kwargs_of(settings), made, given=("augment", "seed"))
-    validate_kwargs("data.generate", settings.get("generate") or {}, generate_faces, given=("folder", "progress"))
+    validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces, given=("folder", "progress"))
     return made
 
 

@@ -47,7 +47,7 @@ class Vote:
 
     _group: Any = None  # the default group
 
-    def highest(self, says: int) -> int:
+    def all_reduce_max(self, says: int) -> int:
         """Return the maximum of an integer over all ranks; a collective, which every rank must call."""
         if not is_distributed():
             return says

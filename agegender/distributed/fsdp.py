@@ -18,14 +18,15 @@ class FSDP(FSDPStrategy):
     whole network in one file, as with other strategies. Lightning supports FSDP on NVIDIA GPUs only.
     """
 
-    def __init__(self, least: int = 1_000_000, **options: Any):
+    def __init__(self, min_num_params: int = 1_000_000, **options: Any):
         """Set the wrapping policy.
 
         Args:
-            least: Minimum number of parameters of a wrapped module; smaller ones belong to their parent's unit.
+            min_num_params: Minimum number of parameters of a wrapped module; smaller ones belong to their parent's
+                unit.
             options: Further arguments of Lightning's FSDPStrategy.
         """
-        policy = functools.partial(size_based_auto_wrap_policy, min_num_params=least)
+        policy = functools.partial(size_based_auto_wrap_policy, min_num_params=min_num_params)
         super().__init__(auto_wrap_policy=policy, state_dict_type="full", **options)
 
     def setup(self, trainer: pl.Trainer) -> None:

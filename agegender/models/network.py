@@ -151,7 +151,7 @@ class AgeGenderNet(nn.Module):
             for layer in upper:
                 layer.requires_grad_(True)
 
-    def flip_averaged(self, images: Tensor) -> RawOutputs:
+    def forward_tta(self, images: Tensor) -> RawOutputs:
         """Return the mean of the raw outputs for a batch of images and for their mirror images."""
         straight, mirrored = self(images), self(images.flip(3))
         return RawOutputs(*(torch.stack(pair).mean(0) for pair in zip(straight, mirrored, strict=True)))
@@ -170,7 +170,7 @@ class AgeGenderNet(nn.Module):
 
         Without a calibration, this is the coding's spread, or NaN if it predicts none.
         """
-        if self.calibration is not None and self.calibration.of_ages:
+        if self.calibration is not None and self.calibration.has_age:
             return self.calibration.error(self.years(outputs), self.stated(outputs))
         spread = self.coding.spread(outputs.age)
         return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
@@ -180,7 +180,7 @@ class AgeGenderNet(nn.Module):
 
         Without a calibration, both are NaN.
         """
-        if self.calibration is None or not self.calibration.of_ages:
+        if self.calibration is None or not self.calibration.has_age:
             unknown = torch.full_like(outputs.age[:, 0], math.nan)
             return unknown, unknown
         return self.calibration.interval(self.years(outputs), self.stated(outputs))

@@ -32,7 +32,7 @@ def predict(
     out: str | None = None,
     annotate: str | None = None,
     resume: bool = False,
-    every: float = 1.0,
+    frame_interval: float = 1.0,
     batch_size: int = 64,
     device: str = "auto",
     tta: Tta = "none",
@@ -51,7 +51,7 @@ def predict(
         annotate: Output folder for images with boxes and labels.
         resume: Continue a stopped run from the file beside `out`: its images are skipped and their predictions kept,
             even if `img` doesn't include them any more. A finished `out` is an error.
-        every: Seconds between frames of a video.
+        frame_interval: Seconds between frames of a video.
         batch_size: Images per forward pass.
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
@@ -69,7 +69,7 @@ def predict(
     if not img:
         raise AgeGenderError(f"which picture? {script('predict')} img=face.jpg (or a folder, a glob, a video, ...)")
     require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
-    require(every > 0, f"every={every} must be above 0 seconds")
+    require(frame_interval > 0, f"frame_interval={frame_interval} must be above 0 seconds")
     into_file = out is not None and out != PIPE
     require(into_file or not resume, "resume=true continues the run of an output file: add out=answers.csv")
     if out is not None:
@@ -86,13 +86,13 @@ def predict(
     disable_malloc_trim()  # a 12-megapixel photo takes 100 MB, whose allocation is a third of its time
     predictor = Predictor(weights, device, tta, detect, backend, min_confidence)
     print(f"weights: {predictor.weights}", file=sys.stderr)
-    if predictor.network.trained_on_drawings:
+    if predictor.network.trained_on_synthetic:
         print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
     album = AnnotatedImageFolder(Path(annotate)) if annotate else None
     progress = None
     if out is not None and into_file:
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
-        settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "every": every}
+        settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "frame_interval": frame_interval}
         settings["min_confidence"] = predictor.min_confidence
         if annotate:
             settings["annotate"] = annotate  # images that are done are not annotated any more
@@ -100,7 +100,7 @@ def predict(
     done = progress.done if progress else Counter[str]()
     if done:
         print(f"{done.total()} images are done already", file=sys.stderr)
-    pictures = _left(open_images(names, every), done)
+    pictures = _left(open_images(names, frame_interval), done)
     count = None if any(isinstance(name, LiveSource) for name in names) else max(0, len(names) - done.total())
     tally = _Tally()
     answers = tally.count(predictor.answer(pictures, batch_size, keep_pictures=album is not None), album)

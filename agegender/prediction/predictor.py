@@ -135,7 +135,7 @@ class Predictor:
         (answered,) = self.answer([images])
         return answered.predictions
 
-    def detecting(self, detect: Detect) -> Predictor:
+    def with_detection(self, detect: Detect) -> Predictor:
         """Return a predictor with another `detect` setting that shares this one's network.
 
         Raises:
@@ -166,14 +166,14 @@ class Predictor:
         if keep_pictures:
             batch_size = min(batch_size, MAX_CHUNK)  # a decoded photo takes up to 100 MB
         work: Callable[[list[Any]], list[Any]]
-        whole = self.network.takes_whole_batches
+        whole = self.network.prefers_large_batches
         # On a CPU each worker decodes, detects and predicts for a few images on one thread: all cores are busy, and the
         # activations fit their caches. On other devices the workers only prepare the crops of one large batch.
         see = partial(self._see, keep=keep_pictures)
         work = see if whole else lambda part: self._answer(see(part))
-        pool = ThreadPoolExecutor(available_cores(), initializer=self.network.start_worker)
+        pool = ThreadPoolExecutor(available_cores(), initializer=self.network.init_worker)
         under_way: deque[deque[Future[list[Any]]]] = deque()
-        with warnings.catch_warnings(), self.network.shared_by_workers():
+        with warnings.catch_warnings(), self.network.worker_context():
             # decoders change the warning filters in several threads and may not restore them
             try:
                 for batch, goes_on in _batches(images, batch_size):

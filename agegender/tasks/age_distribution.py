@@ -21,8 +21,8 @@ class _Distribution(Coding):
     """
 
     within = 0.0  # variance inside one class, years squared
-    width = 1  # years per output
-    answer: Decoding = "expectation"
+    bin_width = 1  # years per output
+    decoding: Decoding = "expectation"
 
     def centres(self, like: Tensor) -> Tensor:
         """Return the age in years `[outputs]` that each output stands for."""
@@ -30,7 +30,7 @@ class _Distribution(Coding):
 
     def decode(self, raw: Tensor) -> Tensor:
         """Map logits `[batch, outputs]` to the predicted age `[batch]` in years."""
-        return self._expectation(raw) if self.answer == "expectation" else self._median(raw)
+        return self._expectation(raw) if self.decoding == "expectation" else self._median(raw)
 
     def _expectation(self, raw: Tensor) -> Tensor:
         # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
@@ -43,7 +43,7 @@ class _Distribution(Coding):
         median_bin = (cumulative < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
         probability = probabilities.gather(1, median_bin)
         within = ((0.5 - cumulative.gather(1, median_bin) + probability) / probability).clamp(0, 1) - 0.5
-        return self.centres(raw)[median_bin[:, 0]] + (self.width * within)[:, 0]
+        return self.centres(raw)[median_bin[:, 0]] + (self.bin_width * within)[:, 0]
 
     def spread(self, raw: Tensor) -> Tensor:
         """Return the distribution's standard deviation `[batch]` in years."""
@@ -52,37 +52,40 @@ class _Distribution(Coding):
 
 
 class BinnedAge(_Distribution):
-    """Classes of `width` years each, learned by cross-entropy (in nats, so about ln(classes) at the start).
+    """Classes of `bin_width` years each, learned by cross-entropy (in nats, so about ln(classes) at the start).
 
     The predicted age is by default the expectation over the classes' centers: Rothe et al., "DEX: Deep EXpectation of
     apparent age from a single image", ICCV Workshops 2015.
     """
 
-    def __init__(self, width: int = 5, top: int = 100, answer: Decoding = "expectation"):
-        """Define the classes `0..width-1`, `width..2*width-1`, ..., and a last one from `top` up.
+    def __init__(self, bin_width: int = 5, max_age: int = 100, decoding: Decoding = "expectation"):
+        """Define the classes `0..bin_width-1`, `bin_width..2*bin_width-1`, ..., and a last one from `max_age` up.
 
         Args:
-            width: Years per class.
-            top: First year of the last class, a multiple of `width`; its center is that of a class of `width` years.
-            answer: `expectation` or `median`, see `_Distribution`.
+            bin_width: Years per class.
+            max_age: First year of the last class, a multiple of `bin_width`; its center is that of a class of
+                `bin_width` years.
+            decoding: `expectation` or `median`, see `_Distribution`.
 
         Raises:
-            AgeGenderError: The width is below 1, or the top is not a multiple of it.
+            AgeGenderError: `bin_width` is below 1, or `max_age` is not a multiple of it.
         """
-        require(width >= 1, f"age.width={width} must be at least 1 year")
-        fits = top >= width and top % width == 0
-        require(fits, f"age.top={top} must be a multiple of age.width={width}: the last class starts there")
-        self.width, self.answer = width, answer
-        self.outputs = self.classes = top // width + 1
-        self.within = (width**2 - 1) / 12  # uniform over whole years
+        require(bin_width >= 1, f"age.bin_width={bin_width} must be at least 1 year")
+        fits = max_age >= bin_width and max_age % bin_width == 0
+        require(
+            fits, f"age.max_age={max_age} must be a multiple of age.bin_width={bin_width}: the last class starts there"
+        )
+        self.bin_width, self.decoding = bin_width, decoding
+        self.outputs = self.classes = max_age // bin_width + 1
+        self.within = (bin_width**2 - 1) / 12  # uniform over whole years
 
     def label(self, age: Tensor) -> Tensor:
         """Return the class `[batch]`, int64, of ages `[batch]` in years."""
-        return (age / self.width).floor().long().clamp(0, self.outputs - 1)
+        return (age / self.bin_width).floor().long().clamp(0, self.outputs - 1)
 
     def centres(self, like: Tensor) -> Tensor:
         """Return the classes' centers in years: the mean of the whole years in each."""
-        return super().centres(like) * self.width + (self.width - 1) / 2
+        return super().centres(like) * self.bin_width + (self.bin_width - 1) / 2
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the cross-entropy with the true class, in nats."""
@@ -97,22 +100,24 @@ class LabelDistribution(_Distribution):
     as the prediction, and its absolute error as a second part of the loss).
     """
 
-    def __init__(self, sigma: float = 2.0, top: int = 120, expectation: float = 0.0, answer: Decoding = "expectation"):
+    def __init__(
+        self, sigma: float = 2.0, max_age: int = 120, expectation: float = 0.0, decoding: Decoding = "expectation"
+    ):
         """Set the target distribution.
 
         Args:
             sigma: Standard deviation of the target in years.
-            top: The highest age; there is one output per year from 0.
+            max_age: The highest age; there is one output per year from 0.
             expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
-            answer: `expectation` or `median`, see `_Distribution`.
+            decoding: `expectation` or `median`, see `_Distribution`.
 
         Raises:
             AgeGenderError: A value is out of range.
         """
         require(sigma > 0, f"age.sigma={sigma} must be above zero")
-        require(top >= 1, f"age.top={top} must be at least 1 year")
+        require(max_age >= 1, f"age.max_age={max_age} must be at least 1 year")
         require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
-        self.sigma, self.outputs, self.expectation, self.answer = sigma, top + 1, expectation, answer
+        self.sigma, self.outputs, self.expectation, self.decoding = sigma, max_age + 1, expectation, decoding
 
     def target(self, age: Tensor) -> Tensor:
         """Return the target distribution `[batch, outputs]` for ages `[batch]` in years."""
@@ -133,14 +138,14 @@ class Coral(Coding):
     so that it starts near 0.6, about where the gender loss does.
     """
 
-    def __init__(self, top: int = 120):
+    def __init__(self, max_age: int = 120):
         """Create one output for each k from 0 to `top - 1`.
 
         Raises:
-            AgeGenderError: The top is below 1 year.
+            AgeGenderError: `max_age` is below 1 year.
         """
-        require(top >= 1, f"age.top={top} must be at least 1 year")
-        self.outputs = top
+        require(max_age >= 1, f"age.max_age={max_age} must be at least 1 year")
+        self.outputs = max_age
 
     def layer(self, inputs: int) -> nn.Module:
         """Return a layer with shared weights, which make the predictions rank-consistent."""

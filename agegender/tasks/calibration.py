@@ -42,7 +42,7 @@ class Calibration:
     answered: float = 1.0
 
     @property
-    def of_ages(self) -> bool:
+    def has_age(self) -> bool:
         """Whether ages are calibrated."""
         return bool(self.ages)
 
@@ -55,7 +55,7 @@ class Calibration:
         """
         try:
             made = cls(**saved)
-            ends = MAX_AGE + 1 if made.of_ages else 0
+            ends = MAX_AGE + 1 if made.has_age else 0
             fits = len(made.ages) == len(made.std) and len(made.low) == len(made.high) == ends
             fits = fits and 0.5 <= made.min_confidence <= 1
             fits = fits and all(isinstance(value, float) for values in vars(made).values() for value in _list(values))

@@ -53,7 +53,7 @@ def build_module(
     if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
     split = {"fingerprint": data.index.fingerprint, **data.split_settings}
-    optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_factor")}
+    optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_lr_mult")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     module.masks = not data.index.complete
@@ -62,7 +62,7 @@ def build_module(
     if weights:
         load_weights(module, weights, settings["weights"])
         module.origin = weights["agegender"].get("origin")
-        trained_on = module.weights_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
+        trained_on = module.pretrained_split = (weights["agegender"]["split"] or {}).get("fingerprint", "unknown")
         if trained_on != data.index.fingerprint:
             log.warning(
                 "the weights were trained under split %s, this is split %s: if the images are the same, some of these "

@@ -78,7 +78,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         validate_kwargs("augment", kwargs_of(augment), resolve_augmentation(augment))
     _check_model(config["model"], 1 if config["data"].get("grayscale", True) else 3)
     _check_scheduler(config)
-    validate_type("optim.trunk_factor", config["optim"].get("trunk_factor"), NonNegativeFloat)
+    validate_type("optim.trunk_lr_mult", config["optim"].get("trunk_lr_mult"), NonNegativeFloat)
     _check_instantiable("optim.optimizer", config["optim"]["optimizer"], given=("params",))
     _check_instantiable("trainer", config["trainer"], given=("callbacks", "logger"))
     _check_combinations(config)
@@ -163,7 +163,7 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         not (sharded and trainer.get("gradient_clip_val")),
         "Lightning can't clip gradients that trainer=fsdp shards: use trainer=ddp, or trainer.gradient_clip_val=null",
     )
-    averages = (config.get("callbacks") or {}).get("averaging")
+    averages = (config.get("callbacks") or {}).get("ema")
     require(
         not (sharded and averages),
         "callbacks=ema needs all weights in each process, and trainer=fsdp shards them: use trainer=ddp, or "
@@ -220,7 +220,9 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     given = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
     _check_instantiable("optim.scheduler", arguments, given=given)
     if resolve(scheduler, "optim.scheduler") is WarmupCosine:
-        check_fractions(**{key: value for key, value in arguments.items() if key in ("warmup", "final")})
+        check_fractions(
+            **{key: value for key, value in arguments.items() if key in ("warmup_fraction", "final_lr_ratio")}
+        )
     takes_length = "total_steps" in inspect.signature(resolve(scheduler, "optim.scheduler")).parameters
     bounded = trainer.get("max_epochs") not in (None, -1)
     bounded = bounded or (trainer.get("max_steps", -1) != -1 and scheduler.get("interval") == "step")

@@ -113,7 +113,7 @@ class StepOutput(NamedTuple):
     age_class: Tensor | None = None
     known: Tensor | None = None
 
-    def of_nobody(self) -> StepOutput:
+    def empty(self) -> StepOutput:
         """Return a copy without faces, for a rank whose batch is padding."""
         columns = ("age_pred", "age", "p_female", "gender", "age_class_pred", "age_class")
         present: dict[str, Any] = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}

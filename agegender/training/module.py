@@ -62,7 +62,7 @@ class AgeGenderModule(pl.LightningModule):
         Args:
             network: Arguments of `AgeGenderNet`.
             optim: `optimizer` (with `_target_`), `scheduler` (null, or with `_target_`, see `build_scheduler`) and
-                `trunk_factor` (see `param_groups`).
+                `trunk_lr_mult` (see `param_groups`).
             loss: Weights of `age` and `gender`, 1 each by default, and `learned`: whether the balance is learned.
             split: The split's `fingerprint` and settings, saved in checkpoints.
             seed: Seed of the dropout masks.
@@ -78,7 +78,7 @@ class AgeGenderModule(pl.LightningModule):
         # Input of the calibration, [batch, 6] each; see `_certainty`.
         self._validated: list[Tensor] = []
         self._validated_corrupted: list[Tensor] = []
-        self.weights_split: str | None = None  # fingerprint of the initial weights' split
+        self.pretrained_split: str | None = None  # fingerprint of the initial weights' split
         self.origin: str | None = None  # name and license of the initial published weights
         self.soft_targets: SoftTargets | None = None  # not part of a checkpoint
         self.masks = False  # whether some faces lack a label; set from the index, before the first step
@@ -148,7 +148,7 @@ class AgeGenderModule(pl.LightningModule):
         if features is not None and not flip:
             outputs = network.answer(features)
         else:
-            outputs = network.flip_averaged(images) if flip else network(images)
+            outputs = network.forward_tta(images) if flip else network(images)
         if self.masks:
             age_loss, gender_loss, known = known_losses(network, outputs, batch)
         else:
@@ -169,7 +169,7 @@ class AgeGenderModule(pl.LightningModule):
             step = StepOutput(losses, years, batch["age"], p_female, batch["gender"], known=known)
             if network.coding.classes:
                 step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
-        self._metrics(stage).update(step if share != 0 else step.of_nobody())
+        self._metrics(stage).update(step if share != 0 else step.empty())
         return rank_loss, outputs, step
 
     def _balanced(
@@ -278,7 +278,7 @@ class AgeGenderModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Build the optimizer and, if there is one, the scheduler of its learning rates."""
         settings = self.optim["optimizer"]
-        factor = self.optim.get("trunk_factor", 1.0)
+        factor = self.optim.get("trunk_lr_mult", 1.0)
         groups = param_groups(self.network, self.balance.parameters(), settings, factor, self._dimensions)
         optimizer = build_optimizer(settings, groups)
         scheduler: Mapping[str, Any] | None = self.optim.get("scheduler")

@@ -28,7 +28,7 @@ def param_groups(
     network: nn.Module,
     others: Iterable[nn.Parameter],
     optimizer: Mapping[str, Any],
-    trunk_factor: float = 1.0,
+    trunk_lr_mult: float = 1.0,
     dimensions: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Return an optimizer's parameter groups; several groups have names, which label their learning-rate curves.
@@ -40,11 +40,11 @@ def param_groups(
         network: A module with a `trunk`; all other parameters belong to the heads.
         others: Further parameters, such as those of the loss, without weight decay.
         optimizer: Settings of the optimizer, of which `lr` and `weight_decay` are used.
-        trunk_factor: Learning rate of the trunk as a fraction of `lr`, at least 0: small for a pretrained trunk.
+        trunk_lr_mult: Learning rate of the trunk as a fraction of `lr`, at least 0: small for a pretrained trunk.
         dimensions: Result of `parameter_ndims` before FSDP shards the network, which flattens matrices.
     """
     decays = bool(optimizer.get("weight_decay"))
-    trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_factor != 1 else set()  # type: ignore[union-attr]
+    trunk = {id(weight) for weight in network.trunk.parameters()} if trunk_lr_mult != 1 else set()  # type: ignore[union-attr]
     groups: dict[str, list[nn.Parameter]] = {}
     ndims = parameter_ndims(network) if dimensions is None else dimensions
     for name, weight in network.named_parameters():
@@ -60,7 +60,7 @@ def param_groups(
     for name, weights in groups.items():
         group: dict[str, Any] = {"params": weights} | ({"name": name} if len(groups) > 1 else {})
         if name.startswith("trunk"):
-            group["lr"] = optimizer["lr"] * trunk_factor
+            group["lr"] = optimizer["lr"] * trunk_lr_mult
         if name.endswith("_no_decay") and decays:
             group["weight_decay"] = 0.0
         made.append(group)
@@ -74,29 +74,31 @@ class WarmupCosine(LambdaLR):
     spans the new length.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.01):
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.05, final_lr_ratio: float = 0.01
+    ):
         """Set up the schedule.
 
         Args:
             optimizer: The optimizer whose learning rates are scaled.
             total_steps: Number of steps of the whole training.
-            warmup: Fraction of the steps in which the rates rise to their full value.
-            final: Fraction of the full rate at the end.
+            warmup_fraction: Fraction of the steps in which the rates rise to their full value.
+            final_lr_ratio: Fraction of the full rate at the end.
 
         Raises:
             AgeGenderError: A fraction is not between 0 and 1.
         """
-        check_fractions(warmup, final)
-        super().__init__(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, final))
+        check_fractions(warmup_fraction, final_lr_ratio)
+        super().__init__(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_fraction, final_lr_ratio))
 
 
-def check_fractions(warmup: float = 0.05, final: float = 0.01) -> None:
+def check_fractions(warmup_fraction: float = 0.05, final_lr_ratio: float = 0.01) -> None:
     """Raise AgeGenderError if a setting of `WarmupCosine` is not a fraction."""
-    for name, fraction in (("warmup", warmup), ("final", final)):
+    for name, fraction in (("warmup_fraction", warmup_fraction), ("final_lr_ratio", final_lr_ratio)):
         require(0 <= fraction <= 1, f"optim.scheduler.{name}={fraction} must be a fraction between 0 and 1")
 
 
-def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
+def warmup_cosine(step: int, steps: int, warmup_fraction: float, final_lr_ratio: float) -> float:
     """Return the factor of the learning rate at a step: a linear warm-up, then half a cosine.
 
     The cosine is that of Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
@@ -104,14 +106,14 @@ def warmup_cosine(step: int, steps: int, warmup: float, final: float) -> float:
     Args:
         step: The step, from 0.
         steps: Number of steps of the whole training.
-        warmup: Fraction of the steps in which the rate rises to its full value.
-        final: Factor at the end.
+        warmup_fraction: Fraction of the steps in which the rate rises to its full value.
+        final_lr_ratio: Factor at the end.
     """
-    rising = max(1, round(warmup * steps))
+    rising = max(1, round(warmup_fraction * steps))
     if step < rising:
         return (step + 1) / rising
     progress = min(1.0, (step - rising) / max(1, steps - rising))
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    return final_lr_ratio + (1 - final_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def build_optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:

@@ -70,7 +70,7 @@ def write_results(
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
-        "data": SYNTHETIC_NOTE if data.generate is not None else str(data.index.folder),
+        "data": SYNTHETIC_NOTE if data.synthetic is not None else str(data.index.folder),
         **_table(data),
         **_split(data, module),
         **sizes,
@@ -97,7 +97,7 @@ def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]
         "split": data.index.given or settings["split"],
         "split_fingerprint": data.index.fingerprint,
         "duplicates": settings["duplicates"],
-        **({"weights_split_fingerprint": module.weights_split} if module.weights_split else {}),
+        **({"weights_split_fingerprint": module.pretrained_split} if module.pretrained_split else {}),
     }
 
 

@@ -117,7 +117,7 @@ def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
     model = _defaults(AgeGenderNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
     age = _defaults(resolve(config.age, "age"))
     loss = _defaults(MultiTaskLoss) | {"teacher": _defaults(SoftTargets)["teacher"]}
-    optim = {"trunk_factor": _defaults(param_groups)["trunk_factor"]}
+    optim = {"trunk_lr_mult": _defaults(param_groups)["trunk_lr_mult"]}
     shared = {"model": model, "age": age, "loss": loss, "optim": optim}
     augment = _defaults(resolve_augmentation(config.get("augment") or {}))
     return flatten_dict({"data": _defaults(AgeGenderDataModule), "augment": augment, **shared})

@@ -34,18 +34,22 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def create_app(
-    predictor: Predictor, limits: Limits, at_once: int = 2, waiting: int = 64, hosts: frozenset[str] | None = None
+    predictor: Predictor,
+    limits: Limits,
+    max_concurrency: int = 2,
+    queue_size: int = 64,
+    hosts: frozenset[str] | None = None,
 ) -> SecurityMiddleware:
     """Builds the application.
 
     Args:
         predictor: Answers; how it looks for faces is what a request gets that doesn't say.
         limits: Of an upload.
-        at_once: How many pictures are worked on at the same time.
-        waiting: How many may arrive or wait beside them.
+        max_concurrency: How many pictures are worked on at the same time.
+        queue_size: How many may arrive or wait beside them.
         hosts: The names under which it may be called; None for any.
     """
-    web = _Endpoints(predictor, limits, at_once, waiting)
+    web = _Endpoints(predictor, limits, max_concurrency, queue_size)
     routes = [
         Route("/", _file(_PAGE / "index.html")),
         *(Route(f"/{path.name}", _file(path)) for path in sorted(_PAGE.iterdir()) if path.suffix in _TYPES),
@@ -64,25 +68,25 @@ def create_app(
 class _Endpoints:
     """State shared by all requests."""
 
-    def __init__(self, predictor: Predictor, limits: Limits, at_once: int, waiting: int):
-        self._limits, self._room = limits, at_once + waiting
+    def __init__(self, predictor: Predictor, limits: Limits, max_concurrency: int, queue_size: int):
+        self._limits, self._room = limits, max_concurrency + queue_size
         self._detect = predictor.detect
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
             with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
-                predictors.setdefault(detect, predictor.detecting(detect))
+                predictors.setdefault(detect, predictor.with_detection(detect))
         self._ways: Mapping[Detect, Predictor] = predictors
-        self._line = RequestQueue(predictors, at_once)
+        self._line = RequestQueue(predictors, max_concurrency)
         network = predictor.network
         self._info: dict[str, Any] = {
             "version": __version__,
             "weights": predictor.weights.name,
-            "trained_on_drawings": network.trained_on_drawings,
+            "trained_on_synthetic": network.trained_on_synthetic,
             "detect": predictor.detect,
             "min_confidence": predictor.min_confidence,
             "max_upload_mb": limits.size / 1e6,
             "max_megapixels": limits.pixels / 1e6,
-            "meaning": disclaimer(network.trained_on_drawings, predictor.min_confidence),
+            "meaning": disclaimer(network.trained_on_synthetic, predictor.min_confidence),
             "figures": read_test_metrics(predictor.weights),
             "samples": [_about(name, predictor) for name in NAMES if name != GROUP or predictor.detect != "never"],
         }
@@ -143,7 +147,7 @@ class _Endpoints:
 
 def _about(name: str, predictor: Predictor) -> dict[str, str]:
     """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
-    drawn = predictor.network.trained_on_drawings and name != GROUP
+    drawn = predictor.network.trained_on_synthetic and name != GROUP
     return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
 
 

@@ -22,17 +22,17 @@ _MEANING = (
 _DRAWN = "These weights were trained on drawn faces: their predictions say nothing about real people."
 
 
-def disclaimer(trained_on_drawings: bool, min_confidence: float) -> list[str]:
+def disclaimer(trained_on_synthetic: bool, min_confidence: float) -> list[str]:
     """Return paragraphs on the meaning and the limits of the predictions.
 
     Args:
-        trained_on_drawings: Whether the weights were trained on drawn faces.
+        trained_on_synthetic: Whether the weights were trained on drawn faces.
         min_confidence: See `Predictor`. At 0.5 every face gets a gender, and the threshold is not mentioned.
     """
     percent = f"{100 * min_confidence:.3g} %"
     unsure = f"Where the likelier gender is less probable than {percent}, the answer is unsure."
     return [
-        *([_DRAWN] if trained_on_drawings else []),
+        *([_DRAWN] if trained_on_synthetic else []),
         *_MEANING,
         *([unsure] if min_confidence > 0.5 else []),
     ]

@@ -41,14 +41,14 @@ class RequestQueue:
     would not allow.
     """
 
-    def __init__(self, predictors: Mapping[Detect, Predictor], at_once: int):
+    def __init__(self, predictors: Mapping[Detect, Predictor], max_concurrency: int):
         """Starts empty.
 
         Args:
             predictors: By the way in which they look for faces.
-            at_once: How many pictures are worked on at the same time.
+            max_concurrency: How many pictures are worked on at the same time.
         """
-        self._predictors, self._at_once = predictors, at_once
+        self._predictors, self._max_concurrency = predictors, max_concurrency
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "predictor")
 
@@ -64,7 +64,7 @@ class RequestQueue:
         try:
             while True:
                 batch = [await self._waiting.get()]
-                while len(batch) < self._at_once and not self._waiting.empty():
+                while len(batch) < self._max_concurrency and not self._waiting.empty():
                     batch.append(self._waiting.get_nowait())
                 for detect in dict.fromkeys(one.detect for one in batch):
                     alike = [one for one in batch if one.detect == detect and not one.answer.done()]

@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._listener, self._announce = listener, announce
 
-    def serve_until_told(self) -> None:
+    def serve_until_signal(self) -> None:
         """Serves until Ctrl-C, SIGTERM, or `should_exit`."""
         self.run(sockets=[self._listener])
 
@@ -103,8 +103,8 @@ def serve(
     min_confidence: float | None = None,
     max_upload_mb: float = 16,
     max_megapixels: float = 40,
-    at_once: int = 2,
-    waiting: int = 64,
+    max_concurrency: int = 2,
+    queue_size: int = 64,
     upload_seconds: float = 30,
 ) -> None:
     """Serves the page and the API; returns after Ctrl-C.
@@ -118,14 +118,14 @@ def serve(
         min_confidence: See `Predictor`.
         max_upload_mb: Largest file, in millions of bytes.
         max_megapixels: Largest picture, in millions of pixels.
-        at_once: How many pictures are worked on at the same time.
-        waiting: How many may arrive or wait beside them.
+        max_concurrency: How many pictures are worked on at the same time.
+        queue_size: How many may arrive or wait beside them.
         upload_seconds: Within which an upload must have arrived.
 
     Raises:
         AgeGenderError: A setting doesn't fit, the port is in use, or there are no such weights or device.
     """
-    for name, value in (("at_once", at_once), ("waiting", waiting)):
+    for name, value in (("max_concurrency", max_concurrency), ("queue_size", queue_size)):
         require(value >= 1, f"{name}={value} must be at least 1")
     for name, size in (("max_upload_mb", max_upload_mb), ("upload_seconds", upload_seconds)):
         require(0 < size < float("inf"), f"{name}={size:g} must be above 0")
@@ -134,8 +134,8 @@ def serve(
     try:
         predictor = Predictor(weights, device, detect=detect, min_confidence=min_confidence)
         limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds)
-        app = create_app(predictor, limits, at_once, waiting, allowed_hosts(host))
-        Server(app, listener).serve_until_told()
+        app = create_app(predictor, limits, max_concurrency, queue_size, allowed_hosts(host))
+        Server(app, listener).serve_until_signal()
     except KeyboardInterrupt:  # which is how it is meant to end
         print()
     finally:

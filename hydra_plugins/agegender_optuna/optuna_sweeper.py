@@ -19,9 +19,11 @@ class OptunaSweeper(Sweeper):
     hydra-optuna-sweeper is no alternative: its releases for Hydra 1.3 need Optuna 2, and none of them prunes trials.
     """
 
-    def __init__(self, trials: int, at_once: int, startup: int, storage: str | None, params: Mapping[str, Any]):
+    def __init__(
+        self, n_trials: int, n_jobs: int, n_startup_trials: int, storage: str | None, params: Mapping[str, Any]
+    ):
         """Store the settings, documented in `conf/hydra/sweeper/study.yaml`."""
-        self.trials, self.at_once, self.startup, self.storage = trials, at_once, startup, storage
+        self.n_trials, self.n_jobs, self.n_startup_trials, self.storage = n_trials, n_jobs, n_startup_trials, storage
         self.params = {str(key): str(value) for key, value in params.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -25,7 +25,7 @@ MISSPELT = {
     "model.dropuot=0.2": "model.dropuot is not known; did you mean dropout?",
     "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
     "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
-    "data.generate.cuont=5": "data.generate.cuont is not known; did you mean count?",
+    "data.synthetic.cuont=5": "data.synthetic.cuont is not known; did you mean count?",
     "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, scheduler",
     "optim.optimizer.wieght_decay=1": "optim.optimizer.wieght_decay is not known; if it is an argument of "
     "optim.optimizer's class, add it with +optim.optimizer.wieght_decay=...",
@@ -76,7 +76,7 @@ def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
         ),
         ("model.trunk=conv", "model.trunk=conv has no _target_: name the class to build"),
         ("optim.scheduler=cosine", "optim.scheduler=cosine has no _target_: name the class to build"),
-        ("callbacks.pictures=none", "callbacks.pictures=none has no _target_: name the class to build"),
+        ("callbacks.image_logger=none", "callbacks.image_logger=none has no _target_: name the class to build"),
         ("+trust=[os]", "trust=os is refused: Python's own modules are no parts"),
         ("trust=torch", "trust=torch is refused: it holds loaders that could run foreign code"),
         ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is no "),

@@ -26,7 +26,7 @@ def test_odd_names_lead_through_a_training_and_every_command_after_it(
 
     shutil.copytree(faces, tmp_path / ODD)
     run = tmp_path / "logs" / ODD_RUN
-    tiny = [argument for argument in TINY if not argument.startswith("data.generate")]
+    tiny = [argument for argument in TINY if not argument.startswith("data.synthetic")]
     tiny = ["data=utkface" if argument == "data=synthetic" else argument for argument in tiny]
     done("train.py", *tiny, f"data.dir={ODD}", f"data.cache_dir={ODD} cache", f"hydra.run.dir=logs/{ODD_RUN}")
     assert metrics_of(run)["images/test"] > 0 and (tmp_path / f"{ODD} cache").is_dir()

@@ -293,7 +293,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
         ({"val_fraction": -0.1}, r"data\.val_fraction=-0\.1 must lie between"),
         ({"val_fraction": float("nan")}, r"data\.val_fraction=nan must lie between"),
         ({"dir": None}, r"neither data\.dir nor data\.table is set"),
-        ({"generate": {"count": 0}, "dir": None}, "Can't draw 0 faces"),
+        ({"synthetic": {"count": 0}, "dir": None}, "Can't draw 0 faces"),
         ({"limit": 2}, r"data\.limit=2 is too small"),
         ({"limit": -1}, r"data\.limit=-1 is too small"),
         ({"split_file": "nowhere.csv"}, r"data\.split_file=nowhere\.csv does not exist"),
@@ -314,7 +314,7 @@ def test_a_file_given_as_the_folder_is_an_error(faces: Path, cache_dir: Path) ->
         AgeGenderDataModule(dir=str(min(faces.iterdir())), cache_dir=str(cache_dir)).prepare_data()
 
 
-@pytest.mark.parametrize("options", [{}, {"generate": {"count": 20, "size": 32}}])
+@pytest.mark.parametrize("options", [{}, {"synthetic": {"count": 20, "size": 32}}])
 def test_a_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "file").touch()
     module = AgeGenderDataModule(dir=str(faces), cache_dir=str(tmp_path / "file" / "cache"), **options)
@@ -324,7 +324,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: P
 
 
 def test_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"generate": {"count": 60, "seed": 4, "size": 32}, "image_size": 16}
+    options: dict[str, Any] = {"synthetic": {"count": 60, "seed": 4, "size": 32}, "image_size": 16}
     modules = [AgeGenderDataModule(cache_dir=str(tmp_path), **options) for _ in range(2)]
     for module in modules:
         module.prepare_data()

@@ -39,7 +39,7 @@ def served(
     predictor = Predictor(weights, "cpu", detect=detect, min_confidence=min_confidence)
     app = create_app(predictor, limits, **room, hosts=allowed_hosts("127.0.0.1"))
     server = Server(app, listener, announce=False)
-    thread = threading.Thread(target=server.serve_until_told, daemon=True)
+    thread = threading.Thread(target=server.serve_until_signal, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()

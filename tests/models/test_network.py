@@ -215,7 +215,7 @@ def test_before_calibration_a_spread_is_what_the_coding_states_and_an_interval_i
     images = torch.rand(3, 1, 16, 16)
     single = small_net().eval()
     assert single.age_std(single(images)).isnan().all()  # one number states none
-    whole = small_net(age={"name": "dldl", "top": 100}).eval()
+    whole = small_net(age={"name": "dldl", "max_age": 100}).eval()
     stated = whole.coding.spread(whole(images).age)
     assert stated is not None and torch.equal(whole.age_std(whole(images)), stated)
     for net in (single, whole):
@@ -224,7 +224,7 @@ def test_before_calibration_a_spread_is_what_the_coding_states_and_an_interval_i
 
 def test_a_calibration_moves_what_is_stated_and_neither_the_age_nor_the_gender() -> None:
     images = torch.rand(8, 1, 16, 16)
-    net = small_net(age={"name": "dldl", "top": 100}).eval()
+    net = small_net(age={"name": "dldl", "max_age": 100}).eval()
     outputs = net(images)
     years, stated, p_female = net.years(outputs), net.age_std(outputs), net.p_female(outputs)
     net.calibration = Calibration(2.0, [0.0], [3.0], [-1.0] * 121, [1.0] * 121)
@@ -238,14 +238,14 @@ def test_a_calibration_moves_what_is_stated_and_neither_the_age_nor_the_gender()
 def test_the_answer_to_a_face_and_to_its_mirror_image_is_the_same_when_flips_are_averaged(output: str) -> None:
     net = small_net(gender_output=output).eval()
     images = torch.rand(4, 1, 16, 16)
-    straight, mirrored = net.flip_averaged(images), net.flip_averaged(images.flip(3))
+    straight, mirrored = net.forward_tta(images), net.forward_tta(images.flip(3))
     torch.testing.assert_close(straight.age, mirrored.age)
     torch.testing.assert_close(straight.gender, mirrored.gender)
     assert not torch.equal(straight.age, net(images).age)
 
 
 def test_a_calibration_that_knew_no_ages_is_one_of_gender_alone() -> None:
-    net = small_net(age={"name": "dldl", "top": 100}).eval()
+    net = small_net(age={"name": "dldl", "max_age": 100}).eval()
     outputs = net(torch.rand(3, 1, 16, 16))
     stated, p_female = net.age_std(outputs), net.p_female(outputs)
     net.calibration = Calibration(2.0, [], [], [], [])

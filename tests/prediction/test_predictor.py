@@ -213,7 +213,7 @@ def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
     whole: bool, trained_run: Path, paths: list[Path]
 ) -> None:
     predictor = Predictor(trained_run, device="cpu", detect="never")
-    predictor.network.takes_whole_batches = whole
+    predictor.network.prefers_large_batches = whole
     answered: list[str] = []
 
     def one_by_one() -> Iterator[Path]:
@@ -257,7 +257,7 @@ def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
 ) -> None:
     mixed = [*paths[:5], tmp_path / "missing.jpg", *paths[5:]]
     whole = Predictor(trained_run, device="cpu", detect="never")
-    whole.network.takes_whole_batches = True
+    whole.network.prefers_large_batches = True
     for batch_size in (1, 7, 64):
         one, other = (list(each.predict(mixed, batch_size)) for each in (predictor, whole))
         assert [each.path for each in one] == [each.path for each in other] == [str(path) for path in mixed]

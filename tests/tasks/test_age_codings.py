@@ -54,7 +54,7 @@ def test_huber_loss_by_hand() -> None:
 
 
 def test_classes_by_hand() -> None:
-    coding = BinnedAge(width=10, top=30)  # 0-9, 10-19, 20-29, 30 and more, centred at 4.5, 14.5, 24.5, 34.5
+    coding = BinnedAge(bin_width=10, max_age=30)  # 0-9, 10-19, 20-29, 30 and more, centred at 4.5, 14.5, 24.5, 34.5
     assert coding.outputs == coding.classes == 4
     assert coding.label(torch.tensor([0.0, 9.0, 10.0, 29.0, 30.0, 116.0])).tolist() == [0, 0, 1, 2, 3, 3]
     raw = logits(0.5, 0.25, 0.25, 1e-30)
@@ -84,7 +84,7 @@ def test_a_single_sure_class_spreads_by_its_width_only() -> None:
 
 
 def test_dldl_target_and_loss_by_hand() -> None:
-    coding = LabelDistribution(sigma=1.0, top=3)
+    coding = LabelDistribution(sigma=1.0, max_age=3)
     weights = [math.exp(-0.5), 1.0, math.exp(-0.5), math.exp(-2.0)]  # the normal density at distances 1, 0, 1, 2
     wanted = [weight / sum(weights) for weight in weights]
     assert coding.target(torch.tensor([1.0]))[0].tolist() == pytest.approx(wanted)
@@ -106,7 +106,7 @@ def test_dldl_answer_spread_and_expectation_part_by_hand() -> None:
 
 
 def test_coral_by_hand() -> None:
-    coding = Coral(top=3)
+    coding = Coral(max_age=3)
     above = torch.tensor([[0.9, 0.6, 0.2]])  # P(age > 0), P(age > 1), P(age > 2)
     raw = above.logit()
     assert coding.decode(raw).item() == 2  # two years are more likely passed than not
@@ -119,7 +119,7 @@ def test_coral_by_hand() -> None:
 
 
 def test_corals_outputs_share_their_weights_and_start_in_order() -> None:
-    layer = Coral(top=5).layer(7)
+    layer = Coral(max_age=5).layer(7)
     init_weights(layer, "kaiming_uniform")
     answers = layer(torch.randn(3, 7))
     steps = answers.diff(dim=1)
@@ -130,7 +130,7 @@ def test_corals_outputs_share_their_weights_and_start_in_order() -> None:
 
 @given(raw=st.lists(st.floats(-20, 20), min_size=4, max_size=4))
 def test_corals_spread_is_a_number_even_before_its_ranks_are_consistent(raw: list[float]) -> None:
-    assert 0 <= Coral(top=4).spread(torch.tensor([raw])).item() <= 4
+    assert 0 <= Coral(max_age=4).spread(torch.tensor([raw])).item() <= 4
 
 
 def test_an_output_below_age_zero_still_learns() -> None:
@@ -253,12 +253,12 @@ def test_the_last_layer_gives_as_many_outputs_as_the_coding_reads(name: str) -> 
     [
         ("mae", {"scale": 0.0}, "age.scale=0.0 must be above zero"),
         ("huber", {"delta": 0.0}, "age.delta=0.0 must be above zero"),
-        ("classes", {"width": 0}, "age.width=0 must be at least 1 year"),
-        ("classes", {"width": 7}, "age.top=100 must be a multiple of age.width=7"),
+        ("classes", {"bin_width": 0}, "age.bin_width=0 must be at least 1 year"),
+        ("classes", {"bin_width": 7}, "age.max_age=100 must be a multiple of age.bin_width=7"),
         ("dldl", {"sigma": 0.0}, "age.sigma=0.0 must be above zero"),
-        ("dldl", {"top": 0}, "age.top=0 must be at least 1 year"),
+        ("dldl", {"max_age": 0}, "age.max_age=0 must be at least 1 year"),
         ("dldl", {"expectation": -1.0}, "age.expectation=-1.0 must be at least 0"),
-        ("coral", {"top": 0}, "age.top=0 must be at least 1 year"),
+        ("coral", {"max_age": 0}, "age.max_age=0 must be at least 1 year"),
     ],
 )
 def test_settings_out_of_range_are_named(name: str, wrong: dict[str, float], message: str) -> None:
@@ -274,13 +274,13 @@ def test_only_classes_have_labels() -> None:
 
 def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
     shares = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.0, 0.0, 0.0, 1.0], [0.5, 0.0, 0.0, 0.5]])
-    coding = LabelDistribution(top=3, answer="median")
+    coding = LabelDistribution(max_age=3, decoding="median")
     # 0.2 below 0.5, and 0.3 of the next 0.5 after it: at 0.5 + 0.6; a single age is its own median
     assert coding.decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 0.5])
-    assert LabelDistribution(top=3).decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 1.5])
-    wide = BinnedAge(width=5, top=15, answer="median")  # classes around 2, 7, 12 and 17
+    assert LabelDistribution(max_age=3).decode(shares.log()).tolist() == pytest.approx([1.1, 3.0, 1.5])
+    wide = BinnedAge(bin_width=5, max_age=15, decoding="median")  # classes around 2, 7, 12 and 17
     assert wide.decode(shares.log()).tolist() == pytest.approx([-0.5 + 5 * 1.6, 17.0, 4.5])
-    assert torch.equal(wide.spread(shares.log()), BinnedAge(width=5, top=15).spread(shares.log()))
+    assert torch.equal(wide.spread(shares.log()), BinnedAge(bin_width=5, max_age=15).spread(shares.log()))
 
 
 @pytest.mark.parametrize("make", [LabelDistribution, BinnedAge])
@@ -288,9 +288,9 @@ def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
 def test_no_age_has_a_lower_expected_absolute_error_than_the_median(
     make: type[LabelDistribution | BinnedAge], seed: int, scale: float
 ) -> None:
-    coding = make(top=60, answer="median")
+    coding = make(max_age=60, decoding="median")
     raw = torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (1, coding.outputs)))
     centres, shares = coding.centres(raw), raw.softmax(1)[0]
     costs = (shares * (centres[:, None] - centres).abs().T).sum(1)  # of answering each centre
-    half = coding.width / 2  # the median lies within the best output's years
+    half = coding.bin_width / 2  # the median lies within the best output's years
     assert (coding.decode(raw) - centres[costs.argmin()]).abs().item() <= half + 1e-6

@@ -16,7 +16,7 @@ from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 SMALL = (
-    *("data=synthetic", "data.generate.count=120", "data.generate.size=64", "data.image_size=48"),
+    *("data=synthetic", "data.synthetic.count=120", "data.synthetic.size=64", "data.image_size=48"),
     *("trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "report=false", "data.batch_size=16"),
     *("model.pretrained=made.onnx", "model.trunk.backbone=mobilefacenet", "data.cache_dir=cache"),
 )

@@ -78,9 +78,9 @@ def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
     answers, stated, logits, age, gender = drawn(50, 0)
     none = np.full(50, np.nan)
     without_genders = fit_calibration(answers, stated, logits, age, none)
-    assert without_genders is not None and without_genders.temperature == 1.0 and without_genders.of_ages
+    assert without_genders is not None and without_genders.temperature == 1.0 and without_genders.has_age
     without_ages = fit_calibration(answers, stated, logits, none, gender)
-    assert without_ages is not None and not without_ages.of_ages
+    assert without_ages is not None and not without_ages.has_age
     assert without_ages.temperature == temperature(logits, gender)
     assert Calibration.read(asdict(without_ages)) == without_ages
 

@@ -198,7 +198,7 @@ def test_forward_answers_years_and_a_probability() -> None:
 @pytest.mark.parametrize("coding", ["mae", "mse"])
 def test_one_batch_can_be_overfitted(coding: str) -> None:
     pl.seed_everything(0, verbose=False)
-    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.05, "final": 0.0}
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.05, "final_lr_ratio": 0.0}
     module = module_of({"age": age_node(coding)}, optim=OPTIM | {"scheduler": scheduler})
     batch = some_faces()
     trainer = quiet_trainer(max_epochs=4)
@@ -228,7 +228,7 @@ def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
 
 
 def test_warmup_cosine_by_hand() -> None:
-    factors = [warmup_cosine(step, 12, warmup=1 / 3, final=0.1) for step in range(13)]
+    factors = [warmup_cosine(step, 12, warmup_fraction=1 / 3, final_lr_ratio=0.1) for step in range(13)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])  # 4 steps rise
     assert factors[4] == pytest.approx(1.0)
     assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the middle of 1 and 0.1
@@ -238,25 +238,27 @@ def test_warmup_cosine_by_hand() -> None:
 
 @given(
     steps=st.integers(1, 5000),
-    warmup=st.floats(0, 1),
-    final=st.floats(0, 1),
+    warmup_fraction=st.floats(0, 1),
+    final_lr_ratio=st.floats(0, 1),
     place=st.floats(0, 1.5),
 )
 def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
-    steps: int, warmup: float, final: float, place: float
+    steps: int, warmup_fraction: float, final_lr_ratio: float, place: float
 ) -> None:
     step = int(place * steps)
-    factor = warmup_cosine(step, steps, warmup, final)
-    following = warmup_cosine(step + 1, steps, warmup, final)
-    assert 0 < factor <= 1 + 1e-9 or factor == final
-    if step + 1 < max(1, round(warmup * steps)):
+    factor = warmup_cosine(step, steps, warmup_fraction, final_lr_ratio)
+    following = warmup_cosine(step + 1, steps, warmup_fraction, final_lr_ratio)
+    assert 0 < factor <= 1 + 1e-9 or factor == final_lr_ratio
+    if step + 1 < max(1, round(warmup_fraction * steps)):
         assert following > factor
     else:
-        assert final - 1e-9 <= following <= max(factor, following) and (step == 0 or following <= factor + 1e-9)
+        assert final_lr_ratio - 1e-9 <= following <= max(factor, following) and (
+            step == 0 or following <= factor + 1e-9
+        )
 
 
 def test_the_schedule_moves_every_step_and_ends_at_its_final_factor() -> None:
-    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup": 0.25, "final": 0.1}
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.25, "final_lr_ratio": 0.1}
     module = module_of(optim=OPTIM | {"scheduler": scheduler})
     rates: list[float] = []
 

@@ -50,13 +50,13 @@ def test_build_scheduler_says_what_a_plateau_is_of() -> None:
 
 def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
     def scheduler(steps: int) -> WarmupCosine:
-        found = WarmupCosine(sgd(), steps, warmup=0.1, final=0.0)
+        found = WarmupCosine(sgd(), steps, warmup_fraction=0.1, final_lr_ratio=0.0)
         for _ in range(9):
             found.optimizer.step()
             found.step()
         return found
 
-    short, long = scheduler(10), WarmupCosine(sgd(), 100, warmup=0.1, final=0.0)
+    short, long = scheduler(10), WarmupCosine(sgd(), 100, warmup_fraction=0.1, final_lr_ratio=0.0)
     long.load_state_dict(short.state_dict())
     long.optimizer.step()
     long.step()
@@ -70,8 +70,8 @@ def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
         ({"_target_": f"{TORCHS}.SequentialLR", "schedulers": []}, "SequentialLR can't be built with these settings"),
         ({"_target_": "torch.optim.Adam"}, "it is no torch.optim.lr_scheduler.LRScheduler"),
         (
-            {"_target_": "agegender.training.optim.WarmupCosine", "final": -1},
-            "optim.scheduler.final=-1 must be a fraction",
+            {"_target_": "agegender.training.optim.WarmupCosine", "final_lr_ratio": -1},
+            "optim.scheduler.final_lr_ratio=-1 must be a fraction",
         ),
     ],
 )

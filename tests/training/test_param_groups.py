@@ -25,11 +25,11 @@ def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {group["name"]: group for group in groups}
 
 
-@pytest.mark.parametrize("trunk_factor", [1.0, 0.1])
+@pytest.mark.parametrize("trunk_lr_mult", [1.0, 0.1])
 @pytest.mark.parametrize("optimizer", [ADAM, ADAMW])
-def test_every_weight_is_trained_once(optimizer: dict[str, Any], trunk_factor: float) -> None:
+def test_every_weight_is_trained_once(optimizer: dict[str, Any], trunk_lr_mult: float) -> None:
     net, extra = residual_net(), nn.Parameter(torch.zeros(2))
-    groups = param_groups(net, [extra], optimizer, trunk_factor)
+    groups = param_groups(net, [extra], optimizer, trunk_lr_mult)
     trained = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(trained) == sorted(id(weight) for weight in (*net.parameters(), extra))
 

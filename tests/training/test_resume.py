@@ -248,8 +248,8 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("seed=-1", "seed=-1 has the wrong type"),
         ("monitor=val/age_maee", "monitor=val/age_maee is not known; did you mean val/age_mae?"),
         ("loss.age=-1", "loss.age=-1 and loss.gender=1.0 must be at least 0"),
-        ("optim.trunk_factor=-1", "optim.trunk_factor=-1 has the wrong type"),
-        ("callbacks.pictures.faces=0", "callbacks.pictures.faces=0 must be at least 1"),
+        ("optim.trunk_lr_mult=-1", "optim.trunk_lr_mult=-1 has the wrong type"),
+        ("callbacks.image_logger.faces=0", "callbacks.image_logger.faces=0 must be at least 1"),
         ("fit=false", "choose it with weights="),
         ("+trainer.fast_dev_run=true", "trainer=debug is as quick"),
         ("+trainer.limit_val_batches=0", "leaves no validation to choose the best epoch by"),
@@ -258,8 +258,14 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         ("trainer.devices=0", "trainer.devices=0 is no device"),
         ("trainer.precision=bf16-true", "would compute ages in that precision"),
         ("monitor=val/gender_acc", "monitor=val/gender_acc needs mode=max"),
-        ("optim.scheduler={warmup: 0.1}", "optim.scheduler={'warmup': 0.1} has no _target_: name the class to build"),
-        (f"optim.scheduler={{{COSINE}, warmup: 2}}", "optim.scheduler.warmup=2 must be a fraction between 0 and 1"),
+        (
+            "optim.scheduler={warmup_fraction: 0.1}",
+            "optim.scheduler={'warmup_fraction': 0.1} has no _target_: name the class to build",
+        ),
+        (
+            f"optim.scheduler={{{COSINE}, warmup_fraction: 2}}",
+            "optim.scheduler.warmup_fraction=2 must be a fraction between 0 and 1",
+        ),
         (f"optim.scheduler={{{COSINE}, interval: day}}", "optim.scheduler.interval='day' has the wrong type"),
         (f"optim.scheduler={{{COSINE}, monitor: val/loss}}", "optim.scheduler.monitor is for ReduceLROnPlateau"),
         ("optim.scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "optim.scheduler.step_size is missing"),
@@ -343,7 +349,7 @@ def test_a_run_of_an_older_version_resumes_as_it_was_and_not_under_a_younger_set
     for node, keys in ((config.model, younger), (config.age, ("output",)), (config.data, ("split",))):
         for key in keys:
             del node[key]
-    del config.loss.learned, config.optim.trunk_factor
+    del config.loss.learned, config.optim.trunk_lr_mult
     OmegaConf.save(config, finished / ".hydra/config.yaml")
     checkpoint = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)
     del checkpoint["agegender"]["calibration"]

@@ -36,8 +36,8 @@ def test_two_hundred_epochs_take_no_more_memory_file_handles_or_threads_than_fif
         taken.append((resident(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(gc.get_objects())))
 
     monkeypatch.setattr(AgeGenderModule, "on_train_epoch_end", look)
-    short = ("+trainer.limit_train_batches=1", "callbacks.pictures.faces=1", "callbacks.early_stopping=null")
-    asked = (*TINY, "data.generate.count=60", "trainer.max_epochs=200", *short, "test=false")
+    short = ("+trainer.limit_train_batches=1", "callbacks.image_logger.faces=1", "callbacks.early_stopping=null")
+    asked = (*TINY, "data.synthetic.count=60", "trainer.max_epochs=200", *short, "test=false")
     outcome = run_here("train.py", *asked)
     assert outcome.code == 0, outcome.err
     assert len(taken) == 200

@@ -14,7 +14,7 @@ from conftest import TINY, Outcome, metrics_of
 from helpers.made_tables import half_labelled, rows_of, write_table
 
 Run = Callable[..., Outcome]
-SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.generate")))
+SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic")))
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_the_baseline_is_the_training_median_and_majority_on_the_test_images(tra
 
 
 def test_a_folder_with_odd_files_trains_and_lists_what_it_left_out(odd_faces: Path, tmp_path: Path) -> None:
-    tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.generate"))]
+    tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.synthetic"))]
     outcome = run_script("train.py", *tiny, "data=utkface", f"data.dir={odd_faces}", "hydra.run.dir=run", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     left_out = {row["file"]: row["reason"] for row in rows_of(tmp_path / "run/quarantine.csv")}
@@ -192,7 +192,7 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
 @pytest.mark.parametrize(
     "change",
     [
-        ("~callbacks.early_stopping", "callbacks.pictures=null"),
+        ("~callbacks.early_stopping", "callbacks.image_logger=null"),
         ("callbacks.progress=null", "~callbacks.learning_rate"),
         ("trainer.accumulate_grad_batches=2", "optim=adamw"),
         ("model.trunk.conv_dropout=0.2", "model.trunk.batch_norm=true", "model.trunk.padding=same"),
@@ -217,7 +217,7 @@ def test_the_options_train(run_here: Run, tmp_path: Path, change: tuple[str, ...
 
 
 def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_here: Run, tmp_path: Path) -> None:
-    classes = ("age=classes", "age.width=20", "monitor=val/age_class_acc", "mode=max")
+    classes = ("age=classes", "age.bin_width=20", "monitor=val/age_class_acc", "mode=max")
     outcome = run_here("train.py", *TINY, *classes, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
@@ -231,7 +231,7 @@ def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_he
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gray_mae", "age_classes", "wide_heads", "rgb200_mse", "he_mse"])
 def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, tmp_path: Path, name: str) -> None:
-    drawn = ("data=synthetic", "data.generate.count=60", "data.generate.size=64", "trainer.log_every_n_steps=1")
+    drawn = ("data=synthetic", "data.synthetic.count=60", "data.synthetic.size=64", "trainer.log_every_n_steps=1")
     outcome = run_here(
         "train.py",
         f"experiment={name}",
@@ -268,7 +268,7 @@ def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -
 
 def test_early_stopping_stops(run_here: Run, tmp_path: Path) -> None:
     settings = ("trainer.max_epochs=30", "optim.lr=1e-12", "callbacks.early_stopping.patience=2")
-    more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.pictures=null")
+    more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.image_logger=null")
     assert run_here("train.py", *TINY, *settings, *more, "hydra.run.dir=run").code == 0
     assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two that were no better
 

@@ -225,7 +225,7 @@ def test_a_slow_upload_is_ended_and_its_connection_closed(trained_run: Path, pic
 
 
 def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: Path, pictures: list[bytes]) -> None:
-    with served(weights_of(trained_run), "never", at_once=1, waiting=1) as address:
+    with served(weights_of(trained_run), "never", max_concurrency=1, queue_size=1) as address:
         begun = [connect(address) for _ in range(2)]
         for client in begun:
             client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
@@ -335,7 +335,7 @@ def test_the_limits_and_the_weights_figures_are_told_but_no_folder(address: str,
     info = ask(address, "/api/info", method="GET").json
     figures = json.loads((trained_run / "metrics.json").read_text())
     assert (info["max_upload_mb"], info["max_megapixels"], info["weights"]) == (3, 2, "best.ckpt")
-    assert info["trained_on_drawings"] and "say nothing about real people" in info["meaning"][0]
+    assert info["trained_on_synthetic"] and "say nothing about real people" in info["meaning"][0]
     assert info["figures"]["age_mae"] == figures["test/age_mae"] and info["figures"]["bands"] is None
     assert info["figures"]["images"] == figures["images/test"]
     assert str(trained_run) not in json.dumps(info)
@@ -377,8 +377,8 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("max_upload_mb=0", "max_upload_mb=0 must be above 0"),
         ("max_megapixels=500", "max_megapixels=500 must be above 0, and at most 178"),
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
-        ("at_once=0", "at_once=0 must be at least 1"),
-        ("waiting=0", "waiting=0 must be at least 1"),
+        ("max_concurrency=0", "max_concurrency=0 must be at least 1"),
+        ("queue_size=0", "queue_size=0 must be at least 1"),
         ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
         ("min_confidence=high", "min_confidence='high' has the wrong type"),
         ("detect=sometimes", "detect='sometimes' has the wrong type"),

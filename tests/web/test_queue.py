@@ -44,13 +44,15 @@ def picture(name: str) -> NamedImage:
     return NamedImage(name, lambda: b"")
 
 
-def in_line(test: Callable[[RequestQueue, Stub], Coroutine[Any, Any, None]], at_once: int = 2) -> list[list[str]]:
+def in_line(
+    test: Callable[[RequestQueue, Stub], Coroutine[Any, Any, None]], max_concurrency: int = 2
+) -> list[list[str]]:
     """Runs a test with a line that works; returns which pictures were worked on together."""
     stub = Stub()
     ways = cast(dict[Detect, Predictor], {"auto": stub, "never": stub})
 
     async def run() -> None:
-        line = RequestQueue(ways, at_once)
+        line = RequestQueue(ways, max_concurrency)
         work = asyncio.create_task(line.work())
         try:
             async with asyncio.timeout(20):
@@ -87,7 +89,7 @@ def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
         stub.may.set()
         assert [answer.predictions[0].path for answer in await asyncio.gather(first, last)] == ["0", "2"]
 
-    assert in_line(test, at_once=1) == [["0"], ["2"]]
+    assert in_line(test, max_concurrency=1) == [["0"], ["2"]]
 
 
 def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
@@ -102,7 +104,7 @@ def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
             else:
                 assert not isinstance(answer, BaseException) and answer.predictions[0].path == name
 
-    in_line(test, at_once=3)
+    in_line(test, max_concurrency=3)
 
 
 @pytest.mark.parametrize("attack", ["headers", "long header", "before", "after", "nearly ended", "empty parts"])

@@ -114,7 +114,7 @@ def test_bundled_weights_are_what_they_say(name: str) -> None:
     assert file.stat().st_size <= size
     held, told = load_checkpoint(file), json.loads(file.with_suffix(".json").read_text())
     shipped = TorchBackend(name, "cpu")
-    assert shipped.weights == file and not shipped.trained_on_drawings
+    assert shipped.weights == file and not shipped.trained_on_synthetic
     assert sum(weight.numel() for weight in shipped.network.parameters()) == told["parameters"] <= parameters
     assert shipped.network.calibration is not None
     assert held["agegender"]["split"]["fingerprint"] == told["split_fingerprint"]

@@ -116,7 +116,7 @@ class Augment:
             (self.compress, self._compressed),
             (self.erase, self._erased),
         ):
-            drawn = self._drawn(share, len(images), generator)
+            drawn = self._chosen(share, len(images), generator)
             if len(drawn):
                 places = functional.like_device(drawn, images)
                 varied.index_copy_(0, places, change(varied.index_select(0, places), generator))
@@ -171,12 +171,12 @@ class Augment:
         if coloured:
             tint = 1 + self.color / 2 * _symmetric(generator, count, 3, 1)
             saturation = 1 + self.color * _symmetric(generator, count, 1, 1)
-            saturation[self._drawn(self.gray, count, generator)] = 0
+            saturation[self._chosen(self.gray, count, generator)] = 0
             luma = torch.tensor(functional.LUMA)
             change = (luma + saturation * (torch.eye(3) - luma)) @ (tint * change)
         return change
 
-    def _drawn(self, share: float, count: int, generator: torch.Generator) -> Tensor:
+    def _chosen(self, share: float, count: int, generator: torch.Generator) -> Tensor:
         """Return the places of the images that something happens to; with a share of 0, draws nothing."""
         chosen = torch.rand(count, generator=generator) < share if share else torch.zeros(count, dtype=torch.bool)
         return chosen.nonzero()[:, 0]

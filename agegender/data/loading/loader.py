@@ -21,7 +21,7 @@ class Rank(NamedTuple):
     rank: int = 0
     of: int = 1
 
-    def of_batch(self, faces: int) -> slice:
+    def slice_of(self, faces: int) -> slice:
         """Return this rank's slice of a batch of `faces` faces; may be empty if there are fewer faces than ranks."""
         return slice(self.rank * faces // self.of, (self.rank + 1) * faces // self.of)
 
@@ -57,10 +57,10 @@ class DistributedBatchSlicer(Sampler[int]):
             return np.arange(size)
         last = size % self.whole_batch
         batches = np.arange(size - last).reshape(-1, self.whole_batch)
-        own = np.arange(size - last, size)[self.part.of_batch(last)]
+        own = np.arange(size - last, size)[self.part.slice_of(last)]
         if last and not len(own):
             own = np.array([size - 1])
-        return np.concatenate((batches[:, self.part.of_batch(self.whole_batch)].ravel(), own))
+        return np.concatenate((batches[:, self.part.slice_of(self.whole_batch)].ravel(), own))
 
 
 class ResumableShuffleSampler(DistributedBatchSlicer):
@@ -99,7 +99,7 @@ class FaceDataLoader(DataLoader[Batch]):
                 self._handed_out += len(batch["row"])
             else:
                 whole = min(dealt.whole_batch, dealt.size - self._handed_out)
-                own = dealt.part.of_batch(whole)
+                own = dealt.part.slice_of(whole)
                 batch["share"] = (own.stop - own.start) * dealt.part.of / whole
                 self._handed_out += whole
             yield batch

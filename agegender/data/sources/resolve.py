@@ -16,21 +16,21 @@ log = logging.getLogger(__name__)
 
 
 def resolve_data_dir(
-    given: str | None, table: Path | None, generate: Mapping[str, Any] | None, cache_dir: Path
+    given: str | None, table: Path | None, synthetic: Mapping[str, Any] | None, cache_dir: Path
 ) -> Path:
     """Return the folder of the images, drawing or downloading them first if needed.
 
     Args:
         given: `data.dir`. With a table, the base of its relative paths; None for the table's own folder.
         table: `data.table`.
-        generate: `data.generate`.
+        synthetic: `data.synthetic`.
         cache_dir: Folder of drawn and downloaded images.
 
     Raises:
         AgeGenderError: No source is set, the folder of a table doesn't exist, or the images can't be obtained.
     """
-    if generate is not None:
-        return _draw(cache_dir, **generate)
+    if synthetic is not None:
+        return _draw(cache_dir, **synthetic)
     if given is None and table is None:
         raise AgeGenderError(
             "neither data.dir nor data.table is set: give the folder of images; with data=table, the table that lists "

@@ -133,7 +133,7 @@ class StreamingDataModule(AgeGenderDataModule):
             raise missing_extra("data=streaming", error, "stream") from None
         self._index = index = self.find_index()
         if index.described("split")["pictures"] == "drawn":
-            self.generate = {}
+            self.synthetic = {}
         sizes = ", ".join(f"{index.place(name)[1]:,} {name}" for name in SPLITS)
         log.info("%s: %s images in shards, split %s", self.place, sizes, index.fingerprint)
 
@@ -156,7 +156,7 @@ class StreamingDataModule(AgeGenderDataModule):
     def _loader(self, name: Split, shuffle: bool = False) -> StreamingFaceLoader:
         from agegender.data.streaming.litdata_loader import StreamingFaceLoader, collate
 
-        workers = self._decoders() if self.num_workers is None else self.num_workers
+        workers = self._default_num_workers() if self.num_workers is None else self.num_workers
         return StreamingFaceLoader(
             self.stream(name, shuffle),
             batch_size=self.batch_size // self._part().of,

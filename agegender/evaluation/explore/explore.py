@@ -51,7 +51,7 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
     album = FaceSheet(index)
     chosen = np.random.default_rng(seed).choice(len(index.names), min(samples, len(index.names)), replace=False)
     sample = sorted(chosen.tolist(), key=lambda row: (index.age[row], row))
-    page = build_data_page(found, album, sample, drawn=bool(data.get("generate")))
+    page = build_data_page(found, album, sample, drawn=bool(data.get("synthetic")))
     try:
         write_page(page, folder / "explore.html", folder / "plots")
         _write_files(found, folder, album.sheet(sample))

@@ -134,13 +134,13 @@ def analyze(answers: TestPredictions, resamples: int, faces: int, seed: int) -> 
         faces: Maximum number of images in each row of cases.
         seed: Random seed of the resamples and of the random cases.
     """
-    parts, aged, gendered = _parts(answers), answers.aged, answers.gendered
-    errors, p_female, gender = _errors(answers)[aged], answers.p_female[gendered], answers.gender[gendered]
+    parts, has_age, has_gender = _parts(answers), answers.has_age, answers.has_gender
+    errors, p_female, gender = _errors(answers)[has_age], answers.p_female[has_gender], answers.gender[has_gender]
     found, samples = _estimate(answers, parts, resamples, seed)
     headline, (coverage, *rest) = found[: len(HEADLINE)], found[len(HEADLINE) :]
     of_parts = iter(rest)
     return RunMetrics(
-        images=len(aged),
+        images=len(has_age),
         ages=len(errors),
         genders=len(gender),
         clusters=int(answers.clusters.max()) + 1,
@@ -153,7 +153,7 @@ def analyze(answers: TestPredictions, resamples: int, faces: int, seed: int) -> 
         roc=roc(p_female, gender),
         confusion=confusion(gender, predicts_female(p_female)),
         reliability=reliability(p_female, gender),
-        spread=spread(errors, answers.age_std[aged]),
+        spread=spread(errors, answers.age_std[has_age]),
         coverage=coverage if np.isfinite(coverage.value) else None,
         cases=_cases(answers, faces, seed),
         samples=samples[:, : len(HEADLINE)],
@@ -170,25 +170,25 @@ def _errors(answers: TestPredictions) -> Floats:
 
 def _estimate(answers: TestPredictions, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
     """Return estimates (headline, coverage; then age MAE, gender accuracy, coverage of each slice) and all samples."""
-    errors, aged, gendered = _errors(answers), answers.aged, answers.gendered
+    errors, has_age, has_gender = _errors(answers), answers.has_age, answers.has_gender
     right = (predicts_female(answers.p_female) == answers.gender).astype(np.float64)
     inside, stated = _held(answers)
     # All means over images are computed in one matrix product; see `weighted_means`.
     # Labels are whole years: ten of them lie within five years of 30.4, but eleven within five years of 30. So CS@5
     # favors models that predict whole years (classes, ranks), and is computed for rounded predictions as well.
     whole = np.abs(np.rint(answers.age_pred) - answers.age)
-    columns = [(errors, aged), *((_within_five(off), aged) for off in (errors, whole)), (right, gendered)]
+    columns = [(errors, has_age), *((_within_five(off), has_age) for off in (errors, whole)), (right, has_gender)]
     # Infants' gender is hardly visible: every model's accuracy there is near chance.
-    columns.append((right, gendered & ~(answers.age < _CHILD)))
+    columns.append((right, has_gender & ~(answers.age < _CHILD)))
     answered = np.maximum(answers.p_female, 1 - answers.p_female) >= answers.min_confidence
-    columns += [(answered.astype(np.float64), gendered), (right, gendered & answered), (inside, stated)]
+    columns += [(answered.astype(np.float64), has_gender), (right, has_gender & answered), (inside, stated)]
     for part in (part for named in parts.values() for part in named.values()):
-        columns += [(errors, part & aged), (right, part & gendered), (inside, part & stated)]
+        columns += [(errors, part & has_age), (right, part & has_gender), (inside, part & stated)]
     values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
 
     def statistics(weights: Floats) -> Floats:
         means = weighted_means(weights, values, within)
-        gender = weights[:, gendered], answers.p_female[gendered], answers.gender[gendered]
+        gender = weights[:, has_gender], answers.p_female[has_gender], answers.gender[has_gender]
         others = [by(*gender) for by in (weighted_auroc, weighted_ece)]
         return np.column_stack(
             [means[:, : len(_MEANS)], *others, means[:, len(_MEANS) :]]
@@ -211,12 +211,12 @@ def _held(answers: TestPredictions) -> tuple[Floats, NDArray[np.bool_]]:
     inside = (answers.age_low <= answers.age) & (answers.age <= answers.age_high)
     spread_only = np.isfinite(answers.age_std) & ~stated
     normal = within_interval(_errors(answers), np.where(spread_only, answers.age_std, 0.0), COVERAGE)
-    return np.where(stated, inside, normal), (stated | spread_only) & answers.aged
+    return np.where(stated, inside, normal), (stated | spread_only) & answers.has_age
 
 
 def _parts(answers: TestPredictions) -> _Parts:
     """Return a mask `[n]` of the images of each slice, by kind; slices without an image are left out."""
-    bands = np.where(answers.aged, age_bands(answers.age), MISSING)
+    bands = np.where(answers.has_age, age_bands(answers.age), MISSING)
     places = {"age": bands, "gender": answers.gender, "group": answers.group}
     names = SUBGROUPS | {"group": answers.groups}
     return {
@@ -227,13 +227,13 @@ def _parts(answers: TestPredictions) -> _Parts:
 
 def _slice(answers: TestPredictions, name: str, part: NDArray[np.bool_], *found: Estimate) -> SubgroupMetrics:
     mae, accuracy, coverage = found
-    aged = part & answers.aged
-    age, errors = answers.age[aged], (answers.age_pred - answers.age)[aged]
+    has_age = part & answers.has_age
+    age, errors = answers.age[has_age], (answers.age_pred - answers.age)[has_age]
     return SubgroupMetrics(
         name=name,
         images=int(part.sum()),
         ages=len(age),
-        genders=int((part & answers.gendered).sum()),
+        genders=int((part & answers.has_gender).sum()),
         mean_age=_mean(age),
         age_mae=mae,
         age_bias=_mean(errors),
@@ -248,12 +248,12 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def _cases(answers: TestPredictions, faces: int, seed: int) -> ExampleRows:
-    errors, aged = _errors(answers), np.flatnonzero(answers.aged)
-    wrong = np.flatnonzero((predicts_female(answers.p_female) != answers.gender) & answers.gendered)
+    errors, has_age = _errors(answers), np.flatnonzero(answers.has_age)
+    wrong = np.flatnonzero((predicts_female(answers.p_female) != answers.gender) & answers.has_gender)
     surest = wrong[np.argsort(-np.abs(answers.p_female[wrong] - 0.5), kind="stable")]
     drawn = np.random.default_rng(seed).permutation(len(errors))[:faces]
     return ExampleRows(
-        largest_age_errors=aged[np.argsort(-errors[aged], kind="stable")][:faces],
+        largest_age_errors=has_age[np.argsort(-errors[has_age], kind="stable")][:faces],
         wrong_genders=surest[:faces],
         random=drawn[np.argsort(answers.age[drawn], kind="stable")],
     )

@@ -66,11 +66,11 @@ def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     """Read the runs and give both the same clusters of copies, if they were tested on the same images."""
     runs = [read_run(folder) for folder in folders]
     # One run may have searched for exact copies only: take the clustering with more copies, that is, fewer clusters.
-    views = [run.answers for run in runs if run.answers.clustered]
+    views = [run.answers for run in runs if run.answers.duplicates_known]
     known = min(views, key=lambda answers: int(answers.clusters.max()), default=None)
     if known is None or not _same_images([run.answers for run in runs]):
         return runs
-    return [replace(run, answers=replace(run.answers, clusters=known.clusters, clustered=True)) for run in runs]
+    return [replace(run, answers=replace(run.answers, clusters=known.clusters, duplicates_known=True)) for run in runs]
 
 
 def _same_images(answers: Sequence[TestPredictions]) -> bool:
@@ -136,7 +136,7 @@ def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
         "best_epoch": run.results.get("best_epoch"),
         "min_confidence": run.answers.min_confidence,
         "baseline": baseline(run),
-        "copies_known": run.answers.clustered,
+        "copies_known": run.answers.duplicates_known,
         **to_json({**kept, "cumulative_score": shares}),
         "cases": {kind: [_case_json(run.answers, row) for row in rows.tolist()] for kind, rows in cases.items()},
         "robustness": run.robustness,

@@ -47,9 +47,9 @@ def _card(answers: TestPredictions, row: int, uris: dict[str, str]) -> Card:
     std, p_female = float(answers.age_std[row]), float(answers.p_female[row])
     years = f"{answers.age_pred[row]:.0f}" + ("" if math.isnan(std) else f" ± {std:.0f}")
     sure = p_female if female else 1 - p_female
-    true_age = f"{answers.age[row]:.0f}" if answers.aged[row] else "?"
+    true_age = f"{answers.age[row]:.0f}" if answers.has_age[row] else "?"
     lines = (
-        f"true {true_age} {LETTERS[answers.gender[row]] if answers.gendered[row] else '?'}",
+        f"true {true_age} {LETTERS[answers.gender[row]] if answers.has_gender[row] else '?'}",
         f"pred. {years}",
         f"{LETTERS[female]} {sure:.2f}",
     )

@@ -21,7 +21,7 @@ def run_name(label: str) -> str:
 
 def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
     """Return the facts about a run, by name; unknown ones are left out."""
-    results, known = run.results, run.answers.clustered
+    results, known = run.results, run.answers.duplicates_known
     photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
     if findings.ages < findings.images or findings.genders < findings.images:
         photographs += f"; {findings.ages:,} with an age, {findings.genders:,} with a gender"

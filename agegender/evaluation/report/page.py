@@ -121,7 +121,7 @@ def _headline(report: Report) -> Section:
         f"Intervals come from {report.settings['resamples']:,} bootstrap resamples of the test images. They "
         "show the variation between samples of test images, not between trainings. "
     )
-    if all(run.answers.clustered for run in report.runs.values()):
+    if all(run.answers.duplicates_known for run in report.runs.values()):
         text += "Copies of one photograph are drawn together. "
     else:
         text += "Copies of one photograph are unknown (not in index.csv): each file is drawn by itself. "

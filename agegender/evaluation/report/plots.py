@@ -74,7 +74,7 @@ def _curve(axes: Axes, points: Mapping[int, float], colour: str, style: str, lab
 def age_plot(answers: TestPredictions, bands: list[SubgroupMetrics], label: str = "") -> Plot:
     """Draw predicted against true age, with the mean prediction of each age band; requires a known age."""
     _, axes = new_plot(*_SQUARE)
-    age, age_pred = answers.age[answers.aged], answers.age_pred[answers.aged]
+    age, age_pred = answers.age[answers.has_age], answers.age_pred[answers.has_age]
     top = max(100.0, float(age.max()))
     low, high = -0.1 * top, 1.3 * top  # a single outlier would compress all other points
     drawn = np.clip(age_pred, low, high)

@@ -39,7 +39,7 @@ class TestPredictions:
         p_female: `[n]`, from 0 to 1.
         group: `[n]`, indices into `groups`; `MISSING` (-1) where unknown.
         clusters: `[n]`, cluster (photograph) of each image, numbered from 0.
-        clustered: Whether copies are known; if not, every file is a cluster of its own.
+        duplicates_known: Whether copies are known; if not, every file is a cluster of its own.
         groups: Names of the groups.
         min_confidence: Probability of the likelier gender below which the prediction is "unsure".
     """
@@ -55,17 +55,17 @@ class TestPredictions:
     p_female: Floats
     group: Integers
     clusters: Integers
-    clustered: bool
+    duplicates_known: bool
     groups: tuple[str, ...] = GROUPS
     min_confidence: float = 0.5
 
     @property
-    def aged(self) -> NDArray[np.bool_]:
+    def has_age(self) -> NDArray[np.bool_]:
         """Mask `[n]` of the images with a known age."""
         return ~np.isnan(self.age)
 
     @property
-    def gendered(self) -> NDArray[np.bool_]:
+    def has_gender(self) -> NDArray[np.bool_]:
         """Mask `[n]` of the images with a known gender."""
         return np.asarray(self.gender != MISSING)
 
@@ -138,7 +138,7 @@ def read_run(folder: Path) -> Run:
     require(fits, f"{folder / 'metrics.json'} is damaged (min_confidence is {least!r}); {_again()}")
     answers = replace(answers, min_confidence=least)
     if results.get("duplicates") == "none":  # copies were not searched for, so index.csv lists none
-        answers = replace(answers, clustered=False)
+        answers = replace(answers, duplicates_known=False)
     return Run(folder, results, answers, read_curves(folder), read_robustness(folder))
 
 
@@ -196,7 +196,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
         group=group.astype(np.int64),
         # A file that is not in the index is a cluster of its own; the trailing slash avoids clashes with group names.
         clusters=number_clusters([known.get(name, f"{path}/") for name, path in zip(names, paths, strict=True)]),
-        clustered=bool(known),
+        duplicates_known=bool(known),
         groups=groups,
     )
 

@@ -56,7 +56,7 @@ def answer_all(run: RebuiltRun, batch_size: int) -> dict[str, dict[str, Floats]]
 
 def _answer(asked: TorchBackend, images: torch.Tensor) -> Floats:
     network = asked.network
-    outputs: RawOutputs = network.flip_averaged(images) if asked.tta == "flip" else network(images)
+    outputs: RawOutputs = network.forward_tta(images) if asked.tta == "flip" else network(images)
     columns = network.years(outputs), network.p_female(outputs), *network.age_interval(outputs)
     return torch.stack(columns).double().cpu().numpy()
 

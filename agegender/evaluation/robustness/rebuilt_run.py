@@ -54,7 +54,7 @@ class RebuiltRun:
         network: On its device, in evaluation mode and float32.
         faces: The test faces.
         clusters: `[faces]`, cluster (photograph) of each face, numbered from 0.
-        clustered: Whether copies were searched for; if not, each file is a cluster of its own.
+        duplicates_known: Whether copies were searched for; if not, each file is a cluster of its own.
         place: Folder of the images, or `DRAWN` for synthetic faces.
         warnings: Reasons not to trust the metrics, in sentences.
     """
@@ -63,7 +63,7 @@ class RebuiltRun:
     network: TorchBackend
     faces: FaceDataset
     clusters: Integers
-    clustered: bool
+    duplicates_known: bool
     place: str
     warnings: list[str]
 
@@ -152,8 +152,8 @@ def rebuild(
         network=network,
         faces=faces,
         clusters=number_clusters([index.names[index.duplicates[row]] for row in faces.rows]),
-        clustered=data.split_settings["duplicates"] != "none",
-        place=str(index.folder) if data.generate is None else SYNTHETIC_NOTE,
+        duplicates_known=data.split_settings["duplicates"] != "none",
+        place=str(index.folder) if data.synthetic is None else SYNTHETIC_NOTE,
         warnings=_warnings(network.split.get("fingerprint"), index.fingerprint, data.split_settings["split"]),
     )
 
@@ -170,10 +170,10 @@ def _build_data(origin: Origin, network: TorchBackend, data_dir: str | None) -> 
         require(
             Path(data_dir).expanduser().is_dir(), f"data_dir={data_dir} is not a folder; give the folder of the faces"
         )
-        settings |= {"dir": data_dir, "generate": None}
+        settings |= {"dir": data_dir, "synthetic": None}
     made, arguments = check_data(settings), kwargs_of(settings)
     given = arguments.get("dir")
-    there = given is None or arguments.get("generate") is not None or Path(given).expanduser().is_dir()
+    there = given is None or arguments.get("synthetic") is not None or Path(given).expanduser().is_dir()
     require(there, f"the faces of run={origin.name} are not in {given} any more: give their folder with data_dir=...")
     # Each face is read once: a cache of all decoded faces would be made for nothing.
     arguments |= accepted_kwargs(made, cache="none", on_device=False, num_workers=None)

@@ -94,7 +94,7 @@ def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
         "image_size": network.image_size,
         "grayscale": network.grayscale,
         "tta": origin.tta,
-        "copies_known": rebuilt.clustered,
+        "copies_known": rebuilt.duplicates_known,
         "warnings": rebuilt.warnings,
         "confidence": CONFIDENCE,
     }

@@ -41,7 +41,7 @@ class TimmTrunk(nn.Module):
         super().__init__()
         self.name, self.in_channels, self.options = name, in_channels, options
         self.backbone = self._create()
-        self.num_features = self._try(image_size)
+        self.num_features = self._check_image_size(image_size)
 
     def _create(self, pretrained: bool = False) -> nn.Module:
         timm = _timm(self.name)
@@ -57,7 +57,7 @@ class TimmTrunk(nn.Module):
             raise AgeGenderError(f"model.name={self.name} can't be built with these settings: {reason}") from None
         return created
 
-    def _try(self, image_size: int) -> int:
+    def _check_image_size(self, image_size: int) -> int:
         """Return the number of features; raise an error if the backbone rejects the image size."""
         training = self.backbone.training
         try:

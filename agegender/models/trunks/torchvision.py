@@ -49,9 +49,9 @@ class TorchvisionTrunk(nn.Module):
             raise AgeGenderError(refused)
         self.classifier.set_submodule(dense[-1], nn.Identity())
         self.num_features = removed.in_features
-        self._try(image_size)
+        self._check_image_size(image_size)
 
-    def _try(self, image_size: int) -> None:
+    def _check_image_size(self, image_size: int) -> None:
         """Raise an error if the classifier rejects the image size."""
         training = self.classifier.training
         try:

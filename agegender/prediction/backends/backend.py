@@ -21,8 +21,8 @@ class Backend(Protocol):
         grayscale: Whether the input has one channel instead of three.
         labels: Names of gender 0 and gender 1.
         min_confidence: Probability of the likelier gender below which the gender is `unsure`, chosen on validation.
-        trained_on_drawings: Whether the training faces were drawn.
-        takes_whole_batches: Whether one large batch is faster than small batches on all cores.
+        trained_on_synthetic: Whether the training faces were drawn.
+        prefers_large_batches: Whether one large batch is faster than small batches on all cores.
     """
 
     weights: Path
@@ -30,8 +30,8 @@ class Backend(Protocol):
     grayscale: bool
     labels: list[str]
     min_confidence: float
-    trained_on_drawings: bool
-    takes_whole_batches: bool
+    trained_on_synthetic: bool
+    prefers_large_batches: bool
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Map uint8 `[batch, size, size, channels]` to `[batch, 5]`: age, age_std, age_low, age_high, p_female.
@@ -40,10 +40,10 @@ class Backend(Protocol):
         """
         ...
 
-    def shared_by_workers(self) -> AbstractContextManager[None]:
+    def worker_context(self) -> AbstractContextManager[None]:
         """Return a context in which several threads may call the network."""
         ...
 
-    def start_worker(self) -> None:
+    def init_worker(self) -> None:
         """Initialize a worker thread, before its first call of the network."""
         ...

@@ -27,7 +27,7 @@ class OnnxBackend:
         metadata: Metadata of the file, see `onnx_graph.metadata`.
     """
 
-    takes_whole_batches = False
+    prefers_large_batches = False
 
     def __init__(self, weights: str | Path):
         """Load an exported network.
@@ -45,7 +45,7 @@ class OnnxBackend:
         self.metadata = _metadata(self._session, self.weights)
         self.labels: list[str] = self.metadata["gender_labels"]
         self.min_confidence: float = self.metadata["min_confidence"]
-        self.trained_on_drawings: bool = self.metadata["trained_on_drawings"]
+        self.trained_on_synthetic: bool = self.metadata["trained_on_synthetic"]
         self.image_size: int = self.metadata["image_size"]
         self.grayscale = self.metadata["channels"] == 1
 
@@ -55,11 +55,11 @@ class OnnxBackend:
         outputs: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
         return np.stack(outputs, 1).astype(np.float64)
 
-    def shared_by_workers(self) -> AbstractContextManager[None]:
+    def worker_context(self) -> AbstractContextManager[None]:
         """Return a null context: a session is thread-safe."""
         return nullcontext()
 
-    def start_worker(self) -> None:
+    def init_worker(self) -> None:
         """Do nothing: `_open` limits each call to one thread."""
 
 
@@ -89,7 +89,7 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
         AgeGenderError: The file was not exported by this package, or by a version with another format.
     """
     found: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_drawings")
+    wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_synthetic")
     try:
         version = json.loads(found["agegender_format"])
         parsed = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}

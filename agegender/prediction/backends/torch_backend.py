@@ -35,25 +35,25 @@ class TorchBackend:
         network.load_state_dict(checkpoint["network"])
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
-        self.trained_on_drawings = self.split.get("pictures") == "drawn"
+        self.trained_on_synthetic = self.split.get("pictures") == "drawn"
         self.origin: str | None = checkpoint["agegender"].get("origin")
         self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
         self.min_confidence = 0.5 if network.calibration is None else network.calibration.min_confidence
         self.image_size, self.grayscale = network.image_size, network.in_channels == 1
-        self.takes_whole_batches = self.device.type != "cpu"
+        self.prefers_large_batches = self.device.type != "cpu"
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Run the network; see `network.Network`."""
         network = self.network
         with torch.inference_mode():
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
-            outputs = network.flip_averaged(images) if self.tta == "flip" else network(images)
+            outputs = network.forward_tta(images) if self.tta == "flip" else network(images)
             spread = network.age_std(outputs), *network.age_interval(outputs)
             columns = network.years(outputs), *spread, network.p_female(outputs)
             return torch.stack(columns, 1).cpu().numpy().astype(np.float64)
 
     @contextmanager
-    def shared_by_workers(self) -> Iterator[None]:
+    def worker_context(self) -> Iterator[None]:
         """Restore the number of threads on exit; the workers' setting would apply to later threads."""
         threads = torch.get_num_threads()
         try:
@@ -61,7 +61,7 @@ class TorchBackend:
         finally:
             torch.set_num_threads(threads)
 
-    def start_worker(self) -> None:
+    def init_worker(self) -> None:
         """Limit PyTorch to one thread in this worker: the other workers use the other cores."""
         torch.set_num_threads(1)
 

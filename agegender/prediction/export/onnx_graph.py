@@ -95,8 +95,8 @@ def metadata(source: TorchBackend) -> dict[str, str]:
         "min_confidence": source.min_confidence,
         "age_unit": "years",
         "split_fingerprint": source.split.get("fingerprint", "unknown"),
-        "trained_on_drawings": source.trained_on_drawings,
-        **({} if source.trained_on_drawings else {"licence": LICENCE}),
+        "trained_on_synthetic": source.trained_on_synthetic,
+        **({} if source.trained_on_synthetic else {"licence": LICENCE}),
         **({} if source.origin is None else {"starts_from": source.origin}),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}

@@ -90,8 +90,8 @@ def latency_ms(network: Backend, pixels: NDArray[np.uint8]) -> float:
     """Return the time per face in milliseconds, on one thread in batches of `BATCH`: the minimum of six runs."""
     batch = np.resize(pixels, (BATCH, *pixels.shape[1:]))
     taken = []
-    with network.shared_by_workers():
-        network.start_worker()
+    with network.worker_context():
+        network.init_worker()
         for _ in range(6):
             start = time.perf_counter()
             network(batch)

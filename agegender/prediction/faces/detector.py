@@ -138,7 +138,7 @@ class FaceDetector:
         for place in places:
             if any(_is_at(known, place.x, place.y) for known in faces):
                 continue  # a duplicate; the second pass takes most of the time
-            face = self._closer(picture, place)
+            face = self._refine(picture, place)
             if face is not None and not any(_same(face, known) for known in faces):
                 faces.append(face)
         return faces
@@ -162,7 +162,7 @@ class FaceDetector:
                 found.append((float(row[14]), _Place(x, y, across, down)))
         return [place for _, place in sorted(found, key=lambda one: -one[0])]
 
-    def _closer(self, picture: _ImagePyramid, place: _Place) -> Face | None:
+    def _refine(self, picture: _ImagePyramid, place: _Place) -> Face | None:
         """Run the second pass on a candidate, at several rotations if it isn't upright; None if it is no face."""
         seen, upright = self._look(picture, place), place
         if seen is None or seen.score < _UPRIGHT or abs(_tilt(seen.landmarks)) > _LEVEL:

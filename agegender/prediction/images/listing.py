@@ -85,7 +85,7 @@ def _refuse(error: OSError) -> None:
     raise AgeGenderError(f"the folder {error.filename} can't be listed ({error.strerror})") from None
 
 
-def open_images(names: Sequence[str], every: float) -> Iterator[NamedImage]:
+def open_images(names: Sequence[str], frame_interval: float) -> Iterator[NamedImage]:
     """Yield the images behind names, and the frames of videos and of the camera; files are read lazily.
 
     A `PAUSE` is yielded before a possible wait for the next image.
@@ -93,7 +93,7 @@ def open_images(names: Sequence[str], every: float) -> Iterator[NamedImage]:
     Args:
         names: Names from `list_images`. `-` is replaced by the lines of standard input, each the name of a file or a
             video, or a URL, without expansion.
-        every: Seconds between frames.
+        frame_interval: Seconds between frames.
 
     Raises:
         AgeGenderError: Standard input holds no name, and no other was given.
@@ -105,11 +105,11 @@ def open_images(names: Sequence[str], every: float) -> Iterator[NamedImage]:
             continue
         nothing = False
         if name is LiveSource.WEBCAM:
-            for frame in frames(name, every):
+            for frame in frames(name, frame_interval):
                 yield frame
                 yield FLUSH
         elif os.path.splitext(name)[1].lower() in VIDEOS:
-            yield from frames(name, every)
+            yield from frames(name, frame_interval)
         else:
             yield as_named_image(name)
     if nothing and names:  # a shard may be empty

@@ -20,14 +20,14 @@ SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", "
 WEBCAM = "webcam"
 
 
-def frames(name: str, every: float) -> Iterator[NamedImage]:
+def frames(name: str, frame_interval: float) -> Iterator[NamedImage]:
     """Yield frames in order, named like `video.mp4#t=2.50`: a media fragment in seconds (W3C, "Media Fragments", 2012).
 
     A video that can't be opened yields one image whose reading raises `UnreadableImageError`.
 
     Args:
         name: A video file, or `webcam` for the first camera, which is read until Ctrl-C.
-        every: Seconds between frames.
+        frame_interval: Seconds between frames.
 
     Raises:
         AgeGenderError: OpenCV is missing, or no camera can be opened.
@@ -47,7 +47,7 @@ def frames(name: str, every: float) -> Iterator[NamedImage]:
                 raise AgeGenderError("img=webcam: no camera can be opened here")
             yield NamedImage(name, lambda: _refuse("not a video that can be read"))
             return
-        yield from _live(video, every) if name == WEBCAM else _recorded(cv2, video, name, every)
+        yield from _live(video, frame_interval) if name == WEBCAM else _recorded(cv2, video, name, frame_interval)
     finally:
         video.release()
 
@@ -72,7 +72,7 @@ def _unusable(name: str) -> str | None:
     return None
 
 
-def _recorded(cv2: Any, video: Any, name: str, every: float) -> Iterator[NamedImage]:
+def _recorded(cv2: Any, video: Any, name: str, frame_interval: float) -> Iterator[NamedImage]:
     rate = video.get(cv2.CAP_PROP_FPS)
     rate = rate if math.isfinite(rate) and rate > 0 else 25.0
     seconds, due = -1.0, 0.0
@@ -87,16 +87,18 @@ def _recorded(cv2: Any, video: Any, name: str, every: float) -> Iterator[NamedIm
         if not there:
             break
         yield _frame(f"{name}#t={seconds:.2f}", pixels)
-        due = seconds + every - (seconds + 1e-9) % every  # the next multiple of `every`, even if a frame lasts longer
+        due = (
+            seconds + frame_interval - (seconds + 1e-9) % frame_interval
+        )  # the next multiple of `every`, even if a frame lasts longer
     if not due:
         yield NamedImage(name, lambda: _refuse("a video without frames"))
 
 
-def _live(video: Any, every: float) -> Iterator[NamedImage]:
+def _live(video: Any, frame_interval: float) -> Iterator[NamedImage]:
     start = time.monotonic()
     for number in itertools.count():
         try:
-            while time.monotonic() - start < number * every:
+            while time.monotonic() - start < number * frame_interval:
                 video.grab()  # discard buffered frames
             there, pixels = video.read()
         except KeyboardInterrupt:

@@ -69,10 +69,10 @@ class OptunaPruning(Callback):
         """Report the epoch, and stop the training on all ranks if the trial is to be pruned."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        stop = self._live is not None and not trainer.should_stop and self._hopeless(self._live, trainer)
+        stop = self._live is not None and not trainer.should_stop and self._should_prune(self._live, trainer)
         trainer.should_stop |= trainer.strategy.reduce_boolean_decision(stop, all=False)
 
-    def _hopeless(self, trial: Trial, trainer: pl.Trainer) -> bool:
+    def _should_prune(self, trial: Trial, trainer: pl.Trainer) -> bool:
         epoch, score = trainer.current_epoch + 1, float(trainer.callback_metrics[self.monitor])
         if not math.isfinite(score):  # diverged: the trial is going to fail, and must not enter the median
             return False

@@ -38,9 +38,9 @@ from agegender.sweeps.summary import JOB_RECORD, read_record
 class SearchOptions(Protocol):
     """The settings of a search, documented in `conf/hydra/sweeper/study.yaml`."""
 
-    trials: int
-    at_once: int
-    startup: int
+    n_trials: int
+    n_jobs: int
+    n_startup_trials: int
     storage: str | None
     params: dict[str, str]
 
@@ -61,9 +61,9 @@ class OptunaSearch:
             AgeGenderError: An option is out of range; the message names it.
         """
         self.options, self.config, self.launcher, self.loader = options, config, launcher, loader
-        for name in ("trials", "at_once"):
+        for name in ("n_trials", "n_jobs"):
             validate_type(f"hydra.sweeper.{name}", getattr(options, name), PositiveInt)
-        validate_type("hydra.sweeper.startup", options.startup, NonNegativeInt)
+        validate_type("hydra.sweeper.n_startup_trials", options.n_startup_trials, NonNegativeInt)
         self.folder = Path(self.config.hydra.sweep.dir)
         self.where = options.storage or str(self.folder / "study.db")
 
@@ -91,7 +91,7 @@ class OptunaSearch:
             asked: list[int] = []
             try:
                 while len(asked) < left:
-                    batch = [study.ask(space) for _ in range(min(self.options.at_once, left - len(asked)))]
+                    batch = [study.ask(space) for _ in range(min(self.options.n_jobs, left - len(asked)))]
                     asked += [trial.number for trial in batch]
                     self._launch(study, batch, fixed, space)
                 self._wait_no_longer(study, asked)
@@ -102,20 +102,20 @@ class OptunaSearch:
 
     def _sampler(self, trials: int) -> TPESampler:
         # A continued study with the same sampler seed would propose its first trials again.
-        seed, startup = self.config.seed + trials, self.options.startup
+        seed, startup = self.config.seed + trials, self.options.n_startup_trials
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar is experimental in Optuna 4
-            return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.at_once > 1)
+            return TPESampler(seed=seed, n_startup_trials=startup, constant_liar=self.options.n_jobs > 1)
 
     def _trials_left(self, study: Study, space: Space) -> int:
         """Re-enqueue interrupted trials and return the number of trials to run; log it for a continued study."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not self._conclude(study, trial.number):
+            if not self._record_result(study, trial.number):
                 requeue_trial(study, trial.number, space, died=True)
         ended = study.get_trials(deepcopy=False, states=_ENDED)
         done = len([trial for trial in ended if trial.user_attrs.get("error") != INTERRUPTED])
         before: int = study.user_attrs.get("trials", 0)
-        wanted = done + self.options.trials if done >= before else max(before, self.options.trials)
+        wanted = done + self.options.n_trials if done >= before else max(before, self.options.n_trials)
         study.set_user_attr("trials", wanted)
         if ended:
             trials = f"{done} trial{'s' * (done != 1)}"
@@ -139,14 +139,14 @@ class OptunaSearch:
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
         except KeyboardInterrupt:
             for trial in batch:
-                if not self._conclude(study, trial.number):
+                if not self._record_result(study, trial.number):
                     requeue_trial(study, trial.number, space, died=False)
             raise
         except Exception as error:  # a worker process of the launcher died, perhaps killed for its memory
             died += f": {error}"
         for trial in batch:
             # If one of several jobs died, the others may still be running; see `_wait_no_longer`.
-            self._conclude(study, trial.number, died if len(batch) == 1 else None)
+            self._record_result(study, trial.number, died if len(batch) == 1 else None)
         write_study(study, self.config.monitor, self.folder, page=False)
 
     def _own(self, trial: Trial) -> list[str]:
@@ -157,10 +157,10 @@ class OptunaSearch:
         """Conclude trials that have finished meanwhile, and print those without a result."""
         running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
         for number in running:
-            if not self._conclude(study, number):
+            if not self._record_result(study, number):
                 print(f"trial {number} has no result: its process died or still runs; the next command checks again")
 
-    def _conclude(self, study: Study, number: int, otherwise: str | None = None) -> bool:
+    def _record_result(self, study: Study, number: int, otherwise: str | None = None) -> bool:
         """Report a trial's result to the study.
 
         Args:

@@ -27,7 +27,7 @@ _FREE = (
     *("name", "fit", "test", "report", "resume", "compile", "logger", "trainer.accelerator", "trainer.devices"),
     *("trainer.profiler", "trainer.log_every_n_steps", "trainer.default_root_dir", "data.dir", "data.cache"),
     *("data.cache_dir", "data.on_device", "data.num_workers", "data.strict", "callbacks.pruning"),
-    *("callbacks.progress", "callbacks.pictures", "callbacks.learning_rate"),
+    *("callbacks.progress", "callbacks.image_logger", "callbacks.learning_rate"),
 )
 
 INTERRUPTED = "interrupted"  # error of a trial that was interrupted, by Ctrl-C or by the end of its process

@@ -49,11 +49,11 @@ class StopOnNonFinite(Callback):
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         self._unseen.append(_Step(trainer.current_epoch, trainer.global_step, rate, outputs["loss"], batch["row"]))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.looks_at_each(trainer, pl_module) or (batch_idx + 1) % max(1, every) == 0:
+        if self.checks_every_step(trainer, pl_module) or (batch_idx + 1) % max(1, every) == 0:
             self._look(trainer)
 
     @staticmethod
-    def looks_at_each(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+    def checks_every_step(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Return whether a loss can be checked without waiting for a device or other processes."""
         return pl_module.device.type == "cpu" and trainer.world_size == 1
 

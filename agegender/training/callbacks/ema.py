@@ -26,7 +26,7 @@ class EMA(WeightAveraging):
         Raises:
             AgeGenderError: `decay` is not in [0, 1).
         """
-        require(0 <= decay < 1, f"callbacks.averaging.decay={decay} must be at least 0 and below 1")
+        require(0 <= decay < 1, f"callbacks.ema.decay={decay} must be at least 0 and below 1")
         super().__init__(avg_fn=ema_with_warmup(decay))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -63,7 +63,7 @@ class GracefulStop(Callback):
 
     def _stops(self) -> bool:
         """Return whether to stop now; all ranks agree, whichever of them received the signal."""
-        asked = self._vote.highest(self._asked or 0)
+        asked = self._vote.all_reduce_max(self._asked or 0)
         if asked:  # else keep a signal that arrived during the vote for the next step
             self._asked = signal.Signals(asked)
         return asked > 0

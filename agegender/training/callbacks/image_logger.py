@@ -26,7 +26,7 @@ class ValidationImageLogger(Callback):
 
     def __init__(self, faces: int = 16):
         """Set the number of validation faces in the grid, which are evenly spaced in the split."""
-        require(faces >= 1, f"callbacks.pictures.faces={faces} must be at least 1")
+        require(faces >= 1, f"callbacks.image_logger.faces={faces} must be at least 1")
         self.faces, self._answers = faces, PredictionBuffer()
 
     def on_validation_batch_end(

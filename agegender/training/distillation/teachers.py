@@ -83,7 +83,7 @@ def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> 
         require(theirs is not None, f"teacher={path} was trained with {name}: choose one with age=dldl")
         top = (theirs or 1) - 1
         fits = theirs == years
-        require(fits, f"teacher={path} predicts {theirs} years, this network {years}: set age.top={top}")
+        require(fits, f"teacher={path} predicts {theirs} years, this network {years}: set age.max_age={top}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         teachers.append(Teacher(path, digest, saved["split"] or {}, theirs or 0))

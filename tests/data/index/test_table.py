@@ -471,7 +471,7 @@ def test_what_is_missing_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_di
         ),
         ({"table": "nowhere/labels.csv"}, r"data\.table=nowhere/labels\.csv: there is no such file"),
         ({"table": "labels.csv", "split_file": "p.csv"}, r"data\.split_file=p\.csv: a table has a column split"),
-        ({"table": "labels.csv", "generate": {}}, r"data\.table=labels\.csv and data\.generate: choose"),
+        ({"table": "labels.csv", "synthetic": {}}, r"data\.table=labels\.csv and data\.synthetic: choose"),
         ({"split": "test", "split_file": "p.csv"}, r"data\.split=test and data\.split_file=p\.csv: choose"),
         ({}, r"neither data\.dir nor data\.table is set: .*with data=table, the table"),
     ],

@@ -151,7 +151,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one_whatever_was_seen_bef
     for step in range(steps.pop()):
         batch = order[step * whole : (step + 1) * whole]
         own = [items[step * each : (step + 1) * each] for items in dealt]
-        counted = [part.of_batch(len(batch)) for part in parts]
+        counted = [part.slice_of(len(batch)) for part in parts]
         assert [
             item for items, part in zip(own, counted, strict=True) for item in items if part.start < part.stop
         ] == batch

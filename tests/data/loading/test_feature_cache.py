@@ -23,7 +23,7 @@ Make = Callable[..., AgeGenderDataModule]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     def made(**settings: object) -> AgeGenderDataModule:
-        options: dict[str, object] = {"generate": {"count": 90, "size": 48}, "image_size": 32, "grayscale": False}
+        options: dict[str, object] = {"synthetic": {"count": 90, "size": 48}, "image_size": 32, "grayscale": False}
         data = AgeGenderDataModule(**(options | {"cache_dir": str(tmp_path)} | settings))  # type: ignore[arg-type]
         data.prepare_data()
         data.setup()

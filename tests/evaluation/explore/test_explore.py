@@ -353,7 +353,7 @@ def test_a_table_without_a_column_is_explored_without_it(
 
 
 def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
-    drawn = ("data=synthetic", "data.generate.count=40", "data.generate.size=32", "data.cache_dir=cache")
+    drawn = ("data=synthetic", "data.synthetic.count=40", "data.synthetic.size=32", "data.cache_dir=cache")
     outcome = explore_here(*drawn, "data.duplicates=none")
     assert outcome.code == 0, outcome.err
     (folder,) = (tmp_path / "logs" / "explore").iterdir()
@@ -382,7 +382,7 @@ def test_real_faces_are_not_called_drawn_and_their_licence_stands_below(odd_page
         ("out=null", 1, "out=None has the wrong type"),
         ("out=file", 1, "out=file is a file"),
         ("data.image_size=many", 1, "data.image_size='many' has the wrong type"),
-        ("+data.generate={cuont:40}", 1, "did you mean count?"),
+        ("+data.synthetic={cuont:40}", 1, "did you mean count?"),
         ("data.dir=file", 1, "data.dir=file is a file"),
         ("data.dir=empty", 1, "no UTKFace-named image in empty"),
         ("data.dir=few", 1, "split of 2 images is empty"),

@@ -60,7 +60,7 @@ def test_what_one_run_knows_about_copies_holds_for_the_other(tmp_path: Path) -> 
     plain_list, knowing = make_run(tmp_path / "a", faces(5), index=False), make_run(tmp_path / "b", faces(3))
     report = report_on(plain_list, knowing)
     for label, run in report.runs.items():
-        assert run.answers.clustered and report.findings[label].clusters == 6
+        assert run.answers.duplicates_known and report.findings[label].clusters == 6
     assert report_on(plain_list).findings[""].clusters == 12
     others = make_run(tmp_path / "c", faces(3, count=10))
     assert report_on(plain_list, others).findings["A"].clusters == 12  # other images

@@ -39,7 +39,7 @@ def test_a_run_from_before_the_spread_was_stated_has_none(tmp_path: Path) -> Non
 def test_copies_of_a_photograph_share_a_cluster(tmp_path: Path) -> None:
     made = [Made("a.jpg", photograph="a.jpg"), Made("b.jpg"), Made("c.jpg", photograph="a.jpg")]
     answers = read_answers(make_run(tmp_path / "run", made))
-    assert answers.clusters.tolist() == [0, 1, 0] and answers.clustered
+    assert answers.clusters.tolist() == [0, 1, 0] and answers.duplicates_known
 
 
 @pytest.mark.parametrize("index", [None, "", "file,split,duplicate_of\na.jpg,test,b.jpg\n"])
@@ -48,7 +48,7 @@ def test_without_duplicate_groups_every_file_is_its_own_photograph(tmp_path: Pat
     if index is not None:
         (run / "index.csv").write_text(index, encoding="utf-8")
     answers = read_answers(run)
-    assert answers.clusters.tolist() == [0, 1] and not answers.clustered
+    assert answers.clusters.tolist() == [0, 1] and not answers.duplicates_known
 
 
 def test_a_file_that_the_index_does_not_know_is_its_own_photograph(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_name_with_bytes_that_are_no_text_is_read_as_it_is(tmp_path: Path) -> 
 def test_an_empty_cell_is_a_label_that_is_not_known(tmp_path: Path) -> None:
     made = [Made("a.jpg", age="", gender=1), Made("b.jpg", gender=""), Made("c.jpg", group="")]
     answers = read_answers(make_run(tmp_path / "run", made))
-    assert answers.aged.tolist() == [False, True, True] and answers.gendered.tolist() == [True, False, True]
+    assert answers.has_age.tolist() == [False, True, True] and answers.has_gender.tolist() == [True, False, True]
     assert np.isnan(answers.age[0]) and answers.gender[1] == answers.group[2] == -1
 
 
@@ -91,7 +91,7 @@ def test_groups_are_utkfaces_unless_the_run_says_others(tmp_path: Path) -> None:
 
 def test_a_real_run_is_read_whole(trained_run: Path) -> None:
     run = read_run(trained_run)
-    assert len(run.answers.age) == metrics_of(trained_run)["images/test"] and run.answers.clustered
+    assert len(run.answers.age) == metrics_of(trained_run)["images/test"] and run.answers.duplicates_known
     with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: Path(row["path"]).name)
     assert run.answers.age_pred.tolist() == [float(row["age_pred"]) for row in rows]

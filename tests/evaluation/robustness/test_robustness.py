@@ -240,7 +240,7 @@ def test_what_can_not_be_measured_is_told_in_one_line(
     (tmp_path / "empty").mkdir()
     for name, data in (
         ("streamed", {"_target_": "agegender.data.streaming.datamodule.StreamingDataModule", "dir": "packed"}),
-        ("moved", {"generate": None, "dir": "gone"}),
+        ("moved", {"synthetic": None, "dir": "gone"}),
         ("damaged", {}),
     ):
         shutil.copytree(trained_run / "checkpoints", tmp_path / name / "checkpoints")

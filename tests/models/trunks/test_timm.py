@@ -76,7 +76,7 @@ def test_a_training_starts_from_published_weights_and_its_checkpoint_needs_none(
     save_file(published.state_dict(), cached / "snapshots" / ("0" * 40) / "model.safetensors")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    asked = (*SMALL, "data.grayscale=false", "model.pretrained=true", "optim.trunk_factor=0", "hydra.run.dir=run")
+    asked = (*SMALL, "data.grayscale=false", "model.pretrained=true", "optim.trunk_lr_mult=0", "hydra.run.dir=run")
     trained = run_script("train.py", *asked, cwd=tmp_path)
     assert trained.code == 0, trained.err
     kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)

@@ -140,7 +140,7 @@ def test_a_run_starts_from_published_weights_and_its_checkpoint_needs_them_no_mo
 ) -> None:
     published(tmp_path / "home")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    asked = (*BASE, *MODEL, "model.name=mobilenet_v3_small", "model.pretrained=true", "optim.trunk_factor=0")
+    asked = (*BASE, *MODEL, "model.name=mobilenet_v3_small", "model.pretrained=true", "optim.trunk_lr_mult=0")
     trained = run_here("train.py", *asked, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert trained.code == 0, trained.err
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))

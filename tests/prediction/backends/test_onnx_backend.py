@@ -73,9 +73,16 @@ print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
 
 def test_it_is_the_network_that_was_exported(folder: Path) -> None:
     ours, theirs = OnnxBackend(folder / "tiny.onnx"), TorchBackend(folder / "tiny.ckpt", "cpu")
-    for name in ("image_size", "grayscale", "labels", "min_confidence", "trained_on_drawings", "takes_whole_batches"):
+    for name in (
+        "image_size",
+        "grayscale",
+        "labels",
+        "min_confidence",
+        "trained_on_synthetic",
+        "prefers_large_batches",
+    ):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert ours.grayscale and ours.trained_on_drawings
+    assert ours.grayscale and ours.trained_on_synthetic
     assert ours.weights == folder / "tiny.onnx"
 
 
@@ -99,7 +106,7 @@ def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, fac
 def test_several_threads_may_call_it_at_once(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
-    with network.shared_by_workers(), ThreadPoolExecutor(4, initializer=network.start_worker) as pool:
+    with network.worker_context(), ThreadPoolExecutor(4, initializer=network.init_worker) as pool:
         together = list(pool.map(lambda start: network(pixels[start % 64 : start % 64 + 8]), range(0, 640, 8)))
     for number, answers in enumerate(together):
         assert np.array_equal(answers, alone[number % 8], equal_nan=True)

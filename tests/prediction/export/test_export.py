@@ -31,7 +31,7 @@ Run = Callable[..., Outcome]
 AGES: tuple[dict[str, Any], ...] = (  # "mae" is below
     {"name": "mse"},
     {"name": "huber", "output": "relu"},
-    {"name": "classes", "answer": "median"},
+    {"name": "classes", "decoding": "median"},
     {"name": "dldl"},
     {"name": "coral"},
 )
@@ -80,7 +80,7 @@ def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: 
     "options",
     [
         *({"age": age} for age in AGES),
-        {"trunk": "residual", "age": {"name": "dldl", "answer": "median"}},
+        {"trunk": "residual", "age": {"name": "dldl", "decoding": "median"}},
         {"trunk": "torchvision", "in_channels": 1},
         {"age": {"name": "mae"}, "gender_output": "sigmoid", "calibration": None},
         {"in_channels": 1, "calibration": Calibration(1.2, [], [], [], [])},
@@ -133,7 +133,7 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelPr
         "std": [0.25],
         "gender_labels": ["male", "female"],
         "min_confidence": 0.5,
-        "trained_on_drawings": False,
+        "trained_on_synthetic": False,
     }
 
 
@@ -141,7 +141,7 @@ def test_of_drawn_faces_the_file_tells_and_claims_no_licence(tmp_path: Path) -> 
     mean = [0.485, 0.456, 0.406]
     drawn = TorchBackend(save_network(tmp_path / "drawn.ckpt", pictures="drawn", mean=mean), "cpu")
     told = onnx_graph.metadata(drawn)
-    assert told["trained_on_drawings"] == "true" and "licence" not in told
+    assert told["trained_on_synthetic"] == "true" and "licence" not in told
     assert json.loads(told["mean"]) == mean
 
 

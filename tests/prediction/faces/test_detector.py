@@ -156,8 +156,8 @@ def test_crockery_is_no_face(finder: FaceDetector) -> None:
 def test_hair_is_no_face_though_one_is_near(finder: FaceDetector, photograph: Image.Image) -> None:
     pixels = _ImagePyramid(np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1]), finder._cv2)
     hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
-    assert finder._closer(pixels, hair) is None  # upside down, it looks like a face for 0.88
-    assert finder._closer(pixels, face) is not None
+    assert finder._refine(pixels, hair) is None  # upside down, it looks like a face for 0.88
+    assert finder._refine(pixels, face) is not None
 
 
 def test_a_face_that_fills_a_large_photograph_is_found(finder: FaceDetector, photograph: Image.Image) -> None:
@@ -186,7 +186,7 @@ def test_a_face_gets_its_crops_age_wherever_it_is_pasted_and_without_looking_ano
     crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
     rngs = [np.random.default_rng(seed) for seed in range(3)]
     pictures = [paste(crop, scale, turn, rng) for rng in rngs for scale, turn in WAYS.values()]
-    never = predictor.detecting("never")
+    never = predictor.with_detection("never")
 
     def ages(answering: Predictor, images: list[Image.Image]) -> NDArray[np.float64]:
         return np.array([answer.age for (answer,) in answering(list(images))], dtype=np.float64)

@@ -33,7 +33,7 @@ def predictor(trained_run: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def finder(predictor: Predictor) -> Predictor:
-    return predictor.detecting("auto")
+    return predictor.with_detection("auto")
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_where_there_is_no_room_for_the_answers_one_line_says_so(
         (("missing.jpg",), 1),
         (("a b.jpg", "weights=nowhere.ckpt"), 1),
         (("a b.jpg", "weigths=x"), 2),
-        (("a b.jpg", "every=soon"), 1),
+        (("a b.jpg", "frame_interval=soon"), 1),
         (("a b.jpg", "resume=perhaps"), 1),
         (("a b.jpg", "detect=perhaps"), 1),
         ((), 1),

@@ -60,8 +60,8 @@ def test_frames_are_known_to_hold_their_pixels_and_files_are_not(clip: Path) -> 
     assert decoded == [False, True, True, True, False]
 
 
-def reason(name: str, every: float = 1.0) -> str:
-    (picture,) = frames(name, every)
+def reason(name: str, frame_interval: float = 1.0) -> str:
+    (picture,) = frames(name, frame_interval)
     assert picture.path == name
     with pytest.raises(UnreadableImageError) as caught:
         picture.read()
@@ -69,7 +69,7 @@ def reason(name: str, every: float = 1.0) -> str:
 
 
 @pytest.mark.parametrize(
-    ("every", "times"),
+    ("frame_interval", "times"),
     [
         (0.5, ["0.00", "0.50", "1.00", "1.50", "2.00"]),
         (1, ["0.00", "1.00", "2.00"]),
@@ -85,9 +85,9 @@ def reason(name: str, every: float = 1.0) -> str:
     ],
 )
 def test_every_so_many_seconds_there_is_a_frame_and_the_first_one_is_among_them(
-    every: float, times: list[str], clip: Path, drawn: list[NDArray[np.uint8]]
+    frame_interval: float, times: list[str], clip: Path, drawn: list[NDArray[np.uint8]]
 ) -> None:
-    pictures = list(frames(str(clip), every))
+    pictures = list(frames(str(clip), frame_interval))
     assert [picture.path for picture in pictures] == [f"{clip}#t={time}" for time in times]
     for picture, time in zip(pictures, times, strict=True):
         seen = picture.read()
@@ -107,7 +107,7 @@ def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "shown"),
+    ("frame_interval", "shown"),
     [
         (0.5, [0, 5, 7, 8, 9, 10, 11]),
         (1, [0, 7, 8, 9, 10, 11]),
@@ -116,12 +116,12 @@ def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
     ],
 )
 def test_frames_of_a_varying_rate_are_named_by_the_times_at_which_they_are_shown(
-    every: float, shown: list[int], tmp_path: Path
+    frame_interval: float, shown: list[int], tmp_path: Path
 ) -> None:
     path = tmp_path / "phone.mkv"
     milliseconds = [0, 100, 200, 300, 400, 500, 600, 2600, 9600, 10_100, 11_500, 16_000]
     write_varying(path, milliseconds)
-    pictures = list(frames(str(path), every))
+    pictures = list(frames(str(path), frame_interval))
     assert [picture.path for picture in pictures] == [f"{path}#t={milliseconds[n] / 1000:.2f}" for n in shown]
     assert [round(np.asarray(picture.read()).mean() / 20) for picture in pictures] == shown
 
@@ -145,13 +145,13 @@ def test_where_a_file_does_not_tell_its_times_they_follow_from_its_rate(
 
 
 @settings(max_examples=20)
-@given(every=st.floats(0.001, 5))
-def test_no_frame_comes_before_its_time_or_twice(every: float, clip: Path) -> None:
-    times = [float(picture.path.rsplit("=")[-1]) for picture in frames(str(clip), every)]
+@given(frame_interval=st.floats(0.001, 5))
+def test_no_frame_comes_before_its_time_or_twice(frame_interval: float, clip: Path) -> None:
+    times = [float(picture.path.rsplit("=")[-1]) for picture in frames(str(clip), frame_interval)]
     assert times == sorted(set(times)) and times[0] == 0
-    due = [number * every for number in range(len(times))]
+    due = [number * frame_interval for number in range(len(times))]
     assert all(time + 0.006 >= when for time, when in zip(times, due, strict=True))
-    assert len(times) == min(COUNT, 1 + int(((COUNT - 1) / RATE + 1e-9) // every))
+    assert len(times) == min(COUNT, 1 + int(((COUNT - 1) / RATE + 1e-9) // frame_interval))
 
 
 def test_frames_are_answered_as_pictures_among_others(
@@ -161,7 +161,13 @@ def test_frames_are_answered_as_pictures_among_others(
     shutil.copy(max(faces.glob("*.jpg")), tmp_path / "face.jpg")
     images = ("face.jpg", "my clip.avi", "no.mp4")
     outcome = run_here(
-        "predict.py", *images, f"weights={trained_run}", "detect=never", "every=1", "out=rows.json", "annotate=album"
+        "predict.py",
+        *images,
+        f"weights={trained_run}",
+        "detect=never",
+        "frame_interval=1",
+        "out=rows.json",
+        "annotate=album",
     )
     assert outcome.code == 1 and "1 of 5 images have no prediction" in outcome.err
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
@@ -176,10 +182,14 @@ def test_frames_are_answered_as_pictures_among_others(
     assert drawings == {"face.jpg", *(f"my clip.avi_t_{second}.00.jpg" for second in range(3))}
 
 
-@pytest.mark.parametrize("every", ["0", "-1", "nan"])
-def test_no_time_between_frames_is_refused(every: str, run_here: Run) -> None:
-    outcome = run_here("predict.py", "img=clip.avi", f"every={every}")
-    assert outcome.code == 1 and outcome.err.startswith(f"error: every={every}") and outcome.err.count("\n") == 1
+@pytest.mark.parametrize("frame_interval", ["0", "-1", "nan"])
+def test_no_time_between_frames_is_refused(frame_interval: str, run_here: Run) -> None:
+    outcome = run_here("predict.py", "img=clip.avi", f"frame_interval={frame_interval}")
+    assert (
+        outcome.code == 1
+        and outcome.err.startswith(f"error: frame_interval={frame_interval}")
+        and outcome.err.count("\n") == 1
+    )
 
 
 def test_a_video_that_can_not_be_read_is_one_row_with_a_reason(clip: Path, tmp_path: Path) -> None:
@@ -289,7 +299,7 @@ def test_what_the_camera_showed_until_ctrl_c_is_in_the_file(
     camera = Camera(drawn[:3], ctrl_c)
     monkeypatch.setattr(cv2, "VideoCapture", lambda _: camera)
     out = tmp_path / "seen.json"
-    assert predict("webcam", str(trained_run), "never", str(out), every=0.02)
+    assert predict("webcam", str(trained_run), "never", str(out), frame_interval=0.02)
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert camera.released and list(tmp_path.iterdir()) == [out]
     assert len(rows) == 3 and all(row["path"].startswith("webcam#t=0.") and row["age"] for row in rows)
@@ -310,7 +320,7 @@ def test_each_frame_of_the_camera_is_answered_before_the_next_one_is_waited_for(
         return read()
 
     monkeypatch.setattr(camera, "read", reading)
-    assert predict("webcam", str(trained_run), "never", "-", every=0.001)
+    assert predict("webcam", str(trained_run), "never", "-", frame_interval=0.001)
     assert shown == [0] + [1] * 9
 
 

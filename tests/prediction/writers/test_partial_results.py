@@ -32,7 +32,7 @@ FORMS = ("csv", "json", "jsonl", "parquet")
 BAD_NAME = os.fsdecode(b"not utf-8 \xff.jpg")
 DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one of them twice, one not there
 NAMES = (*DONE, "y.jpg", "b.jpg", "z.jpg")
-ORIGIN = {"weights": "small.ckpt", "every": 1.0}
+ORIGIN = {"weights": "small.ckpt", "frame_interval": 1.0}
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,14 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
     length: int | str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path, length=stopped.partial.index(b"\n") + 1 if isinstance(length, str) else length)
-    assert "done already" not in run_here("predict.py", *stopped.arguments(), "every=3").err
+    assert "done already" not in run_here("predict.py", *stopped.arguments(), "frame_interval=3").err
     assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
 
 
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("every=2", "every=1.0, this run has every=2"),
+        ("frame_interval=2", "frame_interval=1.0, this run has frame_interval=2"),
         ("min_confidence=0.999", "this run has min_confidence=0.999"),
         ("tta=flip", "tta=none, this run has tta=flip"),
         ("detect=always", "detect=never, this run has detect=always"),
@@ -189,7 +189,7 @@ def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
 
 def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
-    held = stopped.partial.replace(b'"every"', b'"annotate": "marked", "every"', 1)
+    held = stopped.partial.replace(b'"frame_interval"', b'"annotate": "marked", "frame_interval"', 1)
     (tmp_path / "faces.csv.partial").write_bytes(held)
     assert "annotate=marked, this run has annotate=None" in error_of(
         run_here("predict.py", *stopped.arguments(), "resume=true")

@@ -63,7 +63,7 @@ def test_a_sweeps_jobs_run_in_processes_of_their_own_and_come_to_one_table(tmp_p
 
 def test_trials_that_run_side_by_side_share_a_study_and_are_pruned(tmp_path: Path) -> None:
     pruning = ("callbacks.pruning.startup_trials=1", "callbacks.pruning.warmup_epochs=0")
-    options = ("hydra.sweeper.trials=4", "hydra.sweeper.at_once=2", "optim.lr=tag(log,interval(1e-5,3e-2))")
+    options = ("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "optim.lr=tag(log,interval(1e-5,3e-2))")
     outcome = run_script("train.py", *OPTUNA, *pruning, SUBMITIT, *options, cwd=tmp_path, timeout=550)
     assert outcome.code == 0, outcome.err
     trials = trials_of(tmp_path / STUDY)
@@ -75,7 +75,7 @@ def test_trials_that_run_side_by_side_share_a_study_and_are_pruned(tmp_path: Pat
 
 
 def test_a_trial_whose_process_is_killed_fails_and_the_study_goes_on(tmp_path: Path) -> None:
-    with started(tmp_path, *OPTUNA, *LONG, SUBMITIT, "hydra.sweeper.trials=2") as search:
+    with started(tmp_path, *OPTUNA, *LONG, SUBMITIT, "hydra.sweeper.n_trials=2") as search:
         wait_for(tmp_path / STUDY / "0/index.csv", search)
         (controller,) = [path for path in (tmp_path / STUDY / ".submitit").iterdir() if path.name.isdigit()]
         for child in descendants(controller.name):
@@ -88,7 +88,7 @@ def test_a_trial_whose_process_is_killed_fails_and_the_study_goes_on(tmp_path: P
 
 
 def test_a_killed_study_comes_to_its_number_when_the_command_is_repeated(tmp_path: Path) -> None:
-    command = (*OPTUNA, *LONG, "hydra.sweeper.trials=2")
+    command = (*OPTUNA, *LONG, "hydra.sweeper.n_trials=2")
     with started(tmp_path, *command) as search:
         wait_for(tmp_path / STUDY / "1/index.csv", search)
         search.kill()
@@ -102,7 +102,7 @@ def test_a_killed_study_comes_to_its_number_when_the_command_is_repeated(tmp_pat
 
 
 def test_ctrl_c_ends_a_study_which_then_goes_on_with_the_same_trial(tmp_path: Path) -> None:
-    command = (*OPTUNA, *LONG, "hydra.sweeper.trials=1")
+    command = (*OPTUNA, *LONG, "hydra.sweeper.n_trials=1")
     with started(tmp_path, *command) as search:
         wait_for(tmp_path / STUDY / "0/checkpoints/last.ckpt", search)
         search.send_signal(signal.SIGINT)

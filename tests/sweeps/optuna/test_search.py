@@ -34,7 +34,7 @@ def trials_of(folder: Path, name: str = "default") -> list[FrozenTrial]:
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A study of five trials, made by train.py in a process of its own. Read only."""
     where = tmp_path_factory.mktemp("studied")
-    return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=5", cwd=where, timeout=550)
+    return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=5", cwd=where, timeout=550)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_command_that_a_study_ends_with_measures_its_best_trial(
 @pytest.mark.slow
 def test_the_same_command_again_adds_trials_to_the_study(study: Path, run_here: Callable[..., Outcome]) -> None:
     before = trials_of(study)
-    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=1")
+    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=1")
     assert "continuing the study logs/default/optuna/study.db with 5 trials: 1 to run" in outcome.out
     after = trials_of(study)
     assert len(after) == 6 and [trial.params for trial in after[:5]] == [trial.params for trial in before]
@@ -137,7 +137,7 @@ def test_a_trial_that_was_killed_is_tried_again_and_the_study_comes_to_its_numbe
         old = optuna.load_study(study_name="default", storage=storage)
         old.set_user_attr("trials", 6)  # as if one more had been asked for
         killed = old.ask({**space, "model.dropout": optuna.distributions.FloatDistribution(0, 0.5)})
-    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=2")
+    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=2")
     assert "with 5 trials: 1 to run" in outcome.out
     after = trials_of(study)
     assert len(after) == 7 and after[5].state is TrialState.FAIL and after[5].user_attrs["error"] == "interrupted"
@@ -151,7 +151,7 @@ def test_a_trial_that_ended_while_nobody_watched_counts(study: Path, run_here: C
         optuna.load_study(study_name="default", storage=storage).ask()
     (study / "5").mkdir()
     (study / "5/job.json").write_text(json.dumps({"score": 12.5, "error": None}))
-    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.trials=1")
+    outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=1")
     assert "with 6 trials: 1 to run" in outcome.out
     assert trials_of(study)[5].value == 12.5
 
@@ -175,7 +175,7 @@ def test_a_study_isnt_mixed_with_trials_that_mean_something_else(
 
 @pytest.mark.slow
 def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = run_here("train.py", "sweep=optuna", *TINY, "data.batch_size=0,-1", "hydra.sweeper.trials=2")
+    outcome = run_here("train.py", "sweep=optuna", *TINY, "data.batch_size=0,-1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 1
     assert outcome.err.startswith("error: all 2 trials failed; the last: data.batch_size=")
     assert {row["state"] for row in rows_of(tmp_path / "logs/default/optuna")} == {"failed"}
@@ -184,8 +184,8 @@ def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_pa
 @pytest.mark.parametrize(
     ("wrong", "code", "said"),
     [
-        ("hydra.sweeper.trials=0", 1, "hydra.sweeper.trials=0 has the wrong type"),
-        ("hydra.sweeper.trails=5", 2, "hydra.sweeper.trails is not known; did you mean trials?"),
+        ("hydra.sweeper.n_trials=0", 1, "hydra.sweeper.n_trials=0 has the wrong type"),
+        ("hydra.sweeper.n_trails=5", 2, "hydra.sweeper.n_trails is not known; did you mean n_trials?"),
         ("model.dropuot=0.1,0.2", 2, "model.dropuot is not known; did you mean dropout?"),
         (
             "optim.lr=tag(log,interval(0,1))",
@@ -261,7 +261,7 @@ def test_a_search_proposes_what_optunas_tpe_proposes_from_the_trials_before(
         return abs(math.log10(rate / 2e-3)) + abs(dropout - 0.1)
 
     monkeypatch.setattr("agegender.training.train.train", lambda config: score(config.optim.lr, config.model.dropout))
-    options = ("hydra.sweeper.startup=3", "hydra.sweeper.trials=6", "callbacks.pruning=null")
+    options = ("hydra.sweeper.n_startup_trials=3", "hydra.sweeper.n_trials=6", "callbacks.pruning=null")
     ranges = ("optim.lr=tag(log,interval(1e-5,1))", "model.dropout=interval(0,0.9)", "data.batch_size=16")
     wanted = optuna.create_study()
     space: dict[str, BaseDistribution] = {

@@ -56,7 +56,7 @@ def test_such_a_loss_stops_the_run_with_the_step_the_files_and_the_rate_and_keep
 def test_where_looking_would_wait_for_the_device_the_same_step_is_named_at_the_next_logging_step(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StopOnNonFinite, "looks_at_each", staticmethod(lambda *_: False))
+    monkeypatch.setattr(StopOnNonFinite, "checks_every_step", staticmethod(lambda *_: False))
     looked: list[int] = []
     look = StopOnNonFinite._look
 

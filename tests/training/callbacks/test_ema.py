@@ -19,7 +19,7 @@ SMALL = [setting for setting in TINY if not setting.startswith("model.")]
 WITH_EMA = (
     *SMALL,
     *("model=residual", "model.trunk.stem=4", "model.trunk.channels=[4,8]", "model.trunk.blocks=[1,1]", "age=dldl"),
-    *("callbacks=ema", "callbacks.averaging.decay=0.9", "callbacks.early_stopping=null", "optim=adamw"),
+    *("callbacks=ema", "callbacks.ema.decay=0.9", "callbacks.early_stopping=null", "optim=adamw"),
 )
 
 
@@ -37,7 +37,7 @@ def test_an_average_follows_faster_at_first_and_slower_later() -> None:
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_a_decay_that_means_nothing_is_refused(decay: float) -> None:
-    with pytest.raises(AgeGenderError, match=r"callbacks.averaging.decay="):
+    with pytest.raises(AgeGenderError, match=r"callbacks.ema.decay="):
         EMA(decay)
 
 

@@ -34,7 +34,7 @@ from agegender.training.module import AgeGenderModule
 Run = Callable[..., Outcome]
 DLDL = age_node("dldl")
 STUDENT = (*TINY, "age=dldl", "optim=adamw", "augment=light")
-TABLE = tuple(setting for setting in STUDENT if not setting.startswith(("data=", "data.generate")))
+TABLE = tuple(setting for setting in STUDENT if not setting.startswith(("data=", "data.synthetic")))
 TRUNK = trunk_node(channels=[4])
 NETWORK = {"image_size": 16, "in_channels": 1, "age": DLDL, "trunk": TRUNK, "head_units": [8], "dropout": 0.0}
 OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler": None}
@@ -57,7 +57,7 @@ def teacher(tmp_path: Path) -> Path:
 
 def drawn(cache_dir: Path | None = None, **options: Any) -> AgeGenderDataModule:
     """The faces of `STUDENT`, set up."""
-    settings = {"generate": {"count": 120, "size": 64}, "image_size": 32, "batch_size": 16, **options}
+    settings = {"synthetic": {"count": 120, "size": 64}, "image_size": 32, "batch_size": 16, **options}
     module = AgeGenderDataModule(cache_dir=str(cache_dir) if cache_dir else None, **settings)
     module.setup()
     return module
@@ -402,7 +402,7 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
         (["teacher=[]"], "teacher= is empty: "),
         (["teacher=empty"], "empty holds no checkpoints/best.ckpt; "),
         (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: choose one with age=dldl"),
-        (["teacher=dldl.ckpt", "age.top=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
+        (["teacher=dldl.ckpt", "age.max_age=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
         (
             ["teacher=dldl.ckpt", "age=mae"],
             "teacher= requires a distribution over years, not MeanAbsoluteError: set age=dldl",
