@@ -46,7 +46,7 @@ def test_predicting_starts_in_less_than_twice_the_time_of_importing_its_librarie
     assert measured.ratio >= 0.5, measured
 
 
-def test_help_and_a_misspelt_key_are_answered_in_four_seconds() -> None:
+def test_help_and_a_misspelled_key_are_answered_in_four_seconds() -> None:
     answered = predicting.help_seconds()
     assert max(answered.values()) < 4, answered
 

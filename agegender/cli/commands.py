@@ -30,7 +30,7 @@ class Command(NamedTuple):
 
 
 def train(config: DictConfig) -> float:
-    """Runs one training; what it returns is what a sweep minimises."""
+    """Runs one training; what it returns is what a sweep minimizes."""
     from agegender.training.train import train
 
     return train(config)

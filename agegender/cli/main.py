@@ -42,7 +42,7 @@ def run_command(
     A user's mistake ends in one line and a non-zero exit code.
 
     Args:
-        function: What to do with the composed config; what it returns is what a sweep minimises.
+        function: What to do with the composed config; what it returns is what a sweep minimizes.
         config_name: The command's config in `conf/`.
         rewrite: Makes the command line one that Hydra reads as a person means it.
     """

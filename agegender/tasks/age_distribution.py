@@ -24,7 +24,7 @@ class _Distribution(Coding):
     bin_width = 1  # years per output
     decoding: Decoding = "expectation"
 
-    def centres(self, like: Tensor) -> Tensor:
+    def centers(self, like: Tensor) -> Tensor:
         """Return the age in years `[outputs]` that each output stands for."""
         return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
 
@@ -34,7 +34,7 @@ class _Distribution(Coding):
 
     def _expectation(self, raw: Tensor) -> Tensor:
         # Not a matrix product, which autocast would compute in bfloat16: ages would move in half-year steps.
-        return (raw.softmax(1) * self.centres(raw)).sum(1)
+        return (raw.softmax(1) * self.centers(raw)).sum(1)
 
     def _median(self, raw: Tensor) -> Tensor:
         """Return the median, with each output's probability spread evenly over its years."""
@@ -43,11 +43,11 @@ class _Distribution(Coding):
         median_bin = (cumulative < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
         probability = probabilities.gather(1, median_bin)
         within = ((0.5 - cumulative.gather(1, median_bin) + probability) / probability).clamp(0, 1) - 0.5
-        return self.centres(raw)[median_bin[:, 0]] + (self.bin_width * within)[:, 0]
+        return self.centers(raw)[median_bin[:, 0]] + (self.bin_width * within)[:, 0]
 
     def spread(self, raw: Tensor) -> Tensor:
         """Return the distribution's standard deviation `[batch]` in years."""
-        distance = self.centres(raw) - self._expectation(raw).unsqueeze(1)
+        distance = self.centers(raw) - self._expectation(raw).unsqueeze(1)
         return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
 
 
@@ -83,9 +83,9 @@ class BinnedAge(_Distribution):
         """Return the class `[batch]`, int64, of ages `[batch]` in years."""
         return (age / self.bin_width).floor().long().clamp(0, self.outputs - 1)
 
-    def centres(self, like: Tensor) -> Tensor:
+    def centers(self, like: Tensor) -> Tensor:
         """Return the classes' centers in years: the mean of the whole years in each."""
-        return super().centres(like) * self.bin_width + (self.bin_width - 1) / 2
+        return super().centers(like) * self.bin_width + (self.bin_width - 1) / 2
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the cross-entropy with the true class, in nats."""
@@ -122,7 +122,7 @@ class LabelDistribution(_Distribution):
     def target(self, age: Tensor) -> Tensor:
         """Return the target distribution `[batch, outputs]` for ages `[batch]` in years."""
         clamped = age.clamp(0, self.outputs - 1).unsqueeze(1)
-        return (-((self.centres(age) - clamped) / self.sigma).square() / 2).softmax(1)
+        return (-((self.centers(age) - clamped) / self.sigma).square() / 2).softmax(1)
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the divergence from the target in nats, plus the weighted absolute error of the expectation."""

@@ -163,12 +163,12 @@ def _quantiles(errors: Floats, age: Floats) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _near(centres: Floats, values: Floats, share: float) -> Floats:
+def _near(centers: Floats, values: Floats, share: float) -> Floats:
     """Return the tricube weight of each value around each center, `[centers, n]`, as in LOESS.
 
     A neighborhood is as wide as needed to contain a fraction `share` of the values (Cleveland, JASA 1979).
     """
-    distance = np.abs(values - centres[:, None])
+    distance = np.abs(values - centers[:, None])
     count = min(len(values), max(MIN_NEIGHBORS, round(share * len(values))))
     reach = np.maximum(np.sort(distance, 1)[:, count - 1 : count], MIN_RADIUS) * (1 + 1e-9) + 1e-9
     weights: Floats = np.clip(1 - (distance / reach) ** 3, 0, None) ** 3

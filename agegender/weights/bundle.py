@@ -15,7 +15,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write
-from agegender.weights import LICENCE
+from agegender.weights import LICENSE
 
 # The results that are needed to judge the metrics; folders and machine names are not distributed.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
@@ -50,7 +50,7 @@ def bundle(run: Path, out: Path) -> Path:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
     record: dict[str, Any] = {
         "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
-        "licence": LICENCE,
+        "license": LICENSE,
         "origin": checkpoint["agegender"].get("origin"),
     }
     record |= {name: value for name, value in metrics.items() if name.startswith(_KEPT) or name in _ALSO}

@@ -21,7 +21,7 @@ from agegender.config.hydra_versions import version_base
 from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, AgeGenderError, InterruptedRunError, did_you_mean
 from agegender.runs.resume import resume_overrides, run_dir_of
 
-MISSPELT = {
+MISSPELLED = {
     "model.dropuot=0.2": "model.dropuot is not known; did you mean dropout?",
     "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
     "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
@@ -45,14 +45,14 @@ MISSPELT = {
 }
 
 
-@pytest.mark.parametrize("wrong", MISSPELT)
-def test_a_misspelt_key_or_option_names_the_nearest_before_anything_is_touched(
+@pytest.mark.parametrize("wrong", MISSPELLED)
+def test_a_misspelled_key_or_option_names_the_nearest_before_anything_is_touched(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
     assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
-    assert MISSPELT[wrong] in outcome.err
+    assert MISSPELLED[wrong] in outcome.err
     assert not any(tmp_path.iterdir())  # no run folder, no cache, no data
 
 

@@ -80,7 +80,7 @@ def test_lossless_pictures_are_read_to_the_last_bit(form: str, mode: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
-def test_cmyk_keeps_its_colours(form: str) -> None:
+def test_cmyk_keeps_its_colors(form: str) -> None:
     assert _close(_read(_encoded(_corners().convert("CMYK"), form)), _corners())
 
 
@@ -98,14 +98,14 @@ def test_transparency_is_laid_on_white(alpha: int) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
-def test_transparent_grey_is_laid_on_white(alpha: int) -> None:
+def test_transparent_gray_is_laid_on_white(alpha: int) -> None:
     expected = (100 * alpha + 255 * (255 - alpha)) / 255
     read = _read(_encoded(Image.new("LA", (8, 8), (100, alpha)), "PNG"))
     assert read.shape == (8, 8, 3) and np.abs(read - expected).max() <= 1
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_palettes_transparent_colour_is_white(form: str) -> None:
+def test_a_palettes_transparent_color_is_white(form: str) -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([0, 0, 0, 200, 40, 0])
     image.paste(1, (4, 0, 8, 8))
@@ -113,7 +113,7 @@ def test_a_palettes_transparent_colour_is_white(form: str) -> None:
     assert (read[:, :4] == 255).all() and (read[:, 4:] == (200, 40, 0)).all()
 
 
-def test_transparent_grey_without_an_alpha_channel_is_white() -> None:
+def test_transparent_gray_without_an_alpha_channel_is_white() -> None:
     image = Image.fromarray(np.array([[7, 99]], np.uint8))
     assert _read(_encoded(image, "PNG", transparency=7)).tolist() == [[[255] * 3, [99] * 3]]
 
@@ -143,7 +143,7 @@ def test_float_pixels_are_refused() -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
 def test_an_animation_is_its_first_frame(form: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "lime")]
     content = _encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50)
     with Image.open(io.BytesIO(content)) as image:
         assert image.n_frames == 3  # type: ignore[attr-defined]
@@ -276,7 +276,7 @@ def test_pixels_have_the_size_and_channels_asked_for(
 
 
 @pytest.mark.parametrize("wide", [True, False])
-def test_the_centred_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None:
+def test_the_centered_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None:
     square = _noise().resize((32, 32))
     oblong = Image.new("RGB", (64, 32), "red")
     oblong.paste(square, (16, 0))

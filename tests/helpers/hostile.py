@@ -69,7 +69,7 @@ BOMBS = {
     "png, far too large": png(2**31 - 1, 2**31 - 1),
     "png, its text": png(8, 8, chunk(b"zTXt", b"Comment\0\0" + _TEXT)),
     "png, its international text": png(8, 8, chunk(b"iTXt", b"Comment\0\1\0\0\0" + _TEXT)),
-    "png, its colour profile": png(8, 8, chunk(b"iCCP", b"x\0\0" + _TEXT)),
+    "png, its color profile": png(8, 8, chunk(b"iCCP", b"x\0\0" + _TEXT)),
     "jpeg": _jpeg(65_500),
     "gif": _patched("GIF", 6, struct.pack("<HH", 65_535, 65_535)),
     "bmp": _patched("BMP", 18, struct.pack("<ii", 50_000, 50_000)),

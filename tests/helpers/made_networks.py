@@ -43,7 +43,7 @@ def save_network(
         trunk: See `TRUNKS`.
         age: Its age coding, see `network_settings`.
         calibration: What validation would have taught.
-        pictures: What it would have learnt from, `drawn` or `photographs`.
+        pictures: What it would have learned from, `drawn` or `photographs`.
         options: Further arguments of the network.
     """
     torch.manual_seed(0)

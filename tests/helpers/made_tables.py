@@ -29,7 +29,7 @@ def rows_of(faces: Path) -> list[dict[str, object]]:
     return rows
 
 
-def half_labelled(faces: Path) -> list[dict[str, object]]:
+def half_labeled(faces: Path) -> list[dict[str, object]]:
     """Returns the same rows without every second age, and without every third gender of the others."""
     rows = rows_of(faces)
     for number, row in enumerate(rows):

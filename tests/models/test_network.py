@@ -1,4 +1,4 @@
-"""The whole network: trunk, heads, initialisation, precision."""
+"""The whole network: trunk, heads, initialization, precision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_bytes_and_floats_of_the_same_picture_give_the_same_answer() -> None:
     assert torch.equal(first.age, second.age) and torch.equal(first.gender, second.gender)
 
 
-def test_normalisation_is_part_of_the_network_and_of_its_weights() -> None:
+def test_normalization_is_part_of_the_network_and_of_its_weights() -> None:
     net = small_net(in_channels=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2.0]).eval()
     seen: list[torch.Tensor] = []
     net.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -53,7 +53,7 @@ def test_normalisation_is_part_of_the_network_and_of_its_weights() -> None:
 
 
 @pytest.mark.parametrize("name", ["mean", "std"])
-def test_normalisation_values_that_fit_no_channel_are_refused(name: str) -> None:
+def test_normalization_values_that_fit_no_channel_are_refused(name: str) -> None:
     with pytest.raises(AgeGenderError, match=rf"model\.{name}=.* needs 1 value or 3, one per color channel"):
         small_net(in_channels=3, **{name: [0.5, 0.5]})
 

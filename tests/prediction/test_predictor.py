@@ -49,9 +49,9 @@ def predictor(trained_run: Path) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def colour_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A network that sees colours, as Lightning saves it; untrained, but sharp enough to tell any two faces apart."""
-    path = tmp_path_factory.mktemp("colour") / "colour.ckpt"
+def color_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A network that sees colors, as Lightning saves it; untrained, but sharp enough to tell any two faces apart."""
+    path = tmp_path_factory.mktemp("color") / "color.ckpt"
     torch.manual_seed(0)
     sizes = {"image_size": 32, "in_channels": 3, "head_units": [16]}
     network = sizes | {"age": age_node("mae"), "trunk": trunk_node(channels=[8, 16])}
@@ -69,7 +69,7 @@ def paths(faces: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def photo(faces: Path) -> Image.Image:
-    """A face that no flip, turn or change of sides leaves as it is: off centre, and wider than high."""
+    """A face that no flip, turn or change of sides leaves as it is: off center, and wider than high."""
     with Image.open(min(faces.glob("*.jpg"))) as image:
         picture = image.convert("RGB").crop((0, 4, 64, 52))
     picture.paste((200, 40, 90), (0, 0, 20, 12))
@@ -132,10 +132,10 @@ def test_a_runs_predictions_csv_holds_what_the_predictor_answers(trained_run: Pa
 
 
 def test_gender_is_the_likelier_of_the_checkpoints_labels_where_it_is_probable_enough(
-    predictor: Predictor, colour_predictor: Predictor, paths: list[Path]
+    predictor: Predictor, color_predictor: Predictor, paths: list[Path]
 ) -> None:
     given_genders = set()
-    for each in (predictor, colour_predictor):
+    for each in (predictor, color_predictor):
         for prediction in each.predict(paths):
             assert prediction.p_female is not None
             assert 0 <= prediction.p_female <= 1
@@ -173,7 +173,7 @@ def test_answers_do_not_depend_on_the_batch_size(predictor: Predictor, paths: li
     assert close(answers_of(batched), answers_of(expected))
 
 
-def test_answers_do_not_depend_on_the_order_or_on_the_neighbours(predictor: Predictor, paths: list[Path]) -> None:
+def test_answers_do_not_depend_on_the_order_or_on_the_neighbors(predictor: Predictor, paths: list[Path]) -> None:
     expected = answers_of(list(predictor.predict(paths)))
     order = np.random.default_rng(0).permutation(len(paths))
     shuffled = list(predictor.predict([paths[place] for place in order], batch_size=7))
@@ -293,29 +293,29 @@ def test_no_pictures_give_no_answers(predictor: Predictor) -> None:
 @pytest.mark.parametrize("form", ["png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_a_picture_that_a_camera_stored_turned_is_answered_upright(
-    colour_predictor: Predictor, photo: Image.Image, orientation: int, form: str
+    color_predictor: Predictor, photo: Image.Image, orientation: int, form: str
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     method = STORED[orientation]
     turned = photo if method is None else photo.transpose(method)
     options = {"lossless": True} if form == "webp" else {}
-    got = answer(colour_predictor, stored(turned, form, exif=exif, **options))
-    assert got == pytest.approx(answer(colour_predictor, photo), abs=YEARS)
+    got = answer(color_predictor, stored(turned, form, exif=exif, **options))
+    assert got == pytest.approx(answer(color_predictor, photo), abs=YEARS)
     if method is not None:  # without the turn it would be another answer
-        assert abs(answer(colour_predictor, turned)[0] - got[0]) > 10 * YEARS
+        assert abs(answer(color_predictor, turned)[0] - got[0]) > 10 * YEARS
 
 
-def test_a_turned_jpeg_is_answered_upright(colour_predictor: Predictor, photo: Image.Image) -> None:
+def test_a_turned_jpeg_is_answered_upright(color_predictor: Predictor, photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = photo.transpose(Image.Transpose.ROTATE_90)
-    got = answer(colour_predictor, stored(turned, "jpeg", exif=exif, quality=100, subsampling=0))[0]
-    loss = abs(got - answer(colour_predictor, photo)[0])  # JPEG's own
-    assert loss < 0.2 * abs(got - answer(colour_predictor, turned)[0])
+    got = answer(color_predictor, stored(turned, "jpeg", exif=exif, quality=100, subsampling=0))[0]
+    loss = abs(got - answer(color_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - answer(color_predictor, turned)[0])
 
 
-def png_with_16_bits(values: NDArray[np.uint16], colour_type: int) -> bytes:
+def png_with_16_bits(values: NDArray[np.uint16], color_type: int) -> bytes:
     """Writes what Pillow can read but not write: 16 bits for each of several channels."""
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -323,7 +323,7 @@ def png_with_16_bits(values: NDArray[np.uint16], colour_type: int) -> bytes:
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -344,21 +344,21 @@ STORINGS: dict[str, Storing] = {
     "CMYK tiff": lambda rgb: (stored(rgb.convert("CMYK"), "tiff"), rgb),
     "palette png": lambda rgb: (stored(rgb.quantize(64), "png"), rgb.quantize(64).convert("RGB")),
     "palette gif": lambda rgb: (stored(rgb.quantize(64), "gif"), rgb.quantize(64).convert("RGB")),
-    "grey png": lambda rgb: (stored(rgb.convert("L"), "png"), rgb.convert("L").convert("RGB")),
-    "grey and alpha png": lambda rgb: (stored(rgb.convert("LA"), "png"), rgb.convert("L").convert("RGB")),
+    "gray png": lambda rgb: (stored(rgb.convert("L"), "png"), rgb.convert("L").convert("RGB")),
+    "gray and alpha png": lambda rgb: (stored(rgb.convert("LA"), "png"), rgb.convert("L").convert("RGB")),
     "bilevel png": lambda rgb: (stored(rgb.convert("1"), "png"), rgb.convert("1").convert("RGB")),
     "opaque alpha png": lambda rgb: (stored(_opaque(rgb), "png"), rgb),
     "opaque alpha webp": lambda rgb: (stored(_opaque(rgb), "webp", lossless=True), rgb),
-    "16-bit grey png": lambda rgb: (
+    "16-bit gray png": lambda rgb: (
         stored(Image.fromarray(_sixteen(rgb.convert("L"))), "png"),
         rgb.convert("L").convert("RGB"),
     ),
-    "16-bit grey tiff": lambda rgb: (
+    "16-bit gray tiff": lambda rgb: (
         stored(Image.fromarray(_sixteen(rgb.convert("L"))), "tiff"),
         rgb.convert("L").convert("RGB"),
     ),
-    "16-bit colour png": lambda rgb: (png_with_16_bits(_sixteen(rgb), 2), rgb),
-    "16-bit colour and alpha png": lambda rgb: (png_with_16_bits(_sixteen(_opaque(rgb)), 6), rgb),
+    "16-bit color png": lambda rgb: (png_with_16_bits(_sixteen(rgb), 2), rgb),
+    "16-bit color and alpha png": lambda rgb: (png_with_16_bits(_sixteen(_opaque(rgb)), 6), rgb),
     "ppm": lambda rgb: (stored(rgb, "ppm"), rgb),
     "bmp": lambda rgb: (stored(rgb, "bmp"), rgb),
 }
@@ -366,22 +366,22 @@ STORINGS: dict[str, Storing] = {
 
 @pytest.mark.parametrize("storing", STORINGS)
 def test_a_picture_gets_the_same_answer_however_its_pixels_are_stored(
-    predictor: Predictor, colour_predictor: Predictor, photo: Image.Image, storing: str
+    predictor: Predictor, color_predictor: Predictor, photo: Image.Image, storing: str
 ) -> None:
     content, plain = STORINGS[storing](photo)
-    for each in (predictor, colour_predictor):
+    for each in (predictor, color_predictor):
         assert answer(each, content) == pytest.approx(answer(each, stored(plain, "png")), abs=YEARS)
 
 
-def test_a_cmyk_jpeg_is_not_read_as_its_negative(colour_predictor: Predictor, photo: Image.Image) -> None:
+def test_a_cmyk_jpeg_is_not_read_as_its_negative(color_predictor: Predictor, photo: Image.Image) -> None:
     cmyk = stored(photo.convert("CMYK"), "jpeg", quality=100, subsampling=0)
-    got = answer(colour_predictor, cmyk)[0]
-    loss = abs(got - answer(colour_predictor, photo)[0])  # JPEG's own
-    assert loss < 0.2 * abs(got - answer(colour_predictor, ImageOps.invert(photo))[0])
+    got = answer(color_predictor, cmyk)[0]
+    loss = abs(got - answer(color_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - answer(color_predictor, ImageOps.invert(photo))[0])
 
 
-def test_what_is_transparent_is_seen_on_white_whatever_colour_lies_under_it(
-    colour_predictor: Predictor, photo: Image.Image
+def test_what_is_transparent_is_seen_on_white_whatever_color_lies_under_it(
+    color_predictor: Predictor, photo: Image.Image
 ) -> None:
     mask = Image.new("L", photo.size, 255)
     mask.paste(0, (0, 0, 40, 30))
@@ -389,21 +389,21 @@ def test_what_is_transparent_is_seen_on_white_whatever_colour_lies_under_it(
     see_through.putalpha(mask)
     on_white = Image.new("RGB", photo.size, "white")
     on_white.paste(photo, mask=mask)
-    expected = answer(colour_predictor, on_white)
-    assert answer(colour_predictor, stored(see_through, "png")) == pytest.approx(expected, abs=YEARS)
-    assert abs(answer(colour_predictor, photo)[0] - expected[0]) > 100 * YEARS
+    expected = answer(color_predictor, on_white)
+    assert answer(color_predictor, stored(see_through, "png")) == pytest.approx(expected, abs=YEARS)
+    assert abs(answer(color_predictor, photo)[0] - expected[0]) > 100 * YEARS
 
 
-def test_colour_reaches_a_network_that_sees_colour(colour_predictor: Predictor, photo: Image.Image) -> None:
+def test_color_reaches_a_network_that_sees_color(color_predictor: Predictor, photo: Image.Image) -> None:
     red, green, blue = photo.split()
-    swapped = answer(colour_predictor, Image.merge("RGB", (blue, green, red)))
-    assert abs(swapped[0] - answer(colour_predictor, photo)[0]) > 100 * YEARS
+    swapped = answer(color_predictor, Image.merge("RGB", (blue, green, red)))
+    assert abs(swapped[0] - answer(color_predictor, photo)[0]) > 100 * YEARS
 
 
-def test_of_an_animation_the_first_frame_is_answered(colour_predictor: Predictor, photo: Image.Image) -> None:
+def test_of_an_animation_the_first_frame_is_answered(color_predictor: Predictor, photo: Image.Image) -> None:
     black = Image.new("RGB", photo.size)
     animation = stored(photo, "png", save_all=True, append_images=[black])
-    assert answer(colour_predictor, animation) == pytest.approx(answer(colour_predictor, photo), abs=YEARS)
+    assert answer(color_predictor, animation) == pytest.approx(answer(color_predictor, photo), abs=YEARS)
 
 
 # Files that are no pictures

@@ -40,7 +40,7 @@ def test_a_sweeps_jobs_equal_the_same_runs_alone(
     assert metrics_of(tmp_path / "sweep/0")["best_score"] != score
 
 
-def test_a_sweep_that_maximises_lists_the_highest_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_sweep_that_maximizes_lists_the_highest_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here(
         "train.py", "-m", *TINY, "monitor=val/age_cs5", "mode=max", "optim.lr=1e-6,1e-2", "hydra.sweep.dir=sweep"
     )

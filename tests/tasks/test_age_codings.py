@@ -54,7 +54,7 @@ def test_huber_loss_by_hand() -> None:
 
 
 def test_classes_by_hand() -> None:
-    coding = BinnedAge(bin_width=10, max_age=30)  # 0-9, 10-19, 20-29, 30 and more, centred at 4.5, 14.5, 24.5, 34.5
+    coding = BinnedAge(bin_width=10, max_age=30)  # 0-9, 10-19, 20-29, 30 and more, centered at 4.5, 14.5, 24.5, 34.5
     assert coding.outputs == coding.classes == 4
     assert coding.label(torch.tensor([0.0, 9.0, 10.0, 29.0, 30.0, 116.0])).tolist() == [0, 0, 1, 2, 3, 3]
     raw = logits(0.5, 0.25, 0.25, 1e-30)
@@ -66,14 +66,14 @@ def test_classes_by_hand() -> None:
     assert coding.spread(raw).item() == pytest.approx(math.sqrt(between + within), rel=1e-5)
 
 
-def test_the_years_of_a_class_have_its_centre_as_their_mean() -> None:
+def test_the_years_of_a_class_have_its_center_as_their_mean() -> None:
     for width in (1, 3, 5, 10):
         coding = BinnedAge(width, 30)
         years = torch.arange(30.0)
-        centres = coding.centres(years)[coding.label(years)]
+        centers = coding.centers(years)[coding.label(years)]
         for label in range(30 // width):
             inside = years[coding.label(years) == label]
-            assert len(inside) == width and inside.mean() == centres[coding.label(years) == label][0]
+            assert len(inside) == width and inside.mean() == centers[coding.label(years) == label][0]
 
 
 def test_a_single_sure_class_spreads_by_its_width_only() -> None:
@@ -193,7 +193,7 @@ def test_a_larger_error_costs_more(name: str, age: float, error: float, further:
 
 
 def best(coding: AgeCoding, age: float) -> torch.Tensor:
-    """The outputs that one face of this age would be learnt to, by plain gradient descent from zero."""
+    """The outputs that one face of this age would be learned to, by plain gradient descent from zero."""
     raw = torch.zeros(1, coding.outputs, requires_grad=True)
     truth = torch.tensor([age])
     optimizer = torch.optim.LBFGS([raw], lr=1.0, max_iter=200, line_search_fn="strong_wolfe")
@@ -290,7 +290,7 @@ def test_no_age_has_a_lower_expected_absolute_error_than_the_median(
 ) -> None:
     coding = make(max_age=60, decoding="median")
     raw = torch.from_numpy(np.random.default_rng(seed).normal(0, scale, (1, coding.outputs)))
-    centres, shares = coding.centres(raw), raw.softmax(1)[0]
-    costs = (shares * (centres[:, None] - centres).abs().T).sum(1)  # of answering each centre
+    centers, shares = coding.centers(raw), raw.softmax(1)[0]
+    costs = (shares * (centers[:, None] - centers).abs().T).sum(1)  # of answering each center
     half = coding.bin_width / 2  # the median lies within the best output's years
-    assert (coding.decode(raw) - centres[costs.argmin()]).abs().item() <= half + 1e-6
+    assert (coding.decode(raw) - centers[costs.argmin()]).abs().item() <= half + 1e-6

@@ -57,7 +57,7 @@ def test_an_interval_is_lopsided_where_the_errors_are() -> None:
     stated=st.floats(1e-3, 200),
     seed=st.integers(0, 10_000),
 )
-def test_an_interval_is_never_empty_nor_outside_the_ages_whatever_was_learnt(
+def test_an_interval_is_never_empty_nor_outside_the_ages_whatever_was_learned(
     years: float, stated: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)

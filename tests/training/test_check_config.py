@@ -116,7 +116,7 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("data.image_size=64.5", "data.image_size=64.5"),
         ("data.image_size=[64]", "data.image_size=[64]"),
         ("data.grayscale=1", "data.grayscale=1"),
-        ("data.grayscale=grey", "data.grayscale='grey'"),
+        ("data.grayscale=gray", "data.grayscale='gray'"),
         ("data.age_range=[0,old]", "data.age_range=[0, 'old']"),
         ("data.duplicates=nearly", "data.duplicates='nearly'"),
         ("data.split=randomly", "data.split='randomly'"),
@@ -173,7 +173,7 @@ def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
         ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
-        ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
+        ("+augment.color=0.1", "augment.color is not known; did you mean color?"),
     ],
 )
 def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_only(

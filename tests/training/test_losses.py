@@ -15,12 +15,12 @@ def test_fixed_weights_are_as_they_were_given() -> None:
     assert not list(MultiTaskLoss().parameters())
 
 
-def test_a_learnt_balance_begins_as_the_fixed_one() -> None:
+def test_a_learned_balance_begins_as_the_fixed_one() -> None:
     losses = torch.tensor(3.0), torch.tensor(4.0)
     assert MultiTaskLoss(2.0, 0.5, learned=True)(*losses).item() == MultiTaskLoss(2.0, 0.5)(*losses).item()
 
 
-def test_a_learnt_balance_settles_where_each_part_weighs_one_half() -> None:
+def test_a_learned_balance_settles_where_each_part_weighs_one_half() -> None:
     # d/ds (L exp(-s) + s / 2) = 0 at exp(s) = 2 L: however large a part is, it ends up as one half
     balance = MultiTaskLoss(learned=True)
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)

@@ -179,7 +179,7 @@ def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(codi
     }
 
 
-def test_a_learnt_balance_does_not_move_for_a_part_that_nothing_is_known_of() -> None:
+def test_a_learned_balance_does_not_move_for_a_part_that_nothing_is_known_of() -> None:
     module, batch = masked(loss={"learned": True}), some_faces()
     batch["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]

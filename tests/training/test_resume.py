@@ -152,7 +152,7 @@ def test_resuming_a_run_that_is_not_there_is_one_line(run_here: Run, tmp_path: P
     assert not any(tmp_path.iterdir())
 
 
-def test_weights_start_a_new_run_with_a_fresh_optimiser(
+def test_weights_start_a_new_run_with_a_fresh_optimizer(
     run_here: Run, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: dict[str, torch.Tensor] = {}
@@ -298,7 +298,7 @@ def test_a_schedule_without_an_end_is_refused(run_here: Run) -> None:
     assert outcome.err == "error: optim.scheduler requires the length of the training: set trainer.max_epochs\n"
 
 
-def test_clipping_a_fused_optimiser_in_mixed_precision_is_refused_or_works(run_here: Run) -> None:
+def test_clipping_a_fused_optimizer_in_mixed_precision_is_refused_or_works(run_here: Run) -> None:
     asked = (*TINY, "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.max_epochs=1")
     assert "optim.optimizer.fused=false" in run_here("train.py", *asked).err
     assert run_here("train.py", *asked, "optim.optimizer.fused=false").code == 0

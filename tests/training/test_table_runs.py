@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Outcome, metrics_of
-from helpers.made_tables import half_labelled, rows_of, write_table
+from helpers.made_tables import half_labeled, rows_of, write_table
 
 Run = Callable[..., Outcome]
 SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic")))
@@ -71,10 +71,10 @@ def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
     ],
     ids=" ".join,
 )
-def test_a_half_labelled_table_trains_to_finite_figures_of_what_is_known(
+def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
     run_table: Run, faces: Path, tmp_path: Path, change: tuple[str, ...]
 ) -> None:
-    outcome = run_table(half_labelled(faces), *change)
+    outcome = run_table(half_labeled(faces), *change)
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     figures = {name: value for name, value in results.items() if name.startswith(("val/", "test/", "baseline/"))}
@@ -95,7 +95,7 @@ def test_a_half_labelled_table_trains_to_finite_figures_of_what_is_known(
 def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_predict_gives(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
-    rows = half_labelled(faces)
+    rows = half_labeled(faces)
     for number, row in enumerate(rows):
         row["group"] = ("b $ b", "a", "")[number % 3]
     judged = run_table(rows, "fit=false", f"weights={trained_run}", "data.split=test", "report=true")
@@ -156,7 +156,7 @@ def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_num
     page = (tmp_path / "run/report/report.html").read_text(encoding="utf-8")
     assert f"This run was tested on images without any {lacking}." in page
     stated = {row["age_std"] for row in answers_of(tmp_path / "run")}
-    assert (stated == {""}) == (lacking == "age")  # no spread was learnt without an age
+    assert (stated == {""}) == (lacking == "age")  # no spread was learned without an age
 
 
 def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_what_a_table_is_not_for_is_refused_in_one_line(run_here: Run, settings:
     assert is_one_error_line(outcome) and line in outcome.err
 
 
-def test_a_half_labelled_training_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
-    assert run_table(half_labelled(faces)).code == 0
+def test_a_half_labeled_training_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
+    assert run_table(half_labeled(faces)).code == 0
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
     results: dict[str, Any] = metrics_of(tmp_path / "run")

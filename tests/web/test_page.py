@@ -33,7 +33,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 )
-BOX = (20, 60, 140)  # the colour of boxes and labels
+BOX = (20, 60, 140)  # the color of boxes and labels
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def canvas(page: Page) -> Image.Image:
 
 
 def drawn(page: Page) -> tuple[int, int, int, int] | None:
-    """Returns what of the canvas, in its pixels, lies between the outermost pixels of the boxes' colour."""
+    """Returns what of the canvas, in its pixels, lies between the outermost pixels of the boxes' color."""
     picture = canvas(page)
     mask = Image.new("1", picture.size)
     mask.putdata([pixel == BOX for pixel in picture.get_flattened_data()])

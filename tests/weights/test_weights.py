@@ -28,7 +28,7 @@ COMMAND = "agegender/weights/__main__.py"
 def test_packed_weights_answer_as_the_run_did(trained_run: Path, faces: Path, tmp_path: Path) -> None:
     out = bundle(trained_run, tmp_path / "packed.ckpt")
     best = trained_run / "checkpoints" / "best.ckpt"
-    assert out.stat().st_size < best.stat().st_size / 3  # no optimiser, and half the bytes
+    assert out.stat().st_size < best.stat().st_size / 3  # no optimizer, and half the bytes
     pictures = sorted(faces.glob("*.jpg"))[:16]
     for ours, theirs in zip(
         Predictor(out, detect="never").predict(pictures), Predictor(best, detect="never").predict(pictures), strict=True
@@ -119,7 +119,7 @@ def test_bundled_weights_are_what_they_say(name: str) -> None:
     assert shipped.network.calibration is not None
     assert held["agegender"]["split"]["fingerprint"] == told["split_fingerprint"]
     assert told["duplicates"] == "near" and f"experiment={name}" in told["command"]
-    assert {"test/age_mae", "test/age_cs5", "test/gender_acc", "best_epoch", "hardware", "licence"} <= set(told)
+    assert {"test/age_mae", "test/age_cs5", "test/gender_acc", "best_epoch", "hardware", "license"} <= set(told)
     assert name != "face" or "non-commercial research only" in told["origin"]
 
 

@@ -106,8 +106,8 @@ class Augment:
             Float images in [0, 1], same shape and device.
         """
         theta = self._affine(len(images), generator)
-        matrix = self._colours(len(images), images.shape[1], generator)
-        varied = self._moved_and_recoloured(images, theta, matrix)
+        matrix = self._colors(len(images), images.shape[1], generator)
+        varied = self._moved_and_recolored(images, theta, matrix)
         for share, change in (
             (self.blur, self._blurred),
             (self.resolution, self._resampled),
@@ -123,7 +123,7 @@ class Augment:
         return varied
 
     @staticmethod
-    def _moved_and_recoloured(images: Tensor, theta: Tensor | None, matrix: Tensor | None) -> Tensor:
+    def _moved_and_recolored(images: Tensor, theta: Tensor | None, matrix: Tensor | None) -> Tensor:
         """Return a float copy of the images after the warp and the color transform."""
         scaled = images.dtype == torch.uint8
         varied = torch.empty(images.shape, dtype=torch.float32 if scaled else images.dtype, device=images.device)
@@ -157,18 +157,18 @@ class Augment:
             theta[..., 1] *= wider
         return theta
 
-    def _colours(self, count: int, channels: int, generator: torch.Generator) -> Tensor | None:
+    def _colors(self, count: int, channels: int, generator: torch.Generator) -> Tensor | None:
         """Return `[count, channels, channels + 1]`, a matrix and an offset each, or None for the identity."""
         change = torch.eye(channels, channels + 1).repeat(count, 1, 1)
-        coloured = channels == 3 and bool(self.color or self.gray)
+        colored = channels == 3 and bool(self.color or self.gray)
         if self.brightness or self.contrast:
             gain = 1 + self.contrast * _symmetric(generator, count, 1, 1)
             offset = self.brightness * _symmetric(generator, count, 1)
             change = change * gain
             change[..., -1] = 0.5 - 0.5 * gain[..., 0] + offset
-        elif not coloured:
+        elif not colored:
             return None
-        if coloured:
+        if colored:
             tint = 1 + self.color / 2 * _symmetric(generator, count, 3, 1)
             saturation = 1 + self.color * _symmetric(generator, count, 1, 1)
             saturation[self._chosen(self.gray, count, generator)] = 0

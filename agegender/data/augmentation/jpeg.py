@@ -42,7 +42,7 @@ def _cosines() -> Tensor:
     return torch.kron(waves, waves)
 
 
-def _colours() -> Tensor:
+def _colors() -> Tensor:
     """Return the map from RGB to a luma and two chroma channels, all in the same unit (ITU-T T.871, JFIF)."""
     luma = torch.tensor(LUMA)
     red, _, blue = torch.eye(3)
@@ -50,7 +50,7 @@ def _colours() -> Tensor:
 
 
 _COSINES = _cosines()
-_TO_YCC = _colours()
+_TO_YCC = _colors()
 _TO_RGB = torch.linalg.inv(_TO_YCC)
 
 
@@ -69,18 +69,18 @@ def jpeg_compress(images: Tensor, quality: Tensor) -> Tensor:
     steps = like_device(((_STEPS * scale + 50) / 100).floor().clamp(1, 255), images)
     planes = images.flatten(2) * 255
     if images.shape[1] == 1:
-        planes = _quantised((planes - 128).view(images.shape), steps[:, 0]) + 128
+        planes = _quantized((planes - 128).view(images.shape), steps[:, 0]) + 128
         return (planes / 255).clamp(0, 1)
     planes = (like_device(_TO_YCC, images) @ planes).view(images.shape)
-    luma = _quantised(planes[:, :1] - 128, steps[:, 0]) + 128
+    luma = _quantized(planes[:, :1] - 128, steps[:, 0]) + 128
     odd = (0, width % 2, 0, height % 2)
     small = functional.avg_pool2d(functional.pad(planes[:, 1:], odd, mode="replicate"), 2)
-    chroma = functional.interpolate(_quantised(small, steps[:, 1]), scale_factor=2.0, mode="bilinear")
+    chroma = functional.interpolate(_quantized(small, steps[:, 1]), scale_factor=2.0, mode="bilinear")
     planes = torch.cat((luma, chroma[..., :height, :width]), 1)
     return (like_device(_TO_RGB, images) @ planes.flatten(2) / 255).clamp(0, 1).view(images.shape)
 
 
-def _quantised(planes: Tensor, steps: Tensor) -> Tensor:
+def _quantized(planes: Tensor, steps: Tensor) -> Tensor:
     """Round the cosine coefficients of planes `[count, channels, height, width]` to multiples of `[count, 64]`."""
     count, channels, height, width = planes.shape
     padded = functional.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")

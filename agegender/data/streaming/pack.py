@@ -29,9 +29,9 @@ MB = 1_000_000  # bytes
 def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
     """Writes the faces of a folder as shards, with their labels and their split.
 
-    A shard holds the files' own bytes, not pixels: that is a fraction of the size, any image size and colour mode can
+    A shard holds the files' own bytes, not pixels: that is a fraction of the size, any image size and color mode can
     be trained from it, and the pixels are those of the folder to the last bit. Training faces are ordered by the hash
-    of their contents: neighbours, which LitData's shuffling keeps together, have nothing to do with each other.
+    of their contents: neighbors, which LitData's shuffling keeps together, have nothing to do with each other.
 
     Args:
         data: Arguments of `AgeGenderDataModule`: what is packed, and how it is split.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agegender.errors import AgeGenderError, require
-from agegender.evaluation.explore.summary import DataSummary, summarise
+from agegender.evaluation.explore.summary import DataSummary, summarize
 from agegender.evaluation.html.page import write_page
 from agegender.system.files import atomic_write
 
@@ -47,7 +47,7 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
     module = folder_module(data, "explore looks at a folder of images: give the one that was packed, data.dir=...")
     index = module.find_index()
     log.info("measuring brightness, contrast and sharpness")
-    found = summarise(index, module.split_settings, outliers)
+    found = summarize(index, module.split_settings, outliers)
     album = FaceSheet(index)
     chosen = np.random.default_rng(seed).choice(len(index.names), min(samples, len(index.names)), replace=False)
     sample = sorted(chosen.tolist(), key=lambda row: (index.age[row], row))

@@ -102,7 +102,7 @@ def _label_table(figures: Mapping[str, Any], grouped: bool) -> Table:
         *(figures["by_group"].items() if grouped else ()),
         ("all", figures["faces"]),
     ]
-    rows = [[name, *_size(part, figures["faces"]), _female(part), *_centre(part["age"])] for name, part in parts]
+    rows = [[name, *_size(part, figures["faces"]), _female(part), *_center(part["age"])] for name, part in parts]
     return Table(("", "images", "share", "female", "mean age", "median age"), rows)
 
 
@@ -182,7 +182,7 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
     if split["limit"] is not None:
         text += f" The sides are reduced by data.limit={split['limit']}."
     balance = [
-        [side, *_size(part, sides["all"]), *_centre(part["age"]), _female(part)]
+        [side, *_size(part, sides["all"]), *_center(part["age"]), _female(part)]
         + [_share(count, part["images"]) for count in part["group"].values()]
         for side, part in sides.items()
     ]
@@ -213,5 +213,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _centre(age: Mapping[str, float | None]) -> list[str]:
+def _center(age: Mapping[str, float | None]) -> list[str]:
     return [_number(age["mean"]), _number(age["median"])]

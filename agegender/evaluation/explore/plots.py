@@ -16,7 +16,7 @@ from agegender.data.index.utkface import MISSING
 from agegender.data.loading.pixel_cache import DecodeOnRead
 from agegender.evaluation.explore.summary import GENDERS
 from agegender.evaluation.html.page import Card, Plot, face_uri
-from agegender.evaluation.html.plot_style import BLUE, COLOURS, GENDER_COLOURS, GREY, new_plot, to_png
+from agegender.evaluation.html.plot_style import BLUE, COLORS, GENDER_COLORS, GRAY, new_plot, to_png
 
 YEARS = 5  # bin width where ages are compared; bins of one year would mostly show peaks at rounded ages
 INK = (33, 37, 41)
@@ -35,7 +35,7 @@ def plot_counts(index: FaceIndex) -> list[Plot]:
 def _all_ages(age: NDArray[np.int16]) -> Plot:
     figure, axes = new_plot(width=7.2)
     axes.hist(age, bins=(np.arange(age.min(), age.max() + 2) - 0.5).tolist(), color=BLUE)
-    axes.axvline(float(np.median(age)), color=GREY, linestyle="--", label=f"median {np.median(age):g}")
+    axes.axvline(float(np.median(age)), color=GRAY, linestyle="--", label=f"median {np.median(age):g}")
     axes.set(xlabel="age, years", ylabel="images")
     axes.legend(frameon=False)
     return Plot(
@@ -46,7 +46,7 @@ def _all_ages(age: NDArray[np.int16]) -> Plot:
 def _ages_by_gender(index: FaceIndex) -> Plot:
     figure, axes = new_plot(width=7.2)
     parts = [drop_missing(index.age[index.gender == code]) for code in range(len(GENDERS))]
-    axes.hist(parts, bins=_age_bins(drop_missing(index.age)), color=GENDER_COLOURS, label=GENDERS)
+    axes.hist(parts, bins=_age_bins(drop_missing(index.age)), color=GENDER_COLORS, label=GENDERS)
     axes.set(xlabel="age, years", ylabel="images")
     axes.legend(frameon=False)
     return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years per pair of bars.", to_png(figure))
@@ -59,7 +59,7 @@ def _age_bins(age: NDArray[np.int16]) -> list[float]:
 def _gender_counts(index: FaceIndex) -> Plot:
     figure, axes = new_plot(height=2.2)
     counts = [int(np.sum(index.gender == code)) for code in range(len(GENDERS))]
-    bars = axes.barh(GENDERS, counts, color=GENDER_COLOURS)
+    bars = axes.barh(GENDERS, counts, color=GENDER_COLORS)
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
     axes.margins(x=0.15)
     axes.invert_yaxis()
@@ -71,7 +71,7 @@ def _group_counts(index: FaceIndex) -> Plot:
     positions = range(len(index.groups))
     figure, axes = new_plot(height=max(3.0, 0.3 * len(positions)))
     left = np.zeros(len(positions), dtype=np.int64)
-    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLOURS, strict=True), (MISSING, "unknown", GREY)]
+    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLORS, strict=True), (MISSING, "unknown", GRAY)]
     for code, name, color in kinds if MISSING in index.gender else kinds[:-1]:
         counts = np.bincount(drop_missing(index.group[index.gender == code]), minlength=len(positions))
         bars = axes.barh(positions, counts, left=left, color=color, label=name)
@@ -116,7 +116,7 @@ def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> 
     """
     figure, axes = new_plot(width=7.2)
     bins = _age_bins(drop_missing(index.age))
-    for side, color in zip(SPLITS, COLOURS, strict=False):
+    for side, color in zip(SPLITS, COLORS, strict=False):
         age = drop_missing(index.age[rows[side]])
         weights = np.full(len(age), 100 / max(len(age), 1))
         axes.hist(age, bins=bins, weights=weights, histtype="step", color=color, label=side, linewidth=1.5)

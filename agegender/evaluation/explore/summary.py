@@ -83,7 +83,7 @@ class DataSummary:
     figures: dict[str, Any]
 
 
-def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> DataSummary:
+def summarize(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> DataSummary:
     """Read every face and compute the statistics of the data set.
 
     Args:
@@ -111,7 +111,7 @@ def summarise(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
             "files": len(index.quarantine),
             "reasons": dict(Counter(index.quarantine.values()).most_common()),
         },
-        "copies": {name: summarise_copies(part) for name, part in (("exact", exact), ("near", near), ("all", copies))},
+        "copies": {name: summarize_copies(part) for name, part in (("exact", exact), ("near", near), ("all", copies))},
         "label_noise": label_noise(index, copies),
         "light": {name: _describe_measure(index, name, measured[name], extremes) for name in measured},
         "split": {
@@ -186,7 +186,7 @@ def worst_first(copies: Sequence[DuplicateGroup], count: int) -> list[DuplicateG
     return (shown + others)[:count]
 
 
-def summarise_copies(copies: Sequence[DuplicateGroup]) -> dict[str, Any]:
+def summarize_copies(copies: Sequence[DuplicateGroup]) -> dict[str, Any]:
     """Count duplicate groups, their files, and the groups that disagree on each label."""
     years = [one.years for one in copies]
     return {
@@ -233,18 +233,18 @@ def count_straddling(index: FaceIndex, copies: Sequence[DuplicateGroup]) -> int:
     return sum(len(set(index.split[list(one.rows)].tolist()) - {UNUSED}) > 1 for one in copies)
 
 
-def image_quality(grey: NDArray[np.uint8]) -> tuple[float, float, float]:
+def image_quality(gray: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Measure brightness, contrast and sharpness of one image.
 
     Args:
-        grey: Gray levels, uint8 `[height, width]`, at least 3 x 3.
+        gray: Gray levels, uint8 `[height, width]`, at least 3 x 3.
 
     Returns:
         Brightness, the mean gray level (0..255); contrast, the standard deviation of the levels; and sharpness, the
         variance of the Laplacian (sum of an inner pixel's four neighbors minus four times itself; Pech-Pacheco et al.
         2000).
     """
-    levels = grey.astype(np.int32)
+    levels = gray.astype(np.int32)
     neighbors = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
     laplacian = neighbors - 4 * levels[1:-1, 1:-1]
     return float(levels.mean()), float(levels.std()), float(laplacian.var())

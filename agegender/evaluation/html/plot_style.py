@@ -7,9 +7,9 @@ import io
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#1f77b4", "#e8590c", "#2f9e44", "#868e96"
-COLOURS = (BLUE, ORANGE, GREEN, "#9c36b5", GREY)
-GENDER_COLOURS = (BLUE, ORANGE)  # male, female
+BLUE, ORANGE, GREEN, GRAY = "#1f77b4", "#e8590c", "#2f9e44", "#868e96"
+COLORS = (BLUE, ORANGE, GREEN, "#9c36b5", GRAY)
+GENDER_COLORS = (BLUE, ORANGE)  # male, female
 
 
 def new_plot(width: float = 5.2, height: float = 3.6) -> tuple[Figure, Axes]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from agegender.evaluation.html.page import Plot
-from agegender.evaluation.html.plot_style import BLUE, COLOURS, GREY, ORANGE, new_plot, to_png
+from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, ORANGE, new_plot, to_png
 from agegender.evaluation.report.analysis import GENDERS, SUBGROUP_TITLES, SUBGROUPS, YEARS, RunMetrics, SubgroupMetrics
 from agegender.evaluation.report.curves import Curves, curve_names
 from agegender.evaluation.report.run_reader import TestPredictions
@@ -31,13 +31,13 @@ def _finish(axes: Axes, name: str, caption: str, x: str, y: str, *, legend: bool
     return Plot(name, caption, to_png(axes.figure.figure))
 
 
-def _coloured(runs: Runs) -> Iterator[tuple[str, str, RunMetrics]]:
-    for (label, findings), color in zip(runs.items(), COLOURS, strict=False):
+def _colored(runs: Runs) -> Iterator[tuple[str, str, RunMetrics]]:
+    for (label, findings), color in zip(runs.items(), COLORS, strict=False):
         yield label, color, findings
 
 
 def _diagonal(axes: Axes, low: float, high: float) -> None:
-    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--")
+    axes.plot([low, high], [low, high], color=GRAY, linewidth=1, linestyle="--")
 
 
 def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], titles: Mapping[str, str]) -> list[Plot]:
@@ -53,22 +53,22 @@ def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], titl
         _, axes = new_plot(*_SMALL)
         for place, (label, curves) in enumerate(runs.items()):
             single = len(runs) == 1
-            training = (BLUE, "-") if single else (COLOURS[place], "--")
-            validation = (ORANGE, "-") if single else (COLOURS[place], "-")
+            training = (BLUE, "-") if single else (COLORS[place], "--")
+            validation = (ORANGE, "-") if single else (COLORS[place], "-")
             _curve(axes, curves.get(f"train/{name}", {}), *training, f"{label} training".strip())
             _curve(axes, curves.get(f"val/{name}", {}), *validation, f"{label} validation".strip())
             if epoch := best.get(label):
-                axes.axvline(epoch, color=GREY if single else COLOURS[place], linewidth=1, linestyle=":")
+                axes.axvline(epoch, color=GRAY if single else COLORS[place], linewidth=1, linestyle=":")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = titles.get(name, name)
         plots.append(_finish(axes, f"curve_{name.replace('/', '_')}", f"{title}, by epoch", "epoch", title))
     return plots
 
 
-def _curve(axes: Axes, points: Mapping[int, float], colour: str, style: str, label: str) -> None:
+def _curve(axes: Axes, points: Mapping[int, float], color: str, style: str, label: str) -> None:
     if points:
         marker = "o" if len(points) == 1 else ""  # a line through a single epoch would be invisible
-        axes.plot(list(points), list(points.values()), style, color=colour, marker=marker, label=label)
+        axes.plot(list(points), list(points.values()), style, color=color, marker=marker, label=label)
 
 
 def age_plot(answers: TestPredictions, bands: list[SubgroupMetrics], label: str = "") -> Plot:
@@ -101,7 +101,7 @@ def _captioned(caption: str, label: str) -> str:
 def cumulative_score_plot(runs: Runs) -> Plot:
     """Draw the CS@k curves; requires a known age in every run."""
     _, axes = new_plot()
-    for label, color, findings in _coloured(runs):
+    for label, color, findings in _colored(runs):
         score = findings.headline["age_cs5"].value
         legend = f"{label} CS@5 {100 * score:.1f} %".strip()
         axes.plot(YEARS, findings.cumulative_score, "-", color=color, label=legend)
@@ -133,7 +133,7 @@ def _slice_axes(runs: Runs, kind: str, pick: Callable[[SubgroupMetrics], Estimat
     present = [part.name for findings in runs.values() for part in findings.slices[kind]]
     names = [name for name in dict.fromkeys([*SUBGROUPS[kind], *present]) if name in present]
     _, axes = new_plot(5.2 if kind == "age" else max(3.9, 0.6 * len(names)), 3.2)
-    for place, (label, color, findings) in enumerate(_coloured(runs)):
+    for place, (label, color, findings) in enumerate(_colored(runs)):
         parts = findings.slices[kind]
         x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in parts]
         found = [pick(part) for part in parts]
@@ -149,7 +149,7 @@ def roc_plot(runs: Runs) -> Plot:
     """Draw the ROC curves of "female"; requires at least one run that has one."""
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for label, color, findings in _coloured(runs):
+    for label, color, findings in _colored(runs):
         if findings.roc is not None:
             area = findings.headline["gender_auroc"].value
             axes.plot(
@@ -189,7 +189,7 @@ def reliability_plot(runs: Runs) -> Plot:
     """
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for place, (label, color, findings) in enumerate(_coloured(runs)):
+    for place, (label, color, findings) in enumerate(_colored(runs)):
         bins, width = findings.reliability, 1 / BINS / len(runs)
         heights = 0.25 * bins.images / bins.images.max()
         axes.bar(bins.low + place * width, heights, width, align="edge", color=color, alpha=0.2)
@@ -204,7 +204,7 @@ def coverage_plot(runs: Runs) -> Plot:
     """Draw observed against nominal coverage of the age intervals; requires a run with `spread`."""
     _, axes = new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for label, color, findings in _coloured(runs):
+    for label, color, findings in _colored(runs):
         if findings.spread is not None:
             spread = findings.spread
             axes.plot(spread.nominal, spread.observed, "o-", color=color, markersize=4, label=label or None)
@@ -216,7 +216,7 @@ def spread_plot(runs: Runs) -> Plot:
     """Draw the error against the predicted standard deviation; requires a run with `spread`."""
     _, axes = new_plot(*_SQUARE)
     top = 1.0
-    for label, color, findings in _coloured(runs):
+    for label, color, findings in _colored(runs):
         if findings.spread is not None:
             spread = findings.spread
             axes.plot(spread.bin_std, spread.bin_rmse, "o", color=color, markersize=5, label=label or None)

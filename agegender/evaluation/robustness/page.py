@@ -14,7 +14,7 @@ from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.evaluation.html.page import Page, Plot, Section, Table
-from agegender.evaluation.html.plot_style import BLUE, GREY, new_plot, to_png
+from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
 from agegender.evaluation.robustness.results_file import CLEAN, MEAN, robustness_command
 from agegender.evaluation.statistics.metrics import COVERAGE, GROWN
@@ -188,7 +188,7 @@ def _plot(name: str, caption: str, found: Mapping[str, _Figure], label: str, lin
     figure, axes = new_plot(5.2, 1.0 + 0.24 * len(counted))
     positions: Sequence[int] = range(len(counted))
     low, value, high = ([each[end] for each in counted.values()] for end in ("low", "value", "high"))
-    axes.axvline(line, color=GREY, linewidth=1, linestyle="--")
+    axes.axvline(line, color=GRAY, linewidth=1, linestyle="--")
     axes.hlines(positions, low, high, color=BLUE)
     axes.plot(value, positions, "o", color=BLUE, markersize=5)
     axes.set_yticks(positions, list(counted))

@@ -91,7 +91,7 @@ class FaceTrunk(nn.Module):
         pretrained = DEFAULTS[self.backbone] if pretrained is True else pretrained
         load_face_weights(self, pretrained)
         known = published(pretrained)
-        return f"{pretrained}, {known.licence}" if known else "a file of the user's own"
+        return f"{pretrained}, {known.license}" if known else "a file of the user's own"
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images `[batch, channels, size, size]` to features `[batch, num_features]`, float32."""

@@ -27,7 +27,7 @@ class Published(NamedTuple):
         file: Name of the file.
         sha256: SHA-256 of its content, hexadecimal.
         url: Address of the file, or of a zip archive that contains it.
-        licence: License of the weights.
+        license: License of the weights.
         mean: Mean that the network expects to be subtracted from pixels in [0, 1].
         std: Standard deviation that divides them afterwards.
     """
@@ -36,7 +36,7 @@ class Published(NamedTuple):
     file: str
     sha256: str
     url: str
-    licence: str
+    license: str
     mean: float
     std: float
 
@@ -130,7 +130,7 @@ def find_weights(weights: str) -> Path:
 
 def _download(weights: str, known: Published, path: Path) -> None:
     """Download a published file with a progress bar, and write it atomically."""
-    print(f"downloading {known.url} ({known.licence}) into {path.parent}")
+    print(f"downloading {known.url} ({known.license}) into {path.parent}")
     with raise_cache_errors("the downloaded weights", path, 40_000_000):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.download")
@@ -147,7 +147,7 @@ def _download(weights: str, known: Published, path: Path) -> None:
             reason = " ".join(str(error).split())
             raise AgeGenderError(
                 f"model.pretrained={weights}: {known.url} can't be read ({reason}); go online, or put {known.file} "
-                f"({known.licence}) into {path.parent}, or set {FOLDER_VARIABLE}=<folder>"
+                f"({known.license}) into {path.parent}, or set {FOLDER_VARIABLE}=<folder>"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ class ResNetTrunk(nn.Module):
                 f"use images of at least {smallest} pixels, or fewer stages"
             )
         # Pooling and ReLU commute; after pooling, the ReLU has a quarter of the work.
-        layers: list[nn.Module] = [*_normalised(in_channels, stem, 3, 2), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [*_normalized(in_channels, stem, 3, 2), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         previous = stem
         for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             for block in range(count):
@@ -75,11 +75,11 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
-        self.first = _normalised(inputs, outputs, 3, stride)
-        self.second = _normalised(outputs, outputs, 3, 1)
+        self.first = _normalized(inputs, outputs, 3, stride)
+        self.second = _normalized(outputs, outputs, 3, 1)
         nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else _normalised(inputs, outputs, 1, stride)
+        self.shortcut = nn.Identity() if same else _normalized(inputs, outputs, 1, stride)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class _Block(nn.Module):
         return outputs
 
 
-def _normalised(inputs: int, outputs: int, kernel_size: int, stride: int) -> nn.Sequential:
+def _normalized(inputs: int, outputs: int, kernel_size: int, stride: int) -> nn.Sequential:
     """Return a convolution without bias, and batch norm, whose offset replaces the bias."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))

@@ -16,7 +16,7 @@ from agegender.models.network import AgeGenderNet
 from agegender.prediction.backends.onnx_backend import FORMAT, INPUT, OUTPUTS
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.version import __version__
-from agegender.weights import LICENCE
+from agegender.weights import LICENSE
 
 Precision = Literal["float32", "float16", "int8"]
 OPSET = 18  # what PyTorch's exporter writes without a conversion afterwards
@@ -96,7 +96,7 @@ def metadata(source: TorchBackend) -> dict[str, str]:
         "age_unit": "years",
         "split_fingerprint": source.split.get("fingerprint", "unknown"),
         "trained_on_synthetic": source.trained_on_synthetic,
-        **({} if source.trained_on_synthetic else {"licence": LICENCE}),
+        **({} if source.trained_on_synthetic else {"license": LICENSE}),
         **({} if source.origin is None else {"starts_from": source.origin}),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}

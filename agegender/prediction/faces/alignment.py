@@ -35,13 +35,13 @@ def estimate_similarity(points: Points, onto: Points) -> NDArray[np.float64]:
     Returns:
         The matrix `[2, 3]`: `matrix @ (x, y, 1)` is the transformed point.
     """
-    centre, target = points.mean(0), onto.mean(0)
-    before, after = points - centre, onto - target
+    center, target = points.mean(0), onto.mean(0)
+    before, after = points - center, onto - target
     size = (before**2).sum()
     along = (before * after).sum() / size
     across = (before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]).sum() / size
     turn = np.array([[along, -across], [across, along]])
-    return np.column_stack([turn, target - turn @ centre])
+    return np.column_stack([turn, target - turn @ center])
 
 
 def is_aligned_crop(landmarks: Points, width: int, height: int) -> bool:

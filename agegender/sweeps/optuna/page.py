@@ -12,10 +12,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from agegender.evaluation.html.page import Page, Plot, Section, Table, write_page
-from agegender.evaluation.html.plot_style import BLUE, GREY, ORANGE, new_plot, to_png
+from agegender.evaluation.html.plot_style import BLUE, GRAY, ORANGE, new_plot, to_png
 from agegender.sweeps.optuna.report import count_states, format_value, rank_trials, row_of, varied_params
 
-_COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY}
+_COLORS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GRAY}
 _NAMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
 
 
@@ -73,7 +73,7 @@ def _curves(trials: Sequence[FrozenTrial], monitor: str) -> Plot:
     for trial in trials:
         epochs = sorted(trial.intermediate_values)
         values = [trial.intermediate_values[epoch] for epoch in epochs]
-        axes.plot(epochs, values, color=_COLOURS[trial.state], alpha=0.6, linewidth=1, marker=".", markersize=3)
+        axes.plot(epochs, values, color=_COLORS[trial.state], alpha=0.6, linewidth=1, marker=".", markersize=3)
     axes.set(xlabel="epoch", ylabel=monitor)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return Plot("curves", "Score by epoch; pruned trials, in gray, end where they were stopped.", to_png(figure))
@@ -96,7 +96,7 @@ def _effect(trials: Sequence[FrozenTrial], key: str, monitor: str, number: int) 
 
 
 def _dots(axes: Axes, places: Sequence[tuple[float, FrozenTrial]]) -> None:
-    for state, color in _COLOURS.items():
+    for state, color in _COLORS.items():
         points = [(x, trial.value) for x, trial in places if trial.state is state]
         if points:
             xs, ys = zip(*points, strict=True)

@@ -60,8 +60,8 @@ def _spot(row: float, column: float, size: int = 65, width: float = 3.0) -> Tens
     return torch.exp(-square / (2 * width**2))[None]
 
 
-def _centre(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the row and column of each picture's centre of mass, in pixels from the middle."""
+def _center(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the row and column of each picture's center of mass, in pixels from the middle."""
     steps = torch.arange(pictures.shape[-1]) - (pictures.shape[-1] - 1) / 2
     mass = pictures.sum((1, 2, 3))
     return (pictures.sum((1, 3)) * steps).sum(1) / mass, (pictures.sum((1, 2)) * steps).sum(1) / mass
@@ -176,7 +176,7 @@ def test_scales_are_drawn_between_the_two_ends() -> None:
 
 def test_a_shift_moves_both_ways_along_both_axes_and_no_further_than_asked() -> None:
     picture = _spot(0, 0).expand(300, 1, 65, 65)
-    rows, columns = _centre(Augment(shift=0.1)(picture, _generator()))
+    rows, columns = _center(Augment(shift=0.1)(picture, _generator()))
     for moved in (rows, columns):
         assert -6.6 < moved.min() < -5.5 and 5.5 < moved.max() < 6.6  # a tenth of 65 pixels
         assert abs(moved.mean()) < 0.6
@@ -186,7 +186,7 @@ def test_a_shift_moves_both_ways_along_both_axes_and_no_further_than_asked() -> 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_a_rotation_turns_about_the_middle_both_ways_and_no_further_than_asked(flip: float) -> None:
     picture = _spot(-20, 0).expand(300, 1, 65, 65)  # above the middle, so that a mirror leaves it there
-    rows, columns = _centre(Augment(rotate=30.0, flip=flip)(picture, _generator()))
+    rows, columns = _center(Augment(rotate=30.0, flip=flip)(picture, _generator()))
     angles = torch.rad2deg(torch.atan2(columns, -rows))
     assert -31 < angles.min() < -28 and 28 < angles.max() < 31
     torch.testing.assert_close(torch.hypot(rows, columns), torch.full((300,), 20.0), atol=0.5, rtol=0)
@@ -196,7 +196,7 @@ def test_a_turned_face_is_not_sheared() -> None:
     right, top = _spot(0, 15)[None], _spot(-15, 0)[None]
     augment = Augment(rotate=45.0)
     for seed in range(10):
-        (row, column), (up, across) = (_centre(augment(picture, _generator(seed))) for picture in (right, top))
+        (row, column), (up, across) = (_center(augment(picture, _generator(seed))) for picture in (right, top))
         assert abs(float(row * up + column * across)) < 6  # of 15 x 15: still at a right angle
         assert math.hypot(float(row), float(column)) == pytest.approx(15, abs=0.5)
 
@@ -209,7 +209,7 @@ def test_brightness_adds_one_amount_to_all_pixels_of_a_picture() -> None:
     assert -0.2 <= change.min() < -0.18 and 0.18 < change.max() <= 0.2001
 
 
-def test_contrast_spreads_grey_levels_about_mid_grey() -> None:
+def test_contrast_spreads_gray_levels_about_mid_gray() -> None:
     picture = torch.tensor([0.3, 0.5, 0.7]).expand(200, 1, 1, 3)
     changed = Augment(contrast=0.25)(picture, _generator())
     torch.testing.assert_close(changed[..., 1], torch.full((200, 1, 1), 0.5))
@@ -295,7 +295,7 @@ def test_color_changes_saturation_and_each_channels_gain_as_far_as_asked() -> No
 
 
 @pytest.mark.parametrize("name", ["color", "gray"])
-def test_colour_steps_do_nothing_to_gray_pictures(name: str) -> None:
+def test_color_steps_do_nothing_to_gray_pictures(name: str) -> None:
     pictures, strengths = _pictures(channels=1), dict[str, Any]({name: 1.0})
     assert torch.equal(Augment(**strengths)(pictures, _generator()), pictures.float() / 255)
 
@@ -358,7 +358,7 @@ def test_a_rectangle_of_the_whole_picture_fits() -> None:
     assert (Augment(erase=1.0, erase_area=(1.0, 1.0))(pictures, _generator()) < 1).all()
 
 
-def test_pictures_are_erased_by_noise_and_not_by_one_colour() -> None:
+def test_pictures_are_erased_by_noise_and_not_by_one_color() -> None:
     erased = Augment(erase=1.0, erase_area=(1.0, 1.0))(torch.zeros(1, 3, 32, 32), _generator())
     assert erased.mean().item() == pytest.approx(0.5, abs=0.05) and erased.std() > 0.25
 
@@ -426,7 +426,7 @@ def test_a_squeeze_changes_the_aspect_ratio_both_ways_no_further_than_asked_and_
     assert 0.99 / most < aspect.min() < 1.1 / most and most / 1.1 < aspect.max() < most * 1.01
     assert 120 < (aspect > 1).sum() < 180  # as often wider as narrower
     torch.testing.assert_close(mass, picture[0].sum().expand(300), rtol=0.01, atol=0)
-    rows, columns = _centre(squeezed)
+    rows, columns = _center(squeezed)
     assert max(rows.abs().max(), columns.abs().max()) < 0.1  # about the middle
 
 

@@ -30,7 +30,7 @@ def test_a_warp_is_that_of_pytorchs_own_grid(theta: list[float], channels: int, 
     torch.testing.assert_close(functional.affine_warp(pictures, maps), expected, atol=1e-4, rtol=0)
 
 
-def test_colours_are_mapped_picture_by_picture_and_cut_to_range() -> None:
+def test_colors_are_mapped_picture_by_picture_and_cut_to_range() -> None:
     pictures = _pictures(2)
     matrix = torch.stack((torch.eye(3).flip(0), 3 * torch.eye(3)))
     changed = functional.color_affine(pictures, matrix, torch.tensor([[0.0, 0, 0], [-1, 0, 0]]))

@@ -47,7 +47,7 @@ def test_it_leaves_what_a_file_of_that_quality_does(
     real = torch.stack([_tensor(_as_a_file(picture, quality)) for picture in pictures])
     ours = jpeg.jpeg_compress(given, torch.full((len(pictures),), quality))
     lost, apart = (real - given).abs().mean(), (ours - real).abs().mean() * 255
-    assert apart < 1.5  # grey levels: a file's are rounded to whole ones, of the colours before of RGB
+    assert apart < 1.5  # gray levels: a file's are rounded to whole ones, of the colors before of RGB
     assert (ours - given).abs().mean().item() == pytest.approx(lost.item(), rel=0.1, abs=0.3 / 255)
 
 

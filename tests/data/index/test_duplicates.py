@@ -21,7 +21,7 @@ from PIL import Image
 from agegender.data.index import duplicates
 from agegender.data.index.duplicates import THRESHOLD, THUMBNAIL, Mode, find_duplicate_groups
 
-INNER = slice(2, -2)  # the pixels of a thumbnail that have a whole neighbourhood
+INNER = slice(2, -2)  # the pixels of a thumbnail that have a whole neighborhood
 
 
 def _different(count: int) -> list[str]:
@@ -49,8 +49,8 @@ def _photograph(seed: int) -> Image.Image:
 
 
 def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    grey = image.convert("RGB").convert("L")
-    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    gray = image.convert("RGB").convert("L")
+    return np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 def _encoded(image: Image.Image, quality: int) -> Image.Image:
@@ -86,7 +86,7 @@ def _correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         pytest.param(lambda image: _encoded(image, 40), id="re-encoded"),
         pytest.param(lambda image: _moved(image, 1), id="moved by a pixel"),
         pytest.param(lambda image: _encoded(_moved(image, -1), 75), id="moved and re-encoded"),
-        pytest.param(lambda image: image.convert("L"), id="grey"),
+        pytest.param(lambda image: image.convert("L"), id="gray"),
         pytest.param(lambda image: image.point(lambda value: 0.6 * value + 60), id="paler"),
         pytest.param(lambda image: image.resize((80, 80)).resize((200, 200)), id="blurred"),
     ],
@@ -141,7 +141,7 @@ def test_none_mode_leaves_every_file_alone() -> None:
 
 def test_flat_pictures_are_not_joined() -> None:
     ramp = np.repeat(np.arange(THUMBNAIL, dtype=np.uint8)[:, None], THUMBNAIL, axis=1)  # slopes have no detail either
-    flat = [np.full((THUMBNAIL, THUMBNAIL), grey, np.uint8) for grey in (0, 0, 128, 255)]
+    flat = [np.full((THUMBNAIL, THUMBNAIL), gray, np.uint8) for gray in (0, 0, 128, 255)]
     speck = flat[0].copy()
     speck[12, 12] = 1  # all that compression leaves of a blank page
     with np.errstate(all="raise"):

@@ -53,7 +53,7 @@ def _sides(index: FaceIndex) -> dict[str, str]:
     return dict(zip(index.digests, index.split.tolist(), strict=True))
 
 
-def _grey_jpeg(level: int) -> bytes:
+def _gray_jpeg(level: int) -> bytes:
     content = io.BytesIO()
     Image.new("L", (16, 16), level).save(content, format="JPEG")
     return content.getvalue()
@@ -337,7 +337,7 @@ def test_unrelated_files_move_no_picture(folder: Path, tmp_path: Path, plain_ind
     few = _sides(build_index(folder, tmp_path / "cache"))
     assert len(few) == kept and few.items() <= _sides(plain_index).items()
     (folder / "readme.txt").touch()
-    (folder / f"150_0_0_{STAMP}.jpg").write_bytes(_grey_jpeg(9))
+    (folder / f"150_0_0_{STAMP}.jpg").write_bytes(_gray_jpeg(9))
     assert _sides(build_index(folder, tmp_path / "cache")) == few
 
 

@@ -70,8 +70,8 @@ def test_a_scan_gives_each_files_digest_and_thumbnail(folder: Path) -> None:
     for name, digest, thumbnail in zip(scanned.names, scanned.digests, scanned.thumbnails, strict=True):
         assert digest == hashlib.sha256((folder / name).read_bytes()).hexdigest()
         with Image.open(folder / name) as image:
-            grey = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        assert (thumbnail == np.asarray(grey)).all()
+            gray = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        assert (thumbnail == np.asarray(gray)).all()
 
 
 def test_a_second_scan_reads_nothing_and_says_the_same(folder: Path, reads: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-from helpers.made_tables import half_labelled, rows_of, write_table
+from helpers.made_tables import half_labeled, rows_of, write_table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -315,7 +315,7 @@ def test_a_table_of_what_the_names_say_gives_their_index(faces: Path, tmp_path: 
 
 
 def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
-    index = indexed(faces, tmp_path, half_labelled(faces), cache_dir)
+    index = indexed(faces, tmp_path, half_labeled(faces), cache_dir)
     assert not index.complete and (index.age == MISSING).sum() == 60 and (index.gender == MISSING).sum() == 20
     index.write_csv(tmp_path / "index.csv")
     again = build_index(faces, cache_dir, table=tmp_path / "index.csv")
@@ -451,7 +451,7 @@ def test_paths_start_from_the_tables_folder_or_from_data_dir(faces: Path, tmp_pa
 
 
 def test_what_is_missing_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
-    table = write_table(tmp_path / "labels.csv", half_labelled(faces))
+    table = write_table(tmp_path / "labels.csv", half_labeled(faces))
     module = module_of(cache_dir, table=str(table), dir=str(faces), batch_size=200)
     (batch,) = module.train_dataloader()
     rows = batch["row"].numpy()

@@ -104,7 +104,7 @@ def test_the_second_opening_decodes_nothing(index: FaceIndex, tmp_path: Path, mo
     assert second.path == first.path and (second.read(_all(index)) == first.read(_all(index))).all()
 
 
-def test_sizes_colours_and_subsets_have_arrays_of_their_own(index: FaceIndex, tmp_path: Path) -> None:
+def test_sizes_colors_and_subsets_have_arrays_of_their_own(index: FaceIndex, tmp_path: Path) -> None:
     paths = {
         _open(index, tmp_path / "cache", size, grayscale, used).path
         for size in (16, 32)

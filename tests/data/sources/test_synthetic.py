@@ -192,7 +192,7 @@ def test_only_the_broken_odd_files_fail_to_open(odd: Path) -> None:
     assert broken == {name for name, why in synthetic.QUARANTINED.items() if why in reasons} | set(synthetic.IGNORED)
 
 
-def test_the_first_duplicate_is_exact_and_relabelled_the_second_only_near(odd: Path) -> None:
+def test_the_first_duplicate_is_exact_and_relabeled_the_second_only_near(odd: Path) -> None:
     (same, same_of), (near, near_of) = duplicates(8, 3).items()
     assert (odd / same).read_bytes() == (odd / same_of).read_bytes()
     assert abs(int(same.split("_")[0]) - int(same_of.split("_")[0])) == 5
@@ -212,7 +212,7 @@ def test_looks_depend_on_age_and_gender() -> None:
     assert mean(infants, "eye_size") > mean(adults, "eye_size") * 1.2
     assert mean(infants, "chin") < mean(adults, "chin") - 0.1
     assert mean(adults, "wrinkles") + 0.4 < mean(old, "wrinkles")
-    assert np.mean([p.hair for p in adults]) + 50 < np.mean([p.hair for p in old])  # grey
+    assert np.mean([p.hair for p in adults]) + 50 < np.mean([p.hair for p in old])  # gray
     assert mean(women, "lash") > mean(adults, "lash") + 0.3 and mean(women, "brow") < mean(adults, "brow")
     assert mean(women, "beard") == 0 < mean(adults, "beard") and mean(infants, "beard") == 0
 
@@ -227,7 +227,7 @@ def test_looks_of_the_genders_overlap() -> None:
 def test_the_group_moves_the_skin_tone_a_little_and_nothing_else() -> None:
     first, last = (sample_person(30, 1, group, np.random.default_rng(5)) for group in (0, 4))
     changed = {field for field in Person.__dataclass_fields__ if getattr(first, field) != getattr(last, field)}
-    assert changed == {"skin", "lip_colour"}  # lips blend with the skin
+    assert changed == {"skin", "lip_color"}  # lips blend with the skin
     assert 0 < np.abs(np.subtract(first.skin, last.skin)).max() < 60
 
 

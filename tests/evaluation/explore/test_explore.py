@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome
-from helpers.made_tables import half_labelled, rows_of, write_table
+from helpers.made_tables import half_labeled, rows_of, write_table
 from PIL import Image
 
 from agegender.data.index.utkface import GROUPS
@@ -162,8 +162,8 @@ def crowded_page(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "<b>\udcff.jpg").touch()  # no UTF-8, and it would be a tag
     for age in range(20):
         shutil.copy(min(faces.iterdir()), folder / f"{age}_0_0_20200101000000000.jpg")
-    for grey, name in ((2, "30_0_0_1.png"), (1, "30_0_0_2.png"), (253, "30_0_0_3.png"), (254, "30_0_0_4.png")):
-        Image.new("L", (64, 64), grey).save(folder / name)
+    for gray, name in ((2, "30_0_0_1.png"), (1, "30_0_0_2.png"), (253, "30_0_0_3.png"), (254, "30_0_0_4.png")):
+        Image.new("L", (64, 64), gray).save(folder / name)
     data = {"dir": str(folder), "split": "random", "limit": 40}
     page = explore(data, str(folder.parent / "page"), samples=500, outliers=2)
     return page.parent
@@ -312,7 +312,7 @@ def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others
 def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
     explore_here: Run, faces: Path, tmp_path: Path
 ) -> None:
-    rows = half_labelled(faces)
+    rows = half_labeled(faces)
     for number, row in enumerate(rows):
         row |= {"group": ("north", "$ou_th$", "")[number % 3], "split": ("train", "val", "test", "")[number % 4]}
     first = rows[2]["path"]  # a copy of it is under no age and the other gender
@@ -364,7 +364,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "cache"}
 
 
-def test_real_faces_are_not_called_drawn_and_their_licence_stands_below(odd_page: Path) -> None:
+def test_real_faces_are_not_called_drawn_and_their_license_stands_below(odd_page: Path) -> None:
     text = read_page(odd_page).text
     assert "These faces and their labels are synthetic" not in text
     assert "non-commercial research" in text and "binary label" in text

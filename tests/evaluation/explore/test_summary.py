@@ -24,8 +24,8 @@ from agegender.evaluation.explore.summary import (
     image_quality,
     label_noise,
     measure_faces,
-    summarise,
-    summarise_copies,
+    summarize,
+    summarize_copies,
     worst_first,
 )
 
@@ -83,13 +83,13 @@ def test_copies_are_found_with_what_their_labels_disagree_on() -> None:
     ]
 
 
-def test_duplicate_groups_are_summarised_by_what_they_disagree_on() -> None:
+def test_duplicate_groups_are_summarized_by_what_they_disagree_on() -> None:
     copies = [
         DuplicateGroup((0, 1), exact=True, years=0, gender=False, group=False),
         DuplicateGroup((2, 3, 4), exact=True, years=9, gender=True, group=False),
         DuplicateGroup((5, 6), exact=False, years=3, gender=False, group=True),
     ]
-    assert summarise_copies(copies) == {
+    assert summarize_copies(copies) == {
         "groups": 3,
         "files": 7,
         "disagree_on_age": 2,
@@ -97,7 +97,7 @@ def test_duplicate_groups_are_summarised_by_what_they_disagree_on() -> None:
         "disagree_on_group": 1,
         "years_apart": {"mean": 4.0, "median": 3.0, "max": 9},
     }
-    assert summarise_copies([])["years_apart"] == {"mean": None, "median": None, "max": None}
+    assert summarize_copies([])["years_apart"] == {"mean": None, "median": None, "max": None}
 
 
 def test_the_labels_noise_is_the_error_of_the_best_answer_for_each_photograph() -> None:
@@ -151,7 +151,7 @@ def test_a_protocol_that_tears_copies_apart_is_counted_with_what_it_leaves_out(o
             [["file", "split"], [copy, "train"], [face, "test"], [others[0], "val"], [others[1], "test"]]
         )
     module = AgeGenderDataModule(dir=str(odd_faces), split_file=str(tmp_path / "protocol.csv"))
-    split = summarise(module.find_index(), module.split_settings, 1).figures["split"]
+    split = summarize(module.find_index(), module.split_settings, 1).figures["split"]
     sides = {side: part["images"] for side, part in split["sides"].items()}
     assert sides == {"train": 1, "val": 1, "test": 2, "unused": 62} and split["all"]["images"] == 66
     assert split["straddling_groups"] == 1
@@ -169,9 +169,9 @@ def test_brightness_contrast_and_sharpness_are_what_a_hand_gets() -> None:
     assert sharpness == pytest.approx((1000**2 + 4 * 250**2) / 9)
 
 
-@pytest.mark.parametrize("grey", [0, 7, 255])
-def test_a_blank_picture_has_its_brightness_and_nothing_else(grey: int) -> None:
-    assert image_quality(np.full((8, 8), grey, np.uint8)) == (grey, 0, 0)
+@pytest.mark.parametrize("gray", [0, 7, 255])
+def test_a_blank_picture_has_its_brightness_and_nothing_else(gray: int) -> None:
+    assert image_quality(np.full((8, 8), gray, np.uint8)) == (gray, 0, 0)
 
 
 def test_an_even_slope_is_contrast_without_sharpness() -> None:
@@ -222,4 +222,4 @@ def test_a_face_that_is_gone_since_it_was_indexed_is_one_line(faces: Path, tmp_p
     index = module.find_index()
     (tmp_path / "faces" / index.names[3]).unlink()
     with pytest.raises(AgeGenderError, match=f"{index.names[3]} was readable .*start again"):
-        summarise(index, module.split_settings, 1)
+        summarize(index, module.split_settings, 1)

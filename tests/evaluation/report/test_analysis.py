@@ -88,7 +88,7 @@ def test_genders_below_the_runs_min_confidence_are_not_answered(tmp_path: Path) 
             read_run(broken)
 
 
-PARTLY_LABELLED = (
+PARTLY_LABELED = (
     Made("a.jpg", age=2, age_pred=7, gender=1, p_female=0.9, group=0),
     Made("b.jpg", age="", age_pred=1, gender=0, p_female=0.6, group=""),
     Made("c.jpg", age=70, age_pred=60, gender="", p_female=0.2, group=2),
@@ -97,7 +97,7 @@ PARTLY_LABELLED = (
 
 
 def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
-    _, findings = found(tmp_path, *PARTLY_LABELLED)
+    _, findings = found(tmp_path, *PARTLY_LABELED)
     assert (findings.images, findings.ages, findings.genders) == (4, 3, 3)
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 10, 0; a is right, b wrong, d right; a above both men; gaps of the bins 0.1, 0.6, 0.1

@@ -26,8 +26,8 @@ def pixels(plot: Plot) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))
 
 
-def count(plot: Plot, colour: tuple[int, int, int]) -> int:
-    return int((pixels(plot) == colour).all(-1).sum())
+def count(plot: Plot, color: tuple[int, int, int]) -> int:
+    return int((pixels(plot) == color).all(-1).sum())
 
 
 def run_of(folder: Path, *made: Made) -> tuple[TestPredictions, RunMetrics]:
@@ -67,7 +67,7 @@ def test_every_drawing_of_two_runs_shows_both_or_has_a_twin(tmp_path: Path) -> N
     assert {name.removesuffix("_a").removesuffix("_b") for name in names} == {plot.name for plot in single}
 
 
-def test_a_run_keeps_its_colour_where_the_other_has_nothing_to_show(tmp_path: Path) -> None:
+def test_a_run_keeps_its_color_where_the_other_has_nothing_to_show(tmp_path: Path) -> None:
     without = [Made(one.name, one.age, one.age_pred, 0, one.p_female) for one in usual(2)]
     runs = {"A": run_of(tmp_path / "a", *without)[1], "B": run_of(tmp_path / "b", *usual(6))[1]}
     for plot in (draw.roc_plot(runs), draw.coverage_plot(runs), draw.spread_plot(runs)):

@@ -212,7 +212,7 @@ def test_as_a_process_it_compares_two_runs_and_leaves_nothing_but_the_report(tmp
     assert second.joinpath("predictions.csv").is_file()
 
 
-def test_help_and_a_misspelt_setting_answer_without_the_slow_imports(tmp_path: Path) -> None:
+def test_help_and_a_misspelled_setting_answer_without_the_slow_imports(tmp_path: Path) -> None:
     outcome = as_module("--help", cwd=tmp_path, python=("-X", "importtime"))
     assert outcome.code == 0 and "resamples: 2000" in outcome.out
     assert "hydra" in outcome.err and not any(name in outcome.err for name in ("matplotlib", "torch", "numpy"))
@@ -267,7 +267,7 @@ def test_what_a_user_got_wrong_is_one_line(
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and line in outcome.err
 
 
-def test_a_misspelt_setting_names_the_nearest(report_here: Run) -> None:
+def test_a_misspelled_setting_names_the_nearest(report_here: Run) -> None:
     outcome = report_here("resample=5")
     assert (outcome.code, outcome.err) == (2, "error: resample is not known; did you mean resamples?\n")
 

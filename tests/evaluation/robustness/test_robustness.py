@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
-from helpers.made_tables import half_labelled, write_table
+from helpers.made_tables import half_labeled, write_table
 from omegaconf import OmegaConf
 
 from agegender.data.augmentation.corruptions import CORRUPTIONS, corrupt
@@ -182,10 +182,10 @@ def test_run_that_only_measured_is_measured_with_its_weights_and_its_mirror_imag
     assert clean != pytest.approx(metrics_of(trained_run)["test/age_mae"], abs=1e-4)
 
 
-def test_figures_of_a_half_labelled_table_come_from_what_is_known(
+def test_figures_of_a_half_labeled_table_come_from_what_is_known(
     run_here: Run, measure_here: Run, trained_run: Path, faces: Path, tmp_path: Path
 ) -> None:
-    write_table(tmp_path / "labels.csv", half_labelled(faces))
+    write_table(tmp_path / "labels.csv", half_labeled(faces))
     data = ("data=table", "data.table=labels.csv", f"data.dir={faces}", "data.split=test")
     model = [setting for setting in TINY if not setting.startswith("data")]
     outcome = run_here("train.py", *model, *data, "fit=false", f"weights={trained_run}", "hydra.run.dir=tested")

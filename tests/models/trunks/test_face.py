@@ -164,7 +164,7 @@ def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path
         describe_weights("w600k_mbf", "sface")
 
 
-def test_missing_weights_are_named_with_their_place_and_licence_when_offline(
+def test_missing_weights_are_named_with_their_place_and_license_when_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object) -> None:

@@ -88,7 +88,7 @@ def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(options: dict
 
 
 @pytest.mark.parametrize("weight_init", ["pytorch", "xavier_uniform", "kaiming_uniform", "kaiming_normal"])
-def test_every_block_of_a_new_network_is_its_shortcut_whatever_the_initialisation(weight_init: str) -> None:
+def test_every_block_of_a_new_network_is_its_shortcut_whatever_the_initialization(weight_init: str) -> None:
     trunk = shipped_net(blocks=[1, 2, 1], weight_init=weight_init).trunk
     assert isinstance(trunk, ResNetTrunk)
     blocks = [layer for layer in trunk.stages if hasattr(layer, "shortcut")]

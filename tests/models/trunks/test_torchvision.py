@@ -47,16 +47,16 @@ def test_the_removed_layer_is_the_only_one_that_is_missing() -> None:
     torch.testing.assert_close(trunk.eval()(images), whole.eval()(images))
 
 
-def test_a_grey_picture_is_taken_as_three_equal_channels() -> None:
+def test_a_gray_picture_is_taken_as_three_equal_channels() -> None:
     torch.manual_seed(0)
     trunk = TorchvisionTrunk(1, 64, "resnet18").eval()
-    grey = torch.rand(2, 1, 64, 64)
-    torch.testing.assert_close(trunk(grey), trunk.classifier(grey.repeat(1, 3, 1, 1)))
+    gray = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(trunk(gray), trunk.classifier(gray.repeat(1, 3, 1, 1)))
     mean, std = TorchvisionTrunk.published(True, 1, "resnet18")[1:]
     assert mean == [pytest.approx(0.449, abs=1e-3)] and std == [pytest.approx(0.226, abs=1e-3)]
 
 
-def test_the_initialisation_of_the_heads_leaves_the_trunk_as_torchvision_made_it() -> None:
+def test_the_initialization_of_the_heads_leaves_the_trunk_as_torchvision_made_it() -> None:
     torch.manual_seed(0)
     plain = TorchvisionTrunk(3, 64, "resnet18").state_dict()
     torch.manual_seed(0)

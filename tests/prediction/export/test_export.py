@@ -122,7 +122,7 @@ def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> 
 
 def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelProto) -> None:
     told = {each.key: each.value for each in graph.metadata_props}
-    assert told.pop("licence") == "trained on UTKFace: for non-commercial research only"
+    assert told.pop("license") == "trained on UTKFace: for non-commercial research only"
     assert told.pop("age_unit") == "years" and told.pop("split_fingerprint") == "0123456789ab"
     assert told.pop("agegender_version") == agegender.__version__
     assert {name: json.loads(value) for name, value in told.items()} == {
@@ -137,11 +137,11 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelPr
     }
 
 
-def test_of_drawn_faces_the_file_tells_and_claims_no_licence(tmp_path: Path) -> None:
+def test_of_drawn_faces_the_file_tells_and_claims_no_license(tmp_path: Path) -> None:
     mean = [0.485, 0.456, 0.406]
     drawn = TorchBackend(save_network(tmp_path / "drawn.ckpt", pictures="drawn", mean=mean), "cpu")
     told = onnx_graph.metadata(drawn)
-    assert told["trained_on_synthetic"] == "true" and "licence" not in told
+    assert told["trained_on_synthetic"] == "true" and "license" not in told
     assert json.loads(told["mean"]) == mean
 
 

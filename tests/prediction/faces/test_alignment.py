@@ -79,7 +79,7 @@ def test_what_no_similarity_can_match_is_matched_as_well_as_it_can_be() -> None:
 @pytest.mark.parametrize("scale", [1.0, 2.5, 7.0])
 def test_a_face_is_cut_out_of_a_picture_as_it_was_pasted_in(face: Image.Image, turn: float, scale: float) -> None:
     side = round(scale * SIDE)
-    picture = Image.new("RGB", (2 * side, 2 * side), "grey")
+    picture = Image.new("RGB", (2 * side, 2 * side), "gray")
     picture.paste(face.resize((side, side), Image.Resampling.BICUBIC), (side // 3, side // 2))
     middle = picture.width / 2, picture.height / 2
     turned = picture.rotate(-turn, Image.Resampling.BICUBIC)  # Pillow turns to the left
@@ -100,10 +100,10 @@ def test_whatever_the_landmarks_a_cut_is_square_and_of_the_wanted_size(
     picture = Image.new("RGB", size, (200, 100, 50))
     taken = align_crop(picture, np.array(points), 32)
     assert taken.width == taken.height and taken.width % 32 == 0
-    assert (np.abs(np.asarray(taken).astype(int) - (200, 100, 50)) <= 1).all()  # beyond the edge, its colour goes on
+    assert (np.abs(np.asarray(taken).astype(int) - (200, 100, 50)) <= 1).all()  # beyond the edge, its color goes on
 
 
-def test_fine_detail_turns_to_grey_and_not_into_a_pattern() -> None:
+def test_fine_detail_turns_to_gray_and_not_into_a_pattern() -> None:
     board = np.indices((1536, 1536)).sum(0) % 2 * 255
     picture = Image.fromarray(board.astype(np.uint8)).convert("RGB")
     pixels = eval_transform(align_crop(picture, move(TEMPLATE * 1000, 10, 1, (300, 100)), 64), 64, grayscale=True)

@@ -216,7 +216,7 @@ def test_a_picture_without_a_face_gets_no_number(side: int, detect: Any, trained
 def test_boxes_always_lie_inside_the_picture_and_a_whole_face_has_one(
     finder: FaceDetector, photograph: Image.Image, left: int, top: int, side: int, degrees: int
 ) -> None:
-    picture = Image.new("RGB", (640, 400), "grey")
+    picture = Image.new("RGB", (640, 400), "gray")
     close = photograph.crop((150, 40, 300, 190)).rotate(degrees)
     picture.paste(close.resize((side, side)), (left, top))
     faces = finder.find(picture)

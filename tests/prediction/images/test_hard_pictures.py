@@ -113,7 +113,7 @@ def test_in_a_strip_nothing_is_found_whatever_is_in_memory(filled: str) -> None:
 
 
 def test_a_face_in_a_very_wide_picture_is_answered(predictor: Predictor) -> None:
-    wide = Image.new("RGB", (10_000, 600), "grey")
+    wide = Image.new("RGB", (10_000, 600), "gray")
     portrait = Image.fromarray(skimage.data.astronaut()).resize((455, 455))  # type: ignore[no-untyped-call]
     wide.paste(portrait, (4872, 22))  # a face of 80 pixels
     (found,) = predictor(stored(wide, "jpeg"))

@@ -46,10 +46,10 @@ def png(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grey_png(png: Path) -> Path:
+def gray_png(png: Path) -> Path:
     with Image.open(png) as picture:
-        picture.convert("L").save(png.with_name("grey.png"))
-    return png.with_name("grey.png")
+        picture.convert("L").save(png.with_name("gray.png"))
+    return png.with_name("gray.png")
 
 
 def answer(predictor: Predictor, source: Any) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def channels_first(path: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", AS_FILES)
-@pytest.mark.parametrize("name", ["png", "grey_png"])
+@pytest.mark.parametrize("name", ["png", "gray_png"])
 def test_a_picture_gets_the_answer_of_its_file(
     name: str, kind: str, predictor: Predictor, request: pytest.FixtureRequest
 ) -> None:

@@ -93,7 +93,7 @@ def test_every_so_many_seconds_there_is_a_frame_and_the_first_one_is_among_them(
         seen = picture.read()
         assert isinstance(seen, Image.Image) and seen.mode == "RGB"
         apart = [np.abs(np.asarray(seen).astype(int) - each).mean() for each in drawn]
-        assert np.argmin(apart) == round(float(time) * RATE)  # the frame of that time, its colours in their order
+        assert np.argmin(apart) == round(float(time) * RATE)  # the frame of that time, its colors in their order
 
 
 def write_varying(path: Path, milliseconds: Sequence[int]) -> None:

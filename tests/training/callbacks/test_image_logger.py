@@ -49,7 +49,7 @@ def test_a_fuller_cell_is_darker() -> None:
 
 
 def marks(sheet: Image.Image) -> NDArray[np.int64]:
-    """Places (x, y) where the picture is bluish: the points are, everything else is grey."""
+    """Places (x, y) where the picture is bluish: the points are, everything else is gray."""
     pixels = np.asarray(sheet).astype(int)
     places: NDArray[np.int64] = np.argwhere(pixels[..., 2] - pixels[..., 0] > 25)[:, ::-1]
     return places

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import TINY, Outcome, run_script
 from helpers.made_networks import save_network
-from helpers.made_tables import half_labelled, rows_of, write_table
+from helpers.made_tables import half_labeled, rows_of, write_table
 from helpers.nodes import age_node, trunk_node
 from helpers.stopped_runs import CrashError, assert_same_run, crash, differences, stop_at
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
-    """A colour network of 32 pixels that was never trained, and is of its own opinion."""
+    """A color network of 32 pixels that was never trained, and is of its own opinion."""
     return save_network(tmp_path / "teacher.ckpt")
 
 
@@ -282,7 +282,7 @@ def test_a_teacher_teaches_faces_whose_labels_are_missing_too() -> None:
     assert returned.item() == pytest.approx(0.7 * sum(by_hand(module, batch, ages, p_female)), rel=1e-5)
     returned.backward()  # type: ignore[no-untyped-call]
     assert module.balance.log_variance is not None and module.balance.log_variance.grad is not None
-    assert (module.balance.log_variance.grad != 0).all()  # both parts have something to be learnt from
+    assert (module.balance.log_variance.grad != 0).all()  # both parts have something to be learned from
 
 
 def test_a_row_that_is_no_training_face_is_an_error() -> None:
@@ -331,7 +331,7 @@ def test_with_a_weight_of_one_the_labels_teach_nothing_and_may_be_missing(
     run_here: Run, teacher: Path, faces: Path, tmp_path: Path
 ) -> None:
     weights = []
-    for name, rows in (("whole", rows_of(faces)), ("half", half_labelled(faces))):
+    for name, rows in (("whole", rows_of(faces)), ("half", half_labeled(faces))):
         write_table(tmp_path / f"{name}.csv", rows)
         table = ("data=table", f"data.table={name}.csv", f"data.dir={faces}", f"hydra.run.dir={name}")
         outcome = run_here("train.py", *TABLE, *table, f"teacher={teacher}", "loss.teacher=1")

@@ -81,10 +81,10 @@ def draw_eye(pen: Pen, p: Person, side: int, gaze: Place) -> None:
     upper, lower = np.stack([size * t, lid], axis=1), np.stack([size * t, low], axis=1)
     pen.stroke(upper - (0, 0.035 + 0.02 * p.sag), 0.02 + 0.016 * p.sag, mix(p.skin, INK, 0.4), 0.8)
     pen.fill(np.concatenate([upper, lower[::-1]]), (250, 248, 244))
-    for radius, colour in ((0.66, p.iris), (0.34, (24, 20, 22))):
+    for radius, color in ((0.66, p.iris), (0.34, (24, 20, 22))):
         disc = CIRCLE * size * radius + np.array(gaze) * size
         disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], size * t, lid), np.interp(disc[:, 0], size * t, low))
-        pen.fill(disc, colour)
+        pen.fill(disc, color)
     glint = size * 0.15
     pen.oval(size * (gaze[0] + 0.2), size * (gaze[1] - 0.26 * p.eye_open), glint, glint, (255, 255, 255), 0.9)
     pen.stroke(upper, 0.028 + 0.03 * p.lash, mix(INK, p.skin, 0.25 * (1 - p.lash)))
@@ -95,7 +95,7 @@ def draw_eye(pen: Pen, p: Person, side: int, gaze: Place) -> None:
             pen.stroke(np.linspace((x, y), (x + side * lean, y - 0.055 * p.lash), 3), 0.022, INK, even=True)
     rise = -size * (0.85 + 0.5 * p.eye_open) - 0.05
     inner, outer = (-side * size * 1.1, rise + 0.02), (side * size * 1.3, rise + 0.05 + 0.02 * p.sag)
-    pen.curve(inner, (0, rise - 0.07), outer, p.brow * 1.7, p.brow_colour, 0.95)
+    pen.curve(inner, (0, rise - 0.07), outer, p.brow * 1.7, p.brow_color, 0.95)
 
 
 def draw_nose(pen: Pen, p: Person) -> None:
@@ -124,11 +124,11 @@ def draw_mouth(pen: Pen, p: Person) -> None:
     line, under = arc(left, (0, y + curve), right), arc(left, (0, y + curve + 2 * gap), right)
     peak = y - 1.5 * lip
     bow = smooth(np.array([left, (-w * 0.35, peak), (0, y - lip), (w * 0.35, peak), right]), closed=False)
-    pen.fill(np.concatenate([bow, line[::-1]]), mix(p.lip_colour, INK, 0.12))
+    pen.fill(np.concatenate([bow, line[::-1]]), mix(p.lip_color, INK, 0.12))
     if p.teeth:
         pen.fill(np.concatenate([line, under[::-1]]), (252, 250, 246))
-    pen.fill(np.concatenate([under, arc(right, (0, y + curve + 2 * gap + 3.4 * lip), left)]), p.lip_colour)
-    pen.stroke(line, 0.02, mix(p.lip_colour, INK, 0.7))
+    pen.fill(np.concatenate([under, arc(right, (0, y + curve + 2 * gap + 3.4 * lip), left)]), p.lip_color)
+    pen.stroke(line, 0.02, mix(p.lip_color, INK, 0.7))
 
 
 def draw_lines_of_age(pen: Pen, p: Person) -> None:
@@ -167,21 +167,21 @@ def draw_beard(pen: Pen, p: Person) -> None:
     if p.beard == 0:
         return
     mouth, w = mouth_height(p), p.mouth_width
-    colour, alpha = mix(p.hair, INK, 0.15), p.beard
+    color, alpha = mix(p.hair, INK, 0.15), p.beard
     if p.beard_style == "full":
         outline = head_outline(p, 0.025 if alpha > 0.5 else -0.01)
         low = outline[outline[:, 1] > p.eye_y + 0.12]
         low = low[np.argsort(-np.arctan2(low[:, 0], low[:, 1]))]  # from the right side down to the chin and up the left
         inner = np.array([(-p.width * 0.8, mouth - 0.14), (-w - 0.05, mouth - 0.11), (0, mouth - 0.07),
                           (w + 0.05, mouth - 0.11), (p.width * 0.8, mouth - 0.14)])  # fmt: skip
-        pen.fill(np.concatenate([low, smooth(inner, closed=False)]), colour, alpha)
+        pen.fill(np.concatenate([low, smooth(inner, closed=False)]), color, alpha)
     elif p.beard_style == "goatee":
-        pen.oval(0, (mouth + p.chin) / 2 + 0.06, w * 0.85, (p.chin - mouth) / 2 + 0.02, colour, alpha)
+        pen.oval(0, (mouth + p.chin) / 2 + 0.06, w * 0.85, (p.chin - mouth) / 2 + 0.02, color, alpha)
     if p.beard_style != "full":
         tip = (w + 0.04, mouth + 0.03)
         top = arc((0, mouth - 0.1), (w * 0.8, mouth - 0.13), tip)
         half = np.concatenate([top, arc(tip, (w * 0.6, mouth - 0.02), (0, mouth - 0.03))])
-        pen.pair(half, colour, alpha)
+        pen.pair(half, color, alpha)
 
 
 def draw_front_hair(pen: Pen, p: Person) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from agegender.data.sources.drawing.person import Colour
+from agegender.data.sources.drawing.person import Color
 
 Points = NDArray[np.float64]
 Place = tuple[float, float]
@@ -65,32 +65,32 @@ class Pen:
         other.origin = self.origin + np.array([dx, dy]) @ self.turn
         return other
 
-    def fill(self, points: Points, colour: Colour, alpha: float = 1.0) -> None:
+    def fill(self, points: Points, color: Color, alpha: float = 1.0) -> None:
         """Fill a polygon with the points `[n, 2]`."""
         pixels = (points @ self.turn + self.origin).ravel().tolist()
         if alpha < 1:
-            self.glaze.polygon(pixels, (*colour, int(255 * alpha)))
+            self.glaze.polygon(pixels, (*color, int(255 * alpha)))
         else:
-            self.solid.polygon(pixels, colour)
+            self.solid.polygon(pixels, color)
 
-    def pair(self, points: Points, colour: Colour, alpha: float = 1.0) -> None:
+    def pair(self, points: Points, color: Color, alpha: float = 1.0) -> None:
         """Fill a polygon and its mirror image."""
-        self.fill(points, colour, alpha)
-        self.fill(mirror(points), colour, alpha)
+        self.fill(points, color, alpha)
+        self.fill(mirror(points), color, alpha)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, alpha: float = 1.0) -> None:
+    def oval(self, x: float, y: float, rx: float, ry: float, color: Color, alpha: float = 1.0) -> None:
         """Fill an ellipse."""
-        self.fill(CIRCLE * (rx, ry) + (x, y), colour, alpha)
+        self.fill(CIRCLE * (rx, ry) + (x, y), color, alpha)
 
-    def stroke(self, points: Points, width: float, colour: Colour, alpha: float = 1.0, even: bool = False) -> None:
+    def stroke(self, points: Points, width: float, color: Color, alpha: float = 1.0, even: bool = False) -> None:
         """Draw a line as one polygon, thickest in the middle or of `even` thickness."""
         last = len(points) - 1
         along = points[np.minimum(np.arange(last + 1) + 1, last)] - points[np.maximum(np.arange(last + 1) - 1, 0)]
         across = along[:, ::-1] * (-1, 1) / (np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9)
         swell = np.ones(last + 1) if even else 0.25 + 0.75 * np.sin(np.arange(last + 1) * (np.pi / last))
         side = across * (swell * width / 2)[:, None]
-        self.fill(np.concatenate([points + side, (points - side)[::-1]]), colour, alpha)
+        self.fill(np.concatenate([points + side, (points - side)[::-1]]), color, alpha)
 
-    def curve(self, start: Place, bend: Place, end: Place, width: float, colour: Colour, alpha: float = 1.0) -> None:
+    def curve(self, start: Place, bend: Place, end: Place, width: float, color: Color, alpha: float = 1.0) -> None:
         """Draw a quadratic Bezier curve that is thickest in the middle."""
-        self.stroke(arc(start, bend, end), width, colour, alpha)
+        self.stroke(arc(start, bend, end), width, color, alpha)

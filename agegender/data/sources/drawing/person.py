@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-INK: Colour = (58, 42, 40)
+INK: Color = (58, 42, 40)
 SKIN_TONES = ((255, 226, 202), (244, 200, 164), (222, 168, 124), (172, 118, 80), (112, 72, 52))
 HAIR_TONES = ((36, 30, 34), (66, 44, 34), (104, 66, 40), (150, 98, 54), (206, 164, 92), (168, 76, 40))
 DYES = ((92, 78, 150), (196, 84, 118), (60, 122, 140))
@@ -37,12 +37,12 @@ class Person:
     teeth: bool
     brow: float  # thickness
     lash: float
-    skin: Colour
-    hair: Colour
-    brow_colour: Colour
-    iris: Colour
-    lip_colour: Colour
-    shirt: Colour
+    skin: Color
+    hair: Color
+    brow_color: Color
+    iris: Color
+    lip_color: Color
+    shirt: Color
     style: str  # one of: wisps, bald, short, fringe, swept, bob, long, bun, tails
     volume: float  # how far the hair stands off the skull
     hairline: float  # y of the hairline over the forehead
@@ -61,7 +61,7 @@ class Person:
     neck: float
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix(first: Color, second: Color, share: float) -> Color:
     """Blend two colors; `share` is the fraction of the second."""
     keep = 1.0 - share
     return (
@@ -71,7 +71,7 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     )
 
 
-def pick(tones: tuple[Colour, ...], position: float) -> Colour:
+def pick(tones: tuple[Color, ...], position: float) -> Color:
     """Return the interpolated color at `position` (0 to 1) along a row of colors."""
     place = float(np.clip(position, 0, 1)) * (len(tones) - 1)
     low = min(int(place), len(tones) - 2)
@@ -111,8 +111,8 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
     thinning = recede if style == "short" else min(recede, 0.3)  # a parting or a bun needs hair
     gray = float(1 / (1 + np.exp((rng.normal(53, 7) - seen) / 5))) * (rng.random() > 0.12)
     natural = HAIR_TONES[int(rng.choice(6, p=[0.26, 0.22, 0.2, 0.14, 0.12, 0.06]))]
-    colour = DYES[int(rng.integers(3))] if rng.random() < 0.03 and seen > 13 else natural
-    hair = mix(mix(colour, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * gray)
+    color = DYES[int(rng.integers(3))] if rng.random() < 0.03 and seen > 13 else natural
+    hair = mix(mix(color, (120, 90, 60), rng.uniform(0, 0.25)), (214, 214, 218), 0.95 * gray)
     skin = pick(SKIN_TONES, rng.normal(0.4 + 0.04 * (group - 2), 0.24))
     bearded = male and seen > 17 and rng.random() < 0.36
     made_up = manly < 0.2 and seen > 15 and rng.random() < 0.55
@@ -135,9 +135,9 @@ def sample_person(age: int, gender: int, group: int, rng: np.random.Generator) -
         lash=float(np.clip(0.45 - 0.38 * manly + rng.normal(0, 0.2), 0, 1)) * (0.5 + 0.5 * grown),
         skin=mix(skin, (228, 200, 186), 0.25 * old),
         hair=hair,
-        brow_colour=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * gray),
+        brow_color=mix(mix(natural, INK, 0.4), (190, 188, 188), 0.7 * gray),
         iris=EYE_TONES[int(rng.choice(5, p=[0.4, 0.22, 0.13, 0.15, 0.1]))],
-        lip_colour=mix(mix(skin, (176, 62, 70), 0.45), (190, 40, 62), 0.5 * made_up),
+        lip_color=mix(mix(skin, (176, 62, 70), 0.45), (190, 40, 62), 0.5 * made_up),
         shirt=(shirt[0], shirt[1], shirt[2]),
         style=style,
         volume=float(np.clip(rng.normal(0.11, 0.03) - 0.03 * old, 0.05, 0.2)) * (0.45 + 0.55 * grown),
