@@ -198,3 +198,9 @@ def raise_cache_errors(what: str, path: Path, size: int, without: str = "") -> I
         helps = ["free the disk"] * full + ["choose another folder with data.cache_dir=..."] + [without] * bool(without)
         failed = "no room for" if full else "can't write"
         raise SystemFaultError(f"{failed} {kept}; {', or '.join(helps)}") from error
+
+
+def display_path(path: Path) -> str:
+    """Return the path relative to the current folder if it lies below it, else unchanged."""
+    whole = path.resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)

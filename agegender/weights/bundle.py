@@ -11,11 +11,11 @@ import torch
 from omegaconf import OmegaConf
 
 from agegender.config.overrides import as_written
+from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
 from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write
-from agegender.weights import LICENSE
 
 # The results that are needed to judge the metrics; folders and machine names are not distributed.
 _KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")

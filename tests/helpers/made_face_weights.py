@@ -10,7 +10,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from agegender.models.trunks.face import Backbone, FaceTrunk
+from agegender.models.trunks.face import FaceTrunk
+from agegender.models.trunks.face_weights import Backbone
 
 
 def make_face_weights(path: Path, backbone: Backbone = "mobilefacenet", seed: int = 0, norms: bool = True) -> FaceTrunk:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+LICENSE = "trained on UTKFace: for non-commercial research only"  # of all weights trained on its images
 GROUPS = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's third field, as named by the data set
 _SUFFIX = r"\s*\.?(?:jpe?g|png|webp|bmp)(?:\.chip\.jpg)?"
 _NAME = re.compile(rf"([0-9]{{1,3}})_([0-9])_([0-9])_([0-9]+){_SUFFIX}", re.IGNORECASE | re.ASCII)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agegender.config.overrides import paths_value
+from agegender.system.files import display_path
 
 if TYPE_CHECKING:
     from agegender.evaluation.report.comparison import Report
@@ -19,17 +20,11 @@ _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
     """Returns the command line that makes a report, for a shell; settings at their defaults are left out."""
     arguments = [
-        f"run={paths_value([shown_path(run) for run in runs])}",
-        *([f"out={shown_path(out)}"] if out is not None else []),
+        f"run={paths_value([display_path(run) for run in runs])}",
+        *([f"out={display_path(out)}"] if out is not None else []),
     ]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
     return f"agegender report {shlex.join(arguments)}"
-
-
-def shown_path(path: Path) -> str:
-    """Return the path relative to the current folder if it lies below it, else unchanged."""
-    whole = path.resolve()
-    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(path)
 
 
 def write_report(
@@ -59,7 +54,7 @@ def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> 
     from agegender.evaluation.report.comparison import build_report, report_json
     from agegender.evaluation.report.page import build_page
 
-    report = build_report([Path(shown_path(run)) for run in runs], settings, report_command(runs, out, settings))
+    report = build_report([Path(display_path(run)) for run in runs], settings, report_command(runs, out, settings))
     names = [run.resolve().name for run in runs]
     folder = out or runs[0] / ("report" if len(runs) == 1 else f"report_with_{names[1]}")
     page, numbers = build_page(report), report_json(report)

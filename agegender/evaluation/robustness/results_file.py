@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agegender.errors import require
-from agegender.evaluation.report.report import shown_path
+from agegender.system.files import display_path
 
 CLEAN = "clean"
 MEAN = "mean"  # unweighted, over all corruptions
@@ -44,7 +44,7 @@ def robustness_command(run: str, given: Mapping[str, Any] | None = None) -> str:
         given: Further settings; None and default values are left out.
     """
     usual = {"resamples": RESAMPLES, "seed": SEED}
-    shown = shown_path(Path(run)) if Path(run).exists() else run
+    shown = display_path(Path(run)) if Path(run).exists() else run
     settings = {name: value for name, value in (given or {}).items() if value != usual.get(name)}
     arguments = [f"run={shown}", *(f"{name}={value}" for name, value in settings.items())]
     return f"agegender robustness {shlex.join(arguments)}"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agegender.errors import require
-from agegender.evaluation.report.report import shown_path
 from agegender.evaluation.robustness.results_file import RESAMPLES, SEED, robustness_command
+from agegender.system.files import display_path
 
 if TYPE_CHECKING:  # torch and matplotlib are imported late, so that errors in the settings are reported at once
     from agegender.evaluation.robustness.rebuilt_run import RebuiltRun
@@ -87,7 +87,7 @@ def _about(rebuilt: RebuiltRun) -> dict[str, Any]:
     origin, network = rebuilt.origin, rebuilt.network
     return {
         "run": origin.folder.resolve().name if origin.folder else Path(origin.name).name,
-        "checkpoint": shown_path(origin.checkpoint) if origin.folder else origin.checkpoint.name,
+        "checkpoint": display_path(origin.checkpoint) if origin.folder else origin.checkpoint.name,
         "data": rebuilt.place,
         "split_fingerprint": rebuilt.faces.index.fingerprint,
         "weights_split_fingerprint": network.split.get("fingerprint"),

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agegender.errors import require
+from agegender.models.trunks.face_weights import DEFAULTS, Backbone, describe_weights, load_face_weights, published
 from agegender.models.trunks.trunk import Published
-
-Backbone = Literal["mobilefacenet", "sface"]
 
 # Eyes, tip of the nose and corners of the mouth in the 112 x 112 pixels that ArcFace's networks take:
 # Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019, as in InsightFace's code.
@@ -78,16 +77,12 @@ class FaceTrunk(nn.Module):
         cls, pretrained: str | bool | None, in_channels: int, backbone: Backbone | None = None, **options: Any
     ) -> Published:
         """Return the weights' backbone and the pixel statistics that it expects; see `Trunk`."""
-        from agegender.models.trunks.face_weights import DEFAULTS, describe_weights  # circular: it imports this module
-
         named = pretrained if isinstance(pretrained, str) else DEFAULTS[backbone or "mobilefacenet"]
         network, mean, std = describe_weights(named, backbone)
         return Published({"backbone": network, **options}, [mean], [std])
 
     def load_pretrained(self, pretrained: str | Literal[True]) -> str:
         """Load published weights, or those of a file; see `agegender.models.trunks.face_weights`."""
-        from agegender.models.trunks.face_weights import DEFAULTS, load_face_weights, published
-
         pretrained = DEFAULTS[self.backbone] if pretrained is True else pretrained
         load_face_weights(self, pretrained)
         known = published(pretrained)

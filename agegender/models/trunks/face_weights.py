@@ -6,16 +6,19 @@ import hashlib
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from agegender.errors import AgeGenderError, missing_extra, require
-from agegender.models.trunks.face import Backbone, FaceTrunk
 from agegender.system.files import atomic_write, default_cache_dir, raise_cache_errors
 
+if TYPE_CHECKING:
+    from agegender.models.trunks.face import FaceTrunk
+
+Backbone = Literal["mobilefacenet", "sface"]
 FOLDER_VARIABLE = "AGEGENDER_FACE_WEIGHTS"
 
 

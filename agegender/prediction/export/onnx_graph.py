@@ -11,12 +11,12 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
 from agegender.models.network import AgeGenderNet
 from agegender.prediction.backends.onnx_backend import FORMAT, INPUT, OUTPUTS
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.version import __version__
-from agegender.weights import LICENSE
 
 Precision = Literal["float32", "float16", "int8"]
 OPSET = 18  # what PyTorch's exporter writes without a conversion afterwards

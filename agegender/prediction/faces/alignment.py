@@ -11,7 +11,7 @@ from PIL import Image
 Points = NDArray[np.float64]  # [points, 2], x and y
 
 # Positions of the eyes, the nose tip and the mouth corners in UTKFace's crops, as fractions of the side, measured by
-# `python -m agegender.prediction.faces.measure_template data/UTKFace 4000`. The person's right eye, on the image's
+# `python -m benchmarks.face_template data/UTKFace 4000`. The person's right eye, on the image's
 # left, is first.
 TEMPLATE: Points = np.array(
     [(0.2967, 0.2822), (0.6886, 0.2826), (0.4911, 0.5153), (0.3239, 0.6774), (0.6583, 0.6782)], np.float64

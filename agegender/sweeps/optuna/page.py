@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from agegender.evaluation.html.page import Page, Plot, Section, Table, write_page
 from agegender.evaluation.html.plot_style import BLUE, GRAY, ORANGE, new_plot, to_png
-from agegender.sweeps.optuna.report import count_states, format_value, rank_trials, row_of, varied_params
+from agegender.sweeps.optuna.ranking import count_states, format_value, rank_trials, row_of, varied_params
 
 _COLORS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GRAY}
 _NAMES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}

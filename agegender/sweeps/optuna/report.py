@@ -7,52 +7,23 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from agegender.distributed.launcher import script
 from agegender.sweeps.optuna.pruning import PRUNED
+from agegender.sweeps.optuna.ranking import (
+    STATES,
+    count_states,
+    error_of,
+    rank_trials,
+    row_of,
+    varied_params,
+)
 from agegender.sweeps.optuna.space import as_overrides
 from agegender.system.files import atomic_write
 
-_STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 _SHOWN = 10  # maximum number of trials in the table on the terminal
-
-
-def rank_trials(study: Study) -> list[FrozenTrial]:
-    """Return the finished trials: completed ones, best first, then pruned ones, best first, then failed ones."""
-    sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
-    trials = study.get_trials(deepcopy=False, states=tuple(_STATES))
-    order = list(_STATES)
-    return sorted(trials, key=lambda trial: (order.index(trial.state), sign * (trial.value or 0), trial.number))
-
-
-def varied_params(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Return the parameters that were varied in any of the trials, in the order of first use."""
-    return list(dict.fromkeys(key for trial in sorted(trials, key=lambda each: each.number) for key in trial.params))
-
-
-def format_value(value: object) -> str:
-    """Format a value for display: floats with four significant digits, None as an empty string."""
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def row_of(trial: FrozenTrial, keys: Sequence[str]) -> list[str]:
-    """Return a trial's table cells: number, state, score, epochs, parameters, error."""
-    epochs = max(trial.intermediate_values, default=None)
-    varied = [format_value(trial.params.get(key)) for key in keys]
-    return [
-        str(trial.number),
-        _STATES[trial.state],
-        format_value(trial.value),
-        format_value(epochs),
-        *varied,
-        _error(trial),
-    ]
-
-
-def _error(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("error", ""))
 
 
 def write_study(study: Study, monitor: str, folder: Path, page: bool = True) -> None:
@@ -67,7 +38,7 @@ def write_study(study: Study, monitor: str, folder: Path, page: bool = True) -> 
             varied = [trial.params.get(key, "") for key in keys]
             score = "" if trial.value is None else trial.value
             pruned = trial.user_attrs.get(PRUNED, "")
-            writer.writerow([trial.number, _STATES[trial.state], score, pruned, seconds, *varied, _error(trial)])
+            writer.writerow([trial.number, STATES[trial.state], score, pruned, seconds, *varied, error_of(trial)])
     if page and trials:
         from agegender.sweeps.optuna.page import write_trials_page  # imports matplotlib
 
@@ -105,10 +76,3 @@ def _last_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -
         command = [*kept, *as_overrides(best.params), "fit=false", f"weights={folder / str(best.number)}"]
         lines.append(f"measure the best on the test faces, once: {script('train')} {shlex.join(command)}")
     return lines
-
-
-def count_states(trials: Sequence[FrozenTrial]) -> str:
-    """Return the number of trials in words, in total and by state."""
-    states = [trial.state for trial in trials]
-    parts = [f"{states.count(state)} {name}" for state, name in _STATES.items() if state in states]
-    return f"{len(trials)} trial{'s' * (len(trials) != 1)}: {', '.join(parts)}"

@@ -19,8 +19,8 @@ from torch import nn
 from agegender.errors import AgeGenderError
 from agegender.models.network import AgeGenderNet
 from agegender.models.trunks import face_weights
-from agegender.models.trunks.face import ARCFACE_TEMPLATE, CROP_TEMPLATE, Backbone, FaceTrunk
-from agegender.models.trunks.face_weights import PUBLISHED, describe_weights, find_weights, load_face_weights
+from agegender.models.trunks.face import ARCFACE_TEMPLATE, CROP_TEMPLATE, FaceTrunk
+from agegender.models.trunks.face_weights import PUBLISHED, Backbone, describe_weights, find_weights, load_face_weights
 from agegender.prediction.faces.alignment import TEMPLATE
 
 BACKBONES = get_args(Backbone)

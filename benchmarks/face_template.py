@@ -1,6 +1,6 @@
 """Measure the landmark template of UTKFace's crops.
 
-`python -m agegender.prediction.faces.measure_template data/UTKFace`
+`python -m benchmarks.face_template data/UTKFace`
 
 The printed values are the constants of `agegender/prediction/faces/alignment.py`.
 """
@@ -47,9 +47,7 @@ def main() -> None:
     given = sys.argv[1:]
     with report_errors():
         fits = 1 <= len(given) <= 2 and (len(given) == 1 or given[1].isdecimal())
-        require(
-            fits, "python -m agegender.prediction.faces.measure_template <folder of crops> [how many, evenly spread]"
-        )
+        require(fits, "python -m benchmarks.face_template <folder of crops> [how many, evenly spread]")
         paths = list_images(given[:1])
         if len(given) == 2 and 0 < int(given[1]) < len(paths):
             paths = [paths[row] for row in np.linspace(0, len(paths) - 1, int(given[1])).round().astype(int)]
