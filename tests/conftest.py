@@ -61,6 +61,13 @@ class Outcome:
     out: str
     err: str
 
+    def assert_one_line_error(self, *mentions: str, code: int = 1) -> None:
+        """Asserts that the command was refused: an exit code, and one line `error: ...` that mentions each text."""
+        assert self.code == code, f"exit code {self.code}, not {code}: {self.err}"
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
+        for mention in mentions:
+            assert mention in self.err, f"{mention!r} is not in {self.err!r}"
+
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a time limit per example fails by chance
 hypothesis.settings.load_profile("any machine")

@@ -59,7 +59,7 @@ def test_an_example_trains(command: list[str], run_here: Run, tmp_path: Path) ->
     if "optim=onecycle" in text:
         assert kept["lr_schedulers"][0]["total_steps"] == kept["global_step"]
         longer = run_here("train.py", "--config-dir", "my_conf", "resume=run", "trainer.max_epochs=2")
-        assert longer.code == 1 and "its scheduler ends after 3 steps" in longer.err and longer.err.count("\n") == 1
+        longer.assert_one_line_error("its scheduler ends after 3 steps")
     if "InverseSquareRoot" in text:
         rate = kept["optimizer_states"][0]["param_groups"][0]["lr"]
         assert rate == pytest.approx(1e-3 * (kept["global_step"] + 1) / 50)

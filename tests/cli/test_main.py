@@ -95,7 +95,7 @@ def test_an_added_key_that_nothing_takes_is_refused_before_data_is_read(
 
 def test_an_unreadable_command_line_is_one_line(run_here: Callable[..., Outcome]) -> None:
     outcome = run_here("train.py", "model.trunk.channels=[8,")
-    assert outcome.code == EXIT_USAGE and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error(code=EXIT_USAGE)
 
 
 def test_a_mistake_on_the_command_line_of_a_real_process_is_one_line_without_the_slow_imports(tmp_path: Path) -> None:

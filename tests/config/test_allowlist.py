@@ -121,7 +121,7 @@ def test_an_experiment_file_can_not_have_hydra_build_what_it_likes(
     text = f"# @package _global_\nevil: {{_target_: os.mkdir, path: HARM}}\nhydra:\n  {EVIL[kind]}\n"
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
     outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
-    assert outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+    outcome.assert_one_line_error()
     assert " is refused; " in outcome.err and ("os." in outcome.err)
     assert not harm.exists() and not (tmp_path / "logs").exists()
 

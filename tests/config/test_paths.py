@@ -87,5 +87,5 @@ def test_odd_name_of_a_folder_that_is_not_there_is_told_as_it_is(run_here: Run) 
         outcome = run_here(
             script, argument, *(["out=x.onnx"] if "export" in script else ["out=x"] * ("weights/" in script))
         )
-        assert outcome.code == 1 and outcome.err.count("\n") == 1
+        outcome.assert_one_line_error()
         assert argument.partition("=")[2] in outcome.err

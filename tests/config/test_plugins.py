@@ -114,7 +114,7 @@ def test_a_package_that_nobody_trusts_is_refused_in_one_line_and_never_imported(
     parts: tuple[str, ...], run_here: Run, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", *SMALL, *parts)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert " is refused; " in outcome.err and "add trust=my_plugin to the command line" in outcome.err
     assert not (tmp_path / "imported.txt").exists()
 
@@ -130,7 +130,8 @@ def test_a_config_file_can_not_vouch_for_a_package(experiment: str, said: str, r
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{experiment}")
     outcome = run_here("train.py", "--config-dir", "theirs", *SMALL, "experiment=evil", *CALLBACK)
-    assert outcome.code == 1 and outcome.err.startswith(f"error: {said}") and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
+    assert outcome.err.startswith(f"error: {said}")
     assert not (tmp_path / "imported.txt").exists()
 
 
@@ -149,7 +150,7 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     record.write_text(record.read_text() + "- +trust=my_plugin\n")
     _forget()
     refused = run_here("train.py", "resume=run", "trainer.max_epochs=2")
-    assert refused.code == 1 and "add trust=my_plugin" in refused.err and refused.err.count("\n") == 1
+    refused.assert_one_line_error("add trust=my_plugin")
     resumed = run_here("train.py", "resume=run", "trainer.max_epochs=2", "trust=my_plugin")
     assert resumed.code == 0, resumed.err
     assert (tmp_path / "epochs.txt").read_text() == "0 0.004000\n1 0.002000\n"  # halved before the hook

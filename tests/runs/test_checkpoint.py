@@ -166,8 +166,7 @@ def test_train_refuses_such_weights_in_one_line_before_it_reads_data(
     elif kind == "foreign":
         torch.save({"state_dict": {}}, trap)
     outcome = run_here("train.py", *TINY, f"weights={trap}", f"fit={fit}", "data.cache_dir=untouched")
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: ") and str(trap) in outcome.err and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error(str(trap))
     assert not (tmp_path / "harm").exists() and not (tmp_path / "untouched").exists()
 
 

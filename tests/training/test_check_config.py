@@ -190,8 +190,8 @@ def test_train_refuses_a_wrong_type_before_any_data_is_read(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
-    assert outcome.code == 1
-    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=") and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
+    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=")
     assert not (tmp_path / "cache").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
 def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith("error: callbacks.x._target_: os.mkdir is refused")
     assert not harm.exists()
 
@@ -280,7 +280,7 @@ def test_a_gpu_that_is_not_there_is_one_clear_line(
     run_here: Callable[..., Outcome], tmp_path: Path, choice: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "sees no GPU" in outcome.err and "trainer=cpu" in outcome.err
     assert not (tmp_path / "cache").exists()
 

@@ -323,6 +323,6 @@ def test_what_several_devices_can_not_share_is_refused_before_any_is_started(
     run_here: Run, tmp_path: Path, settings: tuple[str, ...], says: str
 ) -> None:
     outcome = run_here("train.py", *TINY, *TWO, *settings)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith("error: ") and says in outcome.err
     assert not list(tmp_path.glob("logs/*/*"))

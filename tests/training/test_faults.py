@@ -76,7 +76,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before_and_the_run_can_be_con
     outcome = run_here("train.py", *FOUR, "~logger", "hydra.run.dir=run")
     give_room_back()
     folder = tmp_path / "run/checkpoints"
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: no room to write the checkpoint {folder}/")
     assert f"{folder}/last.ckpt is kept; continue with: python train.py resume={tmp_path / 'run'}" in outcome.err
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 6
@@ -98,7 +98,7 @@ def test_a_disk_that_fills_up_under_a_log_ends_the_run_and_keeps_the_checkpoint(
     outcome = run_here("train.py", *TINY, f"logger={logger}", "hydra.run.dir=run")
     give_room_back()
     run = tmp_path / "run"
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     what = {"tensorboard": f"a file in the run's folder {run}", "csv": f"the table of the log in {run}/csv"}
     assert outcome.err.startswith(f"error: no room to write {what[logger]}")
     assert f"{run}/checkpoints/last.ckpt is kept" in outcome.err
@@ -112,7 +112,7 @@ def test_a_really_full_disk_ends_the_run_and_keeps_the_checkpoint(
     with small_disk(tmp_path / "disk", 8) as disk:
         stop_at(monkeypatch, 1, 0, lambda: fill(disk))
         outcome = run_here("train.py", *TINY, f"hydra.run.dir={disk / 'run'}")
-        assert outcome.code == 1 and outcome.err.count("\n") == 1
+        outcome.assert_one_line_error()
         assert "no room to write" in outcome.err and "No space left on device" in outcome.err
         assert f"{disk / 'run'}/checkpoints/last.ckpt is kept" in outcome.err
         (disk / "filler").unlink()
@@ -133,7 +133,7 @@ def test_a_full_disk_at_the_tests_answers_says_so_and_the_training_is_kept(
     outcome = run_here("train.py", *TINY, "~logger", "hydra.run.dir=run")
     give_room_back()
     monkeypatch.undo()
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: no room to write the test predictions {tmp_path / 'run/predictions.csv'}")
     assert not (tmp_path / "run/predictions.csv").exists()
     assert run_here("train.py", "resume=run").code == 0
@@ -142,7 +142,7 @@ def test_a_full_disk_at_the_tests_answers_says_so_and_the_training_is_kept(
 def test_a_run_that_finds_the_disk_full_is_one_line(run_here: Run) -> None:
     with room_for(500):
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1 and "can't write" in outcome.err
+    outcome.assert_one_line_error("can't write")
 
 
 def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(run_here: Run, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(r
     with room_for(1_000_000):
         outcome = run_here("train.py", *options, "hydra.run.dir=run")
     without = run_here("train.py", *options, "data.cache=none", "trainer.max_epochs=1", "data.num_workers=0")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: no room for the pixel cache {tmp_path / 'cache'}/pixels/")
     assert "or use data.cache=none" in outcome.err and without.code == 0
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -159,14 +159,14 @@ def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(r
 def test_a_folder_that_cannot_be_written_to_is_one_line(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in the folder's place")
     outcome = run_here("train.py", *TINY)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "can't write logs/" in outcome.err and "choose another folder" in outcome.err
 
 
 def test_a_read_only_folder_is_one_line(run_here: Run, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1, "ro") as disk:
         outcome = run_here("train.py", *TINY, f"hydra.run.dir={disk / 'run'}")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "Read-only file system" in outcome.err and "choose another folder" in outcome.err
 
 
@@ -205,7 +205,7 @@ def test_a_picture_that_can_no_longer_be_read_ends_the_run_by_its_name(
     stop_at(monkeypatch, 1, 0, act)
     asked = (*FOLDER, "data.cache=none", f"data.num_workers={workers}", "hydra.run.dir=run")
     outcome = run_here("train.py", *asked)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert f"error: {own_faces.relative_to(tmp_path)}/" in outcome.err
     assert "was readable when it was indexed and no longer is" in outcome.err
     assert f"{tmp_path}/run/checkpoints/last.ckpt is kept; continue with" in outcome.err
@@ -218,7 +218,7 @@ def test_a_resumed_run_whose_pictures_changed_meanwhile_is_refused(
     assert run_here("train.py", *FOLDER, "hydra.run.dir=run").code == 0
     next(iter(sorted(own_faces.iterdir()))).unlink()
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
-    assert outcome.code == 1 and "the images' split was" in outcome.err and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error("the images' split was")
 
 
 @pytest.mark.slow
@@ -241,7 +241,7 @@ def test_an_exhausted_gpu_is_one_line_with_the_batch_size_and_what_helps(
 
     stop_at(monkeypatch, 1, 1, exhaust)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith("error: the GPU ran out of memory with data.batch_size=16. Try ")
     for option in ("data.batch_size=8 trainer.accumulate_grad_batches=2", "trainer=mixed", "data.on_device=false"):
         assert option in outcome.err
@@ -255,7 +255,7 @@ def test_an_exhausted_main_memory_is_one_line_too(run_here: Run, monkeypatch: py
 
     stop_at(monkeypatch, 0, 1, exhaust)
     outcome = run_here("train.py", *TINY)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith("error: the CPU ran out of memory with data.batch_size=16. Try ")
 
 
@@ -322,7 +322,7 @@ def test_a_second_run_in_a_folder_where_one_is_at_work_is_refused(run_here: Run,
     with run_lock(tmp_path / "run"):
         assert is_running(tmp_path / "run")
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "another run is at work in" in outcome.err
     assert not is_running(tmp_path / "run")
     assert run_here("train.py", *TINY, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0

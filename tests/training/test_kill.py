@@ -123,7 +123,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_ea
 def test_a_named_checkpoint_that_is_damaged_is_refused(run_here: Run, copied: Path) -> None:
     os.truncate(copied / "checkpoints/last.ckpt", 1000)
     outcome = run_here("train.py", f"resume={copied / 'checkpoints/last.ckpt'}")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "last.ckpt is damaged" in outcome.err
 
 

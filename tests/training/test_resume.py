@@ -133,7 +133,7 @@ def test_a_resume_under_other_settings_is_refused_by_name_and_changes_nothing(
 ) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", change)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "continues a run unchanged" in outcome.err and named in outcome.err and "weights=" in outcome.err
     for name in ("best.ckpt", "last.ckpt"):
         kept = (tmp_path / "run/checkpoints" / name).read_bytes()
@@ -147,8 +147,8 @@ def test_a_refused_resume_leaves_the_runs_own_record_alone(run_here: Run, finish
 
 def test_resuming_a_run_that_is_not_there_is_one_line(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "resume=logs/nowhere")
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: logs/nowhere does not exist") and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
+    assert outcome.err.startswith("error: logs/nowhere does not exist")
     assert not any(tmp_path.iterdir())
 
 
@@ -200,7 +200,7 @@ def test_weights_that_do_not_fit_the_network_are_one_line_that_names_the_differe
     run_here: Run, trained_run: Path
 ) -> None:
     outcome = run_here("train.py", *TINY, "model.trunk.channels=[8,32]", f"weights={trained_run}")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "don't fit this network (trunk.channels: [8, 16] there, [8, 32] here)" in outcome.err
 
 
@@ -331,8 +331,7 @@ def test_what_would_make_it_another_run_is_refused_and_nothing_of_the_run_is_tou
 ) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3", changed)
-    assert outcome.code == 1
-    assert named in outcome.err and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error(named)
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 

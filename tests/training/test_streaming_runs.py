@@ -130,7 +130,7 @@ def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Pat
     assert process.wait(300) == 130, log.read_text(encoding="utf-8")
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 3
     unlike = run_script("train.py", "resume=run", "trainer.devices=1", cwd=tmp_path)
-    assert unlike.code == 1 and unlike.err.count("\n") == 1
+    unlike.assert_one_line_error()
     assert "an epoch's shards were split over 2 devices (data=streaming), not 1" in unlike.err
     for name, begin in (("run", ("resume=run",)), ("whole", (*settings, "hydra.run.dir=whole"))):
         outcome = run_script("train.py", *begin, f"trainer.max_epochs={last}", cwd=tmp_path, timeout=900)

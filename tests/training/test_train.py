@@ -184,7 +184,7 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
 
     monkeypatch.setattr(kagglehub, "dataset_download", offline)
     outcome = run_here("train.py", "trainer=cpu", "data.dir=nowhere", "data.cache_dir=cache")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert all(way in outcome.err for way in ("data.dir=...", "go online", "data=synthetic"))
     assert not list((tmp_path / "cache").iterdir())
 
@@ -263,7 +263,7 @@ def test_the_random_split_chooses_its_epoch_on_its_test_faces_and_says_so(run_he
 
 def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "callbacks.checkpoint=null")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1 and "keep callbacks.checkpoint" in outcome.err
+    outcome.assert_one_line_error("keep callbacks.checkpoint")
 
 
 def test_early_stopping_stops(run_here: Run, tmp_path: Path) -> None:

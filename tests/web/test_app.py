@@ -406,7 +406,7 @@ def test_a_missing_package_is_named(package: str, run_here: Run, monkeypatch: py
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     outcome = run_here(WEB)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert package in outcome.err and 'pip install "agegender[web]"' in outcome.err
 
 

@@ -199,4 +199,4 @@ def test_settings_that_lead_nowhere_are_refused_in_one_line(
     run_here: Run, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     outcome = run_here("train.py", *SMALL[1:], *arguments)
-    assert outcome.code == 1 and said in outcome.err and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error(said)

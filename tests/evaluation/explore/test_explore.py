@@ -397,15 +397,14 @@ def test_what_can_not_be_meant_is_one_line_and_leaves_nothing(
     for path in sorted(faces.iterdir())[:2]:
         shutil.copy(path, tmp_path / "few")
     outcome = explore_here("data.dir=few", "out=page", argument)
-    assert outcome.code == code
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and said in outcome.err, outcome.err
+    outcome.assert_one_line_error(said, code=code)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
 
 
 def test_a_place_that_can_not_be_written_is_one_line(explore_here: Run, faces: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     outcome = explore_here(f"data.dir={faces}", "out=file/page")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert re.fullmatch(r"error: can't write to out=file/page \(.*\); choose another folder\n", outcome.err)
 
 

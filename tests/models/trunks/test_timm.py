@@ -94,5 +94,5 @@ def test_weights_that_can_not_be_had_are_one_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     outcome = run_script("train.py", *SMALL, "model.pretrained=true", cwd=tmp_path)
-    assert outcome.code == 1 and outcome.err.count("\n") == 1, outcome.err
+    outcome.assert_one_line_error()
     assert "model.pretrained=True: the weights of test_resnet can't be read" in outcome.err and "HF_HOME" in outcome.err

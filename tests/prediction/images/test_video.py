@@ -185,11 +185,8 @@ def test_frames_are_answered_as_pictures_among_others(
 @pytest.mark.parametrize("frame_interval", ["0", "-1", "nan"])
 def test_no_time_between_frames_is_refused(frame_interval: str, run_here: Run) -> None:
     outcome = run_here("predict.py", "img=clip.avi", f"frame_interval={frame_interval}")
-    assert (
-        outcome.code == 1
-        and outcome.err.startswith(f"error: frame_interval={frame_interval}")
-        and outcome.err.count("\n") == 1
-    )
+    outcome.assert_one_line_error()
+    assert outcome.err.startswith(f"error: frame_interval={frame_interval}")
 
 
 def test_a_video_that_can_not_be_read_is_one_row_with_a_reason(clip: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_study_isnt_mixed_with_trials_that_mean_something_else(
     study: Path, run_here: Callable[..., Outcome], given: tuple[str, ...], said: str
 ) -> None:
     outcome = run_here("train.py", *SPACE, *PRUNING, *given)
-    assert outcome.code == 1 and said in outcome.err and len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error(said)
     assert len(trials_of(study)) == 5
 
 
@@ -199,7 +199,7 @@ def test_what_is_wrong_is_said_in_one_line_before_any_trial(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, code: int, said: str
 ) -> None:
     outcome = run_here("train.py", "sweep=optuna", *TINY, wrong)
-    assert outcome.code == code and said in outcome.err and len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error(said, code=code)
     assert not (tmp_path / "logs/default/optuna/0").exists()
 
 

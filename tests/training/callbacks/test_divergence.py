@@ -40,7 +40,7 @@ def test_such_a_loss_stops_the_run_with_the_step_the_files_and_the_rate_and_keep
     rows = spoil(monkeypatch, 1, 2, value)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run", "optim.lr=0.002")
     run = tmp_path / "run"
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert f"the loss of step 9 (epoch 2) is {value}, at learning rate 0.002, with the faces " in outcome.err
     listed = (run / "diverged.txt").read_text().splitlines()
     assert len(listed) == len(rows[0]) == 16 and all(Path(path).is_file() for path in listed)
@@ -85,7 +85,7 @@ def test_weights_that_are_no_numbers_are_never_written(
 
     monkeypatch.setattr(AgeGenderModule, "on_train_epoch_end", spoil_weights)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "after step 12 (epoch 2) the weights are not finite, and were not saved" in outcome.err
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
@@ -93,5 +93,5 @@ def test_weights_that_are_no_numbers_are_never_written(
 @pytest.mark.slow
 def test_a_rate_that_is_far_too_high_is_named_as_such(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "optim.lr=1e30")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "the training diverged: the loss of step " in outcome.err and "learning rate 1e+30" in outcome.err

@@ -156,7 +156,7 @@ def test_resume_auto_begins_in_the_given_folder_and_continues_there(
 def test_resume_auto_under_other_settings_is_refused(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     outcome = run_here("train.py", *TINY, "model.dropout=0.1", "hydra.run.dir=run", "resume=auto")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert "model.dropout was 0.4 and is 0.1" in outcome.err
 
 

@@ -425,7 +425,7 @@ def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(
     save_network(tmp_path / "mae.ckpt", age={"name": "mae"})
     (tmp_path / "empty").mkdir()
     outcome = run_here("train.py", *STUDENT, *settings, "data.cache_dir=cache", "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: {message}")
     assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()
 
@@ -433,14 +433,14 @@ def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(
 @pytest.mark.parametrize("part", ["5/5", "0/1", "half", "1/-2", "-1/5", "1/5/5"])
 def test_a_part_that_there_is_not_is_refused_in_one_line(run_here: Run, tmp_path: Path, part: str) -> None:
     outcome = run_here("train.py", *STUDENT, f"data.leave_out={part}", "data.cache_dir=cache")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: data.leave_out={part} must be i/n, ")
     assert not (tmp_path / "cache").exists()
 
 
 def test_streamed_faces_can_not_be_taught_and_leave_none_out(run_here: Run) -> None:
     outcome = run_here("train.py", "data=streaming", "data.dir=shards", "age=dldl", "teacher=default")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith("error: teacher= requires random access to the faces: ")
     outcome = run_here("train.py", "data=streaming", "data.dir=shards", "data.leave_out=0/5")
     assert outcome.code == 2 and outcome.err.startswith("error: data.leave_out is not known; ")

@@ -84,7 +84,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, logger, None)
     outcome = run_here("train.py", *TINY, f"logger={logger}", "hydra.run.dir=run")
-    assert outcome.code == 1 and outcome.err.count("\n") == 1
+    outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: logger={logger} needs a package that is missing ({logger}")
     assert f'pip install "agegender[{logger}]"' in outcome.err
     assert not (tmp_path / "run").exists()
