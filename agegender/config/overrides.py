@@ -24,7 +24,7 @@ PATHS = (
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
-# (A run's `resume=` is one too: `resuming.resume_arguments` takes it as it is given.)
+# (A run's `resume=` is one too: `runs.resume.resume_overrides` takes it as it is given.)
 # Settings that take several paths too, a,b or [a,b]; so does report's `run`. `img` has rules of its own, see
 # `image_overrides`.
 LISTS = ("teacher",)
@@ -58,7 +58,7 @@ def _in_quotes(text: str) -> str:
 
 
 def unquoted(value: str) -> str:
-    """Returns the text that `quoted` was given; any other value as it is."""
+    """Returns the text that `quote_override` was given; any other value as it is."""
     if not _is_quoted(value):
         return value
     inner = re.sub(r"(\\*)(\\'|\Z)", lambda found: found[1][::2] + found[2][1:], value[1:-1])

@@ -85,7 +85,7 @@ class Predictor:
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
             tta: Test-time augmentation: `flip` averages over a face and its mirror image, in twice the time.
             detect: `always` detects the faces and aligns them like UTKFace's. `auto` does the same, except for an image
-                that is such a crop already (see `alignment.is_crop`). `never` takes every image for one.
+                that is such a crop already (see `alignment.is_aligned_crop`). `never` takes every image for one.
             backend: `torch`, or `onnx` for ONNX Runtime, which starts faster and needs no PyTorch.
             min_confidence: Probability of the likelier gender below which `gender` is `unsure`, from 0.5 (never) to 1;
                 None for the threshold stored with the weights, at which 97 % of the genders were right on their
@@ -161,7 +161,7 @@ class Predictor:
                 are held. A `sources.FLUSH` flushes the images before it.
             batch_size: Images per forward pass; on a CPU the batch is split over all cores. With 1, each image is
                 yielded before the next one is read.
-            keep_pictures: Yield the decoded images too; this limits the batch size to `LARGEST_PART`.
+            keep_pictures: Yield the decoded images too; this limits the batch size to `MAX_CHUNK`.
         """
         if keep_pictures:
             batch_size = min(batch_size, MAX_CHUNK)  # a decoded photo takes up to 100 MB
@@ -259,7 +259,7 @@ def _batches(images: Iterable[ImageInput | NamedImage], size: int) -> Iterator[t
 
 
 def _parts(batch: list[Any]) -> Iterator[list[Any]]:
-    """Split a batch into parts for the cores, of at most `LARGEST_PART` images."""
+    """Split a batch into parts for the cores, of at most `MAX_CHUNK` images."""
     size = max(1, min(MAX_CHUNK, math.ceil(len(batch) / available_cores())))
     for start in range(0, len(batch), size):
         yield batch[start : start + size]

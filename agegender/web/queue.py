@@ -19,7 +19,7 @@ class Answer:
     Attributes:
         width: Of the upright picture in pixels; None if it could not be read.
         height: Likewise.
-        predictions: See `predictor.Answered`.
+        predictions: See `predictor.ImageResult`.
     """
 
     width: int | None

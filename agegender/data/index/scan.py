@@ -86,7 +86,7 @@ def scan_folder(folder: Path, names: Sequence[str], cache_dir: Path) -> ScanResu
 
 
 def group_duplicates(scanned: ScanResult, mode: Mode, cache_dir: Path) -> NDArray[np.int64]:
-    """Return the duplicate group of each image (see `duplicates.find_groups`), cached per set of images."""
+    """Return the duplicate group of each image (see `duplicates.find_duplicate_groups`), cached per set of images."""
     if mode != "near":
         return duplicates.find_duplicate_groups(scanned.digests, scanned.thumbnails, mode)
     key = hashlib.sha256("".join(scanned.digests).encode()).hexdigest()[:16]

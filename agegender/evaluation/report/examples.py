@@ -11,7 +11,7 @@ from agegender.evaluation.report.run_reader import TestPredictions
 from agegender.evaluation.statistics.metrics import Integers, predicts_female
 
 LETTERS = ("M", "F")
-_TITLES = {  # by the attributes of `Cases`
+_TITLES = {  # by the attributes of `ExampleRows`
     "largest_age_errors": ("Largest age errors", "In descending order."),
     "wrong_genders": ("Most confident wrong genders", "In descending order of confidence."),
     "random": ("Random faces", "In ascending order of age."),

@@ -21,7 +21,7 @@ _A_CHECKPOINT = "<run folder or checkpoint>"
 
 
 class OnnxBackend:
-    """An exported network, run by ONNX Runtime; see `network.Network`.
+    """An exported network, run by ONNX Runtime; see `backend.Backend`.
 
     Attributes:
         metadata: Metadata of the file, see `onnx_graph.metadata`.
@@ -50,7 +50,7 @@ class OnnxBackend:
         self.grayscale = self.metadata["channels"] == 1
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Run the network; see `network.Network`."""
+        """Run the network; see `backend.Backend`."""
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         outputs: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
         return np.stack(outputs, 1).astype(np.float64)

@@ -18,7 +18,7 @@ from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_cal
 
 
 class TorchBackend:
-    """The network of a checkpoint, run by PyTorch; see `network.Network`.
+    """The network of a checkpoint, run by PyTorch; see `backend.Backend`.
 
     Attributes:
         network: The module.
@@ -43,7 +43,7 @@ class TorchBackend:
         self.prefers_large_batches = self.device.type != "cpu"
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Run the network; see `network.Network`."""
+        """Run the network; see `backend.Backend`."""
         network = self.network
         with torch.inference_mode():
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)

@@ -25,7 +25,7 @@ def export(
         out: Output file, ending in `.onnx`.
         weights: See `Predictor`.
         check: File, folder or glob of face crops to compare on; None for drawn faces.
-        precision: Precision of the stored weights; see `onnx_graph.narrowed`.
+        precision: Precision of the stored weights; see `onnx_graph.quantize_weights`.
         format: Only `onnx`.
 
     Raises:

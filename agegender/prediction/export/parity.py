@@ -81,7 +81,7 @@ def check_faces(check: str | None, size: int, grayscale: bool) -> Faces:
 
 
 def run_backend(network: Backend, pixels: NDArray[np.uint8]) -> Floats:
-    """Return the outputs `[faces, 5]` of a network, see `network.Network`."""
+    """Return the outputs `[faces, 5]` of a network, see `backend.Backend`."""
     starts = range(0, len(pixels), BATCH)
     return np.concatenate([network(pixels[start : start + BATCH]) for start in starts])
 

@@ -64,7 +64,7 @@ def align_crop(picture: Image.Image, landmarks: Points, size: int) -> Image.Imag
     """Crop a face from an image, upright and aligned to the template.
 
     The image is resampled once, at about its own resolution, which avoids aliasing. The side of the crop is an integer
-    multiple of `size`; the eval transform (`data.decode.to_pixels`) then downscales it as it does every image.
+    multiple of `size`; the eval transform (`data.decode.eval_transform`) then downscales it as it does every image.
 
     Args:
         picture: Image at its full resolution.

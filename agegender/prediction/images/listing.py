@@ -34,7 +34,7 @@ def list_images(given: Sequence[str]) -> list[str]:
     """Resolve files, folders (searched recursively for image suffixes) and globs to names, in a fixed order.
 
     A path that doesn't exist stays in the list and gets an error in its row. So does an empty folder or glob among
-    several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `Live`.
+    several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `LiveSource`.
 
     Raises:
         AgeGenderError: Nothing was found, a folder can't be listed, or standard input is closed.
@@ -88,7 +88,7 @@ def _refuse(error: OSError) -> None:
 def open_images(names: Sequence[str], frame_interval: float) -> Iterator[NamedImage]:
     """Yield the images behind names, and the frames of videos and of the camera; files are read lazily.
 
-    A `PAUSE` is yielded before a possible wait for the next image.
+    A `FLUSH` is yielded before a possible wait for the next image.
 
     Args:
         names: Names from `list_images`. `-` is replaced by the lines of standard input, each the name of a file or a

@@ -50,7 +50,7 @@ def write_rows(out: Path, rows: Iterable[Row]) -> None:
 
     Args:
         out: The file; `check_output` has accepted it.
-        rows: Rows from `answers.as_row`.
+        rows: Rows from `prediction.to_row`.
 
     Raises:
         AgeGenderError: The file can't be written.
