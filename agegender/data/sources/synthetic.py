@@ -1,8 +1,8 @@
 """Synthetic data set: generated cartoon faces under UTKFace file names.
 
 It allows a quickstart and the tests to run without a download. Results on it say nothing about real people: ages and
-genders are sampled from the distribution below, appearance follows from them in `sources/drawing/person.py`, and the group code
-shifts the skin tone slightly and nothing else.
+genders are sampled from the distribution below, appearance follows from them in `sources/drawing/person.py`, and the
+group code shifts the skin tone slightly and nothing else.
 """
 
 from __future__ import annotations
