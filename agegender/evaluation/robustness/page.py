@@ -108,7 +108,7 @@ _ON_TERMINAL = {
 
 def print_table(numbers: Mapping[str, Any]) -> None:
     """Print the main columns with a legend."""
-    title = f"{numbers['run']}: {numbers['images']:,} test faces under harmless changes"
+    title = f"{numbers['run']}: {numbers['images']:,} {_faces(numbers)} under harmless changes"
     table = TerminalTable(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column, name in _ON_TERMINAL.items():
         table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
@@ -117,6 +117,10 @@ def print_table(numbers: Mapping[str, Any]) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     print("Ages in years; CS@5, gender accuracy (all faces, and ages 5 and older) and interval coverage (held) in %.")
+
+
+def _faces(numbers: Mapping[str, Any]) -> str:
+    return "validation faces" if numbers["split"] == "val" else "test faces"
 
 
 def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
@@ -130,7 +134,7 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
         ("checkpoint", numbers["checkpoint"]),
         ("data", numbers["data"]),
         ("split", numbers["split_fingerprint"]),
-        ("test faces", f"{numbers['images']:,}, of {numbers['photographs']:,} photographs"),
+        (_faces(numbers), f"{numbers['images']:,}, of {numbers['photographs']:,} photographs"),
         ("predictions", "mean over a face and its mirror image" if numbers["tta"] == "flip" else "one pass per face"),
         ("made by", numbers["command"]),
     ]
@@ -155,7 +159,7 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
 
 def _figures(numbers: Mapping[str, Any]) -> Section:
     text = (
-        f"Intervals come from {numbers['resamples']:,} bootstrap resamples of the test faces. Changes against the "
+        f"Intervals come from {numbers['resamples']:,} bootstrap resamples of the faces. Changes against the "
         "clean faces are paired: both are computed on the same resamples. "
     )
     if numbers["copies_known"]:

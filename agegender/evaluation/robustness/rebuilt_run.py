@@ -1,11 +1,11 @@
-"""Rebuild a run's network and its test faces from the run's folder, for further evaluation."""
+"""Rebuild a run's network and its test or validation faces from the run's folder, for further evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -47,12 +47,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class RebuiltRun:
-    """A network ready for inference, and its test faces.
+    """A network ready for inference, and its faces.
 
     Attributes:
         origin: The run or the weights that it was built from.
         network: On its device, in evaluation mode and float32.
-        faces: The test faces.
+        faces: The test or validation faces.
         clusters: `[faces]`, cluster (photograph) of each face, numbered from 0.
         duplicates_known: Whether copies were searched for; if not, each file is a cluster of its own.
         place: Folder of the images, or `DRAWN` for synthetic faces.
@@ -123,14 +123,20 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def rebuild(
-    origin: Origin, data_dir: str | None = None, limit: int | None = None, tta: Tta | None = None, device: str = "auto"
+    origin: Origin,
+    data_dir: str | None = None,
+    split: Literal["test", "val"] = "test",
+    limit: int | None = None,
+    tta: Tta | None = None,
+    device: str = "auto",
 ) -> RebuiltRun:
-    """Load the network and find its test faces.
+    """Load the network and find its test or validation faces.
 
     Args:
         origin: See `find_origin`.
         data_dir: Current folder of the images; None for the folder in the run's settings.
-        limit: Maximum number of test faces, a fixed subset; None for all.
+        split: Part of the split to take.
+        limit: Maximum number of faces, a fixed subset; None for all.
         tta: Test-time augmentation; None for that of the run's own test.
         device: See `Predictor`.
 
@@ -141,8 +147,8 @@ def rebuild(
     data = _build_data(origin, network, data_dir)
     data.prepare_data()
     data.setup()
-    faces = data.split("test")
-    require(len(faces) > 0, f"run={origin.name}: {data.index.folder} has no test face; give another data_dir=")
+    faces = data.split(split)
+    require(len(faces) > 0, f"run={origin.name}: {data.index.folder} has no {split} face; give another data_dir=")
     if limit is not None:
         ranked = sorted(faces.rows.tolist(), key=lambda row: (data.index.digests[row], row))
         faces = FaceDataset(data.index, np.sort(np.array(ranked[:limit], dtype=np.int64)), faces.pixels)

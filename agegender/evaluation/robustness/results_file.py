@@ -43,7 +43,7 @@ def robustness_command(run: str, given: Mapping[str, Any] | None = None) -> str:
         run: The run as the user gave it.
         given: Further settings; None and default values are left out.
     """
-    usual = {"resamples": RESAMPLES, "seed": SEED}
+    usual = {"split": "test", "resamples": RESAMPLES, "seed": SEED}
     shown = display_path(Path(run)) if Path(run).exists() else run
     settings = {name: value for name, value in (given or {}).items() if value != usual.get(name)}
     arguments = [f"run={shown}", *(f"{name}={value}" for name, value in settings.items())]

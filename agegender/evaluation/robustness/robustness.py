@@ -20,6 +20,7 @@ def measure_robustness(
     run: str | None = None,
     out: str | None = None,
     data_dir: str | None = None,
+    split: Literal["test", "val"] = "test",
     limit: int | None = None,
     batch_size: int = 64,
     resamples: int = RESAMPLES,
@@ -27,7 +28,7 @@ def measure_robustness(
     tta: Literal["none", "flip"] | None = None,
     device: str = "auto",
 ) -> Path:
-    """Evaluate a run on its test faces, unchanged and under each of `corruptions.CORRUPTIONS`, and write the metrics.
+    """Evaluate a run on its faces, unchanged and under each of `corruptions.CORRUPTIONS`, and write the metrics.
 
     The network computes in float32: if the run's own test used mixed precision, the metrics of the clean faces can
     differ from it in the third digit.
@@ -35,11 +36,12 @@ def measure_robustness(
     Args:
         run: A run's folder, a folder of runs (the one with the newest best checkpoint is taken), a checkpoint,
             `default` or another name of bundled weights, or None for the newest tested run below `logs`.
-        out: Folder for `robustness.html`, `robustness.json` and the plots; None for `robustness` in the run's folder,
-            or `logs/robustness/<name>` for weights that belong to no run.
+        out: Folder for `robustness.html`, `robustness.json` and the plots; None for `robustness` in the run's folder
+            (`robustness_val` for `split=val`), or `logs/robustness/<name>` for weights that belong to no run.
         data_dir: Folder of the faces; None for the folder in the run's settings. Required for weights that belong to no
-            run: their test faces follow from the split settings in the checkpoint.
-        limit: Maximum number of test faces, a fixed subset.
+            run: their faces follow from the split settings in the checkpoint.
+        split: `val` to compare recipes: the test faces choose nothing.
+        limit: Maximum number of faces, a fixed subset.
         batch_size: Faces per forward pass.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
@@ -50,7 +52,7 @@ def measure_robustness(
         Path of the page.
 
     Raises:
-        AgeGenderError: No such run, no test faces, missing images, or a folder that can't be written.
+        AgeGenderError: No such run, no faces, missing images, or a folder that can't be written.
     """
     from agegender.evaluation.report.run_reader import find_runs
     from agegender.evaluation.robustness.measure import answer_all, measure
@@ -60,15 +62,24 @@ def measure_robustness(
     for name, (value, least) in checked.items():
         require(value is None or value >= least, f"{name}={value} must be at least {least}")
     origin = find_origin(run or str(find_runs(None)[0]))
-    folder = Path(out).expanduser() if out else _folder_of(origin.name, origin.folder)
+    folder = Path(out).expanduser() if out else _folder_of(origin.name, origin.folder, split)
     require(not folder.exists() or folder.is_dir(), f"out={folder} is a file; give a folder for the page")
-    rebuilt = rebuild(origin, data_dir, limit, tta, device)
+    rebuilt = rebuild(origin, data_dir, split, limit, tta, device)
     for warning in rebuilt.warnings:
         log.warning("warning: %s", warning)
     figures = measure(rebuilt, answer_all(rebuilt, batch_size), resamples, seed)
-    given = {"out": out, "data_dir": data_dir, "limit": limit, "resamples": resamples, "seed": seed, "tta": tta}
+    given = {
+        "out": out,
+        "data_dir": data_dir,
+        "split": split,
+        "limit": limit,
+        "resamples": resamples,
+        "seed": seed,
+        "tta": tta,
+    }
     numbers = {
         **_about(rebuilt),
+        "split": split,
         "command": robustness_command(origin.name, given),
         "resamples": resamples,
         "seed": seed,
@@ -76,8 +87,9 @@ def measure_robustness(
     return _write({**numbers, **figures}, folder)
 
 
-def _folder_of(name: str, run: Path | None) -> Path:
-    return run / "robustness" if run else Path("logs") / "robustness" / Path(name).stem
+def _folder_of(name: str, run: Path | None, split: str) -> Path:
+    folder = "robustness" if split == "test" else f"robustness_{split}"
+    return run / folder if run else Path("logs") / folder / Path(name).stem
 
 
 def _about(rebuilt: RebuiltRun) -> dict[str, Any]:

@@ -213,6 +213,17 @@ def test_shipped_weights_are_measured_on_a_folder_by_the_split_rule_that_they_ca
     assert shlex.split(numbers["command"])[2:] == ["run=small", f"data_dir={faces}", "limit=3", "resamples=5"]
 
 
+def test_robustness_on_validation_faces_lies_beside_that_of_the_test_faces(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    page = measure_robustness(str(run), split="val", resamples=5, device="cpu")
+    assert page == run / "robustness_val" / "robustness.html" and "validation faces" in page.read_text(encoding="utf-8")
+    numbers, own = numbers_of(page.parent), metrics_of(run)
+    assert numbers["images"] == own["images/val"] and numbers["split"] == "val"
+    assert numbers["conditions"]["clean"]["age_mae"]["value"] == pytest.approx(own["val/age_mae"], abs=1e-4)
+    assert "split=val" in shlex.split(numbers["command"])
+
+
 def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path: Path) -> None:
     from agegender.evaluation.robustness.rebuilt_run import find_origin, rebuild
 
