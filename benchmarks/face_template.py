@@ -35,7 +35,7 @@ def landmarks_of(paths: Sequence[str]) -> Points:
             picture = read_image(path)
         except UnreadableImageError:
             return None
-        faces = finder.find(picture)
+        faces = finder.detect(picture)
         return faces[0].landmarks / picture.size if faces else None
 
     found = [points for points in map_threads(work, paths, "finding faces") if points is not None]

@@ -107,7 +107,9 @@ def main() -> None:
     predictors = {way: Predictor(chosen.weights, "cpu", detect=way) for way in ways}
 
     def answer(way: Detect, change: Callable[[Image.Image], Image.Image]) -> Answers:
-        found = [next(iter(seen.predictions)) for seen in predictors[way].answer(change(crop) for crop in crops)]
+        found = [
+            next(iter(seen.predictions)) for seen in predictors[way].predict_images(change(crop) for crop in crops)
+        ]
         columns = np.array([(face.age, face.p_female) for face in found], dtype=np.float64)
         return Answers(columns[:, 0], columns[:, 1])
 

@@ -318,7 +318,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         if workers is None:
             workers = 0 if self.cache == "auto" else self._default_num_workers()
         return {
-            "batch_size": self.batch_size // self._part().of,
+            "batch_size": self.batch_size // self._part().world_size,
             "num_workers": workers,
             "pin_memory": self.device.type == "cuda" and not self._placed,
             "persistent_workers": workers > 0,

@@ -42,7 +42,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
-class Vote:
+class MaxOverRanks:
     """A maximum over all ranks, computed on the CPU because a GPU would have to synchronize at every step."""
 
     _group: Any = None  # the default group

@@ -112,7 +112,7 @@ class AgeGenderNet(nn.Module):
         Args:
             images: `[batch, channels, size, size]`, uint8, or float in [0, 1].
         """
-        return self.answer(self.features(images))
+        return self.forward_heads(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Return the trunk's features `[batch, num_features]` of images; see `forward`."""
@@ -121,7 +121,7 @@ class AgeGenderNet(nn.Module):
         features: Tensor = self.trunk((images - self.mean) / self.std)
         return features
 
-    def answer(self, features: Tensor) -> RawOutputs:
+    def forward_heads(self, features: Tensor) -> RawOutputs:
         """Compute the raw outputs from the trunk's features `[batch, num_features]`."""
         if self.scaler is not None:
             features = self.scaler(features)
@@ -171,7 +171,7 @@ class AgeGenderNet(nn.Module):
         Without a calibration, this is the coding's spread, or NaN if it predicts none.
         """
         if self.calibration is not None and self.calibration.has_age:
-            return self.calibration.error(self.years(outputs), self.stated(outputs))
+            return self.calibration.predicted_std(self.years(outputs), self.stated(outputs))
         spread = self.coding.spread(outputs.age)
         return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
 

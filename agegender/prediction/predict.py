@@ -79,7 +79,7 @@ def predict(
     shared: dict[str, Any] = {}  # what the shards of a list have in common
     if part:
         whole = expand_stdin(names)
-        names = list(part.of(whole, batch_size))
+        names = list(part.select(whole, batch_size))
         shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
         detail = f"list {shared['list']}, batch_size={batch_size}"
         print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
@@ -103,7 +103,7 @@ def predict(
     pictures = _left(open_images(names, frame_interval), done)
     count = None if any(isinstance(name, LiveSource) for name in names) else max(0, len(names) - done.total())
     tally = _Tally()
-    answers = tally.count(predictor.answer(pictures, batch_size, keep_pictures=album is not None), album)
+    answers = tally.count(predictor.predict_images(pictures, batch_size, keep_pictures=album is not None), album)
     with progress or nullcontext():
         if progress and out is not None:
             for answered in track(answers, "predicting", count):

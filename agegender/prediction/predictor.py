@@ -131,8 +131,8 @@ class Predictor:
             `error` set. For a list of images, a list of such lists.
         """
         if isinstance(images, list | tuple):
-            return [answered.predictions for answered in self.answer(images)]
-        (answered,) = self.answer([images])
+            return [answered.predictions for answered in self.predict_images(images)]
+        (answered,) = self.predict_images([images])
         return answered.predictions
 
     def with_detection(self, detect: Detect) -> Predictor:
@@ -148,10 +148,10 @@ class Predictor:
 
     def predict(self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64) -> Iterator[Prediction]:
         """Yield the predictions of images in order; see `answer`."""
-        for answered in self.answer(images, batch_size):
+        for answered in self.predict_images(images, batch_size):
             yield from answered.predictions
 
-    def answer(
+    def predict_images(
         self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64, keep_pictures: bool = False
     ) -> Iterator[ImageResult]:
         """Yield images with their predictions, in order; one that can't be read gets an error.
@@ -198,7 +198,7 @@ class Predictor:
         if self._finder is None:
             return _DecodedImage(image.path, [None], [self._pixels(picture)], picture=picture)
         try:
-            faces = self._finder.find(picture)
+            faces = self._finder.detect(picture)
         except Exception as error:  # OpenCV has limits, such as 32,766 pixels a side
             reason = " ".join(str(error).split())
             return _DecodedImage(image.path, error=f"face detection failed: {reason[:120]}", picture=picture)

@@ -106,4 +106,4 @@ def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
         AgeGenderError: It is not a calibration of ours.
     """
     saved = checkpoint["agegender"].get("calibration")
-    return None if saved is None else Calibration.read(saved)
+    return None if saved is None else Calibration.from_dict(saved)

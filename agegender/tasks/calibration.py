@@ -25,10 +25,10 @@ class Calibration:
         temperature: Divides the gender's logit (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
         ages: `[knots]`, predicted ages in years, ascending, at which `std` is given; it is interpolated in between.
         std: `[knots]`, factor of the predicted spread (of one year, if the coding predicts none).
-        low: `[OLDEST + 1]`, the 10 % quantile of the errors of faces of each true age. An error is true minus predicted
-            age, divided by the square root of the predicted spread, which made the errors more alike than division by
-            the spread.
-        high: `[OLDEST + 1]`, the 90 % quantile, likewise.
+        low: `[MAX_AGE + 1]`, the 10 % quantile of the errors of faces of each true age. An error is true minus
+            predicted age, divided by the square root of the predicted spread, which made the errors more alike than
+            division by the spread.
+        high: `[MAX_AGE + 1]`, the 90 % quantile, likewise.
         min_confidence: Probability of the likelier gender below which the gender is `unsure`, from 0.5 to 1.
         answered: Fraction of the validation faces whose gender is not `unsure`.
     """
@@ -47,7 +47,7 @@ class Calibration:
         return bool(self.ages)
 
     @classmethod
-    def read(cls, saved: dict[str, Any]) -> Calibration:
+    def from_dict(cls, saved: dict[str, Any]) -> Calibration:
         """Build a calibration from a checkpoint's plain values.
 
         Raises:
@@ -67,7 +67,7 @@ class Calibration:
             )
         return made
 
-    def error(self, years: Tensor, stated: Tensor) -> Tensor:
+    def predicted_std(self, years: Tensor, stated: Tensor) -> Tensor:
         """Return the standard deviation of the age errors `[batch]` in years.
 
         Args:

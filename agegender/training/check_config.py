@@ -158,7 +158,7 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         not any(kind in strategy for kind in ("spawn", "fork", "notebook", "deepspeed")) and strategy != "fsdp",
         f"trainer.strategy={strategy} is not supported; use trainer=ddp or trainer=fsdp",
     )
-    sharded = "FullySharded" in strategy
+    sharded = "fsdp" in strategy.lower()
     require(
         not (sharded and trainer.get("gradient_clip_val")),
         "Lightning can't clip gradients that trainer=fsdp shards: use trainer=ddp, or trainer.gradient_clip_val=null",

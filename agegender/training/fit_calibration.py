@@ -146,7 +146,7 @@ def _spread(answers: Floats, errors: Floats) -> tuple[Floats, Floats]:
 
 
 def _quantiles(errors: Floats, age: Floats) -> tuple[Floats, Floats]:
-    """Return the lower and the upper quantile of the errors around each age from 0 to `OLDEST`, smoothed.
+    """Return the lower and the upper quantile of the errors around each age from 0 to `MAX_AGE`, smoothed.
 
     Without smoothing, jumps from age to age leave gaps between the ages that fit a prediction, and the interval over
     the gaps covers too much.

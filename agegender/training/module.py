@@ -146,7 +146,7 @@ class AgeGenderModule(pl.LightningModule):
         flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
         features = batch.get("features")
         if features is not None and not flip:
-            outputs = network.answer(features)
+            outputs = network.forward_heads(features)
         else:
             outputs = network.forward_tta(images) if flip else network(images)
         if self.masks:
@@ -158,9 +158,9 @@ class AgeGenderModule(pl.LightningModule):
         if stage == "train" and self.soft_targets is not None:
             soft = self.soft_targets.losses(network, outputs, batch["row"])
         loss = self._balanced(age_loss, gender_loss, known, soft)
-        share, rank_loss = batch.get("share"), loss
-        if share is not None:
-            rank_loss = self._part_of_loss(share, age_loss, gender_loss, known, soft)
+        weight, rank_loss = batch.get("weight"), loss
+        if weight is not None:
+            rank_loss = self._part_of_loss(weight, age_loss, gender_loss, known, soft)
             if known is not None:  # the ranks' losses are over different labels, so their mean isn't the loss
                 loss = all_reduce_sum(rank_loss.detach()) / self.trainer.world_size
         with torch.no_grad():
@@ -169,7 +169,7 @@ class AgeGenderModule(pl.LightningModule):
             step = StepOutput(losses, years, batch["age"], p_female, batch["gender"], known=known)
             if network.coding.classes:
                 step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
-        self._metrics(stage).update(step if share != 0 else step.empty())
+        self._metrics(stage).update(step if weight != 0 else step.empty())
         return rank_loss, outputs, step
 
     def _balanced(
@@ -185,7 +185,7 @@ class AgeGenderModule(pl.LightningModule):
 
     def _part_of_loss(
         self,
-        share: float,
+        weight: float,
         age_loss: Tensor,
         gender_loss: Tensor,
         known: Tensor | None,
@@ -195,12 +195,12 @@ class AgeGenderModule(pl.LightningModule):
 
         DDP averages the gradients regardless of how many faces or labels each rank has.
         """
-        ages: float | Tensor = share
-        genders: float | Tensor = share
+        ages: float | Tensor = weight
+        genders: float | Tensor = weight
         if known is not None:
-            own, known = known * (share > 0), all_reduce_sum(known * (share > 0))
+            own, known = known * (weight > 0), all_reduce_sum(known * (weight > 0))
             ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
-        soft = None if soft is None else (share * soft[0], share * soft[1])
+        soft = None if soft is None else (weight * soft[0], weight * soft[1])
         return self._balanced(ages * age_loss, genders * gender_loss, known, soft)
 
     def _calibrates(self) -> bool:
@@ -235,7 +235,7 @@ class AgeGenderModule(pl.LightningModule):
     def _corrupted(self, batch: Batch) -> RawOutputs:
         """Return the outputs for the batch's faces with one mild corruption each."""
         if (features := batch.get("corrupted")) is not None:
-            return self.network.answer(features)
+            return self.network.forward_heads(features)
         images = corrupt_any(batch["image"], batch["row"]).contiguous(memory_format=torch.channels_last)
         outputs: RawOutputs = self.network(images)
         return outputs

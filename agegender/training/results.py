@@ -94,7 +94,7 @@ def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]
     """Return the split, and the split of the initial weights, if any."""
     settings = data.split_settings
     return {
-        "split": data.index.given or settings["split"],
+        "split": data.index.split_source or settings["split"],
         "split_fingerprint": data.index.fingerprint,
         "duplicates": settings["duplicates"],
         **({"weights_split_fingerprint": module.pretrained_split} if module.pretrained_split else {}),

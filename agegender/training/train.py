@@ -135,7 +135,7 @@ def _fit_and_test(
         sharded = isinstance(trainer.strategy, FSDP)
         return builders.build_module(settings, data, weights) if sharded else module
 
-    timing = watch.figures()  # before the evaluation, which restores the callbacks' states from the checkpoint
+    timing = watch.summary()  # before the evaluation, which restores the callbacks' states from the checkpoint
     best = _best(trainer) if settings["fit"] else None
     figures: dict[str, float] = {}
     if monitor.startswith("val/"):
@@ -221,7 +221,7 @@ def _remove_empty_run_dir(folder: Path) -> Iterator[None]:
 def _check_hardware(trainer: dict[str, Any]) -> None:
     accelerator = trainer.get("accelerator", "auto")
     require(
-        "FullySharded" not in str(trainer.get("strategy")) or (torch.cuda.is_available() and accelerator != "cpu"),
+        "fsdp" not in str(trainer.get("strategy")).lower() or (torch.cuda.is_available() and accelerator != "cpu"),
         "trainer=fsdp requires NVIDIA GPUs, but there is none or trainer.accelerator=cpu: use trainer=ddp",
     )
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():

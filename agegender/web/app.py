@@ -133,7 +133,7 @@ class _Endpoints:
 
     async def _while_connected(self, request: Request, content: bytes, detect: Detect) -> Answer:
         """Waits for an answer; if the client goes away before, its place in the line is free."""
-        answer = asyncio.ensure_future(self._line.answer(NamedImage("upload", lambda: content), detect))
+        answer = asyncio.ensure_future(self._line.submit(NamedImage("upload", lambda: content), detect))
         gone = asyncio.ensure_future(request.receive())  # after the body there is nothing but the end
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -52,7 +52,7 @@ class RequestQueue:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "predictor")
 
-    async def answer(self, picture: NamedImage, detect: Detect) -> Answer:
+    async def submit(self, picture: NamedImage, detect: Detect) -> Answer:
         """Waits for a picture's answer; of one whose waiting is cancelled before its turn, no answer is made."""
         one = _Waiting(picture, detect)
         self._waiting.put_nowait(one)
@@ -76,7 +76,9 @@ class RequestQueue:
     def _predict(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         settled = 0
         try:
-            answers = self._predictors[batch[0].detect].answer([one.picture for one in batch], keep_pictures=True)
+            answers = self._predictors[batch[0].detect].predict_images(
+                [one.picture for one in batch], keep_pictures=True
+            )
             for answered, one in zip(answers, batch, strict=True):
                 width, height = answered.picture.size if answered.picture else (None, None)
                 loop.call_soon_threadsafe(_settle, one.answer, Answer(width, height, answered.predictions))

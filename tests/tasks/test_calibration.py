@@ -21,21 +21,21 @@ PLAIN = Calibration(1.5, [10.0, 30.0, 70.0], [1.0, 2.0, 4.0], [-1.0] * ENDS, [1.
 
 def test_one_of_before_there_was_a_min_confidence_answers_for_all() -> None:
     older = {name: value for name, value in asdict(PLAIN).items() if name not in ("min_confidence", "answered")}
-    made = Calibration.read(older)
+    made = Calibration.from_dict(older)
     assert (made.min_confidence, made.answered) == (0.5, 1.0) and made == PLAIN
 
 
 @pytest.mark.parametrize("wrong", [0.49, 1.01, float("nan"), "high", None])
 def test_a_min_confidence_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(AgeGenderError, match="calibration is not one of ours"):
-        Calibration.read(asdict(PLAIN) | {"min_confidence": wrong})
+        Calibration.from_dict(asdict(PLAIN) | {"min_confidence": wrong})
 
 
 def test_the_error_is_interpolated_between_knots_and_constant_beyond() -> None:
     years = torch.tensor([0.0, 10, 20, 30, 50, 70, 100])
-    assert PLAIN.error(years, torch.ones(7)).tolist() == [1, 1, 1.5, 2, 3, 4, 4]
-    assert PLAIN.error(years, torch.full((7,), 2.0)).tolist() == [2, 2, 3, 4, 6, 8, 8]
-    assert Calibration(1.0, [5.0], [3.0], [], []).error(years, torch.ones(7)).tolist() == [3] * 7
+    assert PLAIN.predicted_std(years, torch.ones(7)).tolist() == [1, 1, 1.5, 2, 3, 4, 4]
+    assert PLAIN.predicted_std(years, torch.full((7,), 2.0)).tolist() == [2, 2, 3, 4, 6, 8, 8]
+    assert Calibration(1.0, [5.0], [3.0], [], []).predicted_std(years, torch.ones(7)).tolist() == [3] * 7
 
 
 def test_an_interval_holds_the_ages_whose_faces_are_answered_so() -> None:
@@ -78,7 +78,7 @@ def test_interval_holds_what_it_should_of_normal_errors() -> None:
 
 
 def test_plain_values_give_the_same_calibration_again() -> None:
-    assert Calibration.read(asdict(PLAIN)) == PLAIN
+    assert Calibration.from_dict(asdict(PLAIN)) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_plain_values_give_the_same_calibration_again() -> None:
 )
 def test_what_is_no_calibration_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(AgeGenderError, match="calibration"):
-        Calibration.read(asdict(PLAIN) | wrong)
+        Calibration.from_dict(asdict(PLAIN) | wrong)

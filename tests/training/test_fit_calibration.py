@@ -42,7 +42,7 @@ def test_the_stated_error_is_that_of_new_faces_with_such_an_answer() -> None:
     calibration = fit_calibration(*drawn(1800, 0))
     assert calibration is not None
     answers, stated, _, age, _ = drawn(50_000, 1)
-    error = calibration.error(torch.from_numpy(answers), torch.from_numpy(stated)).numpy()
+    error = calibration.predicted_std(torch.from_numpy(answers), torch.from_numpy(stated)).numpy()
     for low, high in ((10, 30), (30, 50), (50, 80)):
         alike = (answers >= low) & (answers < high)
         found = np.sqrt(((age - answers)[alike] ** 2).mean())
@@ -82,7 +82,7 @@ def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
     without_ages = fit_calibration(answers, stated, logits, none, gender)
     assert without_ages is not None and not without_ages.has_age
     assert without_ages.temperature == temperature(logits, gender)
-    assert Calibration.read(asdict(without_ages)) == without_ages
+    assert Calibration.from_dict(asdict(without_ages)) == without_ages
 
 
 @settings(max_examples=60)

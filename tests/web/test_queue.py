@@ -68,9 +68,9 @@ def in_line(
 
 def test_a_few_are_worked_on_together_and_in_order() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
-        first = asyncio.create_task(line.answer(picture("0"), "auto"))
+        first = asyncio.create_task(line.submit(picture("0"), "auto"))
         await asyncio.sleep(0.05)  # it is in work; the others gather meanwhile
-        others = [asyncio.create_task(line.answer(picture(name), "never" if name == "3" else "auto")) for name in "123"]
+        others = [asyncio.create_task(line.submit(picture(name), "never" if name == "3" else "auto")) for name in "123"]
         await asyncio.sleep(0.05)
         stub.may.set()
         answers = await asyncio.gather(first, *others)
@@ -82,7 +82,7 @@ def test_a_few_are_worked_on_together_and_in_order() -> None:
 
 def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
-        first, gone, last = (asyncio.create_task(line.answer(picture(name), "auto")) for name in "012")
+        first, gone, last = (asyncio.create_task(line.submit(picture(name), "auto")) for name in "012")
         await asyncio.sleep(0.05)
         gone.cancel()
         await asyncio.sleep(0)
@@ -96,8 +96,8 @@ def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         stub.may.set()
         names = ["fault", "a", "b", "fault", "c"]
-        answers = await asyncio.gather(*(line.answer(picture(n), "auto") for n in names[:4]), return_exceptions=True)
-        answers.append(await line.answer(picture(names[4]), "auto"))
+        answers = await asyncio.gather(*(line.submit(picture(n), "auto") for n in names[:4]), return_exceptions=True)
+        answers.append(await line.submit(picture(names[4]), "auto"))
         for name, answer in zip(names, answers, strict=True):
             if name == "fault":
                 assert isinstance(answer, RuntimeError)

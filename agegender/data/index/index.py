@@ -50,7 +50,7 @@ class FaceIndex:
         fingerprint: Hash of the split: same fingerprint, same images in the same splits.
         quarantine: File name to reason, for all rejected entries of the folder or the table.
         groups: Names of the groups.
-        given: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
+        split_source: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class FaceIndex:
     fingerprint: str
     quarantine: dict[str, str] = field(default_factory=dict)
     groups: tuple[str, ...] = GROUPS
-    given: str | None = None
+    split_source: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -75,7 +75,7 @@ class FaceIndex:
         """Return the rows of one split; `limit` (over all splits together) keeps a fixed subset."""
         return subsample(self.digests, self.split, limit)[split]
 
-    def cells(self, row: int) -> list[str]:
+    def label_cells(self, row: int) -> list[str]:
         """Return the CSV cells of a face's age, gender and group; empty if missing."""
         labels = (self.age[row], self.gender[row], self.group[row])
         return ["" if label == MISSING else str(label) for label in labels]
@@ -87,7 +87,7 @@ class FaceIndex:
             writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
                 first = escape_formula(self.names[self.duplicates[i]])
-                writer.writerow([escape_formula(name), *self.cells(i), self.split[i], first, self.digests[i]])
+                writer.writerow([escape_formula(name), *self.label_cells(i), self.split[i], first, self.digests[i]])
 
     def write_quarantine(self, path: Path) -> None:
         """Write the quarantined files, with the reason for each."""
@@ -150,13 +150,13 @@ def build_index(
     if not scanned.names:
         raise AgeGenderError(_no_row(table, quarantine) if table else _no_file(folder, quarantine))
     groups = group_duplicates(scanned, duplicates, cache_dir)
-    protocol, given = None, None
+    protocol, split_source = None, None
     if split_file:
         protocol = read_split_file(split_file, scanned.names, set(quarantine))
-        given = f"file {split_file.name}"
-    elif table and listing.sides and split == "content":
-        protocol = _sides_of(table, listing.sides, scanned.names)
-        given = f"table {table.name}"
+        split_source = f"file {split_file.name}"
+    elif table and listing.splits and split == "content":
+        protocol = _sides_of(table, listing.splits, scanned.names)
+        split_source = f"table {table.name}"
     if split == "random":
         sides = random_split(scanned.digests, split_seed, test_fraction)
     elif split == "test":
@@ -176,7 +176,7 @@ def build_index(
         fingerprint=fingerprint(scanned.digests, sides),
         quarantine=quarantine,
         groups=listing.groups,
-        given=given,
+        split_source=split_source,
     )
 
 

@@ -18,7 +18,7 @@ COLUMNS = {name: name for name in ("path", "age", "gender", "group", "split")} |
 GENDERS = {"0": 0, "male": 0, "m": 0, "1": 1, "female": 1, "f": 1}
 SPLIT_ALIASES = {side: side for side in (*SPLITS, UNUSED)} | {"valid": "val", "validation": "val", "": UNUSED}
 UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "unknown")  # cells that mean a missing label
-OLDEST = 999  # years; limit of UTKFace's names and of the index
+MAX_LABEL_AGE = 999  # years; limit of UTKFace's names and of the index
 MOST_GROUPS = 100  # a group's code is one byte; a column with more values is not a group
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)  # an integer in a float column, as pandas writes it
@@ -146,8 +146,8 @@ def _age(text: str, age_range: Sequence[int]) -> int:
         return MISSING
     if not _NUMBER.fullmatch(text):
         raise _QuarantinedRowError(f"age {_shown(text)} is not a number of years")
-    years = min(float(text), OLDEST + 1.0)  # 1e400 parses as infinity
-    if years < 0 or not age_range[0] <= math.floor(years) <= min(age_range[1], OLDEST):
+    years = min(float(text), MAX_LABEL_AGE + 1.0)  # 1e400 parses as infinity
+    if years < 0 or not age_range[0] <= math.floor(years) <= min(age_range[1], MAX_LABEL_AGE):
         raise _QuarantinedRowError(f"age {_shown(text)} outside {age_range[0]}..{age_range[1]}")
     return math.floor(years)
 

@@ -42,13 +42,13 @@ class LabelTable:
         labels: File name, relative to the folder, to labels.
         quarantine: File name to reason, for rejected entries.
         groups: Names of the groups, by code.
-        sides: File name to `train`, `val`, `test` or `unused`; None if the listing has no split.
+        splits: File name to `train`, `val`, `test` or `unused`; None if the listing has no split.
     """
 
     labels: dict[str, FaceLabels]
     quarantine: dict[str, str]
     groups: tuple[str, ...] = GROUPS
-    sides: Mapping[str, str] | None = None
+    splits: Mapping[str, str] | None = None
 
 
 class QuarantinedNameError(ValueError):

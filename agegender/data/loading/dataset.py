@@ -27,7 +27,7 @@ class Batch(TypedDict):
         row: int64 `[batch]`, the faces' rows of the index.
         features: Only with the cached features of a frozen trunk: float32 `[batch, features]`.
         corrupted: Likewise, the features of validation faces changed by `corruptions.corrupt_any`.
-        share: Only with several processes: weight of this rank's part in the mean over the ranks, 1 if all parts have
+        weight: Only with several processes: weight of this rank's part in the mean over the ranks, 1 if all parts have
             one size, 0 if the part only pads the step with a face that counts on another rank.
     """
 
@@ -37,7 +37,7 @@ class Batch(TypedDict):
     row: Tensor
     features: NotRequired[Tensor]
     corrupted: NotRequired[Tensor]
-    share: NotRequired[float]
+    weight: NotRequired[float]
 
 
 def step_seed(seed: int, epoch: int, step: int, purpose: str, rank: int = 0) -> int:

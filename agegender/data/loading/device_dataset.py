@@ -53,5 +53,5 @@ def to_device(
 ) -> dict[str, DeviceDataset]:
     """Move splits to a device, with one shared copy of the pixels."""
     pixels = cached.as_tensor().to(device)
-    places = {name: torch.from_numpy(cached.places(faces.rows)) for name, faces in splits.items()}
+    places = {name: torch.from_numpy(cached.cache_rows(faces.rows)) for name, faces in splits.items()}
     return {name: DeviceDataset(faces, pixels, places[name], device) for name, faces in splits.items()}

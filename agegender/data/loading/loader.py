@@ -19,11 +19,11 @@ class Rank(NamedTuple):
     """A rank's slice of each global batch; the slices' sizes differ by at most one."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
     def slice_of(self, faces: int) -> slice:
         """Return this rank's slice of a batch of `faces` faces; may be empty if there are fewer faces than ranks."""
-        return slice(self.rank * faces // self.of, (self.rank + 1) * faces // self.of)
+        return slice(self.rank * faces // self.world_size, (self.rank + 1) * faces // self.world_size)
 
 
 class DistributedBatchSlicer(Sampler[int]):
@@ -53,7 +53,7 @@ class DistributedBatchSlicer(Sampler[int]):
 
     def _own(self, size: int) -> NDArray[np.int64]:
         """Return this rank's positions among `size` items, batch after batch."""
-        if self.part.of == 1:
+        if self.part.world_size == 1:
             return np.arange(size)
         last = size % self.whole_batch
         batches = np.arange(size - last).reshape(-1, self.whole_batch)
@@ -83,7 +83,7 @@ class ResumableShuffleSampler(DistributedBatchSlicer):
 class FaceDataLoader(DataLoader[Batch]):
     """DataLoader that, without workers, reads whole batches directly, without fetching and collating single items.
 
-    With several ranks (see `DistributedBatchSlicer`) it adds the weight `share` to each batch.
+    With several ranks (see `DistributedBatchSlicer`) it adds the key `weight` to each batch.
     """
 
     dataset: FaceDataset | DeviceDataset
@@ -95,12 +95,12 @@ class FaceDataLoader(DataLoader[Batch]):
         dealt = self.sampler if isinstance(self.sampler, DistributedBatchSlicer) else None
         self._handed_out = dealt.start if dealt else 0
         for batch in self._from_workers() if self.num_workers else self._read():
-            if dealt is None or dealt.part.of == 1:
+            if dealt is None or dealt.part.world_size == 1:
                 self._handed_out += len(batch["row"])
             else:
                 whole = min(dealt.whole_batch, dealt.size - self._handed_out)
                 own = dealt.part.slice_of(whole)
-                batch["share"] = (own.stop - own.start) * dealt.part.of / whole
+                batch["weight"] = (own.stop - own.start) * dealt.part.world_size / whole
                 self._handed_out += whole
             yield batch
 

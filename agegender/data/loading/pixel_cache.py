@@ -84,7 +84,7 @@ class MemmapPixels:
         pixels: NDArray[np.uint8] = self._array[self._rows[indices]]
         return pixels
 
-    def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def cache_rows(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of `as_tensor` for rows of the index."""
         places: NDArray[np.int64] = self._rows[indices]
         return places

@@ -150,7 +150,7 @@ class StreamingDataModule(AgeGenderDataModule):
         if kept is not None:
             kept.mkdir(parents=True, exist_ok=True)
         decoder = DecodeTransform(self.image_size, self.grayscale)
-        whole = shuffle and self._part().of > 1
+        whole = shuffle and self._part().world_size > 1
         return streaming_dataset(f"{self.place}/{name}", kept, decoder, self.seed, shuffle, self.max_cache, whole)
 
     def _loader(self, name: Split, shuffle: bool = False) -> StreamingFaceLoader:
@@ -159,7 +159,7 @@ class StreamingDataModule(AgeGenderDataModule):
         workers = self._default_num_workers() if self.num_workers is None else self.num_workers
         return StreamingFaceLoader(
             self.stream(name, shuffle),
-            batch_size=self.batch_size // self._part().of,
+            batch_size=self.batch_size // self._part().world_size,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",

@@ -127,13 +127,13 @@ class StreamingFaceLoader(StreamingDataLoader):
             return
         last = None
         for done, last in enumerate(self._own(), 1):  # noqa: B007 - used below
-            yield {**last, "share": 1.0}
+            yield {**last, "weight": 1.0}
         if self.dataset.drop_last:
             return
         if last is None:
             done, last = 0, self._first_face()
         for _ in range(done, self._steps()):
-            yield {**last, "share": 0.0}
+            yield {**last, "weight": 0.0}
 
     def _first_face(self) -> Batch:
         stream = unsharded(copy.copy(self.dataset))

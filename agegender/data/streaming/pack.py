@@ -94,7 +94,7 @@ def _write(
         "images": {side: len(rows[side]) for side in SPLITS},
         "complete": index.complete,
         "split": settings,
-        "given": index.given,
+        "split_source": index.split_source,
         "groups": index.groups,
         "folder": str(index.folder.resolve()),
     }

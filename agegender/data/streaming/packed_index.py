@@ -155,7 +155,7 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
         fingerprint=manifest["fingerprint"],
         quarantine=quarantine,
         groups=tuple(manifest["groups"]),
-        given=manifest["given"],
+        split_source=manifest["split_source"],
         kept_in=folder,
         manifest=manifest,
     )

@@ -177,8 +177,8 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
         text += " Under data.split=random the validation images are the test images."
     if split["split"] == "test":
         text += " Under data.split=test every image is a test image."
-    if split["given"]:
-        text += f" The split is given by the {split['given']}."
+    if split["split_source"]:
+        text += f" The split is given by the {split['split_source']}."
     if split["limit"] is not None:
         text += f" The sides are reduced by data.limit={split['limit']}."
     balance = [

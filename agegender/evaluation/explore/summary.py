@@ -116,7 +116,7 @@ def summarize(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
         "light": {name: _describe_measure(index, name, measured[name], extremes) for name in measured},
         "split": {
             **settings,
-            "given": index.given,
+            "split_source": index.split_source,
             "fingerprint": index.fingerprint,
             "straddling_groups": count_straddling(index, copies),
             "sides": {side: describe(index, part) for side, part in rows.items()},

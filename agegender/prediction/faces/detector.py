@@ -119,7 +119,7 @@ class FaceDetector:
         self._make: Any = YuNetDetector
         self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
 
-    def find(self, picture: Image.Image) -> list[Face]:
+    def detect(self, picture: Image.Image) -> list[Face]:
         """Return the faces in an image, the largest first.
 
         Args:

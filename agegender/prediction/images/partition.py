@@ -25,7 +25,7 @@ class Shard:
         """Return the value of the setting, such as `2/8`."""
         return f"{self.number}/{self.count}"
 
-    def of(self, names: Sequence[Name], batch_size: int) -> Sequence[Name]:
+    def select(self, names: Sequence[Name], batch_size: int) -> Sequence[Name]:
         """Return this part of the list; the parts concatenated in order are the list.
 
         The list is split between batches only, so that every image is in the same batch as in a run over the whole

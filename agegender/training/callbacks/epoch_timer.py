@@ -35,7 +35,7 @@ class EpochTimer(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the batch's images."""
-        self._images += len(batch["row"]) if batch.get("share") != 0 else 0
+        self._images += len(batch["row"]) if batch.get("weight") != 0 else 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the validation's clock."""
@@ -62,7 +62,7 @@ class EpochTimer(Callback):
         """Restore the measurements."""
         self.epochs, self.rates = list(state_dict["epochs"]), list(state_dict["rates"])
 
-    def figures(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float]:
         """Return the medians and the total over the measured epochs; empty without any."""
         if not self.epochs:
             return {}

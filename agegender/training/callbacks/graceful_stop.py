@@ -15,7 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from agegender.distributed.collectives import Vote, is_distributed
+from agegender.distributed.collectives import MaxOverRanks, is_distributed
 from agegender.distributed.launcher import script
 from agegender.errors import InterruptedRunError, SigtermExit
 
@@ -35,7 +35,7 @@ class GracefulStop(Callback):
         self.last_checkpoint = last_checkpoint
         self._asked: signal.Signals | None = None
         self._asked_at = 0.0
-        self._vote = Vote()
+        self._max_over_ranks = MaxOverRanks()
         self._previous: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
@@ -63,7 +63,7 @@ class GracefulStop(Callback):
 
     def _stops(self) -> bool:
         """Return whether to stop now; all ranks agree, whichever of them received the signal."""
-        asked = self._vote.all_reduce_max(self._asked or 0)
+        asked = self._max_over_ranks.all_reduce_max(self._asked or 0)
         if asked:  # else keep a signal that arrived during the vote for the next step
             self._asked = signal.Signals(asked)
         return asked > 0

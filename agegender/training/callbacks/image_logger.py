@@ -27,7 +27,7 @@ class ValidationImageLogger(Callback):
     def __init__(self, faces: int = 16):
         """Set the number of validation faces in the grid, which are evenly spaced in the split."""
         require(faces >= 1, f"callbacks.image_logger.faces={faces} must be at least 1")
-        self.faces, self._answers = faces, PredictionBuffer()
+        self.faces, self._buffer = faces, PredictionBuffer()
 
     def on_validation_batch_end(
         self,
@@ -39,11 +39,11 @@ class ValidationImageLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect the batch's predictions."""
-        self._answers.add(outputs)
+        self._buffer.append(outputs)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw and log the images."""
-        answers = self._answers.take()
+        answers = self._buffer.pop_all()
         loggers = [logger for logger in trainer.loggers if takes_pictures(logger)]
         if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return

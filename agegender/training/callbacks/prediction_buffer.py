@@ -18,11 +18,11 @@ class PredictionBuffer:
         """Initialize without predictions."""
         self._batches: list[dict[str, Tensor]] = []
 
-    def add(self, outputs: Any) -> None:
+    def append(self, outputs: Any) -> None:
         """Add one step's predictions, each `[batch]`: row, age_pred in years, p_female; in a test also their spread."""
         self._batches.append(outputs)
 
-    def take(self) -> dict[str, np.ndarray[Any, Any]]:
+    def pop_all(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the predictions of all ranks as arrays, sorted by row, and reset."""
         columns = {
             name: all_gather_cat(torch.cat([batch[name] for batch in self._batches])).cpu().numpy()

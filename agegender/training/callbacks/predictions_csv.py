@@ -22,7 +22,7 @@ class PredictionsCSVWriter(Callback):
 
     def __init__(self, path: Path):
         """Set the output path."""
-        self.path, self._answers = path, PredictionBuffer()
+        self.path, self._buffer = path, PredictionBuffer()
 
     def on_test_batch_end(
         self,
@@ -34,11 +34,11 @@ class PredictionsCSVWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect the batch's predictions."""
-        self._answers.add(outputs)
+        self._buffer.append(outputs)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file, on rank 0."""
-        predictions = self._answers.take()
+        predictions = self._buffer.pop_all()
         if not trainer.is_global_zero:
             return
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
@@ -50,6 +50,6 @@ class PredictionsCSVWriter(Callback):
             columns = (predictions[name] for name in ("row", "age_pred", "p_female", *stated))
             for row, age, p_female, *spread in zip(*columns, strict=True):
                 path = escape_formula(str(index.folder / index.names[row]))
-                truth = index.cells(row)
+                truth = index.label_cells(row)
                 cells = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
                 writer.writerow([path, truth[0], f"{age:.3f}", *cells, truth[1], f"{p_female:.9g}", truth[2]])

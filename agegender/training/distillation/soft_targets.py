@@ -43,7 +43,7 @@ class SoftTargets:
         soft = torch.from_numpy(ages.astype(np.float16)), torch.from_numpy(p_female.astype(np.float32))
         self._tensors: tuple[Tensor, ...] = (places, *soft)
 
-    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def lookup(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return distributions `[batch, years]` and p_female `[batch]` for rows of the index `[batch]`."""
         if self._tensors[0].device != rows.device:
             self._tensors = tuple(tensor.to(rows.device) for tensor in self._tensors)
@@ -60,7 +60,7 @@ class SoftTargets:
             outputs: Its raw outputs.
             rows: `[batch]`, the faces' rows of the index.
         """
-        ages, p_female = self.of(rows)
+        ages, p_female = self.lookup(rows)
         age_loss = functional.kl_div(outputs.age.log_softmax(1), ages, reduction="batchmean")
         return age_loss, network.gender_loss(outputs, p_female)
 

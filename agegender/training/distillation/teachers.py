@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 VERSION = 2  # of the procedure that computes the soft targets: part of the cache's key
 _BATCH = 16  # faces: the activations of more exceed a CPU's caches
 
-Answers = tuple[NDArray[np.float16], NDArray[np.float32]]  # age distributions [faces, years], p_female [faces]
+TeacherPredictions = tuple[
+    NDArray[np.float16], NDArray[np.float32]
+]  # age distributions [faces, years], p_female [faces]
 
 
 class Teacher(NamedTuple):
@@ -164,7 +166,7 @@ def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
     return left_out(index.digests, index.duplicates, split["split_seed"], split["leave_out"])[faces.rows]
 
 
-def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
+def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> TeacherPredictions:
     """Return a teacher's predictions for rows of the index, from the cache if they are there."""
     digests = "".join(data.index.digests[row] for row in rows.tolist())
     recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{_precision(data)}:{digests}"
@@ -180,7 +182,7 @@ def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64
     return predictions
 
 
-def _read(path: Path, faces: int) -> Answers | None:
+def _read(path: Path, faces: int) -> TeacherPredictions | None:
     if not path.is_file():
         return None
     try:
@@ -199,7 +201,7 @@ def _precision(data: AgeGenderDataModule) -> str | None:
     return str(data.trainer.precision) if data.trainer else None
 
 
-def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> Answers:
+def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> TeacherPredictions:
     """Compute a teacher's predictions, the mean over a face and its mirror image, at its own size and color mode."""
     device = data.device
     precision = data.trainer.precision_plugin.forward_context() if data.trainer else nullcontext()

@@ -309,7 +309,7 @@ def test_a_table_of_what_the_names_say_gives_their_index(faces: Path, tmp_path: 
     by_name = build_index(faces, cache_dir)
     by_table = indexed(faces, tmp_path, rows_of(faces), cache_dir)
     assert by_table.names == by_name.names and by_table.fingerprint == by_name.fingerprint and by_table.complete
-    assert by_table.groups == by_name.groups == GROUPS and by_table.given is None
+    assert by_table.groups == by_name.groups == GROUPS and by_table.split_source is None
     for column in ("age", "gender", "group", "split", "duplicates"):
         assert (getattr(by_table, column) == getattr(by_name, column)).all(), column
 
@@ -319,8 +319,8 @@ def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_
     assert not index.complete and (index.age == MISSING).sum() == 60 and (index.gender == MISSING).sum() == 20
     index.write_csv(tmp_path / "index.csv")
     again = build_index(faces, cache_dir, table=tmp_path / "index.csv")
-    assert again.fingerprint == index.fingerprint and again.given == "table index.csv"
-    assert [again.cells(row) for row in range(120)] == [index.cells(row) for row in range(120)]
+    assert again.fingerprint == index.fingerprint and again.split_source == "table index.csv"
+    assert [again.label_cells(row) for row in range(120)] == [index.label_cells(row) for row in range(120)]
     with (tmp_path / "index.csv").open(newline="") as file:
         assert sum(row["age"] == "" for row in csv.DictReader(file)) == 60
 
@@ -399,7 +399,7 @@ def test_a_tables_own_split_is_taken_and_its_leaks_are_reported(
     side = dict(zip(index.names, index.split.tolist(), strict=True))
     expected = {"Train": "train", "valid": "val", "": "unused", "test": "test"}
     assert side == {str(row["path"]): expected[str(row["split"])] for row in rows}
-    assert index.given == "table labels.csv"
+    assert index.split_source == "table labels.csv"
     messages = [record.getMessage() for record in caplog.records]
     assert any("gives 30 of 121 images no split: they are left out" in message for message in messages)
     assert any("1 test images have a copy in its training part" in message for message in messages)
@@ -408,7 +408,7 @@ def test_a_tables_own_split_is_taken_and_its_leaks_are_reported(
 def test_a_split_column_that_is_empty_is_none(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     rows = [row | {"split": " "} for row in rows_of(faces)]
     index = indexed(faces, tmp_path, rows, cache_dir)
-    assert index.given is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
+    assert index.split_source is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
 
 
 def test_a_split_column_without_training_pictures_points_to_the_test_rule(

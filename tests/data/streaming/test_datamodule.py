@@ -117,7 +117,7 @@ def test_several_processes_see_every_face_once_in_as_many_steps(shards: Path, pr
         dealt = [list(loader) for loader in parts(shards, loaded, processes, workers)]
         assert len({len(batches) for batches in dealt}) == 1
         assert [len(loader) for loader in parts(shards, loaded, processes, workers)] == [len(dealt[0])] * processes
-        counted = [row for batch in chain(*dealt) if batch["share"] for row in batch["row"].tolist()]
+        counted = [row for batch in chain(*dealt) if batch["weight"] for row in batch["row"].tolist()]
         start, size = module(shards).index.place(loaded)
         assert sorted(counted) == list(range(start, start + size))
 

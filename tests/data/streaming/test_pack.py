@@ -69,7 +69,7 @@ def test_a_table_with_its_own_split_groups_and_missing_labels_survives_packing(f
     data = {"table": str(tmp_path / "labels.csv"), "dir": str(faces)}
     index = open_pack(str(pack(data, str(tmp_path / "shards"))), tmp_path)
     assert [index.place(side)[1] for side in SPLITS] == [6, 2, 3]
-    assert index.groups == ("north", "south") and not index.complete and index.given == "table labels.csv"
+    assert index.groups == ("north", "south") and not index.complete and index.split_source == "table labels.csv"
 
 
 @pytest.mark.parametrize("left", ["a file of mine", ".hidden"])

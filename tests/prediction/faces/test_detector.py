@@ -67,7 +67,7 @@ def test_one_face_is_found_and_answered_at_every_turn_and_size(
 
 @pytest.mark.parametrize("degrees", range(0, 360, 30))
 def test_eyes_and_mouth_are_found_where_they_are(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
-    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
+    (face,) = finder.detect(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
     angle = np.radians(degrees)
     back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     upright = (face.landmarks - 256) @ back.T + 256
@@ -89,9 +89,9 @@ def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: i
 def test_a_picture_turned_by_quarters_has_its_face_turned_with_it_and_gets_the_same_answers(
     part: str, degrees: int, predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
-    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
     picture = {"photograph": photograph, "wide": photograph.crop((0, 0, 512, 300)), "crop": crop}[part]
-    (face,), (found,) = finder.find(picture), finder.find(turned(picture, degrees))
+    (face,), (found,) = finder.detect(picture), finder.detect(turned(picture, degrees))
     side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # of the crop
     apart = found.landmarks - turned_points(face.landmarks, picture.size, degrees)
     assert math.sqrt((apart**2).sum(1).mean()) < 0.05 * side
@@ -113,8 +113,8 @@ def test_a_picture_is_turned_only_if_no_face_is_found_as_it_is(
         return looked(pixels, quarter)
 
     monkeypatch.setattr(finder, "_first_looks", look)
-    assert finder.find(photograph) and quarters == [0]
-    assert not finder.find(Image.new("RGB", (300, 200), "navy")) and quarters == [0, 0, 1, 2, 3]
+    assert finder.detect(photograph) and quarters == [0]
+    assert not finder.detect(Image.new("RGB", (300, 200), "navy")) and quarters == [0, 0, 1, 2, 3]
 
 
 def test_many_faces_are_numbered_from_the_largest(predictor: Predictor, photograph: Image.Image) -> None:
@@ -135,7 +135,7 @@ def test_small_faces_in_a_very_wide_picture_are_all_found(finder: FaceDetector, 
     lefts = range(20, 9500, 497)
     for left in lefts:
         wide.paste(small, (left, left % 140))
-    faces = sorted(face.box[0] for face in finder.find(wide))
+    faces = sorted(face.box[0] for face in finder.detect(wide))
     assert len(faces) == len(lefts) == 20
     assert all(left + 130 < found < left + 200 for found, left in zip(faces, lefts, strict=True))
 
@@ -144,13 +144,13 @@ def test_small_faces_in_a_very_wide_picture_are_all_found(finder: FaceDetector, 
 def test_a_face_that_fills_a_picture_of_any_size_is_found(
     side: int, finder: FaceDetector, photograph: Image.Image
 ) -> None:
-    (face,) = finder.find(photograph.crop((150, 30, 300, 180)).resize((side, side), Image.Resampling.BICUBIC))
+    (face,) = finder.detect(photograph.crop((150, 30, 300, 180)).resize((side, side), Image.Resampling.BICUBIC))
     assert face.box[2] - face.box[0] == pytest.approx(90 / 150 * side, rel=0.2)
 
 
 def test_crockery_is_no_face(finder: FaceDetector) -> None:
     """Turned by 89 degrees it was one: of many looks one is always the best."""
-    assert finder.find(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
+    assert finder.detect(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
 
 
 def test_hair_is_no_face_though_one_is_near(finder: FaceDetector, photograph: Image.Image) -> None:
@@ -162,14 +162,14 @@ def test_hair_is_no_face_though_one_is_near(finder: FaceDetector, photograph: Im
 
 def test_a_face_that_fills_a_large_photograph_is_found(finder: FaceDetector, photograph: Image.Image) -> None:
     close = photograph.crop((120, 20, 330, 230)).resize((3000, 3000), Image.Resampling.BICUBIC)
-    (face,) = finder.find(close)
+    (face,) = finder.detect(close)
     assert face.box[2] - face.box[0] == pytest.approx(90 / 210 * 3000, rel=0.2)
 
 
 def test_a_crop_like_utkfaces_is_taken_as_it_is(
     predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
-    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
     (auto,) = predictor(crop)
     (never,) = Predictor(device="cpu", detect="never")(crop)
     assert (auto.age, auto.p_female) == pytest.approx((never.age, never.p_female), abs=1e-4)
@@ -183,7 +183,7 @@ def test_a_crop_like_utkfaces_is_taken_as_it_is(
 def test_a_face_gets_its_crops_age_wherever_it_is_pasted_and_without_looking_another(
     predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
-    crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
+    crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
     rngs = [np.random.default_rng(seed) for seed in range(3)]
     pictures = [paste(crop, scale, turn, rng) for rng in rngs for scale, turn in WAYS.values()]
     never = predictor.with_detection("never")
@@ -219,7 +219,7 @@ def test_boxes_always_lie_inside_the_picture_and_a_whole_face_has_one(
     picture = Image.new("RGB", (640, 400), "gray")
     close = photograph.crop((150, 40, 300, 190)).rotate(degrees)
     picture.paste(close.resize((side, side)), (left, top))
-    faces = finder.find(picture)
+    faces = finder.detect(picture)
     if 0 <= left <= 640 - side and 0 <= top <= 400 - side:
         assert faces
     for face in faces:

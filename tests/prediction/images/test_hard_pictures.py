@@ -98,7 +98,7 @@ from agegender.prediction.faces import FaceFinder
 finder = FaceFinder()
 for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 150), (2048, 32)):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    print(width, height, len(finder._first_looks(noise, 0)), len(finder.find(Image.fromarray(noise))))
+    print(width, height, len(finder._first_looks(noise, 0)), len(finder.detect(Image.fromarray(noise))))
 """
 
 

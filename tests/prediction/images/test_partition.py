@@ -128,7 +128,7 @@ def test_what_is_no_shard_is_refused_in_one_line(given: str) -> None:
 @given(size=st.integers(0, 300), count=st.integers(1, 40), batch_size=st.integers(1, 70))
 def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int, batch_size: int) -> None:
     names = [str(number) for number in range(size)]
-    parts = [Shard(number, count).of(names, batch_size) for number in range(1, count + 1)]
+    parts = [Shard(number, count).select(names, batch_size) for number in range(1, count + 1)]
     assert [name for part in parts for name in part] == names
     starts = [int(part[0]) for part in parts if part]
     assert all(start % batch_size == 0 for start in starts)

@@ -69,7 +69,7 @@ def targets_of(
     """Returns what a student is taught for each training face, in the order of `data.split("train").rows`."""
     made = make_targets(find_teachers([str(path) for path in teachers], age), data, {"teacher": 0.7})
     assert made is not None
-    ages, p_female = made.of(torch.from_numpy(data.split("train").rows))
+    ages, p_female = made.lookup(torch.from_numpy(data.split("train").rows))
     return ages.numpy(), p_female.numpy()
 
 
@@ -289,7 +289,7 @@ def test_a_row_that_is_no_training_face_is_an_error() -> None:
     made, _, _ = soft_targets(0.7)
     for row in (0, 9, 22):
         with pytest.raises(IndexError):
-            made.of(torch.tensor([row]))
+            made.lookup(torch.tensor([row]))
 
 
 def test_soft_targets_are_no_part_of_the_modules_state(folds: Path, run_here: Run, tmp_path: Path) -> None:
