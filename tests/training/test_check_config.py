@@ -173,7 +173,7 @@ def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
         ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
-        ("+augment.color=0.1", "augment.color is not known; did you mean color?"),
+        ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
     ],
 )
 def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_only(

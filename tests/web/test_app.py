@@ -30,7 +30,7 @@ from agegender.web.server import allowed_hosts, open_port, serve
 from agegender.web.uploads import Limits
 
 Run = Callable[..., Outcome]
-PAGE = ROOT / "agegender" / "prediction" / "web" / "page"
+PAGE = ROOT / "agegender" / "web" / "page"
 WEB = "agegender/web/__main__.py"
 
 
@@ -402,7 +402,7 @@ def test_a_port_in_use_is_named(trained_run: Path) -> None:
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
 def test_a_missing_package_is_named(package: str, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package or "prediction.web." in name]:
+    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("agegender.web.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     outcome = run_here(WEB)

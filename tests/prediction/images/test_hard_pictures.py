@@ -94,8 +94,8 @@ MEMORY = """
 import sys
 import numpy as np
 from PIL import Image
-from agegender.prediction.faces import FaceFinder
-finder = FaceFinder()
+from agegender.prediction.faces.detector import FaceDetector
+finder = FaceDetector()
 for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 150), (2048, 32)):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     print(width, height, len(finder._first_looks(noise, 0)), len(finder.detect(Image.fromarray(noise))))
