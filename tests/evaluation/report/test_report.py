@@ -246,7 +246,7 @@ def test_a_difference_of_splits_is_said_on_the_terminal_too(report_here: Run, tm
         (("run=a,b,c",), "one run or two, not 3"),
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
         (("run=a,a",), "names a twice"),
-        (("run=untested",), "untested has no predictions.csv: run its test first, python train.py fit=false"),
+        (("run=untested",), "untested has no predictions.csv: run its test first, agegender train fit=false"),
         (("run=damaged",), "damaged/predictions.csv is damaged (line 2: no column 'path')"),
         (("run=a", "out=a/metrics.json"), "a/metrics.json can't be written"),
         (("run=a", "resamples=0"), "resamples=0 must be at least 1"),
