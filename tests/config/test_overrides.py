@@ -92,7 +92,7 @@ def folder_with(*names: str) -> Any:
 
 @settings(max_examples=200)
 @given(NAMES)
-def test_quoted_text_is_read_back_as_it_was_and_unquoted_undoes_it(text: str) -> None:
+def test_quote_override_survives_parsing_and_unquoted_reverts_it(text: str) -> None:
     assert read(f"key={quote_override(text)}") == text
     assert unquoted(quote_override(text)) == text
 
@@ -100,7 +100,7 @@ def test_quoted_text_is_read_back_as_it_was_and_unquoted_undoes_it(text: str) ->
 @settings(max_examples=150)
 @given(name=NAMES.filter(lambda name: name not in (".", "..")))
 @example(name="a,b")
-def test_path_of_a_file_that_is_there_reaches_the_code_as_it_is(name: str) -> None:
+def test_path_overrides_preserve_the_name_of_an_existing_file(name: str) -> None:
     with folder_with(name):
         for key in ("weights", "data.dir", "+data.table", "teacher", "hydra.run.dir"):
             (rewritten,) = path_overrides([f"{key}={name}"])
@@ -110,7 +110,7 @@ def test_path_of_a_file_that_is_there_reaches_the_code_as_it_is(name: str) -> No
 
 @pytest.mark.parametrize("name", TRAPS)
 @pytest.mark.parametrize("options", [(), ("-m",)], ids=["one run", "sweep"])
-def test_path_of_a_trap_that_is_there_reaches_the_code_as_it_is(name: str, options: tuple[str, ...]) -> None:
+def test_path_overrides_preserve_existing_names_with_grammar_characters(name: str, options: tuple[str, ...]) -> None:
     with folder_with(name):
         for key in ("weights", "data.dir", "teacher", "out"):
             assert read(path_overrides([*options, f"{key}={name}"])[-1]) == name
@@ -120,7 +120,7 @@ def test_path_of_a_trap_that_is_there_reaches_the_code_as_it_is(name: str, optio
 @given(name=NAMES.map(lambda name: f"new/{name}"))
 @example(name="/data/my faces (1).csv")
 @example(name="logs/a,b=[3].csv")
-def test_path_of_a_file_to_be_written_reaches_the_code_as_it_is(name: str) -> None:
+def test_path_overrides_preserve_the_name_of_a_new_file(name: str) -> None:
     for key in ("out", "annotate", "data.cache_dir"):
         (rewritten,) = path_overrides([f"{key}={name}"])
         assert read(rewritten) == name
@@ -133,7 +133,7 @@ def test_path_of_a_file_to_be_written_reaches_the_code_as_it_is(name: str) -> No
 @example(names=["'a", "b'"])
 @example(names=["1", "''"])
 @example(names=["[a", "b]", "null"])
-def test_sweep_over_files_that_are_there_takes_each_in_turn(names: list[str]) -> None:
+def test_path_overrides_sweep_over_existing_files(names: list[str]) -> None:
     whole = ",".join(names)
     joined = {",".join(names[i:j]) for i in range(len(names)) for j in range(i + 2, len(names) + 1)}
     assume(not joined & set(names) and not any("," in name for name in names[1:]))  # which is meant, nobody could tell
@@ -141,7 +141,7 @@ def test_sweep_over_files_that_are_there_takes_each_in_turn(names: list[str]) ->
         assert swept(path_overrides(["-m", f"weights={whole}"])[1]) == names
 
 
-def test_comma_is_part_of_a_path_only_where_the_file_or_its_folder_is_there() -> None:
+def test_path_overrides_keep_a_comma_only_in_existing_paths() -> None:
     with folder_with("a", "b", "c,d") as folder:
         (folder / "e,f").mkdir()
         assert swept(path_overrides(["-m", "weights=a,b,c,d"])[1]) == ["a", "b", "c,d"]
@@ -156,7 +156,7 @@ def test_comma_is_part_of_a_path_only_where_the_file_or_its_folder_is_there() ->
         ]
 
 
-def test_home_folder_is_meant_by_a_tilde_unless_there_is_a_file_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_overrides_expand_a_tilde_unless_a_file_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/a b")
     assert read(path_overrides(["data.dir=~/UTKFace"])[0]) == "/home/a b/UTKFace"
     assert read(report_overrides(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
@@ -165,14 +165,14 @@ def test_home_folder_is_meant_by_a_tilde_unless_there_is_a_file_of_that_name(mon
         assert read(path_overrides(["data.dir=~"])[0]) == "~"
 
 
-def test_home_folder_is_meant_by_a_tilde_in_a_config_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expand_homes_expands_a_tilde_in_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     config = compose_command("train", ["data.dir='~/faces'", "weights='~/a.ckpt'", "name='~x'"])
     expand_homes(config)
     assert (config.data.dir, config.weights, config.name) == ("/home/me/faces", "/home/me/a.ckpt", "~x")
 
 
-def test_what_hydra_computes_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_overrides_keep_interpolations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACES", "/data/faces")
     assert read(path_overrides(["data.dir=${oc.env:FACES}/a b"])[0]) == "/data/faces/a b"
     argument = "hydra.run.dir=logs/my runs/${name}/${now:%Y}"
@@ -180,7 +180,7 @@ def test_what_hydra_computes_is_computed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert config.hydra.run.dir.startswith("logs/my runs/x/2")
 
 
-def test_other_settings_and_options_stay_as_they_are() -> None:
+def test_path_overrides_leave_other_settings_alone() -> None:
     others = ["--help", "seed=1,2", "-cn", "weights=a b", "--config-dir", "out=x", "out=", "weights=null", "~weights"]
     others += [
         "data.dir=data/UTKFace",
@@ -193,7 +193,7 @@ def test_other_settings_and_options_stay_as_they_are() -> None:
     assert path_overrides(others) == others
 
 
-def test_every_setting_that_names_a_path_is_known() -> None:
+def test_path_overrides_know_every_path_setting() -> None:
     """A setting of ours whose default is a path, or whose comment says so, is in the list."""
     found = set()
     for command in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
@@ -211,29 +211,29 @@ def test_every_setting_that_names_a_path_is_known() -> None:
 @example(["null"])
 @example(["~"])
 @example(["[a]", "'b'"])
-def test_value_for_several_paths_leads_back_to_them(names: list[str]) -> None:
+def test_paths_value_round_trips_several_paths(names: list[str]) -> None:
     with folder_with():
         value = read(report_overrides([f"run={paths_value(names)}"])[0])
     assert [Path(name) for name in ([value] if isinstance(value, str) else value)] == list(map(Path, names))
 
 
-def test_predict_takes_paths_beside_its_pictures() -> None:
+def test_image_overrides_keep_path_settings_beside_images() -> None:
     rewritten = image_overrides(["a b.jpg", "out=x (1).csv", "weights=epoch=3.ckpt", "resume=true"])
     assert [read(argument) for argument in rewritten] == ["x (1).csv", "epoch=3.ckpt", True, ["a b.jpg"]]
 
 
-def test_options_are_told_from_settings() -> None:
+def test_split_options_separates_hydra_options_from_settings() -> None:
     given_arguments = ["-m", "a=1", "--config-dir", "my conf", "--cfg=job", "b=2", "-cn", "other", "--resolve"]
     options = {"--config-dir": "my conf", "--cfg": "job", "-cn": "other"}
     assert split_options(given_arguments) == (options, ["a=1", "b=2"])
 
 
-def test_every_setting_of_a_config_that_names_weights_is_a_path() -> None:
+def test_path_overrides_treat_pretrained_weights_as_a_path() -> None:
     assert is_path("weights") and is_path("model.pretrained")
     (rewritten,) = path_overrides(["model.pretrained=faces (1).onnx"])
     assert read(rewritten) == "faces (1).onnx"
 
 
 @pytest.mark.parametrize("arguments", [["model.pretrained=true"], ["-m", "model.pretrained=true,false,null"]])
-def test_pretrained_takes_words_that_are_no_path(arguments: list[str]) -> None:
+def test_path_overrides_leave_boolean_pretrained_alone(arguments: list[str]) -> None:
     assert path_overrides(arguments) == arguments

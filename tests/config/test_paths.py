@@ -16,7 +16,7 @@ ODD_RUN = "a run, [2]={y} 'q'  $HOME"  # in Hydra's own folders, `${...}` is com
 
 
 @pytest.mark.slow
-def test_odd_names_lead_through_a_training_and_every_command_after_it(
+def test_commands_accept_paths_with_grammar_characters(
     run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def done(script: str, *arguments: str) -> Outcome:
@@ -77,7 +77,7 @@ def test_odd_names_lead_through_a_training_and_every_command_after_it(
     done("train.py", *tiny[1:], "data=streaming", f"data.dir={ODD} shards", "fit=false", f"weights=~/{ODD}.ckpt")
 
 
-def test_odd_name_of_a_folder_that_is_not_there_is_told_as_it_is(run_here: Run) -> None:
+def test_commands_quote_a_missing_path_unchanged(run_here: Run) -> None:
     for script, argument in (
         ("agegender/evaluation/report/__main__.py", f"run={ODD.replace(',', '')}"),
         ("agegender/prediction/export/__main__.py", f"weights={ODD}"),

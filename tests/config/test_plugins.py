@@ -110,9 +110,7 @@ def _forget() -> None:
 
 
 @pytest.mark.parametrize("parts", [NETWORK, CODING, CALLBACK, SCHEDULER], ids=["trunk", "age", "callback", "scheduler"])
-def test_a_package_that_nobody_trusts_is_refused_in_one_line_and_never_imported(
-    parts: tuple[str, ...], run_here: Run, tmp_path: Path
-) -> None:
+def test_untrusted_package_is_refused_and_never_imported(parts: tuple[str, ...], run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *SMALL, *parts)
     outcome.assert_one_line_error()
     assert " is refused; " in outcome.err and "add trust=my_plugin to the command line" in outcome.err
@@ -126,7 +124,7 @@ def test_a_package_that_nobody_trusts_is_refused_in_one_line_and_never_imported(
         ("hydra: {job: {env_set: {AGEGENDER_TRUST: my_plugin}}}\n", "hydra.job.env_set.AGEGENDER_TRUST is refused"),
     ],
 )
-def test_a_config_file_can_not_vouch_for_a_package(experiment: str, said: str, run_here: Run, tmp_path: Path) -> None:
+def test_trust_in_a_config_file_is_refused(experiment: str, said: str, run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{experiment}")
     outcome = run_here("train.py", "--config-dir", "theirs", *SMALL, "experiment=evil", *CALLBACK)
@@ -135,7 +133,7 @@ def test_a_config_file_can_not_vouch_for_a_package(experiment: str, said: str, r
     assert not (tmp_path / "imported.txt").exists()
 
 
-def test_a_trusted_package_trains_resumes_predicts_and_exports(
+def test_trusted_package_trains_resumes_predicts_and_exports(
     run_here: Run, tmp_path: Path, faces: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     begun = run_here("train.py", *SMALL, *ALL, "trust=my_plugin", "trainer.max_epochs=1", "hydra.run.dir=run")
@@ -171,15 +169,13 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     capfd.readouterr()
 
 
-def test_the_environment_trusts_a_package_too(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trust_is_read_from_the_environment(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGEGENDER_TRUST", "other,my_plugin")
     outcome = run_here("train.py", *SMALL, *ALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
 
 
-def test_an_installed_package_that_declares_a_plug_in_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_installed_plugin_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = {"_target_": "my_plugin.parts.Trunk"}
     with pytest.raises(AgeGenderError, match="is refused"):
         instantiate(node, "model.trunk", in_channels=1)
@@ -192,7 +188,7 @@ def test_an_installed_package_that_declares_a_plug_in_is_trusted(
     assert instantiate(node, "model.trunk", in_channels=1).num_features == 24
 
 
-def test_a_checkpoint_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = {"image_size": 32, "in_channels": 1, "trunk": {"_target_": "my_plugin.parts.Trunk"}}
     network["age"] = {"_target_": "my_plugin.parts.LogAge"}
     shutil.rmtree(tmp_path / "my_plugin")
@@ -203,7 +199,7 @@ def test_a_checkpoint_names_the_package_that_is_missing(tmp_path: Path, monkeypa
         AgeGenderNet(**network)  # type: ignore[arg-type]
 
 
-def test_a_trusted_package_may_give_functions_that_build_and_nothing_of_another_type(
+def test_trusted_package_may_provide_factories_of_the_expected_type_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AGEGENDER_TRUST", "my_plugin")
