@@ -101,9 +101,7 @@ def head(length: int, extra: str = "") -> bytes:
 
 
 @pytest.mark.slow
-def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
-    server: Started, trained_run: Path, faces: Path
-) -> None:
+def test_server_answers_good_uploads_while_it_refuses_bad_ones(server: Started, trained_run: Path, faces: Path) -> None:
     pictures = good_pictures(faces)
     predictor = Predictor(trained_run, "cpu", detect="never")
     expected = [rows(predictor, picture) for picture in pictures]
@@ -147,7 +145,7 @@ def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
     assert took < 120
 
 
-def test_idle_clients_keep_no_one_out(server: Started, faces: Path) -> None:
+def test_server_answers_despite_idle_clients(server: Started, faces: Path) -> None:
     picture = next(iter(sorted(faces.glob("*.jpg")))).read_bytes()
     idle = [connect(server.address) for _ in range(100)]
     try:
@@ -161,7 +159,7 @@ def test_idle_clients_keep_no_one_out(server: Started, faces: Path) -> None:
             client.close()
 
 
-def test_ctrl_c_ends_the_server_without_an_error(server: Started) -> None:
+def test_server_ends_on_ctrl_c_without_an_error(server: Started) -> None:
     """The last test: it ends the server that the others use."""
     assert ask(server.address, "/api/info", method="GET").status == 200
     server.process.send_signal(signal.SIGINT)

@@ -127,7 +127,7 @@ def sideways(page: Page) -> int:
     return wider
 
 
-def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
+def test_page_loads_and_explains_its_metrics(page: Page) -> None:
     assert "age and gender" in page.title()
     meaning = page.inner_text("#meaning")
     for text in ("trained on drawn faces", "80 % of the test faces", "binary label", "non-commercial research only"):
@@ -139,9 +139,7 @@ def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
     assert page.locator("#answer").is_hidden() and page.inner_text("#error") == ""
 
 
-def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
-    page: Page, photograph: bytes, trained_run: Path
-) -> None:
+def test_page_shows_an_upload_with_a_box_and_a_row(page: Page, photograph: bytes, trained_run: Path) -> None:
     (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
     choose(page, "astronaut.jpg", photograph)
     ((number, age, within, gender, probability, score),) = answered(page, "astronaut.jpg")
@@ -163,7 +161,9 @@ def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
     assert inside.resize((4, 4)).tobytes() == pytest.approx(theirs.resize((4, 4)).tobytes(), abs=25)
 
 
-def test_an_unsure_gender_is_told_without_a_probability(browser: Browser, photograph: bytes, trained_run: Path) -> None:
+def test_page_shows_an_unsure_gender_without_a_probability(
+    browser: Browser, photograph: bytes, trained_run: Path
+) -> None:
     (expected,) = Predictor(trained_run, "cpu", min_confidence=1.0)(photograph)
     with (
         served(trained_run / "checkpoints" / "best.ckpt", min_confidence=1.0) as unsure,
@@ -179,7 +179,7 @@ def test_an_unsure_gender_is_told_without_a_probability(browser: Browser, photog
         assert drawn(page) is not None
 
 
-def test_a_picture_stored_on_its_side_is_shown_upright_with_its_box(page: Page, photograph: bytes) -> None:
+def test_page_shows_an_image_upright_with_its_box(page: Page, photograph: bytes) -> None:
     upright = Image.open(io.BytesIO(photograph)).crop((100, 0, 350, 400))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -194,7 +194,7 @@ def test_a_picture_stored_on_its_side_is_shown_upright_with_its_box(page: Page, 
     assert float(row[1]) == pytest.approx(float(expected[1]), abs=3)
 
 
-def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: bytes) -> None:
+def test_page_accepts_pasted_and_dropped_images(page: Page, photograph: bytes) -> None:
     hand_over = """([kind, name, content]) => {
         const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
         const data = new DataTransfer();
@@ -221,9 +221,7 @@ def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: byt
     ],
     ids=["broken", "empty", "too large", "too many pixels"],
 )
-def test_a_file_that_is_refused_is_named_with_the_reason(
-    page: Page, photograph: bytes, content: bytes, error: str
-) -> None:
+def test_page_names_a_refused_file_with_the_reason(page: Page, photograph: bytes, content: bytes, error: str) -> None:
     choose(page, "good.jpg", photograph)
     answered(page, "good.jpg")
     choose(page, "bad.jpg", content)
@@ -234,7 +232,7 @@ def test_a_file_that_is_refused_is_named_with_the_reason(
     assert len(answered(page, "again.jpg")) == 1 and page.inner_text("#error") == ""
 
 
-def test_a_picture_without_a_face_is_shown_and_says_so(page: Page) -> None:
+def test_page_shows_an_image_without_a_face_with_the_reason(page: Page) -> None:
     choose(page, "teal.png", encoded(Image.new("RGB", (300, 200), "teal")), "image/png")
     assert answered(page, "teal.png") == []
     assert page.inner_text("#error") == "teal.png: no face found"
@@ -242,13 +240,13 @@ def test_a_picture_without_a_face_is_shown_and_says_so(page: Page) -> None:
     assert canvas(page).size == (540, 360)  # small pictures are enlarged, so that labels can be read
 
 
-def test_a_picture_that_the_browser_can_not_show_is_answered_in_the_table(page: Page, photograph: bytes) -> None:
+def test_page_fills_the_table_for_an_image_that_it_can_not_show(page: Page, photograph: bytes) -> None:
     choose(page, "photo.tiff", encoded(Image.open(io.BytesIO(photograph)), "TIFF"), "image/tiff")
     assert len(answered(page, "photo.tiff")) == 1
     assert page.locator("#undrawn").is_visible() and page.locator("#picture").is_hidden()
 
 
-def test_a_file_name_is_text_and_never_part_of_the_page(page: Page, photograph: bytes) -> None:
+def test_page_escapes_file_names(page: Page, photograph: bytes) -> None:
     name = "<img src=x onerror=document.title='hacked'><b>.jpg"
     choose(page, name, photograph)
     assert len(answered(page, name)) == 1
@@ -258,7 +256,7 @@ def test_a_file_name_is_text_and_never_part_of_the_page(page: Page, photograph: 
     assert page.locator("main b, main img[src=x]").count() == 0 and page.title() != "hacked"
 
 
-def test_samples_are_answered_by_mouse_and_by_keyboard(page: Page) -> None:
+def test_samples_can_be_chosen_by_mouse_and_keyboard(page: Page) -> None:
     page.click("#samples button:first-child")
     assert len(answered(page, "drawn sample 1")) == 1
     page.focus("#samples button:last-child")
@@ -267,7 +265,7 @@ def test_samples_are_answered_by_mouse_and_by_keyboard(page: Page) -> None:
     assert page.inner_text("#status").startswith("3 faces: ")
 
 
-def test_the_camera_gives_one_frame_and_is_closed_again(page: Page) -> None:
+def test_camera_takes_one_frame_and_is_closed(page: Page) -> None:
     page.click("#open-camera")
     page.wait_for_function("() => document.getElementById('video').videoWidth > 0")
     page.click("#take")
@@ -276,7 +274,7 @@ def test_the_camera_gives_one_frame_and_is_closed_again(page: Page) -> None:
     assert page.evaluate("document.getElementById('video').srcObject") is None
 
 
-def test_without_a_camera_the_page_says_why(browser: Browser, address: str) -> None:
+def test_page_explains_a_missing_camera(browser: Browser, address: str) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
@@ -287,9 +285,7 @@ def test_without_a_camera_the_page_says_why(browser: Browser, address: str) -> N
 
 
 @pytest.mark.parametrize("width", [360, 320])
-def test_a_phone_shows_everything_without_scrolling_sideways(
-    browser: Browser, address: str, photograph: bytes, width: int
-) -> None:
+def test_page_fits_the_width_of_a_phone(browser: Browser, address: str, photograph: bytes, width: int) -> None:
     with opened(browser, address, width, 640, device_scale_factor=2, has_touch=True, is_mobile=True) as page:
         assert sideways(page) <= 0
         choose(page, "a_name_without_any_place_to_break_it_that_is_longer_than_a_phone_is_wide.jpg", photograph)
@@ -302,7 +298,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(
         assert sideways(page) <= 0
 
 
-def test_a_server_that_went_away_is_said_to_be_out_of_reach(browser: Browser, address: str, photograph: bytes) -> None:
+def test_page_reports_an_unreachable_server(browser: Browser, address: str, photograph: bytes) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(address)

@@ -66,7 +66,7 @@ def in_line(
     return stub.batches
 
 
-def test_a_few_are_worked_on_together_and_in_order() -> None:
+def test_queue_batches_waiting_requests_in_order() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first = asyncio.create_task(line.answer(picture("0"), "auto"))
         await asyncio.sleep(0.05)  # it is in work; the others gather meanwhile
@@ -80,7 +80,7 @@ def test_a_few_are_worked_on_together_and_in_order() -> None:
     assert in_line(test) == [["0"], ["1", "2"], ["3"]]
 
 
-def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
+def test_queue_skips_a_canceled_request() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first, gone, last = (asyncio.create_task(line.answer(picture(name), "auto")) for name in "012")
         await asyncio.sleep(0.05)
@@ -92,7 +92,7 @@ def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
     assert in_line(test, max_concurrency=1) == [["0"], ["2"]]
 
 
-def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
+def test_queue_confines_an_error_to_its_image() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         stub.may.set()
         names = ["fault", "a", "b", "fault", "c"]
@@ -108,7 +108,7 @@ def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
 
 
 @pytest.mark.parametrize("attack", ["headers", "long header", "before", "after", "nearly ended", "empty parts"])
-def test_no_form_within_the_size_limit_keeps_the_reader_busy(attack: str) -> None:
+def test_receive_reads_hostile_forms_in_bounded_time(attack: str) -> None:
     size = 2_000_000
     good = form(b"picture")[0]
     body = {
