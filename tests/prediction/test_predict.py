@@ -68,9 +68,7 @@ def everything_below(folder: Path) -> dict[Path, float]:
 
 
 @pytest.mark.slow
-def test_file_names_of_every_kind_are_answered_under_their_own_name(
-    pictures: list[Path], weights: str, tmp_path: Path
-) -> None:
+def test_predict_keeps_file_names_of_every_kind(pictures: list[Path], weights: str, tmp_path: Path) -> None:
     """In a process of its own, without any `img=`, as a shell's globbing gives them."""
     for name in NAMES:
         shutil.copy(pictures[0], tmp_path / name)
@@ -91,7 +89,7 @@ def test_file_names_of_every_kind_are_answered_under_their_own_name(
         ("img=**/*.jpg",),
     ],
 )
-def test_files_lists_and_globs_give_the_same_answers(
+def test_predict_accepts_files_lists_and_globs_alike(
     arguments: tuple[str, ...], run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     (tmp_path / "sub").mkdir()
@@ -107,7 +105,7 @@ def test_files_lists_and_globs_give_the_same_answers(
     assert rows == theirs and len({row["age"] for row in rows}) == 3
 
 
-def test_a_folder_is_answered_with_its_sub_folders_and_without_what_is_no_picture(
+def test_predict_reads_the_images_of_a_folder_recursively(
     run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     (tmp_path / "album" / "sub").mkdir(parents=True)
@@ -119,7 +117,7 @@ def test_a_folder_is_answered_with_its_sub_folders_and_without_what_is_no_pictur
     assert [row["path"] for row in rows_of(tmp_path / "faces.json")] == ["album/b.jpg", "album/sub/a.jpg"]
 
 
-def test_csv_json_and_a_runs_own_predictions_agree(
+def test_predict_agrees_with_the_predictions_of_the_run_in_csv_and_json(
     run_here: Run, trained_run: Path, weights: str, tmp_path: Path
 ) -> None:
     with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
@@ -144,9 +142,7 @@ def test_csv_json_and_a_runs_own_predictions_agree(
         assert ours["error"] == "" and same["error"] is None
 
 
-def test_without_out_a_table_answers_on_standard_output(
-    run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
-) -> None:
+def test_predict_prints_a_table_without_out(run_here: Run, pictures: list[Path], weights: str, tmp_path: Path) -> None:
     shutil.copy(pictures[0], tmp_path / "face.jpg")
     outcome = run_here("predict.py", "detect=never", "img=face.jpg", weights)
     assert outcome.code == 0
@@ -156,7 +152,7 @@ def test_without_out_a_table_answers_on_standard_output(
 # Files that can't be read
 
 
-def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
+def test_predict_fails_unreadable_files_alone_and_exits_with_1(
     run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.jpg").touch()
@@ -185,7 +181,9 @@ def test_files_that_can_not_be_read_fail_alone_and_the_exit_code_says_so(
 
 
 @pytest.mark.parametrize("asked", ["img=*.gif", "img=empty", "img=", "img=[]", "img=null"])
-def test_where_no_picture_is_found_one_line_says_so(asked: str, run_here: Run, weights: str, tmp_path: Path) -> None:
+def test_predict_reports_in_one_line_that_no_image_was_found(
+    asked: str, run_here: Run, weights: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     outcome = run_here("predict.py", "detect=never", asked, weights)
@@ -197,7 +195,7 @@ def test_where_no_picture_is_found_one_line_says_so(asked: str, run_here: Run, w
         assert "img=" in outcome.err
 
 
-def test_without_any_picture_one_line_shows_how_to_give_one(run_here: Run) -> None:
+def test_predict_without_images_shows_the_usage_in_one_line(run_here: Run) -> None:
     outcome = run_here("predict.py")
     assert outcome.code == 1 and is_one_error_line(outcome)
     assert "img=face.jpg" in outcome.err
@@ -206,7 +204,7 @@ def test_without_any_picture_one_line_shows_how_to_give_one(run_here: Run) -> No
 # Weights
 
 
-def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
+def test_predict_needs_nothing_but_the_checkpoint(
     run_here: Run, trained_run: Path, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     alone = tmp_path / "elsewhere" / "my model.ckpt"
@@ -220,7 +218,7 @@ def test_a_checkpoint_alone_in_another_folder_is_all_it_takes(
     assert rows_of(tmp_path / "run.json") == rows_of(tmp_path / "alone.json")
 
 
-def test_weights_of_logs_are_the_newest_best_checkpoint_below_it(
+def test_predict_weights_logs_is_the_newest_best_checkpoint(
     run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     ages = {"zebra/2030-01-01": 300, "apple/sweep_2026/0": 100, "mid/2029-01-01": 200}
@@ -236,7 +234,7 @@ def test_weights_of_logs_are_the_newest_best_checkpoint_below_it(
     assert "weights: logs/apple/sweep_2026/0/checkpoints/best.ckpt\n" in outcome.err
 
 
-def test_where_nothing_was_trained_one_line_says_what_to_do(
+def test_predict_without_a_trained_run_shows_a_remedy_in_one_line(
     run_here: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
     outcome = run_here("predict.py", "detect=never", str(pictures[0]), "weights=logs")
@@ -244,9 +242,7 @@ def test_where_nothing_was_trained_one_line_says_what_to_do(
     assert str(tmp_path / "logs") in outcome.err and "weights=default" in outcome.err
 
 
-def test_without_a_choice_the_weights_that_come_along_answer(
-    run_here: Run, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_predict_uses_the_bundled_weights_by_default(run_here: Run, pictures: list[Path], tmp_path: Path) -> None:
     images = list(map(str, pictures))
     outcome = run_here("predict.py", "detect=never", *images, "out=unsaid.json")
     assert outcome.code == 0, outcome.err
@@ -263,7 +259,7 @@ class Stranger:
 @pytest.mark.parametrize(
     "kind", ["truncated", "cut in half", "empty", "text", "foreign", "unsafe", "missing", "folder"]
 )
-def test_weights_that_are_no_checkpoint_are_one_line(
+def test_predict_refuses_an_invalid_checkpoint_in_one_line(
     kind: str, run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     good = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
@@ -308,7 +304,7 @@ def test_weights_that_are_no_checkpoint_are_one_line(
         ("img=[unclosed", 2, "error: "),
     ],
 )
-def test_a_setting_that_can_not_be_meant_is_one_line(
+def test_predict_refuses_invalid_settings_in_one_line(
     argument: str, code: int, said: str, run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
 ) -> None:
     image = () if argument.startswith("img=") else (f"img={pictures[0]}",)
@@ -319,14 +315,14 @@ def test_a_setting_that_can_not_be_meant_is_one_line(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_asking_for_a_gpu_where_there_is_none_is_one_line(run_here: Run, pictures: list[Path], weights: str) -> None:
+def test_predict_refuses_a_missing_gpu_in_one_line(run_here: Run, pictures: list[Path], weights: str) -> None:
     outcome = run_here("predict.py", "detect=never", str(pictures[0]), weights, "device=cuda")
     assert outcome.code == 1 and is_one_error_line(outcome), outcome
     assert "device=cuda can't be used here" in outcome.err and "device=cpu" in outcome.err
 
 
 @pytest.mark.parametrize("argument", ["out=faces.txt", "out=missing/faces.csv", "batch_size=0"])
-def test_settings_are_refused_before_any_picture_or_model_is_looked_for(argument: str, run_here: Run) -> None:
+def test_predict_checks_settings_before_images_and_weights(argument: str, run_here: Run) -> None:
     outcome = run_here("predict.py", "detect=never", "img=nowhere/*.jpg", "weights=nowhere.ckpt", argument)
     assert argument.split("=")[0] in outcome.err and "nowhere" not in outcome.err
 
@@ -335,7 +331,7 @@ def test_settings_are_refused_before_any_picture_or_model_is_looked_for(argument
 
 
 @pytest.mark.parametrize("end", ["answered", "failed", "refused"])
-def test_predicting_leaves_no_file_behind_but_the_one_that_out_names(
+def test_predict_writes_no_file_but_out(
     end: str, run_here: Run, pictures: list[Path], weights: str, trained_run: Path, tmp_path: Path
 ) -> None:
     shutil.copy(pictures[0], tmp_path / "face.jpg")
@@ -348,7 +344,9 @@ def test_predicting_leaves_no_file_behind_but_the_one_that_out_names(
     assert after - set(before) == (set() if end == "refused" else {tmp_path / "faces.csv"})
 
 
-def test_an_older_output_survives_a_run_that_can_not_start(run_here: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_predict_keeps_an_older_output_when_it_can_not_start(
+    run_here: Run, pictures: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "faces.csv").write_text("old")
     assert run_here("predict.py", "detect=never", str(pictures[0]), "weights=missing.ckpt", "out=faces.csv").code == 1
     assert (tmp_path / "faces.csv").read_text() == "old"
@@ -373,7 +371,7 @@ def imported_by(*arguments: str, cwd: Path) -> tuple[int, set[str]]:
     return report["code"], set(report["modules"])
 
 
-def test_predicting_imports_no_training_library(pictures: list[Path], weights: str, tmp_path: Path) -> None:
+def test_predict_imports_no_training_library(pictures: list[Path], weights: str, tmp_path: Path) -> None:
     code, modules = imported_by(f"img={pictures[0]}", weights, cwd=tmp_path)
     assert code == 0 and "torch" in modules
     assert not modules & {"lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "tensorboard"}
@@ -381,12 +379,12 @@ def test_predicting_imports_no_training_library(pictures: list[Path], weights: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_typing_mistake_is_answered_without_waiting_for_torch(tmp_path: Path) -> None:
+def test_predict_refuses_a_misspelled_key_without_importing_torch(tmp_path: Path) -> None:
     code, modules = imported_by("img=face.jpg", "bach_size=3", cwd=tmp_path)
     assert code == 2 and "torch" not in modules
 
 
-def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces: Path) -> None:
+def test_predict_warns_of_weights_trained_on_synthetic_faces(run_here: Run, trained_run: Path, faces: Path) -> None:
     outcome = run_here(
         "predict.py", "detect=never", f"img={next(iter(sorted(faces.iterdir())))}", f"weights={trained_run}"
     )
@@ -394,7 +392,7 @@ def test_a_model_of_drawn_faces_says_so(run_here: Run, trained_run: Path, faces:
     assert "trained on drawn faces: the predictions say nothing about real people" in outcome.err
 
 
-def test_a_folder_of_runs_means_its_newest_best_checkpoint(
+def test_predict_weights_of_a_folder_of_runs_is_its_newest_best_checkpoint(
     run_here: Run, trained_run: Path, faces: Path, tmp_path: Path
 ) -> None:
     for age, name in ((200, "old"), (100, "new")):

@@ -45,7 +45,7 @@ def is_one_error_line(outcome: Outcome) -> bool:
 # Answers
 
 
-def test_predict_answers_as_with_pytorch_and_never_imports_it(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_onnx_backend_predicts_as_pytorch_without_importing_it(folder: Path, faces: Path, tmp_path: Path) -> None:
     pictures = sorted(faces.glob("*.jpg"))[:20]
     names = [str(path) for path in [*pictures, "missing.jpg"]]
     settings = ["backend=onnx", f"weights={folder / 'tiny.onnx'}", "detect=never", "out=answers.json"]
@@ -71,7 +71,7 @@ print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
             assert ours[name] == (pytest.approx(value, abs=0.011 if name != "p_female" else 2e-4) if close else value)
 
 
-def test_it_is_the_network_that_was_exported(folder: Path) -> None:
+def test_onnx_backend_keeps_the_attributes_of_the_exported_network(folder: Path) -> None:
     ours, theirs = OnnxBackend(folder / "tiny.onnx"), TorchBackend(folder / "tiny.ckpt", "cpu")
     for name in (
         "image_size",
@@ -86,7 +86,7 @@ def test_it_is_the_network_that_was_exported(folder: Path) -> None:
     assert ours.weights == folder / "tiny.onnx"
 
 
-def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
     pictures = [str(path) for path in sorted(faces.glob("*.jpg"))]
     always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
     ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
@@ -103,7 +103,7 @@ def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, fac
     assert "unsure" not in {face.gender for face in given.predict(pictures)}
 
 
-def test_several_threads_may_call_it_at_once(folder: Path) -> None:
+def test_onnx_backend_is_thread_safe(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
     with network.worker_context(), ThreadPoolExecutor(4, initializer=network.init_worker) as pool:
@@ -112,7 +112,7 @@ def test_several_threads_may_call_it_at_once(folder: Path) -> None:
         assert np.array_equal(answers, alone[number % 8], equal_nan=True)
 
 
-def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> None:
+def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     check_parity(network(pixels[::2]), network(pixels)[::2], "these")
 
@@ -135,7 +135,7 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
         ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],
 )
-def test_weights_that_are_no_export_are_refused_in_one_line(
+def test_onnx_backend_refuses_weights_that_are_no_export(
     weights: str, told: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,21 +155,21 @@ def test_weights_that_are_no_export_are_refused_in_one_line(
     assert is_one_error_line(outcome) and told in outcome.err, outcome.err
 
 
-def test_an_export_given_to_pytorch_is_refused_with_the_backend_that_takes_it(
-    folder: Path, run_here: Run, tmp_path: Path
-) -> None:
+def test_torch_backend_refuses_an_exported_model(folder: Path, run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("predict.py", "img=face.jpg", f"weights={folder / 'tiny.onnx'}", "detect=never")
     assert is_one_error_line(outcome) and "backend=onnx" in outcome.err
 
 
-def test_a_missing_onnx_runtime_is_told_with_its_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_backend_names_the_extra_when_the_runtime_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(AgeGenderError, match=r'missing \(onnxruntime\): pip install "agegender\[onnx\]"'):
         OnnxBackend(folder / "tiny.onnx")
 
 
 @pytest.mark.parametrize("settings", [("cuda", "none"), ("cpu", "flip")])
-def test_what_the_backend_cant_do_is_refused(folder: Path, settings: tuple[str, str]) -> None:
+def test_onnx_backend_refuses_unsupported_settings(folder: Path, settings: tuple[str, str]) -> None:
     device, tta = settings
     with pytest.raises(AgeGenderError, match="backend=onnx"):
         Predictor(folder / "tiny.onnx", device, tta, detect="never", backend="onnx")  # type: ignore[arg-type]

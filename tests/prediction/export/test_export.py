@@ -87,7 +87,7 @@ def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: 
     ],
     ids=lambda options: "-".join(str(each) for each in options.values()),
 )
-def test_every_trunk_and_coding_is_exported_with_the_answers_it_had(
+def test_export_preserves_the_predictions_of_every_trunk_and_coding(
     options: dict[str, Any], pixels: np.ndarray, tmp_path: Path
 ) -> None:
     source = TorchBackend(save_network(tmp_path / "tiny.ckpt", **options), "cpu")
@@ -104,7 +104,7 @@ def test_every_trunk_and_coding_is_exported_with_the_answers_it_had(
     assert np.ptp(ours[:, 0]) > 1 and np.ptp(ours[:, 4]) > 0.01, "all the same: this would prove nothing"
 
 
-def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> None:
+def test_graph_takes_bytes_and_names_its_outputs(graph: onnx.ModelProto) -> None:
     onnx.checker.check_model(graph, full_check=True)
     (given,) = graph.graph.input
     assert given.name == "pixels" and given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -120,7 +120,7 @@ def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> 
 # What the file says of itself
 
 
-def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelProto) -> None:
+def test_metadata_describes_the_inputs_and_the_origin(graph: onnx.ModelProto) -> None:
     told = {each.key: each.value for each in graph.metadata_props}
     assert told.pop("license") == "trained on UTKFace: for non-commercial research only"
     assert told.pop("age_unit") == "years" and told.pop("split_fingerprint") == "0123456789ab"
@@ -137,7 +137,7 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelPr
     }
 
 
-def test_of_drawn_faces_the_file_tells_and_claims_no_license(tmp_path: Path) -> None:
+def test_metadata_of_synthetic_training_claims_no_license(tmp_path: Path) -> None:
     mean = [0.485, 0.456, 0.406]
     drawn = TorchBackend(save_network(tmp_path / "drawn.ckpt", pictures="drawn", mean=mean), "cpu")
     told = onnx_graph.metadata(drawn)
@@ -145,7 +145,7 @@ def test_of_drawn_faces_the_file_tells_and_claims_no_license(tmp_path: Path) -> 
     assert json.loads(told["mean"]) == mean
 
 
-def test_the_file_tells_of_no_folder(graph: onnx.ModelProto, checkpoint: Path) -> None:
+def test_graph_contains_no_path_of_the_machine(graph: onnx.ModelProto, checkpoint: Path) -> None:
     content = graph.SerializeToString()
     for folder in (ROOT, Path(torch.__file__).parent, checkpoint.parent):
         assert str(folder).encode() not in content
@@ -156,7 +156,7 @@ def test_the_file_tells_of_no_folder(graph: onnx.ModelProto, checkpoint: Path) -
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_the_command_checks_on_the_given_faces_and_writes_one_file(
+def test_export_checks_the_given_faces_and_writes_one_file(
     run: Run,
     graph: onnx.ModelProto,
     checkpoint: Path,
@@ -181,9 +181,7 @@ def test_the_command_checks_on_the_given_faces_and_writes_one_file(
     assert (narrow[precision] in kinds) if precision in narrow else kinds == {onnx.TensorProto.FLOAT}
 
 
-def test_narrowed_weights_take_the_room_they_promise_and_answer_nearly_alike(
-    pixels: np.ndarray, tmp_path: Path
-) -> None:
+def test_quantize_weights_shrinks_the_file_and_keeps_the_predictions(pixels: np.ndarray, tmp_path: Path) -> None:
     source = TorchBackend(save_network(tmp_path / "wide.ckpt", channels=[16, 128, 128]), "cpu")
     model, theirs = build_graph(source), source(pixels)
     sizes, apart = {}, {}
@@ -196,9 +194,7 @@ def test_narrowed_weights_take_the_room_they_promise_and_answer_nearly_alike(
     assert apart["float32"] < apart["float16"] < 0.05 and apart["float16"] < apart["int8"] < 1
 
 
-def test_without_pictures_drawn_faces_are_checked_and_the_command_says_so(
-    run: Run, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_export_checks_synthetic_faces_by_default(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
     assert outcome.code == 0 and f"checked on {DRAWN} drawn faces" in outcome.out
 
@@ -215,7 +211,7 @@ def test_without_pictures_drawn_faces_are_checked_and_the_command_says_so(
     ],
     ids=["weight", "error", "interval"],
 )
-def test_an_export_that_answers_otherwise_is_refused_and_leaves_no_file(
+def test_export_refuses_different_predictions_and_writes_nothing(
     fits: Callable[[np.ndarray], bool],
     run: Run,
     graph: onnx.ModelProto,
@@ -229,7 +225,7 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_with_more_than_roundings_apart_keeps_an_older_file(
+def test_export_beyond_the_tolerance_keeps_an_older_file(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
@@ -240,7 +236,7 @@ def test_an_export_with_more_than_roundings_apart_keeps_an_older_file(
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
+def test_export_refuses_a_precision_that_moves_the_predictions(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
@@ -272,7 +268,7 @@ def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
         (("out=a.onnx", "weights={checkpoint}", "check=folder.onnx"), "check=folder.onnx"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_export_refuses_invalid_settings_in_one_line(
     arguments: tuple[str, ...], told: str, run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -283,7 +279,7 @@ def test_a_mistake_is_told_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
 
 
-def test_a_place_that_cant_be_written_is_told_in_one_line(
+def test_export_refuses_an_unwritable_path_in_one_line(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
@@ -293,7 +289,7 @@ def test_a_place_that_cant_be_written_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_named_with_its_remedy(
+def test_export_names_the_extra_of_a_missing_package(
     package: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -301,7 +297,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     assert is_one_error_line(outcome) and f"missing ({package})" in outcome.err and "agegender[onnx]" in outcome.err
 
 
-def test_a_network_that_pytorch_cant_export_is_told_in_one_line(
+def test_export_reports_a_failure_of_the_exporter_in_one_line(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> None:
@@ -312,7 +308,7 @@ def test_a_network_that_pytorch_cant_export_is_told_in_one_line(
         export(str(tmp_path / "tiny.onnx"), str(checkpoint))
 
 
-def test_help_lists_every_setting(run: Run) -> None:
+def test_export_help_lists_every_setting(run: Run) -> None:
     outcome = run("--help")
     assert outcome.code == 0
     assert all(f"\n{name}: " in outcome.out for name in ("out", "weights", "check", "precision", "format"))

@@ -38,7 +38,7 @@ def out_of(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_the_outputs_of_three_shards_are_the_single_output_byte_for_byte(
+def test_shards_concatenate_to_the_bytes_of_one_run(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, form: str
 ) -> None:
     whole = out_of(run_here, tmp_path, *settings, out=f"whole.{form}")
@@ -48,7 +48,7 @@ def test_the_outputs_of_three_shards_are_the_single_output_byte_for_byte(
     assert all(part.count(b"\n") >= 32 for part in parts)  # none has it all
 
 
-def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
+def test_stopped_shard_resumes_to_the_same_bytes(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stopped within a batch: that batch is answered anew, so that its pictures stay together."""
@@ -76,7 +76,7 @@ def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
     ("change", "named"),
     [("shard=3/3", "shard=2/3"), ("batch_size=8", "batch_size=16"), ("img=[a.jpg,b.jpg]", "list=")],
 )
-def test_a_shard_of_something_else_is_not_resumed(
+def test_shard_is_not_resumed_under_other_settings(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, named: str
 ) -> None:
     with monkeypatch.context() as patch:
@@ -91,7 +91,7 @@ def test_a_shard_of_something_else_is_not_resumed(
 
 
 @pytest.mark.slow
-def test_a_list_on_standard_input_is_read_whole_before_it_is_cut(
+def test_shard_reads_all_of_standard_input_first(
     run_here: Run, settings: tuple[str, ...], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = sorted(os.path.join(faces, name) for name in os.listdir(faces))
@@ -105,7 +105,7 @@ def test_a_list_on_standard_input_is_read_whole_before_it_is_cut(
 
 
 @pytest.mark.slow
-def test_more_shards_than_pictures_leave_some_empty_and_none_wrong(
+def test_shards_beyond_the_number_of_batches_are_empty(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
     whole = out_of(run_here, tmp_path, *settings, out="whole.jsonl")
@@ -114,19 +114,19 @@ def test_more_shards_than_pictures_leave_some_empty_and_none_wrong(
     assert b"".join(parts) == whole
 
 
-def test_a_camera_has_no_shards(run_here: Run, settings: tuple[str, ...]) -> None:
+def test_shard_refuses_a_camera(run_here: Run, settings: tuple[str, ...]) -> None:
     refused = run_here("predict.py", "img=webcam", *settings[1:], "shard=1/2", "out=-")
     assert (refused.code, refused.out) == (1, "") and "a finite list" in refused.err
 
 
 @pytest.mark.parametrize("given", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/2/3", "1.5/3"])
-def test_what_is_no_shard_is_refused_in_one_line(given: str) -> None:
+def test_parse_shard_refuses_invalid_values(given: str) -> None:
     with pytest.raises(AgeGenderError, match=r"^shard="):
         parse_shard(given)
 
 
 @given(size=st.integers(0, 300), count=st.integers(1, 40), batch_size=st.integers(1, 70))
-def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int, batch_size: int) -> None:
+def test_shards_partition_the_list_at_batch_boundaries(size: int, count: int, batch_size: int) -> None:
     names = [str(number) for number in range(size)]
     parts = [Shard(number, count).of(names, batch_size) for number in range(1, count + 1)]
     assert [name for part in parts for name in part] == names
@@ -135,6 +135,6 @@ def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int
     assert max(map(len, parts)) - min(map(len, parts)) < 2 * batch_size
 
 
-def test_lists_are_told_apart_by_names_and_order() -> None:
+def test_list_digest_depends_on_names_and_order() -> None:
     lists: tuple[list[str], ...] = (["a", "b"], ["b", "a"], ["ab"], ["a", "b", "c"], [])
     assert len({list_digest(names) for names in lists}) == len(lists)

@@ -30,7 +30,7 @@ def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
+def test_predict_reads_names_from_a_pipe_and_writes_json_lines(
     pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "names").write_bytes(b"".join(os.fsencode(name) + b"\r\n\n" for name in pictures) + b"missing.jpg")
@@ -45,7 +45,7 @@ def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
 
 
 @pytest.mark.slow
-def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
+def test_predict_writes_each_prediction_before_the_next_name_arrives(
     pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={trained_run}", "detect=never", "out=-"]
@@ -61,16 +61,14 @@ def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("out", ["out=-", "out=faces.csv", ""])
-def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
+def test_predict_refuses_empty_standard_input_in_one_line(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
     assert done.stderr.splitlines()[2:] == ["error: img=- found no name on standard input: write one name per line"]
 
 
 @pytest.mark.parametrize("out", ["out=-", ""])
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
-    out: str, faces: Path, trained_run: Path, tmp_path: Path
-) -> None:
+def test_predict_ends_silently_on_a_closed_pipe(out: str, faces: Path, trained_run: Path, tmp_path: Path) -> None:
     head = "head -1" if out else "true"  # a table is written whole
     line = f"{SCRIPT} img='{faces}' weights='{trained_run}' detect=never batch_size=2 {out} | {head}"
     done = shell(line, tmp_path)
@@ -81,7 +79,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 @pytest.mark.parametrize("out", ["out=-", ""])
-def test_where_there_is_no_room_for_the_answers_one_line_says_so(
+def test_predict_reports_a_full_device_in_one_line(
     out: str, pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     line = f"{SCRIPT} img='{pictures[0]}' weights='{trained_run}' detect=never {out} > /dev/full"
@@ -104,7 +102,7 @@ def test_where_there_is_no_room_for_the_answers_one_line_says_so(
         ((), 1),
     ],
 )
-def test_the_exit_code_is_0_only_if_every_picture_has_its_answer(
+def test_predict_exits_with_0_only_if_every_image_has_a_prediction(
     arguments: tuple[str, ...], code: int, pictures: list[str], trained_run: Path, run_here: Run
 ) -> None:
     outcome = run_here("predict.py", "detect=never", f"weights={trained_run}", "out=-", *arguments)
@@ -127,9 +125,7 @@ def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
 
 
 @pytest.mark.slow
-def test_memory_grows_neither_with_the_pictures_nor_by_those_of_a_batch(
-    faces: Path, trained_run: Path, tmp_path: Path
-) -> None:
+def test_predict_memory_is_constant_in_images_and_batch_size(faces: Path, trained_run: Path, tmp_path: Path) -> None:
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         picture.convert("RGB").resize((1000, 800)).save(tmp_path / "0.jpg")
     for number in range(1, 300):

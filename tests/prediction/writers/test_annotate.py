@@ -88,7 +88,7 @@ def boxes(draw_from: st.DrawFn, size: tuple[int, int], most: int) -> list[Box]:
 
 @settings(max_examples=40)
 @given(data=st.data(), size=st.sampled_from(SIZES))
-def test_labels_stay_in_the_picture_and_cover_no_other_wherever_six_faces_are(
+def test_labels_of_six_faces_stay_inside_and_do_not_overlap(
     data: st.DataObject, size: tuple[int, int], drawn: Drawn
 ) -> None:
     given_boxes = data.draw(boxes(size, 6))
@@ -101,14 +101,14 @@ def test_labels_stay_in_the_picture_and_cover_no_other_wherever_six_faces_are(
 
 @settings(max_examples=15)
 @given(data=st.data())
-def test_a_dozen_faces_in_a_photograph_have_a_label_each_that_can_be_read(data: st.DataObject, drawn: Drawn) -> None:
+def test_labels_of_twelve_faces_do_not_overlap_in_a_photograph(data: st.DataObject, drawn: Drawn) -> None:
     given_boxes = data.draw(boxes((1600, 1200), 12))
     drawing(drawn, (1600, 1200), [face(box) for box in given_boxes])
     assert not any(covers(one, other) for number, one in enumerate(drawn.labels) for other in drawn.labels[:number])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_label_of_a_face_apart_from_others_is_at_its_box(size: tuple[int, int], drawn: Drawn) -> None:
+def test_label_of_an_isolated_face_touches_its_box(size: tuple[int, int], drawn: Drawn) -> None:
     wide = max(size) > 600
     thirds = [(size[0] * x / 10, size[1] * 0.4, size[0] * (x + 1) / 10, size[1] * 0.6) for x in (1, 7)[: 1 + wide]]
     picture = drawing(drawn, size, [face(box) for box in thirds])
@@ -119,7 +119,7 @@ def test_a_label_of_a_face_apart_from_others_is_at_its_box(size: tuple[int, int]
 
 @pytest.mark.parametrize("size", [*SIZES, (70_000, 3), (2, 66_000), (65_501, 400)])
 @pytest.mark.parametrize("said", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
-def test_letters_are_legible_and_the_picture_a_jpeg_at_any_size(
+def test_letters_are_legible_at_any_image_size(
     said: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
 ) -> None:
     picture = drawing(drawn, size, [said])
@@ -129,19 +129,19 @@ def test_letters_are_legible_and_the_picture_a_jpeg_at_any_size(
     assert picture.width * picture.height <= max(360 * 65_500, size[0] * size[1])
 
 
-def test_an_unsure_gender_is_written_as_that_without_a_probability(drawn: Drawn) -> None:
+def test_label_shows_an_unsure_gender_without_a_probability(drawn: Drawn) -> None:
     undecided = replace(face((100, 100, 200, 220)), p_female=0.54, gender=UNSURE)
     picture = drawing(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
     assert drawn.said == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
     assert len(drawn.boxes) == 2 and all(holds((0, 0, *picture.size), label) for label in drawn.labels)
 
 
-def test_a_long_reason_stays_in_the_picture(drawn: Drawn) -> None:
+def test_label_of_a_long_reason_stays_inside_the_image(drawn: Drawn) -> None:
     picture = drawing(drawn, (64, 64), [Prediction("a", error="faces can't be looked for: " + "reason " * 17)])
     assert holds((0, 0, *picture.size), drawn.labels[0]) and holds(drawn.labels[0], drawn.texts[0])
 
 
-def test_the_picture_itself_stays_as_it_is_and_what_is_far_from_a_face_too() -> None:
+def test_draw_changes_neither_its_input_nor_pixels_far_from_a_face() -> None:
     picture = Image.effect_noise((800, 600), 80).convert("RGB")
     before = picture.tobytes()
     after = draw(picture, [face((10, 10, 60, 70)), face((30, 10, 90, 80))])
@@ -150,7 +150,7 @@ def test_the_picture_itself_stays_as_it_is_and_what_is_far_from_a_face_too() -> 
     assert after.crop(far).tobytes() == picture.crop(far).tobytes() and after.tobytes() != before
 
 
-def test_boxes_lie_where_the_faces_are_also_in_an_enlarged_picture(drawn: Drawn) -> None:
+def test_boxes_scale_with_an_enlarged_image(drawn: Drawn) -> None:
     for size, scale in (((72, 90), 5), ((720, 900), 1)):
         assert drawing(drawn, size, [face((18, 9, 36, 45))]).size == (size[0] * scale, size[1] * scale)
         assert drawn.boxes == [pytest.approx((18 * scale, 9 * scale, 36 * scale, 45 * scale))]
@@ -198,7 +198,7 @@ def add(album: AnnotatedImageFolder, path: str, age: float = 30.0, picture: Imag
 @settings(max_examples=25)
 @example(paths=[*HOSTILE, *MORE, *ADDRESSES])
 @given(paths=st.lists(PATHS, max_size=6, unique=True))
-def test_whatever_pictures_are_called_each_gets_a_file_of_its_own_inside_the_folder(paths: list[str]) -> None:
+def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as around:
         folder = Path(around, "in", "album")
         for _ in range(2):  # the second run replaces what the first one wrote, and nothing else
@@ -211,7 +211,7 @@ def test_whatever_pictures_are_called_each_gets_a_file_of_its_own_inside_the_fol
             assert all(name.endswith(".jpg") and not name.startswith(".") and name.isprintable() for name in names)
 
 
-def test_a_files_name_tells_its_picture(tmp_path: Path) -> None:
+def test_album_names_a_file_after_its_image(tmp_path: Path) -> None:
     album = AnnotatedImageFolder(tmp_path)
     for path in ("one/x.jpg", "two/x.jpg", "my photo (1).png", "http://127.0.0.1/a/b.jpg?size=3", "d/clip.avi#t=0.50"):
         add(album, path)
@@ -220,7 +220,7 @@ def test_a_files_name_tells_its_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["picture", "text", "empty", "comment", "link", "link to nowhere", "folder"])
-def test_a_file_that_was_there_before_is_never_overwritten(content: str, tmp_path: Path) -> None:
+def test_album_never_overwrites_a_foreign_file(content: str, tmp_path: Path) -> None:
     folder, mine = tmp_path / "album", tmp_path / "album" / "x.jpg"
     folder.mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "theirs.jpg", comment=b"agegender" if content == "comment" else b"")
@@ -238,7 +238,7 @@ def test_a_file_that_was_there_before_is_never_overwritten(content: str, tmp_pat
     assert {path.name for path in folder.iterdir()} == {"x.jpg", "x_2.jpg"}
 
 
-def test_a_later_run_replaces_its_picture_and_not_another_of_the_same_name(tmp_path: Path) -> None:
+def test_album_of_a_later_run_replaces_its_own_files_only(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "one/x.jpg")
     first = (tmp_path / "x.jpg").read_bytes()
     resumed = AnnotatedImageFolder(tmp_path)  # the first picture was done already
@@ -249,25 +249,25 @@ def test_a_later_run_replaces_its_picture_and_not_another_of_the_same_name(tmp_p
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_file_does_not_tell_where_the_picture_was(tmp_path: Path) -> None:
+def test_album_file_holds_no_path_of_its_image(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "/home/somebody/secret/x.jpg")
     assert b"secret" not in (tmp_path / "x.jpg").read_bytes()
 
 
-def test_a_picture_that_could_not_be_read_has_no_file(tmp_path: Path) -> None:
+def test_album_has_no_file_for_an_unreadable_image(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "x.jpg", picture=None)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "below /proc", "name too long"])
-def test_a_folder_that_can_not_be_made_is_one_line(kind: str, tmp_path: Path) -> None:
+def test_album_refuses_a_folder_that_can_not_be_created(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"file": "file", "below a file": "file/album", "below /proc": "/proc/album", "name too long": "x" * 300}
     with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); use another folder$"):
         AnnotatedImageFolder(tmp_path / folder[kind])
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_picture(tmp_path: Path) -> None:
+def test_album_on_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     with room_for(500), pytest.raises(AgeGenderError, match=r"can't write .*x\.jpg \(File too large\)$"):
         add(AnnotatedImageFolder(tmp_path), "x.jpg")
     assert list(tmp_path.iterdir()) == []
@@ -276,9 +276,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_picture(tmp_path: Path) -> N
 # As a user runs it
 
 
-def test_pictures_and_their_drawings_may_share_a_folder(
-    faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
-) -> None:
+def test_album_may_be_the_folder_of_the_images(faces: Path, trained_run: Path, run_here: Run, tmp_path: Path) -> None:
     album = tmp_path / "album"
     (album / "sub").mkdir(parents=True)
     for number, path in enumerate(sorted(faces.glob("*.jpg"))[:4]):
@@ -296,7 +294,7 @@ def test_pictures_and_their_drawings_may_share_a_folder(
         assert {path.name for path in set(after) - set(before)} == {"0_2.jpg", "0_3.jpg", "1_2.jpg", "1_3.jpg"}
 
 
-def test_with_faces_looked_for_every_picture_that_can_be_read_is_drawn(
+def test_album_holds_every_readable_image_with_detection(
     faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
     Image.new("RGB", (50, 40), "green").save(tmp_path / "nobody.png")

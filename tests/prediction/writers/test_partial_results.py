@@ -101,7 +101,7 @@ def error_of(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_killed(
+def test_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
     form: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path, f"faces.{form}")
@@ -116,7 +116,7 @@ def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_kil
 
 
 @pytest.mark.slow
-def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tmp_path: Path) -> None:
+def test_run_interrupted_by_ctrl_c_can_be_resumed(stopped: Stopped, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
     code, said = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
@@ -129,15 +129,13 @@ def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tm
 @example(length=-1)
 @example(length=5)
 @given(length=st.integers(0, 3000))
-def test_wherever_the_file_was_torn_the_result_is_the_same(stopped: Stopped, length: int) -> None:
+def test_resume_survives_a_partial_file_torn_anywhere(stopped: Stopped, length: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         stopped.begin_in(Path(folder), length=length)
         assert stopped.go_on(Path(folder)) == stopped.whole["csv"]
 
 
-def test_without_resume_it_is_refused_in_one_line_and_nothing_is_lost(
-    stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_partial_file_without_resume_is_refused_and_kept(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv").write_text("old")
     line = error_of(run_here("predict.py", *stopped.arguments()))
@@ -147,7 +145,7 @@ def test_without_resume_it_is_refused_in_one_line_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("length", [0, 7, 40, "head"])
-def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
+def test_partial_file_without_predictions_is_ignored(
     length: int | str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path, length=stopped.partial.index(b"\n") + 1 if isinstance(length, str) else length)
@@ -170,7 +168,7 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
         ("weights=changed", "sha256="),
     ],
 )
-def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
+def test_resume_refuses_other_settings_or_weights_by_name(
     argument: str, said: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
@@ -187,7 +185,9 @@ def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
 
 
-def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_without_annotate_is_refused_after_a_run_with_it(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
     stopped.begin_in(tmp_path)
     held = stopped.partial.replace(b'"frame_interval"', b'"annotate": "marked", "frame_interval"', 1)
     (tmp_path / "faces.csv.partial").write_bytes(held)
@@ -201,7 +201,7 @@ def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_he
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("left", [None, "head", 7])
-def test_a_finished_file_is_not_resumed_and_nothing_in_it_is_lost(
+def test_resume_refuses_a_finished_file_and_keeps_it(
     left: str | int | None, form: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / f"faces.{form}"
@@ -216,9 +216,7 @@ def test_a_finished_file_is_not_resumed_and_nothing_in_it_is_lost(
 
 
 @pytest.mark.parametrize("resume", ["resume=true", "resume=false"])
-def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
-    resume: str, stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_second_run_into_one_file_is_refused(resume: str, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     partial = tmp_path / "faces.csv.partial"
     partial.unlink()
@@ -233,7 +231,7 @@ def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".faces", "faces"))]
 
 
-def test_the_lock_that_a_killed_run_left_is_in_nobodys_way(stopped: Stopped, tmp_path: Path) -> None:
+def test_lock_of_a_killed_run_is_ignored(stopped: Stopped, tmp_path: Path) -> None:
     assert (stopped.folder / ".faces.csv.partial.lock").exists()
     stopped.begin_in(tmp_path)
     shutil.copy(stopped.folder / ".faces.csv.partial.lock", tmp_path)
@@ -242,12 +240,12 @@ def test_the_lock_that_a_killed_run_left_is_in_nobodys_way(stopped: Stopped, tmp
 
 
 @pytest.mark.parametrize("out", [(), ("out=-",)])
-def test_resume_without_a_file_to_write_is_refused(out: tuple[str, ...], run_here: Run) -> None:
+def test_resume_without_out_is_refused(out: tuple[str, ...], run_here: Run) -> None:
     line = error_of(run_here("predict.py", "img=a.jpg", "resume=true", *out))
     assert "resume=true" in line and "out=answers.csv" in line
 
 
-def test_resume_where_nothing_was_left_begins_afresh(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_without_a_partial_file_starts_over(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
     assert "done already" not in run_here("predict.py", *stopped.arguments(), "resume=true").err
@@ -255,7 +253,7 @@ def test_resume_where_nothing_was_left_begins_afresh(stopped: Stopped, run_here:
 
 
 @pytest.mark.usefixtures("capsys")  # in memory: there is no room in a file either
-def test_a_run_that_ends_in_an_error_before_its_first_answer_leaves_nothing(
+def test_run_that_fails_before_its_first_prediction_leaves_no_file(
     stopped: Stopped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -264,7 +262,7 @@ def test_a_run_that_ends_in_an_error_before_its_first_answer_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
+def test_full_disk_is_reported_in_one_line_and_keeps_the_predictions(
     stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
@@ -280,7 +278,7 @@ def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
-def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another_bound(
+def test_resume_keeps_unsure_genders_and_refuses_another_min_confidence(
     stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
@@ -300,9 +298,7 @@ def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another
     assert b"male" not in whole.partition(b"\n")[2]
 
 
-def test_where_only_the_result_can_not_be_written_the_answers_are_kept_for_another_name(
-    stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_predictions_are_kept_when_out_can_not_be_written(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
     out = f"{'x' * 236}.csv"  # too long for the file that write_whole makes beside it
@@ -312,7 +308,7 @@ def test_where_only_the_result_can_not_be_written_the_answers_are_kept_for_anoth
 
 
 @pytest.mark.parametrize("kind", ["name too long", "folder", "link to nowhere", "link to a device"])
-def test_a_progress_file_that_can_not_be_made_is_one_line(
+def test_partial_file_that_can_not_be_created_is_refused_in_one_line(
     kind: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     partial = tmp_path / "faces.csv.partial"
@@ -329,7 +325,7 @@ FOREIGN = (b"garbage", b"garbage\n", b"\0\xff\n" * 9, b"\n", b"[]\n", b"{}\n", b
 
 
 @pytest.mark.parametrize("content", [*FOREIGN, b'{"agegender": 1}\n', b"[" * 100_000 + b"\n"])
-def test_somebody_elses_file_is_left_alone_and_one_line_says_so(
+def test_foreign_partial_file_is_refused_and_kept(
     content: bytes, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     partial = tmp_path / "faces.csv.partial"
@@ -340,7 +336,7 @@ def test_somebody_elses_file_is_left_alone_and_one_line_says_so(
 
 
 @pytest.mark.parametrize("damage", [b"not json", b"{}", b"[]", b"[1]", b"null", b'[{"path": 1}]', b"\xff", b""])
-def test_a_damaged_line_is_named_in_one_line(damage: bytes, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_names_a_damaged_line(damage: bytes, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     lines = stopped.partial.splitlines()
     lines[2] = damage
     stopped.begin_in(tmp_path)
@@ -355,7 +351,7 @@ def reopened(folder: str, resume: bool = True) -> PartialResults:
 
 @settings(max_examples=100)
 @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: b'{"agegender": ' + more))
-def test_no_content_makes_it_raise_anything_but_a_line(content: bytes) -> None:
+def test_partial_results_survive_arbitrary_content(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "faces.csv.partial")
         path.write_bytes(content)
@@ -372,7 +368,7 @@ PATHS = st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)
 
 @settings(max_examples=60)
 @given(paths=st.lists(PATHS, max_size=4), more=st.lists(PATHS, max_size=2))
-def test_every_name_comes_back_as_it_was_and_as_often(paths: list[str], more: list[str]) -> None:
+def test_partial_results_preserve_names_and_their_counts(paths: list[str], more: list[str]) -> None:
     def add(progress: PartialResults, names: list[str]) -> None:
         for name in names:
             progress.add(ImageResult(name, [Prediction(name, 1, age=3.0), Prediction(name, 2, age=4.0)]))
