@@ -80,7 +80,7 @@ def assert_same_figures(first: Path, second: Path) -> None:
         assert restated[name] == pytest.approx(values, rel=1e-2, abs=1e-2)
 
 
-def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_path: Path) -> None:
+def test_two_processes_score_as_one(run_here: Run, tmp_path: Path) -> None:
     alone = run_here("train.py", *SAME, "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     # No folder is named: the second process must not make one of its own.
@@ -104,7 +104,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
     ],
     ids=["average of the weights", "missing labels", "a teacher"],
 )
-def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
+def test_two_processes_average_each_loss_over_all_faces(
     run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]
 ) -> None:
     with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -144,7 +144,7 @@ def by_srun(*settings: str, cwd: Path) -> Outcome:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_srun])
-def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
+def test_torchrun_and_srun_train_one_run_in_one_folder(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
 ) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
@@ -161,7 +161,9 @@ def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_srun])
-def test_processes_that_would_train_side_by_side_are_refused(tmp_path: Path, launch: Callable[..., Outcome]) -> None:
+def test_launchers_refuse_a_world_size_that_differs_from_the_settings(
+    tmp_path: Path, launch: Callable[..., Outcome]
+) -> None:
     outcome = launch(*SAME, cwd=tmp_path)
     assert outcome.code == 1
     line = next(line for line in outcome.err.splitlines() if line.startswith("error: "))
@@ -206,7 +208,7 @@ def assert_gone(pids: list[int], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
+def test_ctrl_c_that_torchrun_forwards_counts_once(tmp_path: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
     process, both, log = long_training(tmp_path, *RANDOM, by=torchrun)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does; torchrun then sends it on
@@ -217,7 +219,7 @@ def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) -> None:
+def test_stop_of_only_one_process_stops_all(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
@@ -226,7 +228,7 @@ def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) -> None:
+def test_run_of_one_process_resumes_with_two(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
     again = run_two("resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
@@ -235,7 +237,7 @@ def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_batch_norm_on_two_processes_of_a_cpu_trains_and_says_what_it_counts(tmp_path: Path) -> None:
+def test_batch_norm_on_two_cpu_processes_trains_with_a_note(tmp_path: Path) -> None:
     small = ("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]")
     kept = [setting for setting in SAME if not setting.startswith("model.")]
     both = run_two(*kept, *TWO, *small, "data.limit=96", "hydra.run.dir=run", cwd=tmp_path)
@@ -244,7 +246,7 @@ def test_batch_norm_on_two_processes_of_a_cpu_trains_and_says_what_it_counts(tmp
     assert metrics_of(tmp_path / "run")["epochs"] == 2
 
 
-def test_a_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: Path) -> None:
+def test_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     settings = tmp_path / "run/.hydra/config.yaml"
     saved = OmegaConf.load(settings)
@@ -255,7 +257,7 @@ def test_a_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
@@ -275,7 +277,7 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_others_and_the_run_is_continued(tmp_path: Path) -> None:
+def test_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path) -> None:
     process, (second,), log = long_training(tmp_path, *RANDOM)
     os.kill(second, signal.SIGKILL)
     assert process.wait(300) != 0, log.read_text()
@@ -286,16 +288,14 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_is_continued(tmp_p
 
 
 @pytest.mark.slow
-def test_a_first_process_that_is_killed_leaves_none_behind(tmp_path: Path) -> None:
+def test_killed_rank_0_leaves_no_process_behind(tmp_path: Path) -> None:
     process, started, _ = long_training(tmp_path, *RANDOM)
     process.kill()
     process.wait(60)
     assert_gone(started)
 
 
-def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_do(
-    run_here: Run, tmp_path: Path
-) -> None:
+def test_multirun_on_several_devices_is_refused_with_a_remedy(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", "-m", *TINY, *TWO, "optim.lr=1e-3,1e-4")
     assert outcome.code == 1
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
@@ -319,7 +319,7 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
         (("trainer=fsdp", "trainer.gradient_clip_val=null"), "trainer=fsdp requires NVIDIA GPUs"),
     ],
 )
-def test_what_several_devices_can_not_share_is_refused_before_any_is_started(
+def test_several_devices_refuse_unsupported_settings_before_the_start(
     run_here: Run, tmp_path: Path, settings: tuple[str, ...], says: str
 ) -> None:
     outcome = run_here("train.py", *TINY, *TWO, *settings)

@@ -69,7 +69,7 @@ def give_room_back() -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_at_a_checkpoint_keeps_the_one_before_and_the_run_can_be_continued(
+def test_full_disk_at_a_checkpoint_keeps_the_previous_one_to_resume(
     run_here: Run, uninterrupted: Path, tmp_path: Path, no_room_later: Callable[[int, int], None]
 ) -> None:
     no_room_later(1, 0)
@@ -91,7 +91,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before_and_the_run_can_be_con
 
 @pytest.mark.slow
 @pytest.mark.parametrize("logger", ["tensorboard", "csv"])
-def test_a_disk_that_fills_up_under_a_log_ends_the_run_and_keeps_the_checkpoint(
+def test_full_disk_at_a_log_ends_the_run_and_keeps_the_checkpoint(
     run_here: Run, tmp_path: Path, no_room_later: Callable[[int, int], None], logger: str
 ) -> None:
     no_room_later(1, 2)
@@ -106,7 +106,7 @@ def test_a_disk_that_fills_up_under_a_log_ends_the_run_and_keeps_the_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_really_full_disk_ends_the_run_and_keeps_the_checkpoint(
+def test_mounted_full_disk_ends_the_run_and_keeps_the_checkpoint(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
@@ -121,7 +121,7 @@ def test_a_really_full_disk_ends_the_run_and_keeps_the_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_full_disk_at_the_tests_answers_says_so_and_the_training_is_kept(
+def test_full_disk_at_the_test_predictions_keeps_the_training(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -139,13 +139,13 @@ def test_a_full_disk_at_the_tests_answers_says_so_and_the_training_is_kept(
     assert run_here("train.py", "resume=run").code == 0
 
 
-def test_a_run_that_finds_the_disk_full_is_one_line(run_here: Run) -> None:
+def test_full_disk_at_the_start_is_refused_in_one_line(run_here: Run) -> None:
     with room_for(500):
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
     outcome.assert_one_line_error("can't write")
 
 
-def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(run_here: Run, tmp_path: Path) -> None:
+def test_full_disk_at_the_pixel_cache_is_refused_before_training(run_here: Run, tmp_path: Path) -> None:
     options = (*TINY, "data.image_size=256", f"data.cache_dir={tmp_path / 'cache'}")
     with room_for(1_000_000):
         outcome = run_here("train.py", *options, "hydra.run.dir=run")
@@ -156,14 +156,14 @@ def test_no_room_for_the_decoded_pixels_is_one_line_before_anything_is_trained(r
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(run_here: Run, tmp_path: Path) -> None:
+def test_unwritable_run_folder_is_refused_in_one_line(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in the folder's place")
     outcome = run_here("train.py", *TINY)
     outcome.assert_one_line_error()
     assert "can't write logs/" in outcome.err and "choose another folder" in outcome.err
 
 
-def test_a_read_only_folder_is_one_line(run_here: Run, tmp_path: Path) -> None:
+def test_read_only_run_folder_is_refused_in_one_line(run_here: Run, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1, "ro") as disk:
         outcome = run_here("train.py", *TINY, f"hydra.run.dir={disk / 'run'}")
     outcome.assert_one_line_error()
@@ -182,7 +182,7 @@ FOLDER = (
 
 
 @pytest.mark.slow
-def test_a_folder_that_vanishes_under_a_run_changes_nothing_once_its_pixels_are_decoded(
+def test_data_folder_that_vanishes_changes_nothing_once_pixels_are_cached(
     run_here: Run, tmp_path: Path, own_faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_here("train.py", *FOLDER, "hydra.run.dir=whole").code == 0
@@ -195,7 +195,7 @@ def test_a_folder_that_vanishes_under_a_run_changes_nothing_once_its_pixels_are_
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("change", ["removed", "truncated"])
-def test_a_picture_that_can_no_longer_be_read_ends_the_run_by_its_name(
+def test_image_that_turns_unreadable_ends_the_run_by_name(
     run_here: Run, tmp_path: Path, own_faces: Path, monkeypatch: pytest.MonkeyPatch, workers: int, change: str
 ) -> None:
     def act() -> None:
@@ -212,9 +212,7 @@ def test_a_picture_that_can_no_longer_be_read_ends_the_run_by_its_name(
 
 
 @pytest.mark.slow
-def test_a_resumed_run_whose_pictures_changed_meanwhile_is_refused(
-    run_here: Run, tmp_path: Path, own_faces: Path
-) -> None:
+def test_resume_refuses_images_that_changed_meanwhile(run_here: Run, tmp_path: Path, own_faces: Path) -> None:
     assert run_here("train.py", *FOLDER, "hydra.run.dir=run").code == 0
     next(iter(sorted(own_faces.iterdir()))).unlink()
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
@@ -222,7 +220,7 @@ def test_a_resumed_run_whose_pictures_changed_meanwhile_is_refused(
 
 
 @pytest.mark.slow
-def test_a_loader_process_that_the_system_kills_ends_the_run_in_one_line(tmp_path: Path, own_faces: Path) -> None:
+def test_killed_loader_process_ends_the_run_in_one_line(tmp_path: Path, own_faces: Path) -> None:
     log = tmp_path / "log"
     asked = [*FOLDER, "data.cache=none", "data.num_workers=1", "hydra.run.dir=run"]
     process = start_training(asked, tmp_path, log, ("loader", 1))
@@ -233,7 +231,7 @@ def test_a_loader_process_that_the_system_kills_ends_the_run_in_one_line(tmp_pat
     assert "Traceback" not in log.read_text()
 
 
-def test_an_exhausted_gpu_is_one_line_with_the_batch_size_and_what_helps(
+def test_gpu_out_of_memory_is_one_line_with_a_remedy(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhaust() -> None:
@@ -249,7 +247,7 @@ def test_an_exhausted_gpu_is_one_line_with_the_batch_size_and_what_helps(
 
 
 @pytest.mark.slow
-def test_an_exhausted_main_memory_is_one_line_too(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_out_of_memory_is_one_line_with_a_remedy(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhaust() -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 
@@ -260,7 +258,7 @@ def test_an_exhausted_main_memory_is_one_line_too(run_here: Run, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_a_mistake_of_the_code_keeps_its_traceback(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programming_error_keeps_its_traceback(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistake() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -270,7 +268,7 @@ def test_a_mistake_of_the_code_keeps_its_traceback(run_here: Run, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_clock_that_jumps_back_between_two_halves_of_a_run_changes_nothing(
+def test_resume_survives_a_clock_that_jumps_back(
     run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -285,7 +283,7 @@ def test_a_clock_that_jumps_back_between_two_halves_of_a_run_changes_nothing(
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_runs_that_begin_in_the_same_second_have_a_folder_each(run_here: Run, tmp_path: Path) -> None:
+def test_runs_started_in_the_same_second_have_a_folder_each(run_here: Run, tmp_path: Path) -> None:
     taken = [(datetime.now() + timedelta(seconds=k)).strftime("%Y-%m-%d_%H-%M-%S") for k in range(120)]
     for name in taken:
         (tmp_path / "logs/default" / name).mkdir(parents=True)
@@ -295,7 +293,7 @@ def test_runs_that_begin_in_the_same_second_have_a_folder_each(run_here: Run, tm
 
 
 @pytest.mark.slow
-def test_sweeps_that_begin_in_the_same_second_have_a_folder_each(run_here: Run, tmp_path: Path) -> None:
+def test_sweeps_started_in_the_same_second_have_a_folder_each(run_here: Run, tmp_path: Path) -> None:
     taken = [(datetime.now() + timedelta(seconds=k)).strftime("sweep_%Y-%m-%d_%H-%M-%S") for k in range(120)]
     for name in taken:
         (tmp_path / "logs/default" / name).mkdir(parents=True)
@@ -305,7 +303,7 @@ def test_sweeps_that_begin_in_the_same_second_have_a_folder_each(run_here: Run, 
     assert sorted(path.parent.name for path in table.parent.glob("*/metrics.json")) == ["0", "1"]
 
 
-def test_of_many_at_once_each_makes_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_make_unique_dir_is_safe_between_threads(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
 
     def make(_: int) -> Path:
@@ -317,7 +315,7 @@ def test_of_many_at_once_each_makes_a_folder_of_its_own(tmp_path: Path) -> None:
     assert len(set(made)) == 8 and set(made) == set((tmp_path / "a").iterdir())
 
 
-def test_a_second_run_in_a_folder_where_one_is_at_work_is_refused(run_here: Run, tmp_path: Path) -> None:
+def test_second_run_in_the_folder_of_a_running_one_is_refused(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with run_lock(tmp_path / "run"):
         assert is_running(tmp_path / "run")

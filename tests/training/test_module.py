@@ -90,7 +90,7 @@ def measured_losses(module: AgeGenderModule, batch: Batch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
-def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gender_weight: float) -> None:
+def test_loss_equals_the_hand_computed_weighted_sum(age_weight: float, gender_weight: float) -> None:
     module = module_of(loss={"age": age_weight, "gender": gender_weight})
     module.network.age_head = Always([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
     module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
@@ -105,7 +105,7 @@ def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gend
     assert losses["returned"] == losses["train/loss"]
 
 
-def test_the_weights_are_1_and_1_unless_given() -> None:
+def test_loss_weights_default_to_1() -> None:
     balance = module_of().balance
     assert (balance.age, balance.gender, balance.log_variance) == (1.0, 1.0, None)
 
@@ -134,9 +134,7 @@ def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch
 
 @pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
 @pytest.mark.parametrize("coding", CODINGS)
-def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
-    coding: str, gender_output: str
-) -> None:
+def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(coding: str, gender_output: str) -> None:
     module = masked({"age": age_node(coding), "gender_output": gender_output})
     batch = some_faces()
     batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
@@ -150,7 +148,7 @@ def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
+def test_masking_without_missing_labels_changes_no_bit(coding: str) -> None:
     module, batch = masked({"age": age_node(coding)}), some_faces()
     with_masks = gradients_of(module, module.training_step(batch, 0))
     figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
@@ -162,7 +160,7 @@ def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("label", ["age", "gender"])
-def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(coding: str, label: str) -> None:
+def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: str, label: str) -> None:
     module, batch = masked({"age": age_node(coding)}), some_faces()
     batch[label].fill_(torch.nan)  # type: ignore[literal-required]
     losses = module.training_step(batch, 0)
@@ -179,14 +177,14 @@ def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(codi
     }
 
 
-def test_a_learned_balance_does_not_move_for_a_part_that_nothing_is_known_of() -> None:
+def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
     module, batch = masked(loss={"learned": True}), some_faces()
     batch["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
     assert gradient[0] != 0 and gradient[1] == 0
 
 
-def test_forward_answers_years_and_a_probability() -> None:
+def test_forward_returns_years_and_p_female() -> None:
     module = module_of().eval()
     module.network.age_head = Always([1.0, -9.0])  # type: ignore[assignment]
     module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]
@@ -196,7 +194,7 @@ def test_forward_answers_years_and_a_probability() -> None:
 
 
 @pytest.mark.parametrize("coding", ["mae", "mse"])
-def test_one_batch_can_be_overfitted(coding: str) -> None:
+def test_module_overfits_one_batch(coding: str) -> None:
     pl.seed_everything(0, verbose=False)
     scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.05, "final_lr_ratio": 0.0}
     module = module_of({"age": age_node(coding)}, optim=OPTIM | {"scheduler": scheduler})
@@ -209,7 +207,7 @@ def test_one_batch_can_be_overfitted(coding: str) -> None:
     assert ((p_female > 0.5) == batch["gender"].bool()).all()
 
 
-def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
+def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:
     seen: dict[str, set[torch.dtype]] = {"loss": set(), "answer": set(), "inside": set()}
 
     class Spy(AgeGenderModule):
@@ -227,7 +225,7 @@ def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
     assert {weight.dtype for weight in module.parameters()} == {torch.float32}
 
 
-def test_warmup_cosine_by_hand() -> None:
+def test_warmup_cosine_equals_hand_computed_factors() -> None:
     factors = [warmup_cosine(step, 12, warmup_fraction=1 / 3, final_lr_ratio=0.1) for step in range(13)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])  # 4 steps rise
     assert factors[4] == pytest.approx(1.0)
@@ -242,7 +240,7 @@ def test_warmup_cosine_by_hand() -> None:
     final_lr_ratio=st.floats(0, 1),
     place=st.floats(0, 1.5),
 )
-def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
+def test_warmup_cosine_rises_then_falls_within_its_bounds(
     steps: int, warmup_fraction: float, final_lr_ratio: float, place: float
 ) -> None:
     step = int(place * steps)
@@ -257,7 +255,7 @@ def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
         )
 
 
-def test_the_schedule_moves_every_step_and_ends_at_its_final_factor() -> None:
+def test_warmup_cosine_steps_with_every_batch() -> None:
     scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.25, "final_lr_ratio": 0.1}
     module = module_of(optim=OPTIM | {"scheduler": scheduler})
     rates: list[float] = []
@@ -295,13 +293,13 @@ def test_hyperparameters_are_plain_values() -> None:
         max_size=20,
     )
 )
-def test_every_step_has_random_numbers_of_its_own(steps: list[tuple[int, int, int, str]]) -> None:
+def test_step_seed_is_unique_per_step(steps: list[tuple[int, int, int, str]]) -> None:
     seeds = [step_seed(*step) for step in steps]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
-def test_a_training_step_never_waits_for_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_step_never_synchronizes_with_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's fake tensors have no values: whoever asks for one, and so waits for a device, gets an error."""
     module = module_of({"age": age_node(coding)})
     # a layout of CPUs alone, which these tensors don't know

@@ -16,7 +16,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.mark.slow
-def test_pytorchs_trace_of_training_steps_opens_and_the_training_is_the_same(
+def test_pytorch_profiler_writes_a_trace_and_changes_no_weight(
     run_here: Run, trained_run: Path, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", *TINY, "trainer.profiler=pytorch", "hydra.run.dir=run")
@@ -32,7 +32,7 @@ def test_pytorchs_trace_of_training_steps_opens_and_the_training_is_the_same(
 
 
 @pytest.mark.parametrize("name", ["simple", "advanced"])
-def test_lightnings_reports_hold_the_training_step(name: str, run_here: Run, tmp_path: Path) -> None:
+def test_lightning_profilers_report_the_training_step(name: str, run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, f"trainer.profiler={name}", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     report = tmp_path / f"run/profiler/fit-{name}.txt"
@@ -43,7 +43,7 @@ def test_lightnings_reports_hold_the_training_step(name: str, run_here: Run, tmp
         assert re.search(r"\|\s+12\s+\|", rows[0])  # calls
 
 
-def test_a_profiler_that_does_not_exist_is_one_line_with_those_that_do(run_here: Run, tmp_path: Path) -> None:
+def test_unknown_profiler_is_refused_in_one_line_with_the_choices(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "trainer.profiler=xla", "hydra.run.dir=run")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "trainer.profiler=xla is not known; there are advanced, pytorch, simple" in outcome.err

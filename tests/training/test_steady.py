@@ -24,7 +24,7 @@ def resident() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-def test_two_hundred_epochs_take_no_more_memory_file_handles_or_threads_than_fifty(
+def test_train_for_200_epochs_leaks_no_memory_file_handles_or_threads(
     run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = AgeGenderModule.on_train_epoch_end

@@ -47,7 +47,7 @@ def press_ctrl_c_once(patch: pytest.MonkeyPatch, epoch: int, batch: int) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
+def test_streaming_run_stopped_in_an_epoch_resumes_to_the_same_bits(
     run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     shards = pack_small(faces, tmp_path / "shards")
@@ -69,7 +69,7 @@ def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_shards_that_come_no_more_end_the_run_in_one_line_that_keeps_the_checkpoint(
+def test_streaming_run_without_more_shards_ends_and_keeps_the_checkpoint(
     faces: Path, tmp_path: Path, workers: int
 ) -> None:
     shards = pack_small(faces, tmp_path / "shards")
@@ -93,9 +93,7 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_faces_are_measured_by_two_processes_as_by_one(
-    run_here: Run, faces: Path, tmp_path: Path, workers: int
-) -> None:
+def test_streaming_on_two_processes_scores_as_on_one(run_here: Run, faces: Path, tmp_path: Path, workers: int) -> None:
     """With shares as uneven as they get: with a batch of 16 each, LitData gives one process nearly all test faces."""
     shards = pack_small(faces, tmp_path / "shards")
     settings = (*SETTINGS, f"data.dir={shards}", f"data.num_workers={workers}", "data.batch_size=32")
@@ -117,7 +115,7 @@ def test_streamed_faces_are_measured_by_two_processes_as_by_one(
 
 
 @pytest.mark.slow
-def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
+def test_streaming_on_two_processes_resumes_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
     shards = pack_small(faces, tmp_path / "shards")
     unscheduled = ("callbacks.early_stopping=null", "optim.scheduler=null")  # nothing depends on how long the whole is
     settings = (*SETTINGS, *TWO, *unscheduled, f"data.dir={shards}", "data.num_workers=0")

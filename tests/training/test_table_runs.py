@@ -47,7 +47,7 @@ def is_one_error_line(outcome: Outcome) -> bool:
     return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
 
 
-def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
+def test_table_of_file_name_labels_trains_as_the_folder(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path
 ) -> None:
     assert run_table(rows_of(faces)).code == 0
@@ -71,7 +71,7 @@ def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
     ],
     ids=" ".join,
 )
-def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
+def test_half_labeled_table_trains_to_finite_metrics_of_the_labeled_faces(
     run_table: Run, faces: Path, tmp_path: Path, change: tuple[str, ...]
 ) -> None:
     outcome = run_table(half_labeled(faces), *change)
@@ -92,7 +92,7 @@ def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
     assert ("report=true" in change) == (tmp_path / "run/report/report.html").is_file()
 
 
-def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_predict_gives(
+def test_evaluation_of_a_table_covers_every_image_as_predict_does(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
     rows = half_labeled(faces)
@@ -127,7 +127,7 @@ def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_pre
     assert [part["name"] for part in report["slices"]["group"]] == ["a", "b $ b"]
 
 
-def test_a_folder_of_utkface_names_is_judged_whole_too(
+def test_evaluation_of_a_folder_covers_every_image(
     run_here: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
     judged = ("fit=false", f"weights={trained_run}", "data.split=test", f"data.dir={faces}", "data.limit=1")
@@ -140,7 +140,7 @@ def test_a_folder_of_utkface_names_is_judged_whole_too(
     ("lacking", "known", "monitor"),
     [("age", "gender", ("monitor=val/gender_acc", "mode=max")), ("gender", "age", ("monitor=val/age_mae", "mode=min"))],
 )
-def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_number_for_it(
+def test_table_without_a_label_column_trains_the_other_task(
     run_table: Run, faces: Path, tmp_path: Path, lacking: str, known: str, monitor: tuple[str, str]
 ) -> None:
     outcome = run_table(without(lacking, faces), *monitor, "report=true")
@@ -159,7 +159,7 @@ def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_num
     assert (stated == {""}) == (lacking == "age")  # no spread was learned without an age
 
 
-def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
+def test_table_of_one_gender_trains_and_has_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
     assert run_table(with_one_gender(faces)).code == 0
     assert metrics_of(tmp_path / "run")["test/gender_auroc"] is None
     outcome = run_table(with_one_gender(faces), "monitor=val/gender_auroc", "mode=max")
@@ -178,7 +178,7 @@ def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path
         ),
     ],
 )
-def test_a_training_that_nothing_could_choose_an_epoch_of_is_refused(
+def test_table_without_the_monitored_label_is_refused(
     run_table: Run, faces: Path, lacking: str, monitor: tuple[str, ...], line: str
 ) -> None:
     outcome = run_table(without(lacking, faces), *monitor)
@@ -186,7 +186,7 @@ def test_a_training_that_nothing_could_choose_an_epoch_of_is_refused(
 
 
 @pytest.mark.parametrize("split", ["test", "content"])
-def test_a_model_is_judged_by_genders_alone_without_another_word(
+def test_evaluation_of_genders_alone_needs_no_other_setting(
     run_table: Run, faces: Path, tmp_path: Path, trained_run: Path, split: str
 ) -> None:
     outcome = run_table(without("age", faces), "fit=false", f"weights={trained_run}", f"data.split={split}")
@@ -209,12 +209,12 @@ def test_a_model_is_judged_by_genders_alone_without_another_word(
         (("data.table=labels.tsv",), "data.table=labels.tsv must end in .csv or .parquet"),
     ],
 )
-def test_what_a_table_is_not_for_is_refused_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
+def test_table_refuses_invalid_settings_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
     outcome = run_here("train.py", *SMALL, "data=table", "data.dir=null", *settings)
     assert is_one_error_line(outcome) and line in outcome.err
 
 
-def test_a_half_labeled_training_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
+def test_half_labeled_run_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
     assert run_table(half_labeled(faces)).code == 0
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err

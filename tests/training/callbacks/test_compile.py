@@ -16,7 +16,7 @@ from agegender.runs.checkpoint import load_checkpoint
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, about itself
-def test_compiled_weights_are_those_of_a_plain_training_under_the_same_names(
+def test_compile_keeps_the_names_and_values_of_the_weights(
     run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", *TINY, "compile=true", "hydra.run.dir=run")

@@ -34,7 +34,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, value: float)
 
 
 @pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
-def test_such_a_loss_stops_the_run_with_the_step_the_files_and_the_rate_and_keeps_the_last_good_checkpoint(
+def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     rows = spoil(monkeypatch, 1, 2, value)
@@ -53,7 +53,7 @@ def test_such_a_loss_stops_the_run_with_the_step_the_files_and_the_rate_and_keep
 
 
 @pytest.mark.slow
-def test_where_looking_would_wait_for_the_device_the_same_step_is_named_at_the_next_logging_step(
+def test_non_finite_loss_is_reported_at_the_next_logging_step_on_a_device(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StopOnNonFinite, "checks_every_step", staticmethod(lambda *_: False))
@@ -72,9 +72,7 @@ def test_where_looking_would_wait_for_the_device_the_same_step_is_named_at_the_n
     assert "There is no checkpoint yet" in outcome.err
 
 
-def test_weights_that_are_no_numbers_are_never_written(
-    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_finite_weights_are_never_saved(run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = AgeGenderModule.on_train_epoch_end
 
     def spoil_weights(self: AgeGenderModule) -> None:
@@ -91,7 +89,7 @@ def test_weights_that_are_no_numbers_are_never_written(
 
 
 @pytest.mark.slow
-def test_a_rate_that_is_far_too_high_is_named_as_such(run_here: Run) -> None:
+def test_divergence_error_names_the_learning_rate(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "optim.lr=1e30")
     outcome.assert_one_line_error()
     assert "the training diverged: the loss of step " in outcome.err and "learning rate 1e+30" in outcome.err

@@ -49,7 +49,7 @@ def before(monkeypatch: pytest.MonkeyPatch, hook: str, act: Callable[[], None], 
 
 
 @pytest.mark.slow
-def test_sigterm_in_an_epoch_saves_ends_with_143_and_continues_to_the_same_bits(
+def test_sigterm_in_an_epoch_saves_and_resumes_to_the_same_bits(
     run_here: Run,
     uninterrupted: Path,
     tmp_path: Path,
@@ -67,7 +67,7 @@ def test_sigterm_in_an_epoch_saves_ends_with_143_and_continues_to_the_same_bits(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
-def test_sigterm_in_a_validation_finishes_it_and_the_resumed_run_ends_as_one_that_was_not_stopped(
+def test_sigterm_in_a_validation_finishes_it_and_resumes_to_the_same_bits(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("train.py", *EVERYTHING_RANDOM, "data.val_fraction=0.4", "trainer.max_epochs=3", "callbacks=ema")
@@ -82,7 +82,7 @@ def test_sigterm_in_a_validation_finishes_it_and_the_resumed_run_ends_as_one_tha
 
 
 @pytest.mark.slow
-def test_sigterm_in_the_test_ends_with_143_and_the_run_can_be_finished(
+def test_sigterm_in_the_test_leaves_a_run_that_can_be_finished(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -94,7 +94,7 @@ def test_sigterm_in_the_test_ends_with_143_and_the_run_can_be_finished(
     assert metrics_of(tmp_path / "stopped")["epochs"] == 2
 
 
-def test_sigterm_before_the_first_step_says_that_nothing_was_trained(
+def test_sigterm_before_the_first_step_reports_that_nothing_was_trained(
     run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before(monkeypatch, "configure_optimizers", terminate)
@@ -103,7 +103,7 @@ def test_sigterm_before_the_first_step_says_that_nothing_was_trained(
 
 
 @pytest.mark.slow
-def test_a_process_that_gets_sigterm_is_gone_within_ten_seconds_and_has_saved(tmp_path: Path) -> None:
+def test_sigterm_saves_and_ends_the_process_within_ten_seconds(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start_training([*FOUR, "trainer.max_epochs=2000", "hydra.run.dir=run"], tmp_path, log)
     while process.is_alive() and not (tmp_path / "run/checkpoints/last.ckpt").exists():
@@ -118,7 +118,7 @@ def test_a_process_that_gets_sigterm_is_gone_within_ten_seconds_and_has_saved(tm
 
 
 @pytest.mark.slow
-def test_a_command_with_resume_auto_can_be_repeated_until_it_is_done(
+def test_resume_auto_can_be_repeated_until_the_run_is_done(
     run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("train.py", *FOUR, "name=job", "resume=auto")
@@ -137,7 +137,7 @@ def test_a_command_with_resume_auto_can_be_repeated_until_it_is_done(
 
 
 @pytest.mark.slow
-def test_resume_auto_begins_in_the_given_folder_and_continues_there(
+def test_resume_auto_starts_and_continues_in_the_given_folder(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("train.py", *TINY, "hydra.run.dir='my job'", "resume=auto")
@@ -169,7 +169,7 @@ def begun(logs: Path, name: str, trained_run: Path, finished: bool = False) -> P
     return logs / name
 
 
-def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_work(
+def test_resume_auto_finds_the_newest_unfinished_run_that_is_not_running(
     tmp_path: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,9 +191,7 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_
 
 
 @pytest.mark.slow
-def test_resume_auto_starts_afresh_where_no_checkpoint_is_whole_and_says_so(
-    run_here: Run, tmp_path: Path, trained_run: Path
-) -> None:
+def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     for name in ("last.ckpt", "best.ckpt"):
         os.truncate(tmp_path / "run/checkpoints" / name, 1000)

@@ -27,7 +27,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[float, float], 
     return texts
 
 
-def test_the_confusion_matrix_counts_rows_by_truth_and_columns_by_answer(
+def test_confusion_matrix_has_a_row_per_label_and_a_column_per_prediction(
     written: list[tuple[tuple[float, float], str]],
 ) -> None:
     true = np.array([0] * 5 + [1] * 4)
@@ -37,12 +37,12 @@ def test_the_confusion_matrix_counts_rows_by_truth_and_columns_by_answer(
     assert [text for _, text in cells] == ["3\n60.0 %", "2\n40.0 %", "1\n25.0 %", "3\n75.0 %"]
 
 
-def test_a_confusion_matrix_without_one_of_the_labels_is_drawn(written: list[tuple[tuple[float, float], str]]) -> None:
+def test_confusion_matrix_is_drawn_without_one_of_the_labels(written: list[tuple[tuple[float, float], str]]) -> None:
     confusion_matrix(np.array([1, 1]), np.array([True, True]))
     assert [text for _, text in written if "%" in text] == ["0\n0.0 %", "0\n0.0 %", "0\n0.0 %", "2\n100.0 %"]
 
 
-def test_a_fuller_cell_is_darker() -> None:
+def test_confusion_matrix_draws_fuller_cells_darker() -> None:
     sheet = confusion_matrix(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]))
     brightness = [sum(sheet.getpixel(place)) for place in ((80, 80), (260, 80), (260, 260))]  # type: ignore[arg-type]
     assert brightness[1] > brightness[0] > brightness[2] == sum(ACCENT)
@@ -57,7 +57,7 @@ def marks(sheet: Image.Image) -> NDArray[np.int64]:
 
 @settings(max_examples=25)
 @given(true=st.integers(0, 116), predicted=st.floats(0, 150))
-def test_a_point_lies_at_its_true_and_predicted_age(true: int, predicted: float) -> None:
+def test_age_scatter_places_points_at_true_and_predicted_age(true: int, predicted: float) -> None:
     origin, unit = (marks(age_scatter(np.array([x]), np.array([x]))).mean(0) for x in (0, 100))
     found = marks(age_scatter(np.array([true]), np.array([predicted]))).mean(0) - origin
     top = max(100, int(np.ceil(max(true, predicted) / 20)) * 20)
@@ -65,7 +65,7 @@ def test_a_point_lies_at_its_true_and_predicted_age(true: int, predicted: float)
     assert np.allclose(found, scale * np.array([true, predicted]), atol=1.6)
 
 
-def test_every_tick_and_label_lies_inside_the_picture(written: list[tuple[tuple[float, float], str]]) -> None:
+def test_age_scatter_keeps_ticks_and_labels_inside_the_image(written: list[tuple[tuple[float, float], str]]) -> None:
     sheet = age_scatter(np.array([5, 116]), np.array([9.0, 131.0]))
     assert {str(tick) for tick in range(0, 141, 20)} <= {text for _, text in written}
     assert all(0 <= x <= sheet.width and 0 <= y <= sheet.height for (x, y), _ in written)
@@ -73,5 +73,5 @@ def test_every_tick_and_label_lies_inside_the_picture(written: list[tuple[tuple[
     assert (border == PAPER).all()
 
 
-def test_the_pictures_need_no_matplotlib() -> None:
+def test_image_logger_needs_no_matplotlib() -> None:
     assert not any("matplotlib" in str(getattr(value, "__module__", "")) for value in vars(image_logger).values())

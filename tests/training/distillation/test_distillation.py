@@ -86,9 +86,7 @@ def own_answers(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("cache", ["auto", "none"])
-def test_a_target_is_the_mean_of_the_teachers_answers_for_a_face_and_its_mirror_image(
-    teacher: Path, cache: str
-) -> None:
+def test_soft_target_is_the_teacher_mean_over_a_face_and_its_mirror_image(teacher: Path, cache: str) -> None:
     student = drawn(image_size=48, grayscale=True, cache=cache)
     faces = drawn(image_size=32, grayscale=False, cache="none").split("train")  # as the teacher sees them
     assert len(faces) > 64  # more than one batch
@@ -100,7 +98,7 @@ def test_a_target_is_the_mean_of_the_teachers_answers_for_a_face_and_its_mirror_
     np.testing.assert_allclose(found[0].sum(1), 1, atol=1e-6)
 
 
-def test_several_teachers_teach_the_mean_of_their_answers(tmp_path: Path, teacher: Path) -> None:
+def test_soft_target_is_the_mean_over_teachers(tmp_path: Path, teacher: Path) -> None:
     other = save_network(tmp_path / "other.ckpt", trunk="residual", in_channels=3)
     data = drawn()
     one, two, both = (targets_of(*paths, data=data) for paths in ([teacher], [other], [teacher, other]))
@@ -122,7 +120,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return asked
 
 
-def test_a_teacher_answers_once_for_the_same_faces(
+def test_soft_targets_are_cached_by_teacher_and_faces(
     tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = counted(monkeypatch)
@@ -139,7 +137,7 @@ def test_a_teacher_answers_once_for_the_same_faces(
 
 
 @pytest.mark.parametrize("damage", ["cut off", "other bytes", "other faces", "no archive", "an array less"])
-def test_damaged_answers_are_made_again_with_one_line(
+def test_damaged_soft_targets_are_computed_again_with_a_warning(
     tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     data = drawn(tmp_path / "cache")
@@ -167,7 +165,7 @@ def test_damaged_answers_are_made_again_with_one_line(
     assert path.read_bytes() == kept
 
 
-def test_a_face_is_taught_by_the_teachers_that_left_it_out(folds: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_soft_target_uses_the_teachers_that_held_the_face_out(folds: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = drawn()
     rows = data.split("train").rows
     seen = [set(drawn(leave_out=f"{part}/2").split("train").rows.tolist()) for part in (0, 1)]
@@ -183,7 +181,7 @@ def test_a_face_is_taught_by_the_teachers_that_left_it_out(folds: Path, caplog: 
     assert told.format(2, len(rows), len(rows)) in caplog.messages
 
 
-def test_a_face_that_no_teacher_left_out_is_taught_by_all(
+def test_soft_target_uses_all_teachers_when_none_held_the_face_out(
     folds: Path, teacher: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = drawn()
@@ -198,9 +196,7 @@ def test_a_face_that_no_teacher_left_out_is_taught_by_all(
     assert f"{len(rows) - len(seen)} of them from teachers that held the face out" in caplog.messages[-1]
 
 
-def test_a_teacher_of_another_split_has_left_no_face_out_and_is_warned_of(
-    folds: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_teacher_of_another_split_holds_no_face_out_and_warns(folds: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = drawn(split_seed=1)
     with caplog.at_level(logging.INFO):
         targets_of(folds, data=data)
@@ -209,7 +205,7 @@ def test_a_teacher_of_another_split_has_left_no_face_out_and_is_warned_of(
     assert len(warnings) == 2 and all(f"this is split {data.index.fingerprint}" in text for text in warnings)
 
 
-def test_a_folder_of_runs_means_all_of_them_and_a_runs_folder_its_best_checkpoint(folds: Path, teacher: Path) -> None:
+def test_find_teachers_accepts_runs_folders_of_runs_and_checkpoints(folds: Path, teacher: Path) -> None:
     best = [folds / part / "checkpoints/best.ckpt" for part in ("0", "1")]
     assert [each.path for each in find_teachers(str(folds), DLDL)] == best
     assert [each.path for each in find_teachers([str(folds / "1"), str(teacher)], DLDL)] == [best[1], teacher]
@@ -258,7 +254,7 @@ def by_hand(module: AgeGenderModule, batch: dict[str, Any], ages: Tensor, p_fema
 @pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
 @pytest.mark.parametrize("weight", [0.25, 1.0])
 @pytest.mark.parametrize("learned", [False, True])
-def test_the_loss_is_the_mixture_worked_out_by_hand(weight: float, learned: bool, gender_output: str) -> None:
+def test_distillation_loss_equals_the_hand_computed_mixture(weight: float, learned: bool, gender_output: str) -> None:
     loss = {"age": 2.0, "gender": 0.5, "learned": learned}
     module = AgeGenderModule(NETWORK | {"gender_output": gender_output}, OPTIM, loss)
     batch = some_batch()
@@ -272,7 +268,7 @@ def test_the_loss_is_the_mixture_worked_out_by_hand(weight: float, learned: bool
         assert figures[name] == labels[name]
 
 
-def test_a_teacher_teaches_faces_whose_labels_are_missing_too() -> None:
+def test_distillation_loss_covers_faces_without_labels() -> None:
     module = AgeGenderModule(NETWORK, OPTIM, {"learned": True})
     module.masks = True
     batch = some_batch()
@@ -285,14 +281,14 @@ def test_a_teacher_teaches_faces_whose_labels_are_missing_too() -> None:
     assert (module.balance.log_variance.grad != 0).all()  # both parts have something to be learned from
 
 
-def test_a_row_that_is_no_training_face_is_an_error() -> None:
+def test_soft_targets_raise_for_a_row_outside_the_training_split() -> None:
     made, _, _ = soft_targets(0.7)
     for row in (0, 9, 22):
         with pytest.raises(IndexError):
             made.of(torch.tensor([row]))
 
 
-def test_soft_targets_are_no_part_of_the_modules_state(folds: Path, run_here: Run, tmp_path: Path) -> None:
+def test_soft_targets_are_not_saved_in_the_checkpoint(folds: Path, run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *STUDENT, f"teacher={folds}", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     taught, alone = (load_checkpoint(run / "checkpoints/last.ckpt") for run in (tmp_path / "run", folds / "0"))
@@ -314,9 +310,7 @@ def distance(run: Path, teacher: Path, data: AgeGenderDataModule) -> tuple[float
     return divergence.item(), (p_female[0] - torch.from_numpy(theirs)).abs().mean().item()
 
 
-def test_a_student_of_soft_targets_alone_approaches_its_teacher_and_not_the_labels(
-    run_here: Run, teacher: Path, tmp_path: Path
-) -> None:
+def test_student_of_soft_targets_alone_approaches_its_teacher(run_here: Run, teacher: Path, tmp_path: Path) -> None:
     taught = ("data.grayscale=false", "optim.lr=1e-2", "trainer.max_epochs=12", "augment=none", "model.dropout=0")
     for name, more in (("labels", ()), ("soft", (f"teacher={teacher}", "loss.teacher=1"))):
         outcome = run_here("train.py", *STUDENT, *taught, *more, f"hydra.run.dir={name}")
@@ -327,9 +321,7 @@ def test_a_student_of_soft_targets_alone_approaches_its_teacher_and_not_the_labe
     assert little < wrong / 2
 
 
-def test_with_a_weight_of_one_the_labels_teach_nothing_and_may_be_missing(
-    run_here: Run, teacher: Path, faces: Path, tmp_path: Path
-) -> None:
+def test_teacher_weight_of_one_ignores_the_labels(run_here: Run, teacher: Path, faces: Path, tmp_path: Path) -> None:
     weights = []
     for name, rows in (("whole", rows_of(faces)), ("half", half_labeled(faces))):
         write_table(tmp_path / f"{name}.csv", rows)
@@ -340,16 +332,14 @@ def test_with_a_weight_of_one_the_labels_teach_nothing_and_may_be_missing(
     assert differences(*weights) == []
 
 
-def test_a_weight_of_zero_trains_the_same_bits_as_without_a_teacher(
-    run_here: Run, teacher: Path, tmp_path: Path
-) -> None:
+def test_teacher_weight_of_zero_trains_the_bits_of_no_teacher(run_here: Run, teacher: Path, tmp_path: Path) -> None:
     for name, more in (("alone", ()), ("zero", (f"teacher={teacher}", "loss.teacher=0"))):
         assert run_here("train.py", *STUDENT, *more, f"hydra.run.dir={name}").code == 0
     weights = [load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["network"] for name in ("alone", "zero")]
     assert differences(*weights) == []
 
 
-def test_a_student_trains_to_the_same_bits_wherever_its_faces_lie_and_whether_the_answers_were_cached(
+def test_student_trains_to_the_same_bits_with_any_cache_and_on_device(
     run_here: Run, folds: Path, tmp_path: Path
 ) -> None:
     taught = (*STUDENT, f"teacher={folds}")
@@ -362,7 +352,7 @@ def test_a_student_trains_to_the_same_bits_wherever_its_faces_lie_and_whether_th
     assert differences(weights[0], placed) == []
 
 
-def test_a_taught_run_that_crashed_continues_to_the_same_bits(
+def test_distillation_resumes_after_a_crash_to_the_same_bits(
     run_here: Run, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught = (*STUDENT, "trainer.max_epochs=3", f"teacher=[{folds}/0,{folds}/1]", "callbacks=ema")
@@ -376,7 +366,7 @@ def test_a_taught_run_that_crashed_continues_to_the_same_bits(
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 
 
-def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, tmp_path: Path) -> None:
+def test_resume_refuses_other_teachers(run_here: Run, folds: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(folds / "0", tmp_path / "mine")
     assert run_here("train.py", *STUDENT, f"teacher={mine}", "hydra.run.dir=run").code == 0
     for change, told in (
@@ -418,7 +408,7 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
         (["teacher=3"], "teacher=3 does not exist"),
     ],
 )
-def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(
+def test_invalid_teacher_is_refused_before_data_is_read(
     run_here: Run, tmp_path: Path, settings: list[str], message: str
 ) -> None:
     save_network(tmp_path / "dldl.ckpt")
@@ -431,14 +421,14 @@ def test_what_can_not_teach_is_refused_in_one_line_before_any_face_is_read(
 
 
 @pytest.mark.parametrize("part", ["5/5", "0/1", "half", "1/-2", "-1/5", "1/5/5"])
-def test_a_part_that_there_is_not_is_refused_in_one_line(run_here: Run, tmp_path: Path, part: str) -> None:
+def test_leave_out_refuses_an_invalid_fold_in_one_line(run_here: Run, tmp_path: Path, part: str) -> None:
     outcome = run_here("train.py", *STUDENT, f"data.leave_out={part}", "data.cache_dir=cache")
     outcome.assert_one_line_error()
     assert outcome.err.startswith(f"error: data.leave_out={part} must be i/n, ")
     assert not (tmp_path / "cache").exists()
 
 
-def test_streamed_faces_can_not_be_taught_and_leave_none_out(run_here: Run) -> None:
+def test_streaming_data_refuses_teacher_and_leave_out(run_here: Run) -> None:
     outcome = run_here("train.py", "data=streaming", "data.dir=shards", "age=dldl", "teacher=default")
     outcome.assert_one_line_error()
     assert outcome.err.startswith("error: teacher= requires random access to the faces: ")
@@ -446,7 +436,7 @@ def test_streamed_faces_can_not_be_taught_and_leave_none_out(run_here: Run) -> N
     assert outcome.code == 2 and outcome.err.startswith("error: data.leave_out is not known; ")
 
 
-def test_a_multirun_over_teachers_makes_a_run_of_each(run_here: Run, folds: Path, tmp_path: Path) -> None:
+def test_multirun_over_teachers_trains_one_run_each(run_here: Run, folds: Path, tmp_path: Path) -> None:
     outcome = run_here(
         *("train.py", "-m", *STUDENT, f"teacher={folds}/0,[{folds}/0,{folds}/1]", "hydra.sweep.dir=students"),
     )
@@ -457,14 +447,14 @@ def test_a_multirun_over_teachers_makes_a_run_of_each(run_here: Run, folds: Path
     assert [len(digests) for digests in taught] == [1, 2] and set(taught[0]) < set(taught[1])
 
 
-def test_a_cache_that_can_not_be_written_ends_in_one_line(tmp_path: Path, teacher: Path) -> None:
+def test_unwritable_soft_target_cache_is_refused_in_one_line(tmp_path: Path, teacher: Path) -> None:
     data = drawn(tmp_path / "cache")
     (tmp_path / "cache/teachers").write_text("in the way")
     with pytest.raises(AgeGenderError, match=r"can't write the soft targets .*data\.cache_dir="):
         targets_of(teacher, data=data)
 
 
-def test_answers_are_numbers_for_every_face(teacher: Path) -> None:
+def test_soft_targets_are_finite_for_every_face(teacher: Path) -> None:
     ages, p_female = targets_of(teacher, data=drawn())
     assert np.isfinite(ages).all() and (ages >= 0).all()
     assert ((p_female > 0) & (p_female < 1)).all() and math.isfinite(float(p_female.sum()))
