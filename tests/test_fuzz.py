@@ -169,13 +169,13 @@ def fuzz(inputs: Strategy, check: Callable[[Any], None], start: int, examples: i
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("names", 300), ("pictures", 150), ("inputs", 60)])
-def test_nothing_that_comes_in_breaks_it(kind: str, examples: int, checks: Checks) -> None:
+def test_inputs_of_every_kind_survive_fuzzing(kind: str, examples: int, checks: Checks) -> None:
     fuzz(*checks[kind], 0, examples)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["names", "pictures", "inputs"])
-def test_nothing_new_that_comes_in_breaks_it(kind: str, checks: Checks) -> None:
+def test_inputs_of_every_kind_survive_fuzzing_with_new_seeds(kind: str, checks: Checks) -> None:
     first = start = random.SystemRandom().randrange(2**32)
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
@@ -193,7 +193,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("kind", FOUND)
-def test_what_was_found_breaks_it_no_more(kind: str, predictors: list[Predictor]) -> None:
+def test_predictor_survives_inputs_found_by_fuzzing(kind: str, predictors: list[Predictor]) -> None:
     for predictor in predictors:
         check_answer(predictor, FOUND[kind])
     gc.collect()  # a file left open is an error then

@@ -57,9 +57,7 @@ def check_page(page: str) -> None:
 
 
 @pytest.mark.slow
-def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
-    run_here: Run, table: Path, tmp_path: Path, trained_run: Path
-) -> None:
+def test_run_files_escape_hostile_names(run_here: Run, table: Path, tmp_path: Path, trained_run: Path) -> None:
     judged = ("fit=false", f"weights={trained_run}", "data.split=test", "data=table", f"data.table={table.name}")
     outcome = run_here("train.py", *SMALL, *judged, "data.dir=.", "data.duplicates=none", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
@@ -83,7 +81,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
 
 
 @pytest.mark.slow
-def test_names_that_mean_harm_stay_names_on_the_page_of_the_data(run_here: Run, table: Path, tmp_path: Path) -> None:
+def test_explore_page_escapes_hostile_names(run_here: Run, table: Path, tmp_path: Path) -> None:
     outcome = run_here(
         "agegender/evaluation/explore/__main__.py",
         "data=table",

@@ -110,9 +110,7 @@ def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_installed_command_names_its_commands_on_one_screen_and_its_version(
-    from_wheel: Installed, wheel: Path, tmp_path: Path
-) -> None:
+def test_installed_command_shows_help_and_version(from_wheel: Installed, wheel: Path, tmp_path: Path) -> None:
     shown = from_wheel.run("--help", cwd=tmp_path)
     assert shown.code == 0 and shown.err == "" and len(shown.out.splitlines()) <= 24
     for name in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
@@ -150,7 +148,7 @@ def test_installed_commands_work_in_an_empty_folder(installed: Installed, tmp_pa
 
 
 @pytest.mark.slow
-def test_installed_command_finds_a_users_own_configs_and_hydras_plugins(installed: Installed, tmp_path: Path) -> None:
+def test_installed_command_finds_user_configs_and_hydra_plugins(installed: Installed, tmp_path: Path) -> None:
     for folder, rate in (("conf", "5e-4"), ("elsewhere", "7e-4")):
         (tmp_path / folder / "experiment").mkdir(parents=True)
         text = f"# @package _global_\ndefaults:\n  - quickstart\noptim:\n  lr: {rate}\n"
@@ -189,7 +187,7 @@ def test_installed_command_trains_in_two_processes(from_wheel: Installed, tmp_pa
         ("agegender train model.drop", {"model.dropout="}),
     ],
 )
-def test_installed_command_is_completed_by_hydras_own_script(
+def test_installed_command_is_completed_by_the_script_of_hydra(
     from_wheel: Installed, tmp_path: Path, line: str, wanted: set[str]
 ) -> None:
     words = line.split()
