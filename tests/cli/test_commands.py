@@ -1,4 +1,4 @@
-"""The command `agegender`: its sub-commands, its help, and the scripts that start the same ones."""
+"""The command `agegender`: its subcommands, its help, and the scripts that start them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_command_names_an_argument_that_is_no_setting(run_here: Run) -> None:
 
 
 def test_main_runs_train_in_a_process_that_lightning_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning starts each further one with the arguments that Hydra saw, from which the sub-command is gone."""
+    """Lightning starts further processes with the arguments that Hydra parsed, which lack the subcommand."""
     started: list[str] = []
     monkeypatch.setattr(commands, "start", started.append)
     monkeypatch.setattr(sys, "argv", ["agegender", "trainer=ddp", "hydra.job.name=train_ddp_process_1"])
@@ -116,7 +116,7 @@ def test_completion_offers_what_the_subcommand_accepts(
 
 
 def imports_of(file: Path) -> set[Path]:
-    """Returns the package's own files that a file imports when it is imported itself, not inside of functions."""
+    """Returns the files of the package that a file imports at module level."""
     found = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agegender"):
@@ -132,7 +132,7 @@ def test_data_package_imports_nothing_of_the_command_line() -> None:
     while waiting:
         seen.add(file := waiting.pop())
         waiting |= imports_of(file) - seen
-    assert ROOT / "agegender" / "models" / "network.py" in seen  # it is followed
+    assert ROOT / "agegender" / "models" / "network.py" in seen  # imports are followed
     assert not command_line & {file.stem for file in seen if file.parent.name == "agegender"}
 
 

@@ -1,4 +1,4 @@
-"""The edge to the command line: one line and an exit code for what a user got wrong, and what `resume=` expands to."""
+"""The command-line boundary: one line and an exit code for a user's error, and the expansion of `resume=`."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def test_misspelled_setting_is_refused_with_the_nearest_before_any_write(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
-    assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
-    assert MISSPELLED[wrong] in outcome.err
+    outcome.assert_one_line_error(MISSPELLED[wrong], code=EXIT_USAGE)
+    assert outcome.out == ""
     assert not any(tmp_path.iterdir())  # no run folder, no cache, no data
 
 
@@ -88,8 +87,8 @@ def test_unknown_setting_is_refused_before_data_is_read(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, expected: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
-    assert outcome.code in (EXIT_ERROR, EXIT_USAGE)
-    assert outcome.err.startswith(f"error: {expected}") and outcome.err.count("\n") == 1
+    refused_by_hydra = " is not known" in expected and not wrong.startswith("+")
+    outcome.assert_one_line_error(f"error: {expected}", code=EXIT_USAGE if refused_by_hydra else EXIT_ERROR)
     assert not (tmp_path / "cache").exists()
 
 
@@ -136,7 +135,7 @@ def test_report_errors_turns_a_user_error_into_one_line_and_an_exit_code(
     with pytest.raises(SystemExit) as end, report_errors():
         raise error
     assert end.value.code == code and capsys.readouterr().err == line
-    # of jobs, a failed one is Hydra's matter; one that was stopped ends them all
+    # in a multirun, Hydra handles a failed job; an interrupted one ends the sweep
     kept = KeyboardInterrupt if isinstance(error, InterruptedRunError) else type(error)
     with pytest.raises(kept), report_errors(reraise=True):
         raise error
@@ -147,16 +146,16 @@ def test_report_errors_keeps_the_traceback_of_a_bug() -> None:
         raise ZeroDivisionError
 
 
-def made_checkpoint(path: Path, step: int) -> None:
+def make_checkpoint(path: Path, step: int) -> None:
     torch.save({"agegender": {}, "state_dict": {}, "epoch": 0, "global_step": step}, path)
 
 
-def old_run(folder: Path, overrides: str) -> Path:
+def make_run(folder: Path, overrides: str) -> Path:
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(overrides)
     (folder / "checkpoints").mkdir()
     for step, name in enumerate(("best.ckpt", "last.ckpt")):
-        made_checkpoint(folder / "checkpoints" / name, step)
+        make_checkpoint(folder / "checkpoints" / name, step)
     return folder
 
 
@@ -166,7 +165,7 @@ def test_resume_overrides_keeps_arguments_without_resume() -> None:
 
 
 def test_resume_overrides_keeps_the_old_overrides_and_folder(tmp_path: Path) -> None:
-    run = old_run(tmp_path / "run", "- optim=adamw\n- seed=4\n- resume=x\n- +weights=y\n- hydra.run.dir=z\n")
+    run = make_run(tmp_path / "run", "- optim=adamw\n- seed=4\n- resume=x\n- +weights=y\n- hydra.run.dir=z\n")
     assert resume_overrides([f"resume={run}", "trainer.max_epochs=9"]) == [
         "optim=adamw",
         "seed=4",
@@ -178,7 +177,7 @@ def test_resume_overrides_keeps_the_old_overrides_and_folder(tmp_path: Path) -> 
 
 
 def test_resume_overrides_accepts_a_checkpoint_of_the_run(tmp_path: Path) -> None:
-    run = old_run(tmp_path / "run", "[]")
+    run = make_run(tmp_path / "run", "[]")
     best = run / "checkpoints" / "best.ckpt"
     assert resume_overrides([f"resume={best}"]) == [
         f"resume='{best}'",
@@ -188,7 +187,7 @@ def test_resume_overrides_accepts_a_checkpoint_of_the_run(tmp_path: Path) -> Non
 
 
 def test_resume_overrides_quotes_the_name_of_the_folder(tmp_path: Path) -> None:
-    run = old_run(tmp_path / "it's my run", "[]")
+    run = make_run(tmp_path / "it's my run", "[]")
     with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = compose("train", resume_overrides([f"resume={run}"]), return_hydra_config=True)
     assert config.resume == str(run / "checkpoints" / "last.ckpt")
@@ -197,7 +196,7 @@ def test_resume_overrides_quotes_the_name_of_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["overrides", "checkpoint", "run"])
 def test_resume_overrides_names_the_missing_file(tmp_path: Path, missing: str) -> None:
-    run = old_run(tmp_path / "run", "[]")
+    run = make_run(tmp_path / "run", "[]")
     lost = {
         "overrides": run / ".hydra" / "overrides.yaml",
         "checkpoint": run / "checkpoints" / "last.ckpt",
@@ -212,12 +211,12 @@ def test_resume_overrides_names_the_missing_file(tmp_path: Path, missing: str) -
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_path: Path, flag: str) -> None:
-    run = old_run(tmp_path / "run", "[]")
+    run = make_run(tmp_path / "run", "[]")
     outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
     assert outcome.code == EXIT_ERROR
     assert outcome.err == "error: resume= continues one run; it can't be part of a multirun (-m)\n"
 
 
 def test_run_dir_of_checkpoint_is_two_levels_up(tmp_path: Path) -> None:
-    run = old_run(tmp_path / "run", "[]")
+    run = make_run(tmp_path / "run", "[]")
     assert run_dir_of(run) == run_dir_of(run / "checkpoints" / "last.ckpt") == run

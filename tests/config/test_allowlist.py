@@ -1,4 +1,4 @@
-"""A config from somebody else builds what it may, and nothing else, by whatever way it names it."""
+"""The allow-list: a config or checkpoint builds trusted classes only, however it names a target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def harm(tmp_path: Path) -> Path:
-    """What the payloads would make."""
+    """The folder that the payloads would create."""
     return tmp_path / "harm"
 
 
@@ -121,16 +121,15 @@ def test_allowlist_covers_what_hydra_itself_builds(
     text = f"# @package _global_\nevil: {{_target_: os.mkdir, path: HARM}}\nhydra:\n  {EVIL[kind]}\n"
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
     outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
-    outcome.assert_one_line_error()
-    assert " is refused; " in outcome.err and ("os." in outcome.err)
+    outcome.assert_one_line_error(" is refused; ", "os.")
     assert not harm.exists() and not (tmp_path / "logs").exists()
 
 
 def test_allowlist_covers_predict(run_here: Callable[..., Outcome], harm: Path) -> None:
     payload = ("+hydra.callbacks.x._target_=os.mkdir", f"+hydra.callbacks.x.path={harm}")
     outcome = run_here("predict.py", "img=face.jpg", *payload)
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.startswith("error: hydra.callbacks.x._target_: os.mkdir is refused") and not harm.exists()
+    outcome.assert_one_line_error("error: hydra.callbacks.x._target_: os.mkdir is refused")
+    assert not harm.exists()
 
 
 @pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])

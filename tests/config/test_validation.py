@@ -1,4 +1,4 @@
-"""Settings are held against the signatures of what they are handed to."""
+"""Settings are validated by the signatures of the callables that take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from agegender.config.validation import validate_choice, validate_kwargs, validate_type
 from agegender.errors import AgeGenderError
 
-# A value of every kind that YAML knows, with the hints that take it.
+# A value of every YAML type, with the hints that accept it.
 KINDS: dict[str, tuple[Any, set[str]]] = {
     "text": ("abc", {"str", "str | None"}),
     "whole number": (3, {"int", "float"}),

@@ -1,4 +1,4 @@
-"""Checkpoints are found, describe themselves, load safely; what isn't one is refused in one line."""
+"""Checkpoints are found, describe themselves and load safely; any other file is refused in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agegender.training.module import AgeGenderModule
 
 
 class Payload:
-    """Would create a file when unpickled."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -198,7 +198,7 @@ def test_commands_run_no_code_in_a_checkpoint(
 def test_checkpoint_can_not_name_its_instantiator(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CVE-2026-58659: Lightning imported what `_instantiator` named, whatever `weights_only` said."""
+    """CVE-2026-58659: Lightning imported the name in `_instantiator`, even with `weights_only`."""
     (tmp_path / "harmful.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\ndef make(*_): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -224,7 +224,7 @@ SAFE_METHODS = ("load_from_checkpoint", "load_state_dict_from_url", "get_state_d
 
 
 def calls() -> list[tuple[str, str, dict[str, str]]]:
-    """Returns where in our own code what is called, with its keyword arguments as they are written."""
+    """Returns the location, the name and the keyword arguments of every call in the repository's code."""
     files = [*(ROOT / "agegender").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
     return [
         (
@@ -239,7 +239,7 @@ def calls() -> list[tuple[str, str, dict[str, str]]]:
 
 
 def test_package_calls_safe_loaders_only() -> None:
-    """What the commands' own tests can't show of code that nobody has called yet."""
+    """Covers code that the tests of the commands don't reach."""
     found = calls()
     assert {"torch.load", "np.load"} <= {name for _, name, _ in found}
     for where, name, given_ in found:
@@ -247,5 +247,5 @@ def test_package_calls_safe_loaders_only() -> None:
         if name in SAFE_WITH or name.rpartition(".")[2] in SAFE_METHODS:
             keyword = SAFE_WITH.get(name, "weights_only")
             assert given_.get(keyword) == str(keyword == "weights_only"), f"{where}: {name} without {keyword}"
-        if "ckpt_path" in given_:  # of Lightning's loops
+        if "ckpt_path" in given_:  # Lightning's fit, validate and test
             assert given_.get("weights_only", "").startswith("True"), f"{where}: {name} without weights_only"
