@@ -1,4 +1,4 @@
-"""A multirun finds the better setting and says so."""
+"""The summary of a multirun ranks its jobs by score."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_sweep_jobs_equal_the_same_single_runs(
 ) -> None:
     assert run_here("train.py", "-m", *TINY, "seed=3,0", "hydra.sweep.dir=sweep").code == 0
     score = metrics_of(trained_run)["best_score"]
-    assert metrics_of(tmp_path / "sweep/1")["best_score"] == score  # nothing leaks from the job before
+    assert metrics_of(tmp_path / "sweep/1")["best_score"] == score  # no state leaks from the previous job
     assert metrics_of(tmp_path / "sweep/0")["best_score"] != score
 
 
@@ -51,9 +51,7 @@ def test_summary_with_mode_max_lists_the_highest_score_first(run_here: Callable[
 
 def test_failed_job_ends_neither_the_others_nor_the_summary(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0,16", "hydra.sweep.dir=sweep")
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: 1 of 2 jobs failed; job 0: data.batch_size=0 ")
-    assert len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error("error: 1 of 2 jobs failed; job 0: data.batch_size=0 ")
     better, failed = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
     assert (better["job"], failed["job"]) == (1, 0) and failed["score"] is None
     assert better["score"] == metrics_of(tmp_path / "sweep/1")["best_score"]
@@ -88,7 +86,7 @@ def test_grid_runs_every_combination_and_never_tests(run_here: Callable[..., Out
 def test_score_of_a_run_is_that_of_its_best_epoch(
     run_here: Callable[..., Outcome], tmp_path: Path, monitor: str, given: str
 ) -> None:
-    # The rate is so high that the figures go up and down: the last epoch is the best by luck only.
+    # The learning rate is so high that scores fluctuate: the last epoch is unlikely to be the best.
     settings = ("logger=csv", "optim.lr=3e-2", "trainer.max_epochs=5", "callbacks.early_stopping=null")
     outcome = run_here("train.py", *TINY, *settings, f"monitor={monitor}", given, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Each job of a sweep in a process of its own, as on a cluster: submitit's executor for this machine."""
+"""Each job of a sweep in a separate process, as on a cluster: submitit's local executor."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
 
 
 def descendants(process: str) -> list[str]:
-    """Returns the processes that a process started, and those that they did."""
+    """Returns the process ids of all descendants of a process."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [*children, *(each for child in children for each in descendants(child))]
 
 
 @contextmanager
 def started(where: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Starts train.py and leaves it running."""
+    """Runs train.py in the background and kills it at the end."""
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     with subprocess.Popen(command, cwd=where, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -57,7 +57,7 @@ def test_sweep_jobs_in_separate_processes_share_one_table(tmp_path: Path) -> Non
     assert (better["job"], failed["job"]) == (0, 1)
     assert better["score"] == metrics_of(tmp_path / "sweep/0")["best_score"]
     processes = [path for path in (tmp_path / "sweep/.submitit").iterdir() if path.name.isdigit()]
-    assert len(processes) == 2 and "epoch 2/2" not in outcome.out  # what they said stands in files of their own
+    assert len(processes) == 2 and "epoch 2/2" not in outcome.out  # each job writes to its own log
     assert sum("epoch 2/2" in next(each.glob("*_log.out")).read_text() for each in processes) == 1
 
 

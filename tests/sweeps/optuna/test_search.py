@@ -1,4 +1,4 @@
-"""A search adds trials to a study that remembers, whatever became of those before."""
+"""A search adds trials to a persistent study, whatever the state of earlier trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from agegender.sweeps.optuna.storage import open_storage, study_lock
 
-# One rate in three diverges at once; a trial is stopped as soon as it is behind the median of those before.
+# One learning rate of three diverges at once; a trial worse than the median of earlier ones is pruned.
 SPACE = ("sweep=optuna", *TINY, "optim.lr=1e-3,1e-2,1e10", "model.dropout=interval(0,0.5)", "data.batch_size=16,32")
 PRUNING = ("callbacks.pruning.startup_trials=1", "callbacks.pruning.warmup_epochs=0")
 
@@ -32,14 +32,14 @@ def trials_of(folder: Path, name: str = "default") -> list[FrozenTrial]:
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """A study of five trials, made by train.py in a process of its own. Read only."""
+    """A study of five trials, made by train.py in a subprocess. Read only."""
     where = tmp_path_factory.mktemp("studied")
     return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=5", cwd=where, timeout=550)
 
 
 @pytest.fixture
 def study(studied: tuple[Path, Outcome], tmp_path: Path) -> Path:
-    """A copy of that study, to go on with in `tmp_path`."""
+    """A copy of that study in `tmp_path`, to be continued."""
     shutil.copytree(studied[0] / "logs", tmp_path / "logs")
     return tmp_path / "logs/default/optuna"
 
@@ -99,7 +99,7 @@ def test_trials_are_ranked_by_validation_and_never_tested(studied: tuple[Path, O
 def test_study_page_shows_every_trial_and_opens_offline(studied: tuple[Path, Outcome]) -> None:
     page = (studied[0] / "logs/default/optuna/study.html").read_text()
     assert all(f"<tr><td>{number}</td>" in page for number in range(5))
-    assert page.count('<img src="data:image/png') == 5  # the course, the curves, three settings
+    assert page.count('<img src="data:image/png') == 5  # the history, the curves, three parameters
     assert "http" not in page.replace("https://agegender", "")
 
 
@@ -135,7 +135,7 @@ def test_killed_trial_is_repeated_and_the_study_reaches_its_number(
     }
     with open_storage(None, study) as storage:
         old = optuna.load_study(study_name="default", storage=storage)
-        old.set_user_attr("trials", 6)  # as if one more had been asked for
+        old.set_user_attr("trials", 6)  # the number of trials requested before
         killed = old.ask({**space, "model.dropout": optuna.distributions.FloatDistribution(0, 0.5)})
     outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=2")
     assert "with 5 trials: 1 to run" in outcome.out
@@ -158,7 +158,7 @@ def test_trial_that_ended_after_the_search_died_counts(study: Path, run_here: Ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (("data.image_size=24",), "data.image_size was 32 and is 24"),
         (("monitor=val/gender_acc", "mode=max"), "mode was min and is max"),
@@ -166,10 +166,10 @@ def test_trial_that_ended_after_the_search_died_counts(study: Path, run_here: Ca
     ],
 )
 def test_study_refuses_trials_under_other_settings(
-    study: Path, run_here: Callable[..., Outcome], given: tuple[str, ...], said: str
+    study: Path, run_here: Callable[..., Outcome], given: tuple[str, ...], message: str
 ) -> None:
     outcome = run_here("train.py", *SPACE, *PRUNING, *given)
-    outcome.assert_one_line_error(said)
+    outcome.assert_one_line_error(message)
     assert len(trials_of(study)) == 5
 
 
@@ -182,7 +182,7 @@ def test_search_fails_when_all_trials_fail(run_here: Callable[..., Outcome], tmp
 
 
 @pytest.mark.parametrize(
-    ("wrong", "code", "said"),
+    ("wrong", "code", "message"),
     [
         ("hydra.sweeper.n_trials=0", 1, "hydra.sweeper.n_trials=0 has the wrong type"),
         ("hydra.sweeper.n_trails=5", 2, "hydra.sweeper.n_trails is not known; did you mean n_trials?"),
@@ -196,10 +196,10 @@ def test_search_fails_when_all_trials_fail(run_here: Callable[..., Outcome], tmp
     ],
 )
 def test_search_refuses_invalid_settings_before_any_trial(
-    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, code: int, said: str
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, code: int, message: str
 ) -> None:
     outcome = run_here("train.py", "sweep=optuna", *TINY, wrong)
-    outcome.assert_one_line_error(said, code=code)
+    outcome.assert_one_line_error(message, code=code)
     assert not (tmp_path / "logs/default/optuna/0").exists()
 
 
@@ -223,8 +223,7 @@ def test_lost_study_keeps_its_runs(study: Path, run_here: Callable[..., Outcome]
 def test_study_that_is_no_database_is_refused_in_one_line(study: Path, run_here: Callable[..., Outcome]) -> None:
     (study / "study.db").write_text("these are not the trials" * 100)
     outcome = run_here("train.py", *SPACE, *PRUNING)
-    assert outcome.code == 1 and "study.db can't be opened: file is not a database" in outcome.err
-    assert len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error("study.db can't be opened: file is not a database")
 
 
 def test_search_names_the_extra_when_optuna_is_missing(
@@ -257,7 +256,7 @@ def test_sweep_refuses_resume(study: Path, run_here: Callable[..., Outcome]) -> 
 def test_search_proposes_what_the_tpe_sampler_of_optuna_proposes(
     run_here: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a made-up score; the second half comes from a command of its own, whose sampler begins with another seed."""
+    """On a synthetic score; the second half is a separate command, whose sampler has another seed."""
 
     def score(rate: float, dropout: float) -> float:
         return abs(math.log10(rate / 2e-3)) + abs(dropout - 0.1)
