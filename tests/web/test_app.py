@@ -1,4 +1,4 @@
-"""The HTTP API: the predictor's own answers, and a reason for each upload that gets none."""
+"""The HTTP API: the predictions of the predictor, and a reason for each refused upload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from helpers.hostile import BOMBS
 from helpers.served import LIMITS, ask, connect, form, served
 from PIL import Image
 
-from agegender.errors import AgeGenderError
+from agegender.errors import EXIT_ERROR, EXIT_USAGE, AgeGenderError
 from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
 from agegender.web.model_info import disclaimer, read_test_metrics
@@ -30,7 +30,7 @@ from agegender.web.server import allowed_hosts, open_port, serve
 from agegender.web.uploads import Limits
 
 Run = Callable[..., Outcome]
-PAGE = ROOT / "agegender" / "prediction" / "web" / "page"
+PAGE = ROOT / "agegender" / "web" / "page"
 WEB = "agegender/web/__main__.py"
 
 
@@ -55,12 +55,12 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def rows_by(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
+def expected_rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
     rows = [to_row(prediction) for prediction in predictor(picture)]
     return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
 
 
-# Answers
+# Predictions
 
 
 def test_api_returns_the_predictions_for_raw_and_form_uploads(
@@ -68,7 +68,7 @@ def test_api_returns_the_predictions_for_raw_and_form_uploads(
 ) -> None:
     predictor = Predictor(weights_of(trained_run), "cpu", detect="never")
     for picture in pictures:
-        expected = {"width": 64, "height": 64, "faces": rows_by(predictor, picture), "error": None}
+        expected = {"width": 64, "height": 64, "faces": expected_rows(predictor, picture), "error": None}
         body, kind = form(picture, before=b'--edge\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n')
         raw = ask(address, "/api/predict?detect=never", picture)
         curls = ask(address, "/api/predict?detect=never", picture, Content_Type="application/x-www-form-urlencoded")
@@ -84,7 +84,7 @@ def test_api_returns_the_boxes_of_the_predictor(address: str, trained_run: Path)
     picture = encoded(Image.fromarray(data.astronaut()))
     reply = ask(address, body=picture)
     assert reply.status == 200 and (reply.json["width"], reply.json["height"]) == (512, 512)
-    assert reply.json["faces"] == rows_by(Predictor(weights_of(trained_run), "cpu"), picture)
+    assert reply.json["faces"] == expected_rows(Predictor(weights_of(trained_run), "cpu"), picture)
     (face,) = reply.json["faces"]
     assert 150 < face["left"] < 224 < face["right"] < 300 and 40 < face["top"] < 110 < face["bottom"] < 200
 
@@ -130,7 +130,7 @@ def test_api_accepts_many_image_formats(address: str, pictures: list[bytes], kin
     assert reply.status == 200 and len(reply.json["faces"]) == 1
 
 
-# What gets no answer
+# Refused uploads
 
 
 def bad_files(good: bytes) -> dict[str, bytes]:
@@ -180,7 +180,7 @@ def test_api_refuses_decompression_bombs(address: str, kind: str) -> None:
     assert reply.status in (413, 422) and list(reply.json) == ["error"]
 
 
-# Starlette leaves the file of a form that breaks off to the garbage collector
+# Starlette leaves the file of a truncated form to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
@@ -229,7 +229,7 @@ def test_api_refuses_uploads_beyond_the_queue_with_retry_after(trained_run: Path
             client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
         until = time.monotonic() + 20
         while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
-            time.sleep(0.05)  # the two may not have been seen yet
+            time.sleep(0.05)  # the server may not have accepted both yet
         assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
         assert reply.json == {"error": "too many pictures at once: try again in a moment"}
         for client in begun:
@@ -239,7 +239,7 @@ def test_api_refuses_uploads_beyond_the_queue_with_retry_after(trained_run: Path
         assert reply.status == 200
 
 
-# Whose requests are answered, and what stays behind
+# Origins, hosts and files
 
 
 def test_security_middleware_refuses_other_origins_and_hosts(address: str, pictures: list[bytes]) -> None:
@@ -278,11 +278,11 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def test_api_writes_nothing_to_disk(address: str, pictures: list[bytes]) -> None:
-    """Starlette's own reader of forms would write this one: it is larger than a megabyte."""
+    """Starlette's form parser spools files larger than a megabyte to disk."""
     global _writes
     big = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 1000, 3), dtype=np.uint8)))
     assert len(big) > 2_000_000
-    sys.addaudithook(_watch)  # which stays: it does nothing while `_writes` is None
+    sys.addaudithook(_watch)  # hooks can't be removed; this one is inactive while `_writes` is None
     _writes = []
     try:
         for content in (big, pictures[0], b"no picture"):
@@ -294,7 +294,7 @@ def test_api_writes_nothing_to_disk(address: str, pictures: list[bytes]) -> None
         _writes = None
 
 
-# The page's files, the samples, and what is told of the weights
+# Files of the page, samples, and facts about the weights
 
 
 def test_page_has_strict_headers_and_loads_nothing_external(address: str) -> None:
@@ -309,13 +309,13 @@ def test_page_has_strict_headers_and_loads_nothing_external(address: str) -> Non
         outside = re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"(?m)^\s*//.*$", "", file.read_text()))
         assert set(outside) <= {"http://www.w3.org"}  # SVG's namespace
     page = (PAGE / "index.html").read_text()
-    assert not re.search(r"<style|style=|<script>|\son\w+=", page)  # which the policy would not run
+    assert not re.search(r"<style|style=|<script>|\son\w+=", page)  # the policy would block these
 
 
 def test_samples_are_deterministic(address: str) -> None:
-    told = ask(address, "/api/info", method="GET").json["samples"]
-    assert [sample["address"] for sample in told] == [f"samples/{name}" for name in NAMES]
-    for sample, name in zip(told, NAMES, strict=True):
+    samples = ask(address, "/api/info", method="GET").json["samples"]
+    assert [sample["address"] for sample in samples] == [f"samples/{name}" for name in NAMES]
+    for sample, name in zip(samples, NAMES, strict=True):
         picture = ask(address, f"/{sample['address']}", method="GET").body
         assert picture == draw_sample.__wrapped__(name)
         reply = ask(address, f"/api/predict?detect={sample['detect']}", picture)
@@ -343,20 +343,20 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
     bands = [{"ages": "0-2", "images": 3, "age_mae": 1.5, "gender_acc": 0.5, "coverage": None}]
     packed = tmp_path / "small.ckpt"
     assert read_test_metrics(packed) is None
-    told = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
-    packed.with_suffix(".json").write_text(json.dumps(told))
+    metrics = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
+    packed.with_suffix(".json").write_text(json.dumps(metrics))
     expected = {"age_mae": 5.0, "gender_acc": 0.9, "images": 100, "bands": bands}
     assert read_test_metrics(packed) == expected
 
     run = tmp_path / "run"
     (run / "report").mkdir(parents=True)
-    (run / "metrics.json").write_text(json.dumps({**told, "bands": None}))
+    (run / "metrics.json").write_text(json.dumps({**metrics, "bands": None}))
     best = run / "checkpoints" / "best.ckpt"
     assert read_test_metrics(best) == {**expected, "bands": None}
     report = {"runs": [{"slices": {"age": [{"name": "0-2", "images": 3, "age_mae": {"value": 1.5}}]}}]}
     (run / "report" / "report.json").write_text(json.dumps(report))
     assert read_test_metrics(best) == {**expected, "bands": [{**bands[0], "gender_acc": None}]}
-    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the figures are the best ones'
+    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the metrics are those of best.ckpt
     (run / "report" / "report.json").write_text("{")
     assert read_test_metrics(best) == {**expected, "bands": None}
     (run / "metrics.json").write_text('{"test/age_mae": NaN}')
@@ -387,8 +387,8 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
 )
 def test_serve_refuses_invalid_settings_in_one_line(argument: str, reason: str, run_here: Run) -> None:
     outcome = run_here(WEB, "port=0", argument)
-    assert outcome.code in (1, 2) and outcome.out == ""
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and reason in outcome.err
+    outcome.assert_one_line_error(reason, code=EXIT_USAGE if "is not known" in reason else EXIT_ERROR)
+    assert outcome.out == ""
 
 
 def test_serve_names_a_port_in_use(trained_run: Path) -> None:
@@ -402,12 +402,11 @@ def test_serve_names_a_port_in_use(trained_run: Path) -> None:
 def test_serve_names_the_extra_of_a_missing_package(
     package: str, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package or "prediction.web." in name]:
+    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("agegender.web.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     outcome = run_here(WEB)
-    outcome.assert_one_line_error()
-    assert package in outcome.err and 'pip install "agegender[web]"' in outcome.err
+    outcome.assert_one_line_error(package, 'pip install "agegender[web]"')
 
 
 def test_serve_accepts_weights_without_metrics(trained_run: Path, tmp_path: Path) -> None:

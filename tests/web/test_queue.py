@@ -1,4 +1,4 @@
-"""The line in front of the predictor, and the form's reader, without a server."""
+"""The request queue and the form parser, without a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agegender.web.uploads import Limits, receive
 
 
 class Stub:
-    """Answers with the picture's name, when it may; `fault` is one it stumbles over."""
+    """A predictor that returns the names of its images once `may` is set, and raises for `fault`."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -44,10 +44,10 @@ def picture(name: str) -> NamedImage:
     return NamedImage(name, lambda: b"")
 
 
-def in_line(
+def run_with_queue(
     test: Callable[[RequestQueue, Stub], Coroutine[Any, Any, None]], max_concurrency: int = 2
 ) -> list[list[str]]:
-    """Runs a test with a line that works; returns which pictures were worked on together."""
+    """Runs a test with a running queue and returns the names of each batch."""
     stub = Stub()
     ways = cast(dict[Detect, Predictor], {"auto": stub, "never": stub})
 
@@ -69,7 +69,7 @@ def in_line(
 def test_queue_batches_waiting_requests_in_order() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first = asyncio.create_task(line.answer(picture("0"), "auto"))
-        await asyncio.sleep(0.05)  # it is in work; the others gather meanwhile
+        await asyncio.sleep(0.05)  # the first is in work while the others queue
         others = [asyncio.create_task(line.answer(picture(name), "never" if name == "3" else "auto")) for name in "123"]
         await asyncio.sleep(0.05)
         stub.may.set()
@@ -77,7 +77,7 @@ def test_queue_batches_waiting_requests_in_order() -> None:
         assert [answer.predictions[0].path for answer in answers] == ["0", "1", "2", "3"]
         assert {(answer.width, answer.height) for answer in answers} == {(4, 3)}
 
-    assert in_line(test) == [["0"], ["1", "2"], ["3"]]
+    assert run_with_queue(test) == [["0"], ["1", "2"], ["3"]]
 
 
 def test_queue_skips_a_canceled_request() -> None:
@@ -89,7 +89,7 @@ def test_queue_skips_a_canceled_request() -> None:
         stub.may.set()
         assert [answer.predictions[0].path for answer in await asyncio.gather(first, last)] == ["0", "2"]
 
-    assert in_line(test, max_concurrency=1) == [["0"], ["2"]]
+    assert run_with_queue(test, max_concurrency=1) == [["0"], ["2"]]
 
 
 def test_queue_confines_an_error_to_its_image() -> None:
@@ -104,7 +104,7 @@ def test_queue_confines_an_error_to_its_image() -> None:
             else:
                 assert not isinstance(answer, BaseException) and answer.predictions[0].path == name
 
-    in_line(test, max_concurrency=3)
+    run_with_queue(test, max_concurrency=3)
 
 
 @pytest.mark.parametrize("attack", ["headers", "long header", "before", "after", "nearly ended", "empty parts"])
