@@ -1,4 +1,4 @@
-"""An exported file is answered with as the checkpoint is, without PyTorch; what is no such file is refused clearly."""
+"""The ONNX backend predicts as the checkpoint does, without PyTorch, and refuses any other file."""
 
 from __future__ import annotations
 
@@ -38,11 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def is_one_error_line(outcome: Outcome) -> bool:
-    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
-
-
-# Answers
+# Predictions
 
 
 def test_onnx_backend_predicts_as_pytorch_without_importing_it(folder: Path, faces: Path, tmp_path: Path) -> None:
@@ -91,7 +87,7 @@ def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces
     always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
     ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
     widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
-    bound = (ranked[widest] + ranked[widest + 1]) / 2  # rounding takes no face across it
+    bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
     save_network(tmp_path / "unsure.ckpt", calibration=replace(CALIBRATION, min_confidence=bound), in_channels=1)
     onnx.save(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
     ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
@@ -117,11 +113,11 @@ def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     check_parity(network(pixels[::2]), network(pixels)[::2], "these")
 
 
-# A user's mistakes
+# User errors
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "message"),
     [
         ("default", "agegender export weights=default out=model.onnx"),
         ("missing.onnx", "no model at"),
@@ -136,7 +132,7 @@ def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     ],
 )
 def test_onnx_backend_refuses_weights_that_are_no_export(
-    weights: str, told: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, message: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
@@ -145,19 +141,19 @@ def test_onnx_backend_refuses_weights_that_are_no_export(
     Path("text.onnx").write_text("hello")
     Path("empty.onnx").touch()
     model = onnx.load(folder / "tiny.onnx")
-    told_of_itself = {each.key: each.value for each in model.metadata_props}
-    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 said nothing of min_confidence
-        helper.set_model_props(model, told_of_itself | {"agegender_format": str(version)})
+    metadata = {each.key: each.value for each in model.metadata_props}
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks min_confidence
+        helper.set_model_props(model, metadata | {"agegender_format": str(version)})
         onnx.save(model, f"{name}.onnx")
     helper.set_model_props(model, {})
     onnx.save(model, "other.onnx")
     outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
-    assert is_one_error_line(outcome) and told in outcome.err, outcome.err
+    outcome.assert_one_line_error(message)
 
 
 def test_torch_backend_refuses_an_exported_model(folder: Path, run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("predict.py", "img=face.jpg", f"weights={folder / 'tiny.onnx'}", "detect=never")
-    assert is_one_error_line(outcome) and "backend=onnx" in outcome.err
+    outcome.assert_one_line_error("backend=onnx")
 
 
 def test_onnx_backend_names_the_extra_when_the_runtime_is_missing(

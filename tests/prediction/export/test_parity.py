@@ -1,4 +1,4 @@
-"""The check of an export finds every difference but roundings, on the faces that it says."""
+"""The parity check of an export finds every difference beyond rounding, on the faces that it reports."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_check_faces_skips_unreadable_images(faces: Path, tmp_path: Path) -> Non
 # The differences
 
 
-def answers(count: int) -> np.ndarray:
+def random_outputs(count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     age = rng.uniform(1, 90, count)
     return np.stack([age, age / 5, np.floor(age * 0.8), np.ceil(age * 1.3), rng.random(count)], 1)
 
 
 def test_check_parity_allows_whole_year_steps_in_one_percent_of_faces() -> None:
-    theirs = answers(200)
+    theirs = random_outputs(200)
     ours = theirs.copy()
     ours[[3, 7], [2, 3]] += (1, -2)
     assert "2 of 200 faces by whole years" in check_parity(ours, theirs, "these")
-    ours[11, 0] -= 1  # an age in whole years, as coral's
+    ours[11, 0] -= 1  # an age in whole years, as of CORAL
     with pytest.raises(AgeGenderError, match="3 of 200 faces"):
         check_parity(ours, theirs, "these")
 
@@ -50,13 +50,13 @@ def test_check_parity_allows_whole_year_steps_in_one_percent_of_faces() -> None:
 @pytest.mark.parametrize("column", range(5))
 @pytest.mark.parametrize("wrong", [2e-3, float("nan"), 40.5])
 def test_check_parity_finds_one_different_face(column: int, wrong: float) -> None:
-    theirs = answers(200)
+    theirs = random_outputs(200)
     ours = theirs.copy()
     ours[17, column] += wrong
     with pytest.raises(AgeGenderError, match="no file is written: on these"):
         check_parity(ours, theirs, "these")
     ours[17, column] = theirs[17, column] + 5e-4
-    if column in (0, 1):  # of drawn faces only
+    if column in (0, 1):  # tolerated on drawn faces only
         check_parity(ours, theirs, "these")
     with pytest.raises(AgeGenderError, match="no file is written: on these"):
         check_parity(ours, theirs, "these", drawn=False)
@@ -67,7 +67,7 @@ def test_check_parity_finds_one_different_face(column: int, wrong: float) -> Non
 
 
 def test_check_parity_treats_matching_nans_as_equal() -> None:
-    theirs = answers(10)
+    theirs = random_outputs(10)
     theirs[:, 1:4] = np.nan
     assert "at most 0.0e+00 years" in check_parity(theirs.copy(), theirs, "these")
     assert len(TOLERANCE) == len(OUTPUTS)

@@ -1,4 +1,4 @@
-"""A face is cut out where UTKFace's crops have it, whatever its place, size and turn."""
+"""Faces are aligned as in UTKFace's crops, for any position, size and rotation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 96
 
 @pytest.fixture(scope="module")
 def face() -> Image.Image:
-    """A smooth picture that no turn or mirroring leaves as it is."""
+    """A smooth image without any symmetry."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
@@ -88,7 +88,7 @@ def test_align_crop_recovers_a_pasted_face(face: Image.Image, turn: float, scale
     landmarks = TEMPLATE * side + (side // 3, side // 2)
     landmarks = move(landmarks - middle, turn, 1, middle)
     pixels = eval_transform(align_crop(turned, landmarks, SIDE), SIDE, grayscale=False)
-    assert difference(Image.fromarray(pixels), face, margin=4) < 3  # of 255, where another turn differs by 50 and more
+    assert difference(Image.fromarray(pixels), face, margin=4) < 3  # of 255; another rotation differs by 50 and more
 
 
 @settings(max_examples=100)
@@ -100,7 +100,7 @@ def test_align_crop_is_square_for_any_landmarks(size: tuple[int, int], points: l
     picture = Image.new("RGB", size, (200, 100, 50))
     taken = align_crop(picture, np.array(points), 32)
     assert taken.width == taken.height and taken.width % 32 == 0
-    assert (np.abs(np.asarray(taken).astype(int) - (200, 100, 50)) <= 1).all()  # beyond the edge, its color goes on
+    assert (np.abs(np.asarray(taken).astype(int) - (200, 100, 50)) <= 1).all()  # the edge is replicated
 
 
 def test_align_crop_does_not_alias_fine_detail() -> None:
@@ -115,7 +115,7 @@ def test_align_crop_does_not_alias_fine_detail() -> None:
     [
         (TEMPLATE * SIDE, (SIDE, 2 * SIDE)),  # not square
         (move(TEMPLATE, 0, 1, (1.5 * TOLERANCE, 0)) * SIDE, (SIDE, SIDE)),
-        (move(TEMPLATE, 0, 0.5, (0.25, 0.25)) * SIDE, (SIDE, SIDE)),  # as small as in a portrait
+        (move(TEMPLATE, 0, 0.5, (0.25, 0.25)) * SIDE, (SIDE, SIDE)),  # a smaller face
         (move(TEMPLATE - 0.5, 90, 1, (0.5, 0.5)) * SIDE, (SIDE, SIDE)),
     ],
 )
@@ -125,6 +125,6 @@ def test_is_aligned_crop_refuses_other_framings(landmarks: Points, size: tuple[i
 
 @pytest.mark.parametrize(("height", "square"), [(SIDE, True), (92, True), (91, False), (128, False), (72, False)])
 def test_is_aligned_crop_requires_a_square_within_five_percent(height: int, square: bool) -> None:
-    """Squeezed by more, a face has to be cut: the network would take it squeezed further."""
+    """An image that is squeezed more must be aligned, as the network's resize would squeeze it further."""
     assert is_aligned_crop(TEMPLATE * (SIDE, height), SIDE, height) is square
     assert is_aligned_crop(TEMPLATE * (height, SIDE), height, SIDE) is square

@@ -1,4 +1,4 @@
-"""Faces are found in photographs, at any turn and size, and what is answered for them is what their crops get."""
+"""The detector finds faces at any rotation and size, and their predictions are those of their crops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from benchmarks.pasted import FAR, NEAR, WAYS, check, paste
 
 Run = Callable[..., Outcome]
 QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-EYES, MOUTH = (223, 100), (222, 147)  # in the photograph, to a few pixels
+EYES, MOUTH = (223, 100), (222, 147)  # in the photograph, within a few pixels
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def photograph() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """The weights that come along."""
+    """A predictor with the bundled weights."""
     return Predictor(device="cpu")
 
 
@@ -60,14 +60,16 @@ def test_predictor_finds_one_face_at_every_rotation_and_size(
     (answer,) = predictor(picture)
     assert answer.error is None and answer.age is not None and answer.score is not None
     assert answer.gender in ("male", "female")
-    assert answer.p_female is not None and answer.p_female > 0.2  # the weights are unsure of her, never sure of a man
+    assert (
+        answer.p_female is not None and answer.p_female > 0.2
+    )  # the weights are unsure of her gender, and never confident of male
     assert 20 <= answer.age <= 50
     assert answer.score >= MIN_SCORE
 
 
 @pytest.mark.parametrize("degrees", range(0, 360, 30))
 def test_detector_locates_eyes_and_mouth(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
-    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
+    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # counterclockwise around the center
     angle = np.radians(degrees)
     back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     upright = (face.landmarks - 256) @ back.T + 256
@@ -77,7 +79,7 @@ def test_detector_locates_eyes_and_mouth(finder: FaceDetector, photograph: Image
 
 
 def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: int) -> NDArray[np.float64]:
-    """Returns where points of a picture of some width and height are when it is turned to the left."""
+    """Returns the points after a counterclockwise rotation of an image of `size` (width, height)."""
     for _ in range(degrees // 90):
         points = np.stack([points[:, 1], size[0] - points[:, 0]], 1)
         size = size[1], size[0]
@@ -92,7 +94,7 @@ def test_detector_is_equivariant_to_quarter_turns(
     crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
     picture = {"photograph": photograph, "wide": photograph.crop((0, 0, 512, 300)), "crop": crop}[part]
     (face,), (found,) = finder.find(picture), finder.find(turned(picture, degrees))
-    side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # of the crop
+    side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # side of the crop
     apart = found.landmarks - turned_points(face.landmarks, picture.size, degrees)
     assert math.sqrt((apart**2).sum(1).mean()) < 0.05 * side
     box = turned_points(np.array(face.box).reshape(2, 2), picture.size, degrees)
@@ -149,14 +151,14 @@ def test_detector_finds_a_face_that_fills_an_image_of_any_size(
 
 
 def test_detector_finds_no_face_in_crockery(finder: FaceDetector) -> None:
-    """Turned by 89 degrees it was one: of many looks one is always the best."""
+    """Regression: rotated by 89 degrees, a cup was detected as a face."""
     assert finder.find(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
 
 
 def test_detector_refuses_hair_near_a_face(finder: FaceDetector, photograph: Image.Image) -> None:
     pixels = _ImagePyramid(np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1]), finder._cv2)
     hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
-    assert finder._refine(pixels, hair) is None  # upside down, it looks like a face for 0.88
+    assert finder._refine(pixels, hair) is None  # upside down, it scores 0.88 as a face
     assert finder._refine(pixels, face) is not None
 
 

@@ -1,4 +1,4 @@
-"""Pictures that are hard to read end in an answer or in one reason, and hold up no other."""
+"""Images that are hard to read give a prediction or one reason, and affect no other image."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def predictor(trained_run: Path, request: pytest.FixtureRequest) -> Predictor:
 
 @pytest.fixture(scope="module")
 def face(faces: Path) -> Image.Image:
-    """One that YuNet finds."""
+    """A face that YuNet detects."""
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         return picture.convert("RGB").resize((256, 256))
 
 
-def stored(picture: Image.Image, form: str = "png", **options: object) -> bytes:
+def encode(picture: Image.Image, form: str = "png", **options: object) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form, **options)
     return buffer.getvalue()
@@ -62,15 +62,15 @@ NO_PICTURES = {
 def test_predictor_gives_one_reason_for_a_file_that_is_no_image(
     kind: str, predictor: Predictor, face: Image.Image
 ) -> None:
-    content, said = NO_PICTURES[kind]
+    content, message = NO_PICTURES[kind]
     before, (found,), after = predictor([face, content, face])
-    assert found.error and found.error.startswith(said) and found.age is None
+    assert found.error and found.error.startswith(message) and found.age is None
     assert before[0].age == after[0].age is not None
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp", "gif", "tiff", "bmp"])
 def test_predictor_gives_one_reason_for_a_truncated_image(form: str, predictor: Predictor, face: Image.Image) -> None:
-    content = stored(face, form)
+    content = encode(face, form)
     for length in (len(content) // 2, len(content) - 40):
         (found,) = predictor(content[:length])
         assert found.error and found.age is None
@@ -96,8 +96,8 @@ MEMORY = """
 import sys
 import numpy as np
 from PIL import Image
-from agegender.prediction.faces import FaceFinder
-finder = FaceFinder()
+from agegender.prediction.faces.detector import FaceDetector
+finder = FaceDetector()
 for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 150), (2048, 32)):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     print(width, height, len(finder._first_looks(noise, 0)), len(finder.find(Image.fromarray(noise))))
@@ -106,7 +106,7 @@ for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 1
 
 @pytest.mark.parametrize("filled", ["60", "190"])
 def test_detector_finds_nothing_in_a_strip_whatever_memory_holds(filled: str) -> None:
-    # glibc fills memory with this byte, where YuNet once read what it had not written
+    # glibc fills memory with this byte; YuNet once read uninitialized memory
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": filled}
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
@@ -118,7 +118,7 @@ def test_predictor_finds_a_face_in_a_very_wide_image(predictor: Predictor) -> No
     wide = Image.new("RGB", (10_000, 600), "gray")
     portrait = Image.fromarray(skimage.data.astronaut()).resize((455, 455))  # type: ignore[no-untyped-call]
     wide.paste(portrait, (4872, 22))  # a face of 80 pixels
-    (found,) = predictor(stored(wide, "jpeg"))
+    (found,) = predictor(encode(wide, "jpeg"))
     assert found.error is None and found.age is not None
     if predictor.detect != "never":
         assert found.left is not None and found.right is not None
@@ -136,7 +136,7 @@ def test_predictor_survives_an_image_beyond_the_limits_of_opencv(predictor: Pred
 
 def test_predictor_takes_the_first_frame_of_an_animated_gif(predictor: Predictor, face: Image.Image) -> None:
     frames = [face.quantize(64), Image.new("P", face.size), face.rotate(90).quantize(64)]
-    moving = stored(frames[0], "gif", save_all=True, append_images=frames[1:], duration=40)
+    moving = encode(frames[0], "gif", save_all=True, append_images=frames[1:], duration=40)
     assert Image.open(io.BytesIO(moving)).n_frames == 3  # type: ignore[attr-defined]
-    still, moved = predictor(stored(frames[0], "gif")), predictor(moving)
+    still, moved = predictor(encode(frames[0], "gif")), predictor(moving)
     assert [found.age for found in moved] == [found.age for found in still] != [None]

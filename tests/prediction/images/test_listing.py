@@ -1,4 +1,4 @@
-"""What `img=` means: any file name reaches the config unharmed; folders, globs and lists resolve in a fixed order."""
+"""`img=`: any file name reaches the config unchanged; folders, globs and lists resolve in a fixed order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from agegender.prediction.images import listing
 from agegender.prediction.images.listing import LiveSource, list_images, open_images
 from agegender.prediction.images.sources import FLUSH
 
-# Whatever a file system takes, often made of what Hydra, OmegaConf or a glob reads as syntax.
+# Valid file names, often of characters that are syntax to Hydra, OmegaConf or a glob.
 SYNTAX = st.text(st.sampled_from("ab1.é \t\n'\"\\${}[](),=:;!~+-*?#@%&|<>"), min_size=1, max_size=12)
 ANYTHING = st.text(min_size=1, max_size=12) | st.binary(min_size=1, max_size=12).map(os.fsdecode)
-# `-` and `webcam` mean something else; `./-` is the file
+# `-` and `webcam` are reserved; `./-` is the file
 NAMES = (SYNTAX | ANYTHING).filter(lambda name: name not in (".", "..", "-", "webcam") and not {"/", "\0"} & set(name))
 TRAPS = (
     "holiday (1).jpg",
@@ -69,7 +69,7 @@ def _composing() -> Iterator[None]:
 
 
 def composed(*arguments: str) -> dict[str, Any]:
-    """Returns what predict.py's code would be given for a command line."""
+    """Returns the config of predict.py for a command line."""
     resolved = OmegaConf.to_container(compose("predict", image_overrides(arguments)), resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
@@ -79,7 +79,7 @@ def make(folder: Path, names: list[str]) -> None:
     for name in names:
         try:
             (folder / name).touch()
-        except (OSError, UnicodeEncodeError):  # not a name on this file system
+        except (OSError, UnicodeEncodeError):  # invalid on this file system
             assume(False)
 
 
@@ -276,12 +276,12 @@ def test_open_images_reads_a_globbed_file_with_a_reserved_name(tmp_path: Path, m
 
 
 def opened(given: list[str]) -> list[str]:
-    """Returns the names of the pictures that are read."""
+    """Returns the names of the images that are opened."""
     return [picture.path for picture in open_images(list_images(given), 1) if picture is not FLUSH]
 
 
 def given_lines(content: bytes) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")  # whatever the terminal's encoding is
+    return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")  # independent of the terminal's encoding
 
 
 @settings(max_examples=60)

@@ -1,4 +1,4 @@
-"""predict.py on several machines: each answers for its part of one list, and the parts make the whole."""
+"""Shards of predict.py: each predicts its part of one list, and the outputs concatenate to that of one run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SHARDS = ("1/3", "2/3", "3/3")
 
 @pytest.fixture
 def settings(faces: Path, tmp_path: Path) -> tuple[str, ...]:
-    """120 pictures: seven whole batches and half a one."""
+    """Arguments for 120 images: seven batches of 16 and one of 8."""
     weights = save_network(tmp_path / "net.ckpt")
     return f"img={faces}", f"weights={weights}", "detect=never", "batch_size=16"
 
 
-def out_of(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
+def predict_to_bytes(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
     outcome = run_here("predict.py", *arguments, f"out={out}")
     assert outcome.code == 0, outcome.err
     return (folder / out).read_bytes()
@@ -41,18 +41,20 @@ def out_of(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
 def test_shards_concatenate_to_the_bytes_of_one_run(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, form: str
 ) -> None:
-    whole = out_of(run_here, tmp_path, *settings, out=f"whole.{form}")
-    parts = [out_of(run_here, tmp_path, *settings, f"shard={shard}", out=f"{shard[0]}.{form}") for shard in SHARDS]
+    whole = predict_to_bytes(run_here, tmp_path, *settings, out=f"whole.{form}")
+    parts = [
+        predict_to_bytes(run_here, tmp_path, *settings, f"shard={shard}", out=f"{shard[0]}.{form}") for shard in SHARDS
+    ]
     joined = "cat [123].jsonl" if form == "jsonl" else "head -n 1 1.csv; tail -q -n +2 [123].csv"
     assert subprocess.run(["sh", "-c", joined], cwd=tmp_path, capture_output=True, check=True).stdout == whole
-    assert all(part.count(b"\n") >= 32 for part in parts)  # none has it all
+    assert all(part.count(b"\n") >= 32 for part in parts)  # no shard holds all rows
 
 
 def test_stopped_shard_resumes_to_the_same_bytes(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped within a batch: that batch is answered anew, so that its pictures stay together."""
-    undisturbed = out_of(run_here, tmp_path, *settings, "shard=2/3", out="undisturbed.jsonl")
+    """Stopped within a batch: the whole batch is predicted again, so that its images stay together."""
+    undisturbed = predict_to_bytes(run_here, tmp_path, *settings, "shard=2/3", out="undisturbed.jsonl")
     add, answered = PartialResults.add, 0
 
     def stop(progress: PartialResults, given: ImageResult) -> None:
@@ -66,7 +68,7 @@ def test_stopped_shard_resumes_to_the_same_bytes(
         patch.setattr(PartialResults, "add", stop)
         assert run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl").code == 130
     again = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl")
-    assert again.code == 1 and "resume=true" in again.err  # nothing of what there is gets lost
+    assert again.code == 1 and "resume=true" in again.err  # the partial results are kept
     resumed = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl", "resume=true")
     assert resumed.code == 0 and "16 images are done already" in resumed.err
     assert (tmp_path / "part.jsonl").read_bytes() == undisturbed
@@ -100,16 +102,16 @@ def test_shard_reads_all_of_standard_input_first(
     for shard in SHARDS:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
         rest = [setting for setting in settings if not setting.startswith("img=")]
-        parts.append(out_of(run_here, tmp_path, "img=-", *rest, f"shard={shard}", out=f"{shard[0]}.jsonl"))
-    assert b"".join(parts) == out_of(run_here, tmp_path, *settings, out="whole.jsonl")
+        parts.append(predict_to_bytes(run_here, tmp_path, "img=-", *rest, f"shard={shard}", out=f"{shard[0]}.jsonl"))
+    assert b"".join(parts) == predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
 
 
 @pytest.mark.slow
 def test_shards_beyond_the_number_of_batches_are_empty(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
-    whole = out_of(run_here, tmp_path, *settings, out="whole.jsonl")
-    parts = [out_of(run_here, tmp_path, *settings, f"shard={i}/11", out=f"{i}.jsonl") for i in range(1, 12)]
+    whole = predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
+    parts = [predict_to_bytes(run_here, tmp_path, *settings, f"shard={i}/11", out=f"{i}.jsonl") for i in range(1, 12)]
     assert b"" in parts
     assert b"".join(parts) == whole
 

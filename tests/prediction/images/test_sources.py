@@ -1,4 +1,4 @@
-"""A picture gets one answer wherever it is; what is none, or can't be fetched, ends in a row with a reason."""
+"""An image gives the same prediction from any source; invalid or unreachable ones give a row with a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finder(predictor: Predictor) -> Predictor:
 
 @pytest.fixture(scope="module")
 def png(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face, wider than high, whose pixels are the same however it is read."""
+    """A lossless face image, wider than high."""
     path = tmp_path_factory.mktemp("sources") / "face.png"
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         picture.convert("RGB").crop((0, 4, 64, 52)).save(path)
@@ -52,7 +52,7 @@ def gray_png(png: Path) -> Path:
     return png.with_name("gray.png")
 
 
-def answer(predictor: Predictor, source: Any) -> tuple[float, float]:
+def predict_one(predictor: Predictor, source: Any) -> tuple[float, float]:
     (found,) = predictor(source)
     assert found.error is None and found.age is not None and found.p_female is not None, found.error
     return found.age, found.p_female
@@ -99,19 +99,19 @@ def test_predictor_accepts_every_type_of_image_alike(
     name: str, kind: str, predictor: Predictor, request: pytest.FixtureRequest
 ) -> None:
     path: Path = request.getfixturevalue(name)
-    assert answer(predictor, AS_FILES[kind](path)) == pytest.approx(answer(predictor, path), abs=1e-5)
+    assert predict_one(predictor, AS_FILES[kind](path)) == pytest.approx(predict_one(predictor, path), abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_predictor_accepts_half_precision_tensors(dtype: torch.dtype, predictor: Predictor, png: Path) -> None:
-    found = answer(predictor, (channels_first(png) / 255).to(dtype))
-    assert found == pytest.approx(answer(predictor, png), abs=0.5)
+    found = predict_one(predictor, (channels_first(png) / 255).to(dtype))
+    assert found == pytest.approx(predict_one(predictor, png), abs=0.5)
 
 
 def test_predictor_reads_an_open_file_from_its_start(predictor: Predictor, png: Path) -> None:
     with png.open("rb") as file:
         assert file.read(9)
-        assert answer(predictor, file) == answer(predictor, png) == answer(predictor, file)
+        assert predict_one(predictor, file) == predict_one(predictor, png) == predict_one(predictor, file)
 
 
 def test_predictor_leaves_its_inputs_unchanged(predictor: Predictor, png: Path) -> None:
@@ -139,7 +139,7 @@ def test_predictor_raises_type_error_for_other_types(nothing: Any, predictor: Pr
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (np.zeros((4, 4, 3)), "array of float64"),
         (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\] is not an image"),
@@ -162,8 +162,8 @@ def test_predictor_raises_type_error_for_other_types(nothing: Any, predictor: Pr
         ("x" * 5000, "File name too long"),
     ],
 )
-def test_predictor_gives_a_reason_for_invalid_content(source: Any, said: str, predictor: Predictor) -> None:
-    with pytest.raises(pytest.fail.Exception, match=said):
+def test_predictor_gives_a_reason_for_invalid_content(source: Any, message: str, predictor: Predictor) -> None:
+    with pytest.raises(pytest.fail.Exception, match=message):
         pytest.fail(reason(predictor, source))
 
 
@@ -207,11 +207,11 @@ def test_predictor_survives_arbitrary_tensors(data: st.DataObject, predictor: Pr
     assert (found.error is None) == (found.age is not None)
 
 
-# Addresses
+# URLs
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers in all the ways a server can, by the address's path."""
+    """Responds by path in every way that a server can, valid or not."""
 
     picture = b""
     asked: list[str]
@@ -228,7 +228,7 @@ class Handler(BaseHTTPRequestHandler):
         elif name.startswith("drip"):
             if name == "drip/body":
                 self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n")
-            with suppress(OSError):  # until the other end is tired of it
+            with suppress(OSError):  # until the client disconnects
                 for _ in range(200):
                     self.wfile.write(b"H")
                     threading.Event().wait(0.05)
@@ -258,7 +258,7 @@ class Quiet(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_: Any) -> None:
-        pass  # a client that hung up
+        pass  # the client disconnected
 
 
 @contextmanager
@@ -282,7 +282,7 @@ def site(png: Path) -> Iterator[str]:
 def test_predictor_gives_a_url_the_prediction_of_its_file(
     predictor: Predictor, site: str, png: Path, trained_run: Path, run_here: Callable[..., Outcome]
 ) -> None:
-    assert answer(predictor, f"{site}/face.png") == answer(predictor, png)
+    assert predict_one(predictor, f"{site}/face.png") == predict_one(predictor, png)
     assert predictor(f"{site}/face.png?size=3")[0].path == f"{site}/face.png?size=3"
     for argument in (f"{site}/a.png?b=1,2", f"img={site}/a.png?b=1,2"):
         outcome = run_here("predict.py", argument, f"weights={trained_run}", "detect=never", "out=-")
@@ -290,21 +290,21 @@ def test_predictor_gives_a_url_the_prediction_of_its_file(
 
 
 def test_predictor_accepts_a_url_with_unescaped_characters(predictor: Predictor, site: str) -> None:
-    answer(predictor, f"{site}/Bücher und 日本.png?q=a b%20c&d=é#f")
+    predict_one(predictor, f"{site}/Bücher und 日本.png?q=a b%20c&d=é#f")
     assert Handler.asked[-1] == "/B%C3%BCcher%20und%20%E6%97%A5%E6%9C%AC.png?q=a%20b%20c&d=%C3%A9"
 
 
 def test_download_follows_redirects_to_http_only(predictor: Predictor, site: str, png: Path) -> None:
-    assert answer(predictor, f"{site}/to?{site}/face.png") == answer(predictor, png)
-    assert answer(predictor, f"{site}/to?/face.png") == answer(predictor, png)
+    assert predict_one(predictor, f"{site}/to?{site}/face.png") == predict_one(predictor, png)
+    assert predict_one(predictor, f"{site}/to?/face.png") == predict_one(predictor, png)
     for address in (png.as_uri(), "file:///etc/passwd", "ftp://127.0.0.1/face.png", "data:image/png;base64,AAAA"):
         assert reason(predictor, f"{site}/to?{address}")
-    assert "ftp://127.0.0.1/face.png" in reason(predictor, f"{site}/to?ftp://127.0.0.1/face.png")  # no way there
+    assert "ftp://127.0.0.1/face.png" in reason(predictor, f"{site}/to?ftp://127.0.0.1/face.png")  # the target is named
     assert "Exceeded 30 redirects" in reason(predictor, f"{site}/circle")
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("missing.png", "the server answers 404 Gone fishing"),
         ("text", "not a picture that can be read"),
@@ -315,10 +315,10 @@ def test_download_follows_redirects_to_http_only(predictor: Predictor, site: str
     ],
 )
 def test_download_gives_a_reason_for_a_failing_server(
-    path: str, said: str, predictor: Predictor, site: str, monkeypatch: pytest.MonkeyPatch
+    path: str, message: str, predictor: Predictor, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_PATIENCE", 0.5)
-    assert reason(predictor, f"{site}/{path}").startswith(said)
+    assert reason(predictor, f"{site}/{path}").startswith(message)
     before, failed, after = predictor([f"{site}/a.png", f"{site}/{path}", f"{site}/b.png"])
     assert before[0].age == after[0].age is not None and failed[0].error
 
@@ -341,7 +341,7 @@ def test_download_refuses_content_beyond_the_limit(
 ) -> None:
     size = png.stat().st_size
     monkeypatch.setattr(sources, "_LARGEST_DOWNLOAD", size)
-    answer(predictor, f"{site}/face.png")
+    predict_one(predictor, f"{site}/face.png")
     monkeypatch.setattr(sources, "_LARGEST_DOWNLOAD", size - 1)
     assert reason(predictor, f"{site}/face.png").startswith("larger than ")
 

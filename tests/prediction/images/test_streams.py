@@ -1,4 +1,4 @@
-"""predict.py between other programs: names in on a pipe, JSON lines out, in memory that doesn't grow."""
+"""predict.py in a pipeline: names on standard input, JSON lines on standard output, constant memory."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_predict_reads_names_from_a_pipe_and_writes_json_lines(
 ) -> None:
     (tmp_path / "names").write_bytes(b"".join(os.fsencode(name) + b"\r\n\n" for name in pictures) + b"missing.jpg")
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never out=- < names | cat", tmp_path)
-    assert done.returncode == 1  # one has no answer
+    assert done.returncode == 1  # one image has no prediction
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == [*pictures, "missing.jpg"]
     assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
-    said = done.stderr.splitlines()
-    assert [line.split(":")[0] for line in said[:2]] == ["weights", "warning"]
-    assert said[2:] == ["1 of 5 images have no prediction; see their errors"]
+    messages = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in messages[:2]] == ["weights", "warning"]
+    assert messages[2:] == ["1 of 5 images have no prediction; see their errors"]
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_predict_writes_each_prediction_before_the_next_name_arrives(
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={trained_run}", "detect=never", "out=-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as run:  # type: ignore[call-overload]
-        for name in pictures:  # neither of the two goes on without the other
+        for name in pictures:  # each write waits for the read
             run.stdin.write(os.fsencode(name) + b"\n")
             run.stdin.flush()
             assert json.loads(run.stdout.readline())["path"] == name
@@ -69,10 +69,10 @@ def test_predict_refuses_empty_standard_input_in_one_line(out: str, trained_run:
 
 @pytest.mark.parametrize("out", ["out=-", ""])
 def test_predict_ends_silently_on_a_closed_pipe(out: str, faces: Path, trained_run: Path, tmp_path: Path) -> None:
-    head = "head -1" if out else "true"  # a table is written whole
+    head = "head -1" if out else "true"  # a table is written at the end
     line = f"{SCRIPT} img='{faces}' weights='{trained_run}' detect=never batch_size=2 {out} | {head}"
     done = shell(line, tmp_path)
-    assert done.returncode == 141 if out else done.returncode in (1, 141)  # newer releases of Rich end it themselves
+    assert done.returncode == 141 if out else done.returncode in (1, 141)  # newer releases of Rich exit themselves
     assert len(done.stdout.splitlines()) == (1 if out else 0)
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["weights", "warning"]
 
@@ -110,8 +110,8 @@ def test_predict_exits_with_0_only_if_every_image_has_a_prediction(
     assert outcome.out.count("\n") == outcome.out.count('"path"')
 
 
-def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
-    """Returns the largest memory, in bytes, of a run over so many pictures."""
+def peak_memory(folder: Path, run: Path, count: int, batch_size: int) -> int:
+    """Returns the peak memory of a run over `count` images, in bytes."""
     (folder / "names").write_text("".join(f"{number}.jpg\n" for number in range(count)))
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={run}", "detect=never", "out=-"]
     with (folder / "names").open() as names, (folder / "answers").open("w") as answers:
@@ -130,5 +130,5 @@ def test_predict_memory_is_constant_in_images_and_batch_size(faces: Path, traine
         picture.convert("RGB").resize((1000, 800)).save(tmp_path / "0.jpg")
     for number in range(1, 300):
         (tmp_path / f"{number}.jpg").symlink_to("0.jpg")
-    few, many = peak(tmp_path, trained_run, 40, 4), peak(tmp_path, trained_run, 300, 64)
+    few, many = peak_memory(tmp_path, trained_run, 40, 4), peak_memory(tmp_path, trained_run, 300, 64)
     assert many - few < 60e6, (few, many)  # 128 decoded pictures, those of two batches, would take 300 MB

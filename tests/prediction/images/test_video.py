@@ -1,4 +1,4 @@
-"""Frames of a video, one every so many seconds, by their times; what can't be read is one row with a reason."""
+"""Frames of a video at an interval in seconds, named by timestamp; an unreadable video is one row with a reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def drawn(faces: Path) -> list[NDArray[np.uint8]]:
 
 @pytest.fixture(scope="module")
 def clip(drawn: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2.1 seconds at 10 frames a second, each of another face."""
+    """A clip of 2.1 seconds at 10 frames a second, each of another face."""
     path = tmp_path_factory.mktemp("video") / "clip.avi"
     write_video(path, "MJPG", drawn)
     return path
@@ -76,7 +76,7 @@ def reason(name: str, frame_interval: float = 1.0) -> str:
         (
             0.25,
             ["0.00", "0.30", "0.50", "0.80", "1.00", "1.30", "1.50", "1.80", "2.00"],
-        ),  # the first frame from then on
+        ),  # the first frame at or after each time
         (2.0, ["0.00", "2.00"]),
         (2.05, ["0.00"]),
         (100, ["0.00"]),
@@ -93,13 +93,13 @@ def test_frames_come_at_the_interval_and_start_at_the_first(
         seen = picture.read()
         assert isinstance(seen, Image.Image) and seen.mode == "RGB"
         apart = [np.abs(np.asarray(seen).astype(int) - each).mean() for each in drawn]
-        assert np.argmin(apart) == round(float(time) * RATE)  # the frame of that time, its colors in their order
+        assert np.argmin(apart) == round(float(time) * RATE)  # the frame at that time, in RGB order
 
 
 def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
-    """Writes ever brighter frames to be shown at these times, in a file that says 10 frames a second."""
+    """Writes frames of rising brightness with these timestamps into a file that declares 10 frames a second."""
     write_video(path, "MJPG", [np.full((64, 64, 3), 20 * number, np.uint8) for number in range(len(milliseconds))])
-    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # in Matroska, a frame's time stands before it
+    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # Matroska stores a frame's timestamp before it
     content = path.read_bytes()
     assert [int.from_bytes(time) for time in block.findall(content)] == [100 * n for n in range(len(milliseconds))]
     times = iter(milliseconds)
@@ -126,9 +126,9 @@ def test_frames_of_a_varying_rate_are_named_by_their_timestamps(
     assert [round(np.asarray(picture.read()).mean() / 20) for picture in pictures] == shown
 
 
-@pytest.mark.parametrize("told", [[0.0] * COUNT, [float("nan")] * COUNT, [0, 100, 200, *[-5.0] * (COUNT - 3)]])
+@pytest.mark.parametrize("timestamps", [[0.0] * COUNT, [float("nan")] * COUNT, [0, 100, 200, *[-5.0] * (COUNT - 3)]])
 def test_frames_without_timestamps_are_timed_by_the_frame_rate(
-    told: list[float], clip: Path, monkeypatch: pytest.MonkeyPatch
+    timestamps: list[float], clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = cv2.VideoCapture(str(clip))
 
@@ -137,10 +137,10 @@ def test_frames_without_timestamps_are_timed_by_the_frame_rate(
             return getattr(real, name)
 
         def get(self, what: int) -> float:
-            return told.pop(0) if what == cv2.CAP_PROP_POS_MSEC else float(real.get(what))
+            return timestamps.pop(0) if what == cv2.CAP_PROP_POS_MSEC else float(real.get(what))
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda _: Silent())
-    told = list(told)
+    timestamps = list(timestamps)
     assert [picture.path[-4:] for picture in frames(str(clip), 0.5)] == ["0.00", "0.50", "1.00", "1.50", "2.00"]
 
 
@@ -185,8 +185,7 @@ def test_predict_accepts_videos_among_images(
 @pytest.mark.parametrize("frame_interval", ["0", "-1", "nan"])
 def test_predict_refuses_a_non_positive_frame_interval(frame_interval: str, run_here: Run) -> None:
     outcome = run_here("predict.py", "img=clip.avi", f"frame_interval={frame_interval}")
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith(f"error: frame_interval={frame_interval}")
+    outcome.assert_one_line_error(f"error: frame_interval={frame_interval}")
 
 
 def test_frames_give_one_reason_for_an_unreadable_video(clip: Path, tmp_path: Path) -> None:
@@ -263,7 +262,7 @@ def test_predict_reports_a_missing_camera_in_one_line(trained_run: Path, tmp_pat
 
 
 class Camera:
-    """A camera that shows some frames; then Ctrl-C is pressed, or it is unplugged."""
+    """A camera that yields some frames and then raises KeyboardInterrupt or fails."""
 
     def __init__(self, pictures: list[NDArray[np.uint8]], ctrl_c: bool):
         self.left, self.ctrl_c, self.released = list(pictures), ctrl_c, False

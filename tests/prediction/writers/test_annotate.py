@@ -1,4 +1,4 @@
-"""Answers drawn on pictures: legible at any size, no label on another, and no file lost in the folder."""
+"""Annotated images: legible at any size, without overlapping labels or overwritten files."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SIZES = ((20, 20), (1, 1), (64, 64), (30, 500), (3000, 7), (1, 3000), (640, 480)
 
 
 def face(box: Sequence[float] | None = None, age: float = 104.0) -> Prediction:
-    """The longest answer there is."""
+    """Returns a prediction with the longest label."""
     left, top, right, bottom = box or (None,) * 4
     return Prediction("a.jpg", 1, left, top, right, bottom, 0.9, age, 9.0, 100.0, 120.0, 0.999, "female")
 
 
 class Drawn:
-    """What was drawn: boxes, labels, and the places and sizes of the texts."""
+    """Records the boxes, labels, texts and font sizes that were drawn."""
 
     def __init__(self) -> None:
         self.boxes: list[Box] = []
         self.labels: list[Box] = []
         self.texts: list[Box] = []
-        self.said: list[str] = []
+        self.strings: list[str] = []
         self.letters: list[float] = []
 
 
@@ -51,11 +51,11 @@ def drawn() -> Iterator[Drawn]:
         (noted.labels if fill else noted.boxes).append(tuple(box))
         rectangle(self, box, fill, **options)
 
-    def note_text(self: ImageDraw.ImageDraw, place: Any, said: str, fill: Any, font: Any) -> None:
-        noted.texts.append(self.multiline_textbbox(place, said, font))
-        noted.said.append(said)
+    def note_text(self: ImageDraw.ImageDraw, place: Any, string: str, fill: Any, font: Any) -> None:
+        noted.texts.append(self.multiline_textbbox(place, string, font))
+        noted.strings.append(string)
         noted.letters.append(font.size)
-        text(self, place, said, fill, font)
+        text(self, place, string, fill, font)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageDraw.ImageDraw, "rectangle", note_rectangle)
@@ -63,16 +63,16 @@ def drawn() -> Iterator[Drawn]:
         yield noted
 
 
-def drawing(drawn: Drawn, size: tuple[int, int], predictions: Sequence[Prediction]) -> Image.Image:
+def draw_recorded(drawn: Drawn, size: tuple[int, int], predictions: Sequence[Prediction]) -> Image.Image:
     drawn.__init__()  # type: ignore[misc]
     return draw(Image.new("RGB", size, "white"), predictions)
 
 
-def covers(one: Box, other: Box) -> bool:
+def overlaps(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def holds(outer: Sequence[float], inner: Box) -> bool:
+def contains(outer: Sequence[float], inner: Box) -> bool:
     return outer[0] <= inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
@@ -92,37 +92,37 @@ def test_labels_of_six_faces_stay_inside_and_do_not_overlap(
     data: st.DataObject, size: tuple[int, int], drawn: Drawn
 ) -> None:
     given_boxes = data.draw(boxes(size, 6))
-    picture = drawing(drawn, size, [face(box) for box in given_boxes])
+    picture = draw_recorded(drawn, size, [face(box) for box in given_boxes])
     assert len(drawn.labels) == len(drawn.boxes) == len(given_boxes)
     for number, label in enumerate(drawn.labels):
-        assert holds((0, 0, *picture.size), label) and holds(label, drawn.texts[number])
-        assert not any(covers(label, other) for other in drawn.labels[:number])
+        assert contains((0, 0, *picture.size), label) and contains(label, drawn.texts[number])
+        assert not any(overlaps(label, other) for other in drawn.labels[:number])
 
 
 @settings(max_examples=15)
 @given(data=st.data())
 def test_labels_of_twelve_faces_do_not_overlap_in_a_photograph(data: st.DataObject, drawn: Drawn) -> None:
     given_boxes = data.draw(boxes((1600, 1200), 12))
-    drawing(drawn, (1600, 1200), [face(box) for box in given_boxes])
-    assert not any(covers(one, other) for number, one in enumerate(drawn.labels) for other in drawn.labels[:number])
+    draw_recorded(drawn, (1600, 1200), [face(box) for box in given_boxes])
+    assert not any(overlaps(one, other) for number, one in enumerate(drawn.labels) for other in drawn.labels[:number])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_label_of_an_isolated_face_touches_its_box(size: tuple[int, int], drawn: Drawn) -> None:
     wide = max(size) > 600
     thirds = [(size[0] * x / 10, size[1] * 0.4, size[0] * (x + 1) / 10, size[1] * 0.6) for x in (1, 7)[: 1 + wide]]
-    picture = drawing(drawn, size, [face(box) for box in thirds])
+    picture = draw_recorded(drawn, size, [face(box) for box in thirds])
     for box, label in zip(drawn.boxes, drawn.labels, strict=True):
-        assert covers((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), label) or min(size) < 30
+        assert overlaps((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), label) or min(size) < 30
     assert min(picture.size) >= 360 and max(picture.size) <= 4096
 
 
 @pytest.mark.parametrize("size", [*SIZES, (70_000, 3), (2, 66_000), (65_501, 400)])
-@pytest.mark.parametrize("said", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
+@pytest.mark.parametrize("prediction", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
 def test_letters_are_legible_at_any_image_size(
-    said: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
+    prediction: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
 ) -> None:
-    picture = drawing(drawn, size, [said])
+    picture = draw_recorded(drawn, size, [prediction])
     assert drawn.letters == [max(14, round(min(picture.size) / 32))]
     if max(size) >= 4000:
         picture.save(tmp_path / "drawn.jpg")
@@ -131,14 +131,14 @@ def test_letters_are_legible_at_any_image_size(
 
 def test_label_shows_an_unsure_gender_without_a_probability(drawn: Drawn) -> None:
     undecided = replace(face((100, 100, 200, 220)), p_female=0.54, gender=UNSURE)
-    picture = drawing(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
-    assert drawn.said == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
-    assert len(drawn.boxes) == 2 and all(holds((0, 0, *picture.size), label) for label in drawn.labels)
+    picture = draw_recorded(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
+    assert drawn.strings == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
+    assert len(drawn.boxes) == 2 and all(contains((0, 0, *picture.size), label) for label in drawn.labels)
 
 
 def test_label_of_a_long_reason_stays_inside_the_image(drawn: Drawn) -> None:
-    picture = drawing(drawn, (64, 64), [Prediction("a", error="faces can't be looked for: " + "reason " * 17)])
-    assert holds((0, 0, *picture.size), drawn.labels[0]) and holds(drawn.labels[0], drawn.texts[0])
+    picture = draw_recorded(drawn, (64, 64), [Prediction("a", error="faces can't be looked for: " + "reason " * 17)])
+    assert contains((0, 0, *picture.size), drawn.labels[0]) and contains(drawn.labels[0], drawn.texts[0])
 
 
 def test_draw_changes_neither_its_input_nor_pixels_far_from_a_face() -> None:
@@ -152,7 +152,7 @@ def test_draw_changes_neither_its_input_nor_pixels_far_from_a_face() -> None:
 
 def test_boxes_scale_with_an_enlarged_image(drawn: Drawn) -> None:
     for size, scale in (((72, 90), 5), ((720, 900), 1)):
-        assert drawing(drawn, size, [face((18, 9, 36, 45))]).size == (size[0] * scale, size[1] * scale)
+        assert draw_recorded(drawn, size, [face((18, 9, 36, 45))]).size == (size[0] * scale, size[1] * scale)
         assert drawn.boxes == [pytest.approx((18 * scale, 9 * scale, 36 * scale, 45 * scale))]
 
 
@@ -201,7 +201,7 @@ def add(album: AnnotatedImageFolder, path: str, age: float = 30.0, picture: Imag
 def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as around:
         folder = Path(around, "in", "album")
-        for _ in range(2):  # the second run replaces what the first one wrote, and nothing else
+        for _ in range(2):  # the second run replaces the files of the first only
             album = AnnotatedImageFolder(folder)
             for path in paths:
                 add(album, path)
@@ -273,7 +273,7 @@ def test_album_on_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# As a user runs it
+# The command
 
 
 def test_album_may_be_the_folder_of_the_images(faces: Path, trained_run: Path, run_here: Run, tmp_path: Path) -> None:

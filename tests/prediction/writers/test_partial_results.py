@@ -1,4 +1,4 @@
-"""A run that was stopped loses nothing: the next one goes on from `<out>.partial` and ends as if there had been one."""
+"""A stopped run keeps its predictions in `<out>.partial`; `resume=true` ends in the bytes of one run."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from agegender.prediction.writers.partial_results import PartialResults
 Run = Callable[..., Outcome]
 FORMS = ("csv", "json", "jsonl", "parquet")
 BAD_NAME = os.fsdecode(b"not utf-8 \xff.jpg")
-DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one of them twice, one not there
+DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one name twice, one file missing
 NAMES = (*DONE, "y.jpg", "b.jpg", "z.jpg")
 ORIGIN = {"weights": "small.ckpt", "frame_interval": 1.0}
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """What a run left that was killed before its last pictures."""
+    """The state left by a run that was killed before its last images."""
 
     folder: Path
     weights: str
     partial: bytes
-    whole: dict[str, bytes]  # what a run that nobody stopped writes, by its form
+    whole: dict[str, bytes]  # output of an uninterrupted run, by format
 
     def begin_in(self, folder: Path, out: str = "faces.csv", length: int | None = None) -> None:
         for name in {*NAMES} - {"missing.jpg"}:
@@ -61,7 +61,7 @@ class Stopped:
 
 
 def stop_half_way(folder: Path, weights: str, signal_number: int) -> tuple[int, str]:
-    """Runs predict.py until it waits for a name that nobody gives it, and stops it there."""
+    """Runs predict.py until it waits for the next name on standard input, and signals it."""
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", "detect=never", "batch_size=1", f"weights={weights}"]
     partial, until = folder / "faces.csv.partial", time.monotonic() + 120
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -72,8 +72,8 @@ def stop_half_way(folder: Path, weights: str, signal_number: int) -> tuple[int, 
             assert run.poll() is None and time.monotonic() < until
             time.sleep(0.02)
         run.send_signal(signal_number)
-        said: bytes = run.communicate(timeout=60)[1]
-    return run.returncode, said.decode()
+        stderr: bytes = run.communicate(timeout=60)[1]
+    return run.returncode, stderr.decode()
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def stopped(trained_run: Path, faces: Path, tmp_path_factory: pytest.TempPathFac
     return Stopped(folder, weights, partial, whole)
 
 
-def error_of(outcome: Outcome) -> str:
-    """The one line that refuses, after what says which weights they are."""
+def error_line(outcome: Outcome) -> str:
+    """Asserts a refusal after the lines on the weights, and returns the error line."""
     *before, line = outcome.err.splitlines()
     assert outcome.code == 1 and outcome.out == "" and line.startswith("error: "), outcome
-    assert all(said.startswith(("weights: ", "warning: ")) for said in before), outcome
+    assert all(other.startswith(("weights: ", "warning: ")) for other in before), outcome
     return line
 
 
@@ -106,7 +106,7 @@ def test_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
 ) -> None:
     stopped.begin_in(tmp_path, f"faces.{form}")
     for name in {*DONE} - {"missing.jpg", "b.jpg"}:
-        (tmp_path / name).unlink()  # what is done is not read again
+        (tmp_path / name).unlink()  # predicted images are not read again
     outcome = run_here("predict.py", *stopped.arguments(f"faces.{form}"), "resume=true")
     assert outcome.code == 1 and "Traceback" not in outcome.err  # one is missing
     assert f"{len(DONE)} images are done already\n" in outcome.err
@@ -119,8 +119,8 @@ def test_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
 def test_run_interrupted_by_ctrl_c_can_be_resumed(stopped: Stopped, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
-    code, said = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
-    assert code == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said, said
+    code, stderr = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
+    assert code == 130 and stderr.splitlines()[-1] == "interrupted" and "Traceback" not in stderr, stderr
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
@@ -138,7 +138,7 @@ def test_resume_survives_a_partial_file_torn_anywhere(stopped: Stopped, length: 
 def test_partial_file_without_resume_is_refused_and_kept(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv").write_text("old")
-    line = error_of(run_here("predict.py", *stopped.arguments()))
+    line = error_line(run_here("predict.py", *stopped.arguments()))
     assert "faces.csv.partial" in line and "resume=true" in line
     assert (tmp_path / "faces.csv.partial").read_bytes() == stopped.partial
     assert (tmp_path / "faces.csv").read_text() == "old"
@@ -154,7 +154,7 @@ def test_partial_file_without_predictions_is_ignored(
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         ("frame_interval=2", "frame_interval=1.0, this run has frame_interval=2"),
         ("min_confidence=0.999", "this run has min_confidence=0.999"),
@@ -163,25 +163,25 @@ def test_partial_file_without_predictions_is_ignored(
         (
             "annotate=marked",
             "annotate=None, this run has annotate=marked",
-        ),  # what is done would not be among the drawings
+        ),  # the images done so far would not be annotated
         ("weights=last", "last.ckpt"),
         ("weights=changed", "sha256="),
     ],
 )
 def test_resume_refuses_other_settings_or_weights_by_name(
-    argument: str, said: str, stopped: Stopped, run_here: Run, tmp_path: Path
+    argument: str, message: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
     held, best = stopped.partial, Path(stopped.weights)
     if argument == "weights=last":
         argument = f"weights={best.with_name('last.ckpt')}"
-    if argument == "weights=changed":  # other ones under the same name
+    if argument == "weights=changed":  # other weights under the same name
         shutil.copy(best.with_name("last.ckpt"), tmp_path / "best.ckpt")
         argument = "weights=best.ckpt"
         held = held.replace(stopped.weights.encode(), b"best.ckpt")
         (tmp_path / "faces.csv.partial").write_bytes(held)
-    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
-    assert said in line and "delete it to start over" in line and len(line) < 600
+    line = error_line(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
+    assert message in line and "delete it to start over" in line and len(line) < 600
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
 
 
@@ -191,7 +191,7 @@ def test_resume_without_annotate_is_refused_after_a_run_with_it(
     stopped.begin_in(tmp_path)
     held = stopped.partial.replace(b'"frame_interval"', b'"annotate": "marked", "frame_interval"', 1)
     (tmp_path / "faces.csv.partial").write_bytes(held)
-    assert "annotate=marked, this run has annotate=None" in error_of(
+    assert "annotate=marked, this run has annotate=None" in error_line(
         run_here("predict.py", *stopped.arguments(), "resume=true")
     )
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
@@ -206,11 +206,11 @@ def test_resume_refuses_a_finished_file_and_keeps_it(
 ) -> None:
     out = tmp_path / f"faces.{form}"
     out.write_bytes(stopped.whole[form])
-    if left is not None:  # of a run that was killed before its first answer
+    if left is not None:  # left by a run killed before its first prediction
         length = stopped.partial.index(b"\n") + 1 if left == "head" else int(left)
         Path(f"{out}.partial").write_bytes(stopped.partial[:length])
     arguments = "img=new.jpg", f"weights={stopped.weights}", "detect=never", "resume=true", f"out={out.name}"
-    line = error_of(run_here("predict.py", *arguments))
+    line = error_line(run_here("predict.py", *arguments))
     assert f"faces.{form} is finished: leave out resume=true to start over, or use another out" in line
     assert out.read_bytes() == stopped.whole[form]
 
@@ -223,7 +223,7 @@ def test_second_run_into_one_file_is_refused(resume: str, stopped: Stopped, run_
     with PartialResults(tmp_path / "faces.csv", ORIGIN, resume=False) as first:
         first.add(ImageResult("a.jpg", [Prediction("a.jpg", 1, age=3.0)]))
         held = partial.read_bytes()
-        line = error_of(run_here("predict.py", *stopped.arguments(), resume))
+        line = error_line(run_here("predict.py", *stopped.arguments(), resume))
         assert "another run is writing faces.csv: wait for it to end, or use another out" in line
         assert partial.read_bytes() == held
         first.add(ImageResult("b.jpg", [Prediction("b.jpg", 1, age=4.0)]))
@@ -241,7 +241,7 @@ def test_lock_of_a_killed_run_is_ignored(stopped: Stopped, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("out", [(), ("out=-",)])
 def test_resume_without_out_is_refused(out: tuple[str, ...], run_here: Run) -> None:
-    line = error_of(run_here("predict.py", "img=a.jpg", "resume=true", *out))
+    line = error_line(run_here("predict.py", "img=a.jpg", "resume=true", *out))
     assert "resume=true" in line and "out=answers.csv" in line
 
 
@@ -252,7 +252,7 @@ def test_resume_without_a_partial_file_starts_over(stopped: Stopped, run_here: R
     assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
 
 
-@pytest.mark.usefixtures("capsys")  # in memory: there is no room in a file either
+@pytest.mark.usefixtures("capsys")  # captures in memory: files are limited too
 def test_run_that_fails_before_its_first_prediction_leaves_no_file(
     stopped: Stopped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -270,7 +270,7 @@ def test_full_disk_is_reported_in_one_line_and_keeps_the_predictions(
     partial.unlink()
     (tmp_path / "faces.csv").write_text("old")
     with room_for(1200):
-        line = error_of(run_here("predict.py", *stopped.arguments()))
+        line = error_line(run_here("predict.py", *stopped.arguments()))
     assert "can't write faces.csv.partial (File too large)" in line and "resume=true" in line
     assert (tmp_path / "faces.csv").read_text() == "old"
     kept = partial.read_bytes()
@@ -286,9 +286,9 @@ def test_resume_keeps_unsure_genders_and_refuses_another_min_confidence(
     partial.unlink()
     run_here("predict.py", *stopped.arguments("whole.csv"), "min_confidence=1")
     with room_for(1200):
-        error_of(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
+        error_line(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
     assert partial.read_text().count('"gender": "unsure"') >= 1
-    assert "min_confidence=1, this run has min_confidence=0.5" in error_of(
+    assert "min_confidence=1, this run has min_confidence=0.5" in error_line(
         run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=0.5")
     )
     run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=1")
@@ -301,8 +301,8 @@ def test_resume_keeps_unsure_genders_and_refuses_another_min_confidence(
 def test_predictions_are_kept_when_out_can_not_be_written(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
-    out = f"{'x' * 236}.csv"  # too long for the file that write_whole makes beside it
-    assert "can't write out=" in error_of(run_here("predict.py", *stopped.arguments(out)))
+    out = f"{'x' * 236}.csv"  # too long for the temporary file of atomic_write
+    assert "can't write out=" in error_line(run_here("predict.py", *stopped.arguments(out)))
     (tmp_path / f"{out}.partial").rename(tmp_path / "faces.csv.partial")
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
@@ -318,7 +318,7 @@ def test_partial_file_that_can_not_be_created_is_refused_in_one_line(
         partial.symlink_to("/dev/zero" if kind.endswith("device") else "nowhere/at all")
     out = f"{'x' * 247}.csv" if kind == "name too long" else "faces.csv"
     for resume in ("resume=true", "resume=false"):
-        assert ".partial" in error_of(run_here("predict.py", *stopped.arguments(out), resume))
+        assert ".partial" in error_line(run_here("predict.py", *stopped.arguments(out), resume))
 
 
 FOREIGN = (b"garbage", b"garbage\n", b"\0\xff\n" * 9, b"\n", b"[]\n", b"{}\n", b'{"a": 1}\n', b'"text"\n', b"1\nb\n")
@@ -331,7 +331,7 @@ def test_foreign_partial_file_is_refused_and_kept(
     partial = tmp_path / "faces.csv.partial"
     partial.write_bytes(content)
     for resume in ("resume=true", "resume=false"):
-        assert "is not a progress file" in error_of(run_here("predict.py", *stopped.arguments(), resume))
+        assert "is not a progress file" in error_line(run_here("predict.py", *stopped.arguments(), resume))
         assert partial.read_bytes() == content
 
 
@@ -341,7 +341,7 @@ def test_resume_names_a_damaged_line(damage: bytes, stopped: Stopped, run_here: 
     lines[2] = damage
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").write_bytes(b"\n".join(lines) + b"\n")
-    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true"))
+    line = error_line(run_here("predict.py", *stopped.arguments(), "resume=true"))
     assert "line 3 of faces.csv.partial is damaged" in line
 
 

@@ -1,4 +1,4 @@
-"""Answers in files and tables: the same in every form, whole or not at all."""
+"""Writers of predictions: equal content in every format, and files complete or not at all."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def named(path: str) -> Prediction:
+def prediction_of(path: str) -> Prediction:
     return Prediction(path, 1, age=1.0, age_low=0.0, age_high=4.0, p_female=0.5, gender="female")
 
 
@@ -138,7 +138,7 @@ def test_write_rows_replaces_an_older_file_at_the_end_only(name: str, tmp_path: 
     def answers() -> Iterator[Prediction]:
         for _ in range(3):
             yield ANSWER
-            assert out.read_text() == "old"  # what a kill at this moment would leave
+            assert out.read_text() == "old"  # the state that a kill would leave
 
     write(out, answers())
     assert out.read_bytes() != b"old"
@@ -211,13 +211,13 @@ def test_table_shows_an_age_without_interval_alone(shown: Callable[..., str]) ->
 
 @pytest.mark.parametrize("name", [":smile:.jpg", "[red]x.jpg", "[/]", "back\\", "[b]\\", "日本.jpg", "a  b.jpg"])
 def test_table_shows_names_literally(name: str, shown: Callable[..., str]) -> None:
-    assert f"│ {name} " in shown(named(name))
+    assert f"│ {name} " in shown(prediction_of(name))
     assert f"│ {name} " in shown(Prediction("x", error=name))
 
 
 def test_table_escapes_control_characters(shown: Callable[..., str]) -> None:
-    text = shown(named("\udcff \x1b[31m \n.jpg"))
-    text.encode()  # lone surrogates would fail here, as they do at a terminal
+    text = shown(prediction_of("\udcff \x1b[31m \n.jpg"))
+    text.encode()  # lone surrogates fail to encode, as at a terminal
     assert "\\udcff \\x1b[31m \\n.jpg" in text and "\x1b" not in text
 
 
@@ -229,7 +229,7 @@ def test_table_escapes_what_the_encoding_of_the_terminal_lacks(
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
     monkeypatch.setenv("COLUMNS", columns)
-    print_table([named("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")])
+    print_table([prediction_of("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")])
     text = written.getvalue().decode(encoding)
     if columns == "160":
         seen = [letters.encode(encoding, "backslashreplace").decode(encoding) for letters in ("日é.jpg", "ж")]
@@ -248,5 +248,5 @@ def test_print_jsonl_passes_errors_of_the_predictions_on() -> None:
 def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     name = "".join(f"{number:03}" for number in range(100))
-    cells = [line.split("│")[1].strip() for line in shown(named(name)).splitlines() if "│" in line]
+    cells = [line.split("│")[1].strip() for line in shown(prediction_of(name)).splitlines() if "│" in line]
     assert "".join(cells) == name
