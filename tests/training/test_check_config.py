@@ -1,4 +1,4 @@
-"""Every shipped option composes and builds; what is wrong is refused before any data is read."""
+"""Every shipped option composes and builds; invalid settings are refused before data is read."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
     settings = settings_of(option)
     check_config(settings)
     if option == "data=streaming":
-        settings["data"]["dir"] = "shards"  # it has no default
+        settings["data"]["dir"] = "shards"  # no default
     data = build_data(settings)
     network, _ = network_kwargs(settings, data.image_size, data.channels)
-    settings["loss"].pop("teacher")  # of the soft targets
+    settings["loss"].pop("teacher")  # belongs to the soft targets
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
     images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
@@ -89,7 +89,7 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
     assert all(isinstance(callback, Callback) for callback in built)
     assert all(isinstance(logger, Logger) for logger in loggers)
     if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
-        settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
+        settings["trainer"]["accelerator"] = "cpu"  # the refusal without a GPU has its own test
     trainer = instantiate(settings["trainer"], "trainer", callbacks=built, logger=loggers)
     assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
     optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": list(module.network.parameters())}])
@@ -171,7 +171,7 @@ def test_check_config_refuses_a_wrong_type_by_name(
         ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
-        ("+augment.color=0.1", "augment.color is not known; did you mean color?"),
+        ("+augment.colr=0.1", "augment.colr is not known; did you mean color?"),
     ],
 )
 def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
@@ -188,8 +188,7 @@ def test_train_refuses_a_wrong_type_before_data_is_read(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=")
+    outcome.assert_one_line_error(f"error: {wrong.split('=')[0]}=")
     assert not (tmp_path / "cache").exists()
 
 
@@ -209,8 +208,7 @@ def test_train_refuses_a_wrong_type_before_data_is_read(
 )
 def test_train_refuses_an_invalid_value_in_one_line(run_here: Callable[..., Outcome], wrong: str) -> None:
     outcome = run_here("train.py", *TINY, "augment=light", wrong)
-    assert outcome.code in (1, 2)
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+    outcome.assert_one_line_error()
 
 
 def payload(path: Path) -> dict[str, Any]:
@@ -258,8 +256,7 @@ def test_instantiate_refuses_a_target_that_shares_a_prefix_only(target: str) -> 
 def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith("error: callbacks.x._target_: os.mkdir is refused")
+    outcome.assert_one_line_error("error: callbacks.x._target_: os.mkdir is refused")
     assert not harm.exists()
 
 
@@ -274,8 +271,7 @@ def test_check_config_refuses_a_target_that_does_not_exist(settings_of: Callable
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
 def test_train_refuses_a_missing_gpu_in_one_line(run_here: Callable[..., Outcome], tmp_path: Path, choice: str) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
-    outcome.assert_one_line_error()
-    assert "sees no GPU" in outcome.err and "trainer=cpu" in outcome.err
+    outcome.assert_one_line_error("sees no GPU", "trainer=cpu")
     assert not (tmp_path / "cache").exists()
 
 
@@ -330,7 +326,7 @@ def test_check_config_accepts_age_class_acc_with_classes_only(
         check_config(settings_of("age=mae", *chosen))
 
 
-# Channels, side, batch, epochs, age coding as published, and the number of weights, added up by hand.
+# Channels, image size, batch size, epochs and age coding as published, and the number of weights, counted by hand.
 PUBLISHED = {
     "gray_mae": (1, 128, 32, 30, "mae", 5_107_458),
     "age_classes": (3, 128, 32, 12, "classes", 5_113_174),
@@ -340,7 +336,7 @@ PUBLISHED = {
 }
 
 
-# ... and what else each is known by. Any other setting is the default's.
+# Further published settings; all others are the defaults.
 KNOWN_BY: dict[str, dict[str, Any]] = {
     "gray_mae": {
         "model.feature_dropout": 0.5,

@@ -1,4 +1,4 @@
-"""The fit of the calibration: it finds what was put in, and holds on faces that it was not fitted to."""
+"""The fit of the calibration recovers true parameters and generalizes to new faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agegender.training.fit_calibration import ANSWERED_RIGHT, fit_calibration, 
 
 
 def drawn(count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Ages as UTKFace has them, answered with errors that grow with age and lean towards the middle."""
+    """Returns labels distributed as UTKFace's, with predictions that shrink to the mean and err more with age."""
     rng = np.random.default_rng(seed)
     age = np.where(rng.random(count) < 0.15, rng.integers(0, 10, count), rng.integers(10, 91, count)).astype(float)
     stated = (1 + age / 10) * rng.uniform(0.7, 1.3, count)
@@ -100,7 +100,7 @@ def test_fit_calibration_is_finite_for_few_faces(count: int, seed: int, same: bo
 
 def test_intervals_fitted_with_corrupted_faces_cover_those_too() -> None:
     clean, corrupted = drawn(1800, 0), np.column_stack(drawn(1800, 2))
-    corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # they are answered worse
+    corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # larger errors
     shares = []
     for known in (None, corrupted):
         answers, stated, logits, age, gender = clean

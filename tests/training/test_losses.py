@@ -1,4 +1,4 @@
-"""How the two losses become one."""
+"""The weighted sum of the two losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_learned_loss_weights_start_at_the_fixed_ones() -> None:
 
 
 def test_learned_loss_weights_converge_to_one_half_per_task() -> None:
-    # d/ds (L exp(-s) + s / 2) = 0 at exp(s) = 2 L: however large a part is, it ends up as one half
+    # d/ds (L exp(-s) + s / 2) = 0 at exp(s) = 2 L: each weighted loss converges to one half
     balance = MultiTaskLoss(learned=True)
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
     for _ in range(1500):

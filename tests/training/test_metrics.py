@@ -1,4 +1,4 @@
-"""The figures, against values worked out by hand."""
+"""The metrics of a stage, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_stage_metrics_equal_hand_computed_values(stage: str) -> None:
             f"{stage}/gender_loss": 1.0,
             f"{stage}/age_mae": 17 / 4,
             f"{stage}/age_mse": (4 + 0 + 25 + 100) / 4,
-            f"{stage}/age_cs5": 3 / 4,  # the error of exactly 5 years counts
+            f"{stage}/age_cs5": 3 / 4,  # an error of exactly 5 years is within
             f"{stage}/gender_acc": 3 / 4,
-            f"{stage}/gender_auroc": 4 / 4,  # both women stand above both men
+            f"{stage}/gender_auroc": 4 / 4,  # both women score above both men
         }
     )
 
@@ -104,7 +104,7 @@ def test_stage_metrics_are_reset_by_each_epoch() -> None:
 # Missing labels
 
 
-def known(faces: int, ages: int, genders: int) -> torch.Tensor:
+def label_counts(faces: int, ages: int, genders: int) -> torch.Tensor:
     return torch.tensor([faces, ages, genders])
 
 
@@ -112,15 +112,15 @@ def test_stage_metrics_ignore_missing_labels() -> None:
     age, gender = AGE.clone(), GENDER.clone()
     age[3], gender[2] = torch.nan, torch.nan
     metrics = StageMetrics("val", classes=3)
-    said, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
-    metrics.update(StepOutput(LOSSES, YEARS, age, P_FEMALE, gender, said, true, known(4, 3, 3)))
-    last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], said[3:], true[3:]
-    metrics.update(StepOutput(LOSSES + 4, *last, known(1, 0, 1)))
+    predicted, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
+    metrics.update(StepOutput(LOSSES, YEARS, age, P_FEMALE, gender, predicted, true, label_counts(4, 3, 3)))
+    last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], predicted[3:], true[3:]
+    metrics.update(StepOutput(LOSSES + 4, *last, label_counts(1, 0, 1)))
     figures = {name: value.item() for name, value in metrics.compute().items()}
     assert figures == pytest.approx(
         {
             "val/loss": (4 * 3 + 7) / 5,
-            "val/age_loss": 2.0,  # of the second step's ages none is known
+            "val/age_loss": 2.0,  # the second step has no age labels
             "val/gender_loss": (3 * 1 + 5) / 4,
             "val/age_mae": 7 / 3,
             "val/age_mse": (4 + 0 + 25) / 3,
@@ -136,7 +136,7 @@ def test_stage_metrics_ignore_missing_labels() -> None:
 def test_stage_metrics_of_an_unlabeled_task_are_nan(label: str) -> None:
     none, metrics = torch.full((4,), torch.nan), StageMetrics("test", classes=3)
     faces = {"age": AGE, "gender": GENDER} | {label: none}
-    counts = known(4, 4 * (label == "gender"), 4 * (label == "age"))
+    counts = label_counts(4, 4 * (label == "gender"), 4 * (label == "age"))
     classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
     step = StepOutput(LOSSES, YEARS, faces["age"], P_FEMALE, faces["gender"], *classes, counts)
     metrics.update(step)
@@ -144,7 +144,7 @@ def test_stage_metrics_of_an_unlabeled_task_are_nan(label: str) -> None:
     assert {name for name, value in figures.items() if value.isnan()} == {
         name for name in figures if name.startswith(f"test/{label}")
     }
-    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, known(4, 4, 4)))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, label_counts(4, 4, 4)))
     assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
@@ -155,7 +155,7 @@ def test_stage_metrics_do_not_depend_on_chunk_sizes(data: st.DataObject, count: 
     years, age = (torch.tensor(data.draw(floats)) for _ in range(2))
     p_female = torch.tensor(data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count)))
     rest = data.draw(st.lists(st.integers(0, 1), min_size=count - 2, max_size=count - 2))
-    gender = torch.tensor([0, 1, *rest]).float()  # both occur: without, an AUROC has no meaning
+    gender = torch.tensor([0, 1, *rest]).float()  # both classes occur, as an AUROC requires
     cuts = sorted({0, count, *data.draw(st.lists(st.integers(1, count - 1), max_size=5))})
     whole, chunked = StageMetrics("val"), StageMetrics("val")
     whole.update(StepOutput(LOSSES, years, age, p_female, gender))

@@ -1,4 +1,4 @@
-"""The training step: its loss, its schedule, its precision, and that it learns."""
+"""The training step: loss, schedule, precision and learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NETWORK = {
     "head_units": [32],
     "dropout": 0.0,
 }
-# A bare Trainer says what the project's own runs settle: no validation here, and no worker processes.
+# A bare Trainer warns of settings that train.py sets: no validation, no worker processes.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:.*does not have many workers", "ignore:The number of training"
 )
@@ -37,7 +37,7 @@ OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler":
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for a second thread."""
+    """Networks as small as these are slower with a second thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,8 +58,8 @@ def some_faces(count: int = 12) -> Batch:
     )
 
 
-class Always(torch.nn.Module):
-    """Stands for a head: one answer per face, whatever it sees."""
+class ConstantHead(torch.nn.Module):
+    """A head with constant outputs."""
 
     def __init__(self, answers: list[float]):
         super().__init__()
@@ -92,8 +92,8 @@ def measured_losses(module: AgeGenderModule, batch: Batch) -> dict[str, float]:
 @pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
 def test_loss_equals_the_hand_computed_weighted_sum(age_weight: float, gender_weight: float) -> None:
     module = module_of(loss={"age": age_weight, "gender": gender_weight})
-    module.network.age_head = Always([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
-    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
+    module.network.age_head = ConstantHead([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
+    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
     batch = some_faces(2)
     batch["age"], batch["gender"] = torch.tensor([43.0, 53.0]), torch.tensor([1.0, 0.0])
     losses = measured_losses(module, batch)
@@ -113,13 +113,13 @@ def test_loss_weights_default_to_1() -> None:
 CODINGS = ("mae", "mse", "huber", "classes", "dldl", "coral")
 
 
-def of(batch: Batch, rows: list[int]) -> Batch:
-    """Some of the faces; a label of theirs that is missing becomes a zero."""
+def take_rows(batch: Batch, rows: list[int]) -> Batch:
+    """Returns some rows of a batch, with missing labels set to zero."""
     age, gender = (batch[name][rows].nan_to_num() for name in ("age", "gender"))
     return Batch(image=batch["image"][rows], age=age, gender=gender, row=batch["row"][rows])
 
 
-def masked(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
+def masked_module(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
     pl.seed_everything(0, verbose=False)
     module = module_of(network, **options)
     module.masks = True
@@ -135,21 +135,21 @@ def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch
 @pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
 @pytest.mark.parametrize("coding", CODINGS)
 def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(coding: str, gender_output: str) -> None:
-    module = masked({"age": age_node(coding), "gender_output": gender_output})
+    module = masked_module({"age": age_node(coding), "gender_output": gender_output})
     batch = some_faces()
     batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
     aged, gendered = [0, 2, 3, 4, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 9, 10, 11]
     found, whole = measured_losses(module, batch), module_of({"age": age_node(coding), "gender_output": gender_output})
     whole.load_state_dict(module.state_dict())
-    assert found["train/age_loss"] == pytest.approx(measured_losses(whole, of(batch, aged))["train/age_loss"])
-    gender_loss = measured_losses(whole, of(batch, gendered))["train/gender_loss"]
+    assert found["train/age_loss"] == pytest.approx(measured_losses(whole, take_rows(batch, aged))["train/age_loss"])
+    gender_loss = measured_losses(whole, take_rows(batch, gendered))["train/gender_loss"]
     assert found["train/gender_loss"] == pytest.approx(gender_loss)
     assert found["train/loss"] == pytest.approx(found["train/age_loss"] + gender_loss) == found["returned"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_masking_without_missing_labels_changes_no_bit(coding: str) -> None:
-    module, batch = masked({"age": age_node(coding)}), some_faces()
+    module, batch = masked_module({"age": age_node(coding)}), some_faces()
     with_masks = gradients_of(module, module.training_step(batch, 0))
     figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
     module.masks = False
@@ -161,7 +161,7 @@ def test_masking_without_missing_labels_changes_no_bit(coding: str) -> None:
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("label", ["age", "gender"])
 def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: str, label: str) -> None:
-    module, batch = masked({"age": age_node(coding)}), some_faces()
+    module, batch = masked_module({"age": age_node(coding)}), some_faces()
     batch[label].fill_(torch.nan)  # type: ignore[literal-required]
     losses = module.training_step(batch, 0)
     gradients = gradients_of(module, losses)
@@ -178,7 +178,7 @@ def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: st
 
 
 def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
-    module, batch = masked(loss={"learned": True}), some_faces()
+    module, batch = masked_module(loss={"learned": True}), some_faces()
     batch["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
     assert gradient[0] != 0 and gradient[1] == 0
@@ -186,8 +186,8 @@ def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
 
 def test_forward_returns_years_and_p_female() -> None:
     module = module_of().eval()
-    module.network.age_head = Always([1.0, -9.0])  # type: ignore[assignment]
-    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]
+    module.network.age_head = ConstantHead([1.0, -9.0])  # type: ignore[assignment]
+    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]
     years, p_female = module(some_faces(2)["image"])
     assert years.tolist() == [53.0, 0.0]
     assert p_female.tolist() == pytest.approx([0.5, 0.75])
@@ -201,7 +201,7 @@ def test_module_overfits_one_batch(coding: str) -> None:
     batch = some_faces()
     trainer = quiet_trainer(max_epochs=4)
     trainer.fit(module, batches_of(*[batch] * 75))
-    assert trainer.callback_metrics["train/loss"].item() < 0.02  # it began at about 1.5
+    assert trainer.callback_metrics["train/loss"].item() < 0.02  # initially about 1.5
     years, p_female = module.eval()(batch["image"])
     assert (years - batch["age"]).abs().max().item() < 1.5
     assert ((p_female > 0.5) == batch["gender"].bool()).all()
@@ -229,7 +229,7 @@ def test_warmup_cosine_equals_hand_computed_factors() -> None:
     factors = [warmup_cosine(step, 12, warmup_fraction=1 / 3, final_lr_ratio=0.1) for step in range(13)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])  # 4 steps rise
     assert factors[4] == pytest.approx(1.0)
-    assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the middle of 1 and 0.1
+    assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the mean of 1 and 0.1
     assert factors[6] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert factors[12] == pytest.approx(0.1)
 
@@ -300,9 +300,9 @@ def test_step_seed_is_unique_per_step(steps: list[tuple[int, int, int, str]]) ->
 
 @pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
 def test_training_step_never_synchronizes_with_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's fake tensors have no values: whoever asks for one, and so waits for a device, gets an error."""
+    """PyTorch's fake tensors have no values: reading one, which would synchronize, raises an error."""
     module = module_of({"age": age_node(coding)})
-    # a layout of CPUs alone, which these tensors don't know
+    # a CPU layout that fake tensors don't support
     monkeypatch.setattr(ConvStack, "_trains_in_onednn_layout", lambda *_: False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):
         faces: dict[str, Any] = {**some_faces(4)}

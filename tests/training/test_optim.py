@@ -1,4 +1,4 @@
-"""Optimizers and schedulers that a config names, as Lightning takes them."""
+"""Optimizers and schedulers built from a config, in the form that Lightning expects."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_warmup_cosine_uses_the_new_length_when_resumed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "message"),
     [
         ({"_target_": f"{TORCHS}.OneCycleLR"}, "OneCycleLR can't be built with these settings"),
         ({"_target_": f"{TORCHS}.SequentialLR", "schedulers": []}, "SequentialLR can't be built with these settings"),
@@ -75,8 +75,8 @@ def test_warmup_cosine_uses_the_new_length_when_resumed() -> None:
         ),
     ],
 )
-def test_build_scheduler_refuses_in_one_line(node: dict[str, Any], said: str) -> None:
-    with pytest.raises(AgeGenderError, match=said) as refused:
+def test_build_scheduler_refuses_in_one_line(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(AgeGenderError, match=message) as refused:
         made(node)
     assert "\n" not in str(refused.value)
 

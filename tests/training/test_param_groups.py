@@ -1,4 +1,4 @@
-"""Which weights decay, and which are trained at the trunk's rate."""
+"""Parameter groups: weight decay and the learning rate of the trunk."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ def test_param_groups_scale_the_rate_of_the_trunk_only() -> None:
 
 def test_param_groups_are_one_without_decay_and_multiplier() -> None:
     (group,) = param_groups(residual_net(), [], ADAM)
-    assert set(group) == {"params"}  # without a name: the curve of the learning rate has but one
+    assert set(group) == {"params"}  # unnamed, as there is one learning-rate curve

@@ -1,4 +1,4 @@
-"""Settings of two versions of the project are compared by what they mean."""
+"""Settings of two versions of the project are compared after filling in defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of train.py on drawn faces."""
+"""Complete runs of train.py on drawn faces."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_metrics_json_holds_every_metric_and_its_provenance(trained_run: Path) -
         "hardware",
         "precision",
     }
-    assert all(isinstance(value, int | float | str) for value in results.values())  # flat
+    assert all(isinstance(value, int | float | str) for value in results.values())  # not nested
     assert results["epochs"] == 2 and results["best_score"] == results["val/age_mae"]
     assert results["images/train"] + results["images/val"] + results["images/test"] == 120
     assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
@@ -123,8 +123,8 @@ def test_predictions_csv_holds_each_test_image_once_and_yields_the_metrics(
     trained_run: Path,
 ) -> None:
     rows = rows_of(trained_run / "predictions.csv")
-    stated = ["age_std", "age_low", "age_high"]
-    assert list(rows[0]) == ["path", "age", "age_pred", *stated, "gender", "p_female", "group"]
+    interval_columns = ["age_std", "age_low", "age_high"]
+    assert list(rows[0]) == ["path", "age", "age_pred", *interval_columns, "gender", "p_female", "group"]
     tested = [row for row in rows_of(trained_run / "index.csv") if row["split"] == "test"]
     assert sorted(Path(row["path"]).name for row in rows) == sorted(row["file"] for row in tested)
     for row in rows:
@@ -132,7 +132,7 @@ def test_predictions_csv_holds_each_test_image_once_and_yields_the_metrics(
         age, gender, group = Path(row["path"]).name.split("_")[:3]
         assert (row["age"], row["gender"], row["group"]) == (age, gender, group)
     results = metrics_of(trained_run)
-    # one number per face states no spread of its own: it gets validation's root mean square error near such an answer
+    # a point prediction has no std: calibration gives it validation's RMSE near that age
     assert all(0.2 < float(row["age_std"]) / results["val/age_mse"] ** 0.5 < 3 for row in rows)
     assert all(0 <= float(row["age_low"]) <= float(row["age_high"]) <= 120 for row in rows)
     errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
@@ -222,8 +222,10 @@ def test_age_class_accuracy_is_logged_and_may_be_monitored(run_here: Run, tmp_pa
     assert results["best_score"] == results["val/age_class_acc"] and 0 <= results["test/age_class_acc"] <= 1
     assert "age class accuracy" in outcome.out
     rows = rows_of(tmp_path / "run/predictions.csv")
-    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has a spread of its own
-    assert all(math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows)  # at least that of 20 years
+    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has its own std
+    assert all(
+        math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows
+    )  # at least the std of a bin of 20 years
 
 
 @pytest.mark.slow
@@ -255,7 +257,9 @@ def test_random_split_warns_that_the_test_faces_choose_the_epoch(run_here: Run, 
     assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
     assert results["images/val"] == results["images/test"] == 24
     assert "data.split=random: the test images choose the epoch" in outcome.out
-    assert "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]  # under the table too
+    assert (
+        "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]
+    )  # also below the table of results
     assert {row["split"] for row in rows_of(tmp_path / "run/index.csv")} == {"train", "val+test"}
 
 
@@ -268,7 +272,7 @@ def test_early_stopping_ends_the_training(run_here: Run, tmp_path: Path) -> None
     settings = ("trainer.max_epochs=30", "optim.lr=1e-12", "callbacks.early_stopping.patience=2")
     more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.image_logger=null")
     assert run_here("train.py", *TINY, *settings, *more, "hydra.run.dir=run").code == 0
-    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two that were no better
+    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two without improvement
 
 
 def test_train_without_the_test_writes_no_predictions_and_test_metrics(run_here: Run, tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_report_is_written_unless_disabled(run_here: Run, tmp_path: Path, traine
     assert outcome.code == 0, outcome.err
     assert "run/report/report.html" in outcome.out
     assert (tmp_path / "run/report/report.html").is_file() and (tmp_path / "run/report/report.json").is_file()
-    assert not (trained_run / "report").exists()  # made with report=false
+    assert not (trained_run / "report").exists()  # trained with report=false
 
 
 def test_report_failure_does_not_fail_the_training(run_here: Run, tmp_path: Path) -> None:
@@ -301,12 +305,12 @@ def test_evaluation_keeps_the_calibration_and_the_split_of_the_weights(
     other = ("data.split_seed=1", f"weights={trained_run}", "fit=false", "report=true", "hydra.run.dir=again")
     outcome = run_here("train.py", *TINY, *other)
     assert outcome.code == 0, outcome.err
-    stated = [
+    intervals = [
         {row["path"]: (row["age_std"], row["age_low"], row["age_high"]) for row in rows_of(run / "predictions.csv")}
         for run in (trained_run, tmp_path / "again")
     ]
-    both = stated[0].keys() & stated[1].keys()
-    assert both and all(stated[0][path] == stated[1][path] for path in both)
+    both = intervals[0].keys() & intervals[1].keys()
+    assert both and all(intervals[0][path] == intervals[1][path] for path in both)
     results = metrics_of(tmp_path / "again")
     assert results["weights_split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
     page = (tmp_path / "again/report/report.html").read_text(encoding="utf-8")
@@ -318,7 +322,7 @@ def test_last_checkpoint_is_the_last_epoch_and_not_the_best(run_here: Run, tmp_p
     assert run_here("train.py", *TINY, *settings, "mode=max", "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
     last, best = (load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("last", "best"))
     assert (last["epoch"], last["global_step"]) == (2, 18)
-    assert best["epoch"] == 0  # nothing moved since
+    assert best["epoch"] == 0  # no later epoch was better
 
 
 def test_train_prints_the_results_and_the_split(run_here: Run, tmp_path: Path) -> None:
@@ -326,7 +330,7 @@ def test_train_prints_the_results_and_the_split(run_here: Run, tmp_path: Path) -
     results = metrics_of(tmp_path / "run")
     assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
     assert results["split_fingerprint"] in outcome.out
-    assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar
+    assert outcome.out.count("epoch 1/2: train loss ") == 1  # without a terminal: a line per epoch, no bar
 
 
 @pytest.mark.slow
@@ -350,14 +354,14 @@ def test_progress_bar_shows_both_metrics_in_a_terminal(tmp_path: Path) -> None:
     ) as process:
         os.close(theirs)
         seen = b""
-        with contextlib.suppress(OSError):  # how a terminal ends
+        with contextlib.suppress(OSError):  # raised when the terminal closes
             while part := os.read(ours, 65536):
                 seen += part
     os.close(ours)
     text = seen.decode()
     assert process.returncode == 0, text
     assert "val/age_mae" in text and "val/gender_acc" in text
-    assert "epoch 1/1: train loss" not in text  # the bar instead of the lines of a log
+    assert "epoch 1/1: train loss" not in text  # the bar replaces the log lines
 
 
 def test_flip_tta_applies_to_test_and_prediction_and_not_to_training(
@@ -372,12 +376,12 @@ def test_flip_tta_applies_to_test_and_prediction_and_not_to_training(
         run_here("predict.py", "detect=never", *pictures, f"weights={trained_run}", "tta=flip", "out=faces.csv").code
         == 0
     )
-    for told, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
-        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
-        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
+    for predicted, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
+        assert float(predicted["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
+        assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
     trained = run_here("train.py", *TINY, "tta=flip", "hydra.run.dir=trained")
     assert trained.code == 0, trained.err
-    # the very same training: validation chose by unflipped answers
+    # the same training: validation uses predictions without flips
     assert metrics_of(tmp_path / "trained")["best_epoch"] == metrics_of(trained_run)["best_epoch"]
     first, second = (load_checkpoint(run / "checkpoints" / "best.ckpt") for run in (trained_run, tmp_path / "trained"))
     assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())

@@ -1,4 +1,4 @@
-"""The averaged weights are one and the same in validation, in checkpoints, on resume, in the test and in predict.py."""
+"""The EMA weights are the same in validation, checkpoints, resume, test and predict.py."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_ema_weights_are_validated_saved_tested_and_evaluated(averaged: Path, ru
     state, figures = checkpoint(averaged), metrics_of(averaged)
     own = state["current_model_state"]
     assert any(not torch.equal(value, own[name]) for name, value in state["state_dict"].items())
-    # the score was taken in training, the figures afterwards from the file: the same weights
+    # the score is from the training, the metrics from the checkpoint: the same weights
     assert figures["val/age_mae"] == pytest.approx(figures["best_score"], abs=1e-4)
     again = run_here("train.py", *WITH_EMA, "fit=false", "weights=run", "hydra.run.dir=again")
     assert again.code == 0, again.err

@@ -1,4 +1,4 @@
-"""Curves outlive a kill and go on behind it: no point is lost, none stands there twice."""
+"""The CSV logger survives a kill and continues on resume: no row is lost or repeated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_csv_logger_of_a_resumed_run_equals_that_of_an_uninterrupted_one(
     asked = ("train.py", *TINY, "logger=csv")
     assert run_here(*asked, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
-        stop_at(patch, 1, 3, crash)  # behind the checkpoint there are rows, which are logged once more
+        stop_at(patch, 1, 3, crash)  # rows after the checkpoint are logged again
         with pytest.raises(CrashError):
             run_here(*asked, "hydra.run.dir=run")
     assert run_here("train.py", "resume=run").code == 0
