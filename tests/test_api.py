@@ -1,4 +1,4 @@
-"""Training from Python: what a script or a notebook does, without a command line."""
+"""The Python API: training from a script or a notebook."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_train_from_python_writes_the_files_of_the_command_and_resumes(
     assert saved == theirs
     again = train(compose_config([f"resume={made.folder}", "trainer.max_epochs=3"]))
     assert (again.folder, again.metrics["epochs"]) == (made.folder, 3)
-    assert HydraConfig.instance().cfg is before  # nothing is left behind for the next Hydra
+    assert HydraConfig.instance().cfg is before  # Hydra's global state is restored
 
 
 def test_compose_config_preserves_paths_and_reads_user_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks run, and nothing has become several times slower: floors far below what docs/performance.md shows."""
+"""The benchmarks run, and nothing is several times slower: floors far below the values of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import augmenting, decoding, loader, memory, predicting
 
-# Two workers are meant, however few cores there are; and forking beside PyTorch's threads is what its loader does.
+# The benchmarks use two workers on any number of cores; PyTorch's loader forks beside its threads.
 pytestmark = [
     pytest.mark.benchmark,
     pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning"),

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md are run as they stand on the page."""
+"""The examples of docs/extending.md run unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FASTER = ("trainer.max_epochs=1", "test=false", "data.synthetic.count=60", "hydr
 
 @pytest.fixture(autouse=True)
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lays the page's files into the working folder."""
+    """Writes the files of the page into the working folder."""
     for kind, text in BLOCKS:
         if kind in ("python", "yaml"):
             path = tmp_path / text.split("\n")[0].removeprefix("# ")

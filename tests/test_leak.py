@@ -1,4 +1,4 @@
-"""Which test images of a leaky run are copies of its training images, by the groups that a clean run knows."""
+"""Test images of a leaky run with copies in its training split, by the duplicate groups of a clean run."""
 
 from __future__ import annotations
 
