@@ -49,8 +49,11 @@ def assert_same_run(first: Path, second: Path) -> None:
             {key.split("{")[0]: value for key, value in checkpoint["callbacks"].items() if "'monitor': None" not in key}
             for checkpoint in (one, other)
         ]
-        assert states[0]["Checkpoint"]["best_model_score"] == states[1]["Checkpoint"]["best_model_score"]
-        stopping = [state.get("EarlyStopping") for state in states]  # None without the callback
+        assert (
+            states[0]["RelocatableCheckpoint"]["best_model_score"]
+            == states[1]["RelocatableCheckpoint"]["best_model_score"]
+        )
+        stopping = [state.get("EarlyStopping") for state in states]  # None where the runs have none
         assert differences(stopping[0], stopping[1], "early stopping") == []
     ours, theirs = metrics_of(first), metrics_of(second)
     assert {key: ours[key] for key in ours if key not in TIMINGS} == {

@@ -171,7 +171,7 @@ def test_check_config_refuses_a_wrong_type_by_name(
         ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
-        ("+augment.colr=0.1", "augment.colr is not known; did you mean color?"),
+        ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
     ],
 )
 def test_check_config_refuses_settings_of_another_trunk_or_augmentation(

@@ -69,7 +69,7 @@ def run_with_queue(
 def test_queue_batches_waiting_requests_in_order() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first = asyncio.create_task(line.answer(picture("0"), "auto"))
-        await asyncio.sleep(0.05)  # the first is in work while the others queue
+        await asyncio.sleep(0.05)  # it is in work; the others gather meanwhile
         others = [asyncio.create_task(line.answer(picture(name), "never" if name == "3" else "auto")) for name in "123"]
         await asyncio.sleep(0.05)
         stub.may.set()

@@ -69,7 +69,7 @@ def test_predictor_finds_one_face_at_every_rotation_and_size(
 
 @pytest.mark.parametrize("degrees", range(0, 360, 30))
 def test_detector_locates_eyes_and_mouth(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
-    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # counterclockwise around the center
+    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
     angle = np.radians(degrees)
     back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     upright = (face.landmarks - 256) @ back.T + 256
@@ -94,7 +94,7 @@ def test_detector_is_equivariant_to_quarter_turns(
     crop = align_crop(photograph, finder.find(photograph)[0].landmarks, 200)
     picture = {"photograph": photograph, "wide": photograph.crop((0, 0, 512, 300)), "crop": crop}[part]
     (face,), (found,) = finder.find(picture), finder.find(turned(picture, degrees))
-    side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # side of the crop
+    side = math.hypot(*estimate_similarity(TEMPLATE, face.landmarks)[:, 0])  # of the crop
     apart = found.landmarks - turned_points(face.landmarks, picture.size, degrees)
     assert math.sqrt((apart**2).sum(1).mean()) < 0.05 * side
     box = turned_points(np.array(face.box).reshape(2, 2), picture.size, degrees)
@@ -151,7 +151,7 @@ def test_detector_finds_a_face_that_fills_an_image_of_any_size(
 
 
 def test_detector_finds_no_face_in_crockery(finder: FaceDetector) -> None:
-    """Regression: rotated by 89 degrees, a cup was detected as a face."""
+    """Turned by 89 degrees it was one: of many looks one is always the best."""
     assert finder.find(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
 
 
