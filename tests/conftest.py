@@ -1,4 +1,4 @@
-"""What the tests share: small folders of drawn faces, one trained run, and the two scripts as a user runs them."""
+"""Shared fixtures: small folders of drawn faces, one trained run, and the two scripts as a user runs them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TINY = (
     "trainer.log_every_n_steps=1",
     "report=false",
 )
-# How a camera stores an upright picture under each EXIF orientation: the inverse of what a viewer does.
+# Transposition that stores an upright image under each EXIF orientation: the inverse of a viewer's.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,18 +55,22 @@ STORED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
     def assert_one_line_error(self, *mentions: str, code: int = 1) -> None:
-        """Asserts that the command was refused: an exit code, and one line `error: ...` that mentions each text."""
+        """Asserts that the command was refused with an exit code and one line `error: ...` that holds each text.
+
+        A text that starts with `error: ` must start the line.
+        """
         assert self.code == code, f"exit code {self.code}, not {code}: {self.err}"
         assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
         for mention in mentions:
-            assert mention in self.err, f"{mention!r} is not in {self.err!r}"
+            found = self.err.startswith(mention) if mention.startswith("error: ") else mention in self.err
+            assert found, f"{mention!r} is not in {self.err!r}"
 
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a time limit per example fails by chance
@@ -74,20 +78,20 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
-    """Gives each of several test processes one thread, as they share the cores."""
+    """Limits each xdist worker to one thread, as the workers share the cores."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Says how many processes run the tests: four at most, for their memory; benchmarks want the machine alone."""
+    """Returns the number of xdist workers: at most four, for their memory; none for benchmarks."""
     return 0 if config.option.markexpr == "benchmark" else min(4, available_cores())
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the user's cache folder out of the tests, and the tests out of it."""
+    """Points the cache to a temporary folder instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGEGENDER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -95,12 +99,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """Gives the loggers back that Hydra silences for the rest of the process, as if it ran one command only."""
+    """Restores the loggers that Hydra disables for the rest of the process."""
     level = logging.root.level
     yield
     logging.root.setLevel(level)
     for handler in [each for each in logging.root.handlers if type(each) is logging.StreamHandler]:
-        logging.root.removeHandler(handler)  # it writes to the standard output of a test that is over
+        logging.root.removeHandler(handler)  # its stream is that of a finished test
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("agegender") and isinstance(logger, logging.Logger):
             logger.disabled = False
@@ -108,18 +112,18 @@ def _own_logging() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 120 drawn faces, all in order. Read only: copy it to change it."""
+    """A folder of 120 valid drawn faces. Read only: copy it to change it."""
     return generate_faces(tmp_path_factory.mktemp("faces") / "plain", 120, seed=1, size=64)
 
 
 @pytest.fixture(scope="session")
 def odd_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 drawn faces among all that can be wrong with a folder (see `agegender.data.sources.synthetic`). Read only."""
+    """A folder of 60 drawn faces and every odd file of `agegender.data.sources.synthetic`. Read only."""
     return generate_faces(tmp_path_factory.mktemp("faces") / "odd", 60, seed=2, size=64, odd_files=True)
 
 
 def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 240) -> Outcome:
-    """Runs train.py or predict.py in a process of its own, as a user does."""
+    """Runs train.py or predict.py in a subprocess, as a user does."""
     command = [sys.executable, str(ROOT / script), *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -129,9 +133,9 @@ def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 240) ->
 def run_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Runs train.py or predict.py inside the test's process, in `tmp_path`: the same code without the slow imports."""
+    """Runs a script inside the test's process, in `tmp_path`: the same code without the slow imports."""
 
-    wanted = os.environ.get("HYDRA_FULL_ERROR", "0")  # `launch` sets it, as if a process ran one command only
+    wanted = os.environ.get("HYDRA_FULL_ERROR", "0")  # `run_command` sets it for the whole process
 
     def run(script: str, *arguments: str) -> Outcome:
         monkeypatch.chdir(tmp_path)
@@ -158,7 +162,7 @@ def run_here(
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished tiny training, made by train.py in a process of its own. Read only."""
+    """The folder of a finished tiny training, made by train.py in a subprocess. Read only."""
     where = tmp_path_factory.mktemp("trained")
     outcome = run_script("train.py", *TINY, f"hydra.run.dir={where / 'run'}", cwd=where)
     assert outcome.code == 0, outcome.err
@@ -167,7 +171,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """Lets no file grow beyond so many bytes: a full disk that needs neither root nor a disk of its own."""
+    """Limits the size of every file, in bytes: simulates a full disk without root."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

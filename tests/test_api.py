@@ -1,4 +1,4 @@
-"""Training from Python: what a script or a notebook does, without a command line."""
+"""The Python API: training from a script or a notebook."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_trainer() -> pl.Trainer:
     )
 
 
-def test_training_from_python_leaves_what_the_command_leaves_and_is_resumed(
+def test_train_from_python_writes_the_files_of_the_command_and_resumes(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,12 +58,10 @@ def test_training_from_python_leaves_what_the_command_leaves_and_is_resumed(
     assert saved == theirs
     again = train(compose_config([f"resume={made.folder}", "trainer.max_epochs=3"]))
     assert (again.folder, again.metrics["epochs"]) == (made.folder, 3)
-    assert HydraConfig.instance().cfg is before  # nothing is left behind for the next Hydra
+    assert HydraConfig.instance().cfg is before  # Hydra's global state is restored
 
 
-def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compose_config_preserves_paths_and_reads_user_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder, rate in ((tmp_path / "conf", 5e-4), (tmp_path / "elsewhere", 7e-4)):
         (folder / "experiment").mkdir(parents=True)
@@ -87,13 +85,13 @@ def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
         (["hydra.callbacks.sweep_summary._target_=os.system"], "os.system is refused"),
     ],
 )
-def test_setting_that_does_not_fit_is_an_error_of_one_line(overrides: list[str], line: str) -> None:
+def test_compose_config_refuses_invalid_settings_in_one_line(overrides: list[str], line: str) -> None:
     with pytest.raises(AgeGenderError) as error:
         compose_config(overrides)
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
-def test_train_refuses_what_is_no_config_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_refuses_a_config_that_is_not_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AgeGenderError, match=r"make it with agegender\.compose_config"):
         train(OmegaConf.create({"seed": 3}))
@@ -104,7 +102,7 @@ def test_train_refuses_what_is_no_config_of_one_run(tmp_path: Path, monkeypatch:
     assert not any(path.name == "checkpoints" for path in tmp_path.rglob("*"))
 
 
-def test_plain_trainer_validates_before_it_fits_and_tests_after(faces: Path) -> None:
+def test_plain_trainer_validates_fits_and_tests(faces: Path) -> None:
     data = AgeGenderDataModule(dir=str(faces), image_size=32, batch_size=16)
     module, trainer = AgeGenderModule(NETWORK, OPTIM), make_trainer()
     before = trainer.validate(module, data, verbose=False)[0]
@@ -114,7 +112,7 @@ def test_plain_trainer_validates_before_it_fits_and_tests_after(faces: Path) -> 
     assert trainer.test(module, data, verbose=False)[0]["test/age_mae"] > 0
 
 
-def test_plain_trainer_leaves_missing_labels_out(faces: Path, tmp_path: Path) -> None:
+def test_plain_trainer_ignores_missing_labels(faces: Path, tmp_path: Path) -> None:
     rows = [f"{path},{path.name.split('_')[0]}," for path in sorted(faces.glob("*.jpg"))]
     (tmp_path / "ages.csv").write_text("\n".join(["path,age,gender", *rows, f"{next(faces.glob('*.jpg'))},,f"]) + "\n")
     data = AgeGenderDataModule(table=str(tmp_path / "ages.csv"), image_size=32, batch_size=16)
@@ -123,9 +121,7 @@ def test_plain_trainer_leaves_missing_labels_out(faces: Path, tmp_path: Path) ->
     assert all(bool(torch.isfinite(weight).all()) for weight in module.parameters())
 
 
-def test_load_from_checkpoint_takes_every_checkpoint_that_is_written_or_carried(
-    trained_run: Path, faces: Path, tmp_path: Path
-) -> None:
+def test_load_from_checkpoint_accepts_every_checkpoint_of_a_run(trained_run: Path, faces: Path, tmp_path: Path) -> None:
     packed = bundle(trained_run, tmp_path / "packed.ckpt")
     checkpoints = trained_run / "checkpoints"
     data = AgeGenderDataModule(dir=str(faces), image_size=32, batch_size=16)
@@ -146,7 +142,7 @@ def test_load_from_checkpoint_takes_every_checkpoint_that_is_written_or_carried(
 
 
 @pytest.mark.parametrize("name", BUNDLED_WEIGHTS)
-def test_load_from_checkpoint_takes_the_weights_that_come_along(name: str) -> None:
+def test_load_from_checkpoint_accepts_the_bundled_weights(name: str) -> None:
     held = load_checkpoint(BUNDLED_WEIGHTS[name])
     for given in (name, BUNDLED_WEIGHTS[name]):
         module = AgeGenderModule.load_from_checkpoint(given)
@@ -155,7 +151,7 @@ def test_load_from_checkpoint_takes_the_weights_that_come_along(name: str) -> No
             assert torch.equal(value, held["network"][key].to(value.dtype))
 
 
-def test_load_from_checkpoint_runs_no_code_of_one(tmp_path: Path) -> None:
+def test_load_from_checkpoint_runs_no_code(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> Any:
             return Path.touch, (tmp_path / "harm",)
@@ -166,7 +162,7 @@ def test_load_from_checkpoint_runs_no_code_of_one(tmp_path: Path) -> None:
     assert not (tmp_path / "harm").exists()
 
 
-def test_documented_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_page_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     first, resumed, own, _ = re.findall(r"```python\n(.*?)```", page, re.S)

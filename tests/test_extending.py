@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md are run as they stand on the page."""
+"""The examples of docs/extending.md run unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FASTER = ("trainer.max_epochs=1", "test=false", "data.synthetic.count=60", "hydr
 
 @pytest.fixture(autouse=True)
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lays the page's files into the working folder."""
+    """Writes the files of the page into the working folder."""
     for kind, text in BLOCKS:
         if kind in ("python", "yaml"):
             path = tmp_path / text.split("\n")[0].removeprefix("# ")
@@ -36,7 +36,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.path_importer_cache.clear()
 
 
-def test_the_page_has_an_example_of_each_part() -> None:
+def test_extending_page_has_an_example_of_each_part() -> None:
     files = {text.split("\n")[0].removeprefix("# ") for kind, text in BLOCKS if kind in ("python", "yaml")}
     parts = {"trunk", "age", "callback", "scheduler", "logger"}
     assert {f"my_parts/{part}.py" for part in parts} | {"my_conf/augment/perspective.yaml"} <= files
@@ -45,7 +45,7 @@ def test_the_page_has_an_example_of_each_part() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1].split("=")[0].strip("+"))
-def test_an_example_trains(command: list[str], run_here: Run, tmp_path: Path) -> None:
+def test_extending_page_examples_train(command: list[str], run_here: Run, tmp_path: Path) -> None:
     own = any(argument.startswith("model=") for argument in command)
     tiny = [setting for setting in TINY if not (own and setting.startswith("model."))]
     outcome = run_here("train.py", *command, *tiny, *FASTER)

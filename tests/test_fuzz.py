@@ -1,7 +1,7 @@
-"""Whatever comes in, a label, a picture, an answer or a reason comes out: for a bounded time, and for what was found.
+"""Fuzzing: any input gives a label, an image, a prediction or a reason.
 
-`pytest -m slow tests/test_fuzz.py` looks for new cases, each kind for `$FUZZ_SECONDS` (20). What was found stands at
-the end, for the default tests.
+`pytest -m slow tests/test_fuzz.py` searches for new cases, each kind for `$FUZZ_SECONDS` (20). Cases found are listed
+in `FOUND`, for the default tests.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from agegender.prediction.predictor import Predictor
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
 FORMS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "QOI", "DDS", "MPO")
-SLOWEST = 20.0  # seconds that one input may take on a busy machine
+SLOWEST = 20.0  # seconds per input, on a busy machine
 Strategy = st.SearchStrategy[Any]
 Checks = dict[str, tuple[Strategy, Callable[[Any], None]]]
 
 
-# What goes in
+# Inputs
 
 
 def _file(form: str) -> bytes:
-    """A small picture in a form, with what cameras add."""
+    """Returns a small image in a format, with EXIF data."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
@@ -51,7 +51,7 @@ def _file(form: str) -> bytes:
 
 
 def _damage(content: bytes, changes: Sequence[tuple[float, int, int]]) -> bytes:
-    """Changes, cuts, repeats and overwrites parts of a file, the beginning most often."""
+    """Changes, deletes, repeats and overwrites parts of a file, most often near its start."""
     damaged = bytearray(content)
     for where, kind, value in changes:
         place = int(where * where * len(damaged)) if damaged else 0
@@ -90,11 +90,11 @@ INPUTS: Strategy = FILES | FILES.map(io.BytesIO) | _ANY | _TENSORS | _PILLOW | _
 def _tensor(array: np.ndarray[Any, Any]) -> Any:
     try:
         return torch.from_numpy(np.ascontiguousarray(array))
-    except (TypeError, ValueError):  # of a type, or in a byte order, that PyTorch lacks
+    except (TypeError, ValueError):  # a type or byte order that PyTorch lacks
         return torch.zeros(array.shape)
 
 
-# What must come out
+# Checks of the outputs
 
 
 def check_reason(reason: str) -> None:
@@ -115,7 +115,7 @@ def check_name(name: str) -> None:
 def check_file(content: bytes) -> None:
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)  # so that a size that was changed costs no minute
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)  # a changed size must not take a minute to decode
         try:
             image = read_image(content)
         except UnreadableImageError as refused:
@@ -147,7 +147,7 @@ def predictors(trained_run: Path) -> list[Predictor]:
 
 @pytest.fixture
 def checks(predictors: list[Predictor]) -> Checks:
-    """What goes in, and what is asked of what comes out, by kind."""
+    """The inputs and the check of the outputs, by kind."""
 
     def answers(source: Any) -> None:
         for predictor in predictors:
@@ -169,13 +169,13 @@ def fuzz(inputs: Strategy, check: Callable[[Any], None], start: int, examples: i
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("names", 300), ("pictures", 150), ("inputs", 60)])
-def test_nothing_that_comes_in_breaks_it(kind: str, examples: int, checks: Checks) -> None:
+def test_inputs_of_every_kind_survive_fuzzing(kind: str, examples: int, checks: Checks) -> None:
     fuzz(*checks[kind], 0, examples)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["names", "pictures", "inputs"])
-def test_nothing_new_that_comes_in_breaks_it(kind: str, checks: Checks) -> None:
+def test_inputs_of_every_kind_survive_fuzzing_with_new_seeds(kind: str, checks: Checks) -> None:
     first = start = random.SystemRandom().randrange(2**32)
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
@@ -184,16 +184,16 @@ def test_nothing_new_that_comes_in_breaks_it(kind: str, checks: Checks) -> None:
     print(f"{kind}: {start - first} rounds of 100, from seed {first}")
 
 
-# What was found
+# Cases found
 
 FOUND = {
-    # reading fails behind the first byte: the file stayed open until the garbage collector came by
+    # reading fails after the first byte: the file stayed open until garbage collection
     "unreadable from the start": Path("/proc/self/mem"),
 }
 
 
 @pytest.mark.parametrize("kind", FOUND)
-def test_what_was_found_breaks_it_no_more(kind: str, predictors: list[Predictor]) -> None:
+def test_predictor_survives_inputs_found_by_fuzzing(kind: str, predictors: list[Predictor]) -> None:
     for predictor in predictors:
         check_answer(predictor, FOUND[kind])
-    gc.collect()  # a file left open is an error then
+    gc.collect()  # raises a warning for a file left open

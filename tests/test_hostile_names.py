@@ -1,4 +1,4 @@
-"""A folder whose file names mean harm is measured, reported and explored: names stay names in all that is left."""
+"""A folder of hostile file names is evaluated, reported and explored: every output escapes them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def table(faces: Path, tmp_path: Path) -> Path:
-    """Pictures with such names in the working folder itself, in a table, among names that lead nowhere."""
+    """A table of images with hostile names in the working folder, and of missing files."""
     rows = []
     for number, (name, face) in enumerate(zip(NAMES, sorted(faces.iterdir()), strict=False)):
-        path = "./" + name if name != name.strip() else name  # cells are read without blanks around them
+        path = "./" + name if name != name.strip() else name  # cells are stripped when read
         shutil.copyfile(face, tmp_path / name)
         rows.append({"path": path, "age": 5 + 3 * number, "gender": "mf"[number % 2], "group": f"=<i>{number % 2}"})
     for name in ("x" * 5000 + ".jpg", "../" * 400 + "gone.jpg", "<b>gone</b>.jpg", "=gone.jpg"):
@@ -34,7 +34,7 @@ def table(faces: Path, tmp_path: Path) -> Path:
 
 
 class _Tags(HTMLParser):
-    """What a browser would act on."""
+    """Tags, attributes and image sources of a page."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -57,9 +57,7 @@ def check_page(page: str) -> None:
 
 
 @pytest.mark.slow
-def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
-    run_here: Run, table: Path, tmp_path: Path, trained_run: Path
-) -> None:
+def test_run_files_escape_hostile_names(run_here: Run, table: Path, tmp_path: Path, trained_run: Path) -> None:
     judged = ("fit=false", f"weights={trained_run}", "data.split=test", "data=table", f"data.table={table.name}")
     outcome = run_here("train.py", *SMALL, *judged, "data.dir=.", "data.duplicates=none", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
@@ -83,7 +81,7 @@ def test_names_that_mean_harm_stay_names_in_every_file_of_a_run(
 
 
 @pytest.mark.slow
-def test_names_that_mean_harm_stay_names_on_the_page_of_the_data(run_here: Run, table: Path, tmp_path: Path) -> None:
+def test_explore_page_escapes_hostile_names(run_here: Run, table: Path, tmp_path: Path) -> None:
     outcome = run_here(
         "agegender/evaluation/explore/__main__.py",
         "data=table",

@@ -1,4 +1,4 @@
-"""Imports point in one direction: from the command line down to the errors."""
+"""Packages import from lower layers only, and no cycle exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "agegender"
-# A package imports from those before it only.
+# From the lowest; a package imports from itself and those before it.
 LAYERS = (
     *("errors", "version", "system", "distributed", "config", "tasks", "models", "runs", "data"),
     *("prediction", "evaluation", "training", "sweeps", "weights", "web", "cli", "api"),
@@ -19,7 +19,7 @@ MAX_FILES = 13
 
 
 def modules() -> dict[str, Path]:
-    """Every module by its name; `__main__` files belong to the command line, and the package itself to nobody."""
+    """Returns the modules by name, without `__main__` files and the package itself."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
@@ -32,7 +32,7 @@ MODULES = modules()
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Imports of a file, also those within functions; but those for type checkers alone."""
+    """Yields the imports of a file, also those within functions, but not those for type checkers."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue

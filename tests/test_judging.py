@@ -1,4 +1,4 @@
-"""The commands that judge weights on pictures that aren't UTKFace's count what they say they count."""
+"""The benchmarks that evaluate weights on other images than UTKFace's, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from benchmarks.portraits import Portraits, measure, person_of, read_portraits
 HEADER = "path,age,gender,subset\n"
 
 
-def given(*answers: tuple[float, float, str]) -> list[Prediction]:
-    """Returns predictions of some age, `p_female` and gender, with intervals of two years to both sides."""
+def make_predictions(*answers: tuple[float, float, str]) -> list[Prediction]:
+    """Returns predictions of (age, p_female, gender) with intervals of two years to both sides."""
     return [
         Prediction("x", 1, age=age, age_low=age - 2, age_high=age + 2, p_female=share, gender=gender)
         for age, share, gender in answers
     ]
 
 
-def made(names: list[str], ages: list[float], genders: list[int], subsets: list[str]) -> Portraits:
+def make_portraits(names: list[str], ages: list[float], genders: list[int], subsets: list[str]) -> Portraits:
     return Portraits(names, np.array(ages), np.array(genders, np.int64), np.array(subsets, np.str_), {})
 
 
-FOUR = made(
+FOUR = make_portraits(
     ["a_001_01.jpg", "a_001_02.jpg", "b_x.jpg", "b_y.jpg"], [20, 20, 30, 40], [1, 1, 0, 1], ["a", "a", "b", "b"]
 )
-ANSWERS = given((21, 0.9, "female"), (19, 0.6, "unsure"), (34, 0.2, "male"), (30, 0.4, "unsure"))
+ANSWERS = make_predictions((21, 0.9, "female"), (19, 0.6, "unsure"), (34, 0.2, "male"), (30, 0.4, "unsure"))
 
 
 @pytest.mark.parametrize(
@@ -52,39 +52,39 @@ ANSWERS = given((21, 0.9, "female"), (19, 0.6, "unsure"), (34, 0.2, "male"), (30
         ("12_3.jpg", "12_3"),
     ],
 )
-def test_portraits_of_one_person_are_told_by_their_names(path: str, person: str) -> None:
+def test_portraits_identify_persons_by_file_name(path: str, person: str) -> None:
     assert person_of(path) == person
 
 
-def test_portraits_figures_are_those_counted_by_hand() -> None:
+def test_portraits_metrics_equal_hand_computed_values() -> None:
     figures = measure(FOUR, ANSWERS, constant=25, resamples=50)
     assert list(figures) == ["all", "a", "b", "men", "women"]
     values = {name: [one.value for one in row] for name, row in figures.items()}
-    # MAE, bias, constant, in 80 %, gender, answered, right of these
+    # MAE, bias, MAE of the constant, coverage of 80 %, gender accuracy, fraction answered, accuracy of these
     assert values["all"] == pytest.approx([4, -1.5, 7.5, 0.5, 0.75, 0.5, 1])
     assert values["a"] == pytest.approx([1, 0, 5, 1, 1, 0.5, 1])
     assert values["men"] == pytest.approx([4, 4, 5, 0, 1, 1, 1])
     assert values["women"] == pytest.approx([4, -10 / 3, 25 / 3, 2 / 3, 2 / 3, 1 / 3, 1])
 
 
-def test_portraits_of_one_person_are_drawn_together() -> None:
-    """One person alone has no spread between people; as two people, the same two pictures have one."""
+def test_portraits_are_resampled_by_person() -> None:
+    """Two images of one person give an interval of zero width; as two persons, they give a wider one."""
     ages, genders, subsets = [20.0, 20.0], [1, 1], ["", ""]
-    answers = given((21, 0.9, "female"), (25, 0.9, "female"))
-    one = measure(made(["a_1_1.jpg", "a_1_2.jpg"], ages, genders, subsets), answers, 20, 200)["all"][0]
-    two = measure(made(["a_1.jpg", "a_2.jpg"], ages, genders, subsets), answers, 20, 200)["all"][0]
+    answers = make_predictions((21, 0.9, "female"), (25, 0.9, "female"))
+    one = measure(make_portraits(["a_1_1.jpg", "a_1_2.jpg"], ages, genders, subsets), answers, 20, 200)["all"][0]
+    two = measure(make_portraits(["a_1.jpg", "a_2.jpg"], ages, genders, subsets), answers, 20, 200)["all"][0]
     assert (one.value, one.low, one.high) == (3, 3, 3)
     assert (two.value, two.low, two.high) == (3, 1, 5)
 
 
-def test_portraits_of_a_model_without_intervals_have_no_share_in_them() -> None:
+def test_portraits_without_intervals_have_no_coverage() -> None:
     answers = [Prediction("x", 1, age=20, p_female=0.9, gender="female") for _ in range(4)]
     figures = measure(FOUR, answers, 25, 50)
     assert np.isnan(figures["all"][3].value) and figures["all"][0].value == 7.5
     assert "-" in portraits.show(figures, FOUR).splitlines()[1].split()
 
 
-def test_portraits_without_both_labels_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_portraits_without_both_labels_are_excluded_with_the_reason(tmp_path: Path) -> None:
     table = HEADER + "b.jpg,30,f,x\na.jpg,20.9,male,\nc.jpg,,m,x\nd.jpg,40,,x\ne.jpg,old,m,x\n"
     (tmp_path / "labels.csv").write_text(table)
     read = read_portraits(tmp_path)
@@ -105,7 +105,7 @@ def test_portraits_without_a_table_or_labels_are_refused_in_one_line(tmp_path: P
         read_portraits(tmp_path)
 
 
-def test_portraits_of_drawn_faces_are_found_and_those_that_are_not_are_counted(
+def test_portraits_count_found_and_missed_faces(
     faces: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = []
@@ -130,7 +130,7 @@ def test_portraits_of_drawn_faces_are_found_and_those_that_are_not_are_counted(
     assert int(rows["men"][0]) + int(rows["women"][0]) == 12
 
 
-def test_the_astronaut_has_seventeen_edits_and_each_changes_the_picture() -> None:
+def test_astronaut_has_seventeen_edits_that_each_change_the_image() -> None:
     edited = astronaut.pictures(astronaut.photograph())
     assert len(edited) == 18 and next(iter(edited)) == astronaut.UNEDITED
     assert len({(picture.size, picture.tobytes()) for picture in edited.values()}) == 18
@@ -138,7 +138,7 @@ def test_the_astronaut_has_seventeen_edits_and_each_changes_the_picture() -> Non
     assert edited["squeeze_4_3"].size == (384, 512)
     assert edited["rotate_90"].transpose(Image.Transpose.ROTATE_270) == edited[astronaut.UNEDITED]
     plain = np.asarray(edited[astronaut.UNEDITED], np.float64)
-    noise = (np.asarray(edited["noise_10"]) - plain)[(plain > 50) & (plain < 205)]  # elsewhere, some is cut off
+    noise = (np.asarray(edited["noise_10"]) - plain)[(plain > 50) & (plain < 205)]  # elsewhere, the noise is clipped
     assert noise.std() == pytest.approx(10, abs=0.1)
 
 
@@ -146,42 +146,42 @@ def test_the_astronaut_has_seventeen_edits_and_each_changes_the_picture() -> Non
     ("age", "p_female", "age_met", "p_female_met"),
     [(28, 0.85, True, True), (27.9, 0.9, False, True), (50.1, 0.9, False, True), (40, 0.849, True, False)],
 )
-def test_the_astronauts_goals_hold_for_the_worst_picture(
+def test_astronaut_goals_hold_for_the_worst_image(
     age: float, p_female: float, age_met: bool, p_female_met: bool
 ) -> None:
-    good, worst = given((40, 0.99, "female"), (age, p_female, "female"))
-    told = astronaut.summary({"a": good, "b": worst, "c": good})
-    assert (told["age_met"], told["p_female_met"]) == (age_met, p_female_met)
-    assert told["p_female_min"] == p_female and {age, 40} == {told["age_min"], told["age_max"]}
-    lines = astronaut.verdict(told).splitlines()
+    good, worst = make_predictions((40, 0.99, "female"), (age, p_female, "female"))
+    results = astronaut.summary({"a": good, "b": worst, "c": good})
+    assert (results["age_met"], results["p_female_met"]) == (age_met, p_female_met)
+    assert results["p_female_min"] == p_female and {age, 40} == {results["age_min"], results["age_max"]}
+    lines = astronaut.verdict(results).splitlines()
     assert [line.endswith(": met") for line in lines[1:]] == [p_female_met, age_met]
     assert ("b " in "".join(line[:2] for line in astronaut.show({"a": good, "b": worst}).splitlines()[2:])) is True
 
 
-def test_the_astronaut_not_found_in_a_picture_misses_both_goals() -> None:
-    (good,) = given((40, 0.99, "female"))
-    told = astronaut.summary({"a": good, "b": Prediction("x", error=NO_FACE)})
-    assert not told["age_met"] and not told["p_female_met"] and told["found"] == 1
+def test_astronaut_not_found_misses_both_goals() -> None:
+    (good,) = make_predictions((40, 0.99, "female"))
+    results = astronaut.summary({"a": good, "b": Prediction("x", error=NO_FACE)})
+    assert not results["age_met"] and not results["p_female_met"] and results["found"] == 1
     assert NO_FACE in astronaut.show({"b": Prediction("x", error=NO_FACE)})
     assert "missed" in astronaut.verdict(astronaut.summary({"b": Prediction("x", error=NO_FACE)}))
 
 
-def test_the_astronaut_is_found_in_every_picture_and_the_file_holds_what_is_printed(
+def test_astronaut_json_holds_the_printed_results(
     trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = tmp_path / "figures.json"
     monkeypatch.setattr(sys, "argv", ["astronaut", "--weights", str(trained_run), "--json", str(where)])
     astronaut.main()
-    out, told = capsys.readouterr().out, json.loads(where.read_text())
-    assert "face found in 18 of 18 images" in out and told["found"] == 18
-    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[0] in told["edits"]}
-    assert rows.keys() == told["edits"].keys() == {astronaut.UNEDITED, *astronaut.EDITS}
-    for name, row in told["edits"].items():
+    out, results = capsys.readouterr().out, json.loads(where.read_text())
+    assert "face found in 18 of 18 images" in out and results["found"] == 18
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[0] in results["edits"]}
+    assert rows.keys() == results["edits"].keys() == {astronaut.UNEDITED, *astronaut.EDITS}
+    for name, row in results["edits"].items():
         assert row["error"] is None and float(rows[name][1]) == pytest.approx(row["age"], abs=0.06)
-    assert told["p_female_min"] == pytest.approx(min(row["p_female"] for row in told["edits"].values()), abs=1e-4)
+    assert results["p_female_min"] == pytest.approx(min(row["p_female"] for row in results["edits"].values()), abs=1e-4)
 
 
-def test_latency_is_counted_after_a_warm_up_by_the_clock_that_is_given() -> None:
+def test_latency_is_measured_after_a_warm_up() -> None:
     ticks = iter(range(10_000))
     calls: list[None] = []
     times = latency.milliseconds(lambda: calls.append(None), 5, lambda: float(next(ticks)))
@@ -189,7 +189,7 @@ def test_latency_is_counted_after_a_warm_up_by_the_clock_that_is_given() -> None
     assert latency.in_words(np.array([1.0, 2.0, 9.0])).startswith("2.00 ms (90 % within 1.10 to 8.30; all within 1.00 ")
 
 
-def test_latency_of_weights_and_of_their_export_is_printed(
+def test_latency_is_printed_for_weights_and_their_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, exported = save_network(tmp_path / "tiny.ckpt", in_channels=1), tmp_path / "tiny.onnx"

@@ -1,4 +1,4 @@
-"""Which test images of a leaky run are copies of its training images, by the groups that a clean run knows."""
+"""Test images of a leaky run with copies in its training split, by the duplicate groups of a clean run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_index(folder: Path, rows: dict[str, tuple[str, str]]) -> Path:
     return folder
 
 
-def test_a_test_image_leaks_if_a_copy_of_it_is_on_another_side(tmp_path: Path) -> None:
+def test_leaked_are_test_images_with_a_copy_in_another_split(tmp_path: Path) -> None:
     sides = {"a": "test", "b": "train", "c": "test", "d": "val", "e": "test", "f": "test", "g": "test", "h": "train"}
     groups = {"a": "a", "b": "a", "c": "c", "d": "c", "e": "e", "f": "e", "g": "g", "h": "h"}
     leaky = write_index(tmp_path / "leaky", {file: (side, file) for file, side in sides.items()})
@@ -25,13 +25,13 @@ def test_a_test_image_leaks_if_a_copy_of_it_is_on_another_side(tmp_path: Path) -
     assert leaked(leaky, clean) == {"a", "c"}
 
 
-def test_the_images_that_choose_the_epoch_too_are_test_images_of_a_random_split(tmp_path: Path) -> None:
+def test_leaked_counts_val_and_test_of_a_random_split_as_one(tmp_path: Path) -> None:
     leaky = write_index(tmp_path / "leaky", {"a": ("val+test", "a"), "b": ("val+test", "b"), "c": ("train", "c")})
     clean = write_index(tmp_path / "clean", {"a": ("train", "a"), "b": ("train", "a"), "c": ("test", "c")})
     assert leaked(leaky, clean) == set()
 
 
-def test_runs_of_different_pictures_are_not_compared(tmp_path: Path) -> None:
+def test_leaked_refuses_runs_on_different_images(tmp_path: Path) -> None:
     leaky = write_index(tmp_path / "leaky", {"a": ("test", "a")})
     clean = write_index(tmp_path / "clean", {"b": ("test", "b")})
     with pytest.raises(AgeGenderError, match="not on the same images"):

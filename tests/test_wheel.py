@@ -1,4 +1,4 @@
-"""What is installed: the wheel holds every config, and its command works in an empty folder, outside the clone."""
+"""The wheel holds every config, and the installed command works in an empty folder outside the clone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TRAIN = ("experiment=quickstart", *SMALL, "data.image_size=32", "trainer=cpu", "
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment with the package and what it needs, and nothing of the clone."""
+    """A virtual environment with the package and its requirements, without the clone."""
 
     folder: Path
 
     def run(self, *arguments: str, cwd: Path, name: str = "agegender", timeout: float = 240) -> Outcome:
-        """Runs the installed command, or another program of the environment."""
+        """Runs a program of the environment, by default the installed command."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [str(self.folder / "bin" / name), *arguments]
         done = subprocess.run(
@@ -36,8 +36,8 @@ class Installed:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def copied_clone(folder: Path) -> Path:
-    """Copies what a build reads: to build in the clone would leave files there."""
+def copy_sources(folder: Path) -> Path:
+    """Copies the files of a build, as building in the clone would leave files there."""
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         folder.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder)
@@ -55,10 +55,12 @@ def pip(*arguments: str | Path) -> None:
 
 
 def install(folder: Path, what: Sequence[str | Path]) -> Installed:
-    """Makes an environment that sees this one's libraries, and installs the package there."""
+    """Creates an environment that shares the installed libraries, and installs the package into it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
-    (Path(site) / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # its own .pth files aren't read
+    (Path(site) / "libraries.pth").write_text(
+        f"{sysconfig.get_path('purelib')}\n"
+    )  # nested .pth files aren't processed
     pip("--python", folder / "bin" / "python", "install", "--no-deps", "--no-index", "--no-build-isolation", *what)
     return Installed(folder)
 
@@ -68,7 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("wheel")
     options = ("--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", folder)
-    pip("wheel", *options, copied_clone(folder / "clone"))
+    pip("wheel", *options, copy_sources(folder / "clone"))
     (made,) = folder.glob("agegender-*.whl")
     return made
 
@@ -82,7 +84,7 @@ def from_wheel(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install
 def editable(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("editable")
-    return install(folder / "venv", ["-e", copied_clone(folder / "clone")])
+    return install(folder / "venv", ["-e", copy_sources(folder / "clone")])
 
 
 def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
@@ -110,9 +112,7 @@ def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_installed_command_names_its_commands_on_one_screen_and_its_version(
-    from_wheel: Installed, wheel: Path, tmp_path: Path
-) -> None:
+def test_installed_command_shows_help_and_version(from_wheel: Installed, wheel: Path, tmp_path: Path) -> None:
     shown = from_wheel.run("--help", cwd=tmp_path)
     assert shown.code == 0 and shown.err == "" and len(shown.out.splitlines()) <= 24
     for name in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
@@ -150,12 +150,12 @@ def test_installed_commands_work_in_an_empty_folder(installed: Installed, tmp_pa
 
 
 @pytest.mark.slow
-def test_installed_command_finds_a_users_own_configs_and_hydras_plugins(installed: Installed, tmp_path: Path) -> None:
+def test_installed_command_finds_user_configs_and_hydra_plugins(installed: Installed, tmp_path: Path) -> None:
     for folder, rate in (("conf", "5e-4"), ("elsewhere", "7e-4")):
         (tmp_path / folder / "experiment").mkdir(parents=True)
         text = f"# @package _global_\ndefaults:\n  - quickstart\noptim:\n  lr: {rate}\n"
         (tmp_path / folder / "experiment" / f"{folder}_mine.yaml").write_text(text)
-    (tmp_path / "conf" / "train.yaml").write_text("seed: 77\n")  # another project's, which changes nothing
+    (tmp_path / "conf" / "train.yaml").write_text("seed: 77\n")  # a config of another project, which must be ignored
     own = installed.run("train", "experiment=conf_mine", "--cfg", "job", cwd=tmp_path)
     assert own.code == 0 and "lr: 0.0005" in own.out and "seed: 0" in own.out and "synthetic:" in own.out, own.err
     given = ("train", "--config-dir", "elsewhere", "experiment=elsewhere_mine")
@@ -189,7 +189,7 @@ def test_installed_command_trains_in_two_processes(from_wheel: Installed, tmp_pa
         ("agegender train model.drop", {"model.dropout="}),
     ],
 )
-def test_installed_command_is_completed_by_hydras_own_script(
+def test_installed_command_is_completed_by_the_script_of_hydra(
     from_wheel: Installed, tmp_path: Path, line: str, wanted: set[str]
 ) -> None:
     words = line.split()

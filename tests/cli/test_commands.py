@@ -1,4 +1,4 @@
-"""The command `agegender`: its sub-commands, its help, and the scripts that start the same ones."""
+"""The command `agegender`: its subcommands, its help, and the scripts that start them."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def test_every_command_has_a_config_a_script_and_its_name(run_here: Run) -> None
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_script_and_sub_command_are_one(name: str, run_here: Run) -> None:
+def test_script_and_subcommand_run_the_same_command(name: str, run_here: Run) -> None:
     by_script, by_command = run_here(MODULES[name], "--cfg", "job"), run_here(MAIN, name, "--cfg", "job")
     assert by_script == by_command and by_script.code == 0, by_script.err
 
 
-def test_word_that_is_no_setting_is_named(run_here: Run) -> None:
+def test_command_names_an_argument_that_is_no_setting(run_here: Run) -> None:
     outcome = run_here(MAIN, "report", "logs/quickstart")
     assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
     assert outcome.err == "error: logs/quickstart is no setting; write name=value, and see --help\n"
 
 
-def test_process_that_lightning_starts_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning starts each further one with the arguments that Hydra saw, from which the sub-command is gone."""
+def test_main_runs_train_in_a_process_that_lightning_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning starts further processes with the arguments that Hydra parsed, which lack the subcommand."""
     started: list[str] = []
     monkeypatch.setattr(commands, "start", started.append)
     monkeypatch.setattr(sys, "argv", ["agegender", "trainer=ddp", "hydra.job.name=train_ddp_process_1"])
@@ -89,7 +89,7 @@ def test_process_that_lightning_starts_trains_on(monkeypatch: pytest.MonkeyPatch
     assert started == ["train"]
 
 
-def test_command_to_go_on_with_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_names_the_program_that_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
     assert (script("train"), script("predict")) == ("python train.py", "python predict.py")
     monkeypatch.setattr(sys, "argv", ["/venv/bin/agegender", "train"])
@@ -106,7 +106,7 @@ def test_command_to_go_on_with_is_the_one_that_is_there(monkeypatch: pytest.Monk
         ("agegender predict img=x detec", {"detect="}),
     ],
 )
-def test_completion_answers_as_the_sub_command(
+def test_completion_offers_what_the_subcommand_accepts(
     line: str, wanted: set[str], run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shell, between in (("bash", " "), ("fish", "\n")):
@@ -116,7 +116,7 @@ def test_completion_answers_as_the_sub_command(
 
 
 def imports_of(file: Path) -> set[Path]:
-    """Returns the package's own files that a file imports when it is imported itself, not inside of functions."""
+    """Returns the files of the package that a file imports at module level."""
     found = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agegender"):
@@ -126,17 +126,17 @@ def imports_of(file: Path) -> set[Path]:
     return found
 
 
-def test_data_imports_nothing_of_the_command_line() -> None:
+def test_data_package_imports_nothing_of_the_command_line() -> None:
     command_line = {"cli", "commands", "compose", "overrides", "resuming", "run_folder", "api"}
     waiting, seen = set((ROOT / "agegender" / "data").rglob("*.py")), set()
     while waiting:
         seen.add(file := waiting.pop())
         waiting |= imports_of(file) - seen
-    assert ROOT / "agegender" / "models" / "network.py" in seen  # it is followed
+    assert ROOT / "agegender" / "models" / "network.py" in seen  # imports are followed
     assert not command_line & {file.stem for file in seen if file.parent.name == "agegender"}
 
 
-def test_user_config_in_the_working_folder_is_found_and_changes_nothing_else(run_here: Run, tmp_path: Path) -> None:
+def test_user_config_adds_options_and_replaces_none(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - quickstart\nname: mine\n"
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""A config from somebody else builds what it may, and nothing else, by whatever way it names it."""
+"""The allow-list: a config or checkpoint builds trusted classes only, however it names a target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def harm(tmp_path: Path) -> Path:
-    """What the payloads would make."""
+    """The folder that the payloads would create."""
     return tmp_path / "harm"
 
 
@@ -42,14 +42,14 @@ def harm(tmp_path: Path) -> Path:
         "agegender.training",
     ],
 )
-def test_a_way_out_of_a_library_and_its_loaders_are_refused_by_name(target: str, harm: Path) -> None:
+def test_allowlist_refuses_modules_reached_through_a_library_and_loaders(target: str, harm: Path) -> None:
     with pytest.raises(AgeGenderError, match=target.replace(".", r"\.") + " is refused"):
         instantiate({"_target_": target, "path": str(harm)}, "callbacks")
     assert not harm.exists()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_a_payload_is_found_in_lists_of_any_depth(depth: int, harm: Path) -> None:
+def test_allowlist_finds_a_payload_in_nested_lists(depth: int, harm: Path) -> None:
     node: Any = {"_target_": "os.mkdir", "path": str(harm)}
     for _ in range(depth):
         node = [node]
@@ -58,7 +58,7 @@ def test_a_payload_is_found_in_lists_of_any_depth(depth: int, harm: Path) -> Non
     assert not harm.exists()
 
 
-def test_a_text_that_would_become_a_payload_when_read_again_is_refused(harm: Path) -> None:
+def test_allowlist_refuses_text_that_resolves_to_a_payload(harm: Path) -> None:
     text = "${oc.create:{_target_: os.mkdir, path: " + str(harm) + "}}"
     node = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": text}
     for refuse in (check_instantiable, lambda node: instantiate(node, "callbacks")):
@@ -75,16 +75,16 @@ def test_a_text_that_would_become_a_payload_when_read_again_is_refused(harm: Pat
         ("agegender.models.trunks.conv_stack.ConvStack", "model.trunk", {"in_channels": 1, "image_size": 64}),
     ],
 )
-def test_build_builds_classes_of_the_libraries(target: str, place: str, arguments: dict[str, Any]) -> None:
+def test_instantiate_builds_classes_of_the_libraries(target: str, place: str, arguments: dict[str, Any]) -> None:
     assert instantiate({"_target_": target, **arguments}, place) is not None
 
 
-def test_check_targets_lets_classes_of_the_libraries_pass() -> None:
+def test_check_allowed_accepts_classes_of_the_libraries() -> None:
     names = ["lightning.pytorch.plugins.environments.LightningEnvironment", "torchmetrics.MeanMetric"]  # fabric's
     check_allowed([{"_target_": name} for name in [*names, "torchvision.transforms.v2.RandomErasing"]])
 
 
-def test_a_checkpoints_own_settings_build_no_more_than_a_configs(trained_run: Path, tmp_path: Path, harm: Path) -> None:
+def test_allowlist_covers_the_hyperparameters_of_a_checkpoint(trained_run: Path, tmp_path: Path, harm: Path) -> None:
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["optim"]["optimizer"] = {
         "_target_": "agegender.system.files.os.mkdir",
@@ -114,27 +114,26 @@ EVIL = {
 
 @pytest.mark.parametrize("kind", EVIL)
 @pytest.mark.parametrize("more", [(), ("-m",)], ids=["run", "multirun"])
-def test_an_experiment_file_can_not_have_hydra_build_what_it_likes(
+def test_allowlist_covers_what_hydra_itself_builds(
     kind: str, more: tuple[str, ...], run_here: Callable[..., Outcome], tmp_path: Path, harm: Path
 ) -> None:
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
     text = f"# @package _global_\nevil: {{_target_: os.mkdir, path: HARM}}\nhydra:\n  {EVIL[kind]}\n"
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
     outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
-    outcome.assert_one_line_error()
-    assert " is refused; " in outcome.err and ("os." in outcome.err)
+    outcome.assert_one_line_error(" is refused; ", "os.")
     assert not harm.exists() and not (tmp_path / "logs").exists()
 
 
-def test_predict_is_guarded_as_train_is(run_here: Callable[..., Outcome], harm: Path) -> None:
+def test_allowlist_covers_predict(run_here: Callable[..., Outcome], harm: Path) -> None:
     payload = ("+hydra.callbacks.x._target_=os.mkdir", f"+hydra.callbacks.x.path={harm}")
     outcome = run_here("predict.py", "img=face.jpg", *payload)
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.startswith("error: hydra.callbacks.x._target_: os.mkdir is refused") and not harm.exists()
+    outcome.assert_one_line_error("error: hydra.callbacks.x._target_: os.mkdir is refused")
+    assert not harm.exists()
 
 
 @pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])
-def test_our_own_configs_pass(name: str) -> None:
+def test_allowlist_accepts_the_shipped_configs(name: str) -> None:
     with initialize_config_dir(str(CONF), **version_base()):
         config = compose(name, return_hydra_config=True)
     assert OmegaConf.select(config, "hydra.sweeper._target_")

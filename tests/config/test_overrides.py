@@ -1,4 +1,4 @@
-"""Settings that name a file or folder: whatever it is called, its name reaches the code as it is, in every command."""
+"""Settings that name a file or folder: any name reaches the code unchanged, in every command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agegender.config.overrides import (
 )
 from agegender.runs.resume import train_overrides
 
-# Characters that Hydra's grammar, OmegaConf or a shell give a meaning to, and some that they don't.
+# Characters that are special to Hydra's grammar, OmegaConf or a shell, and some that aren't.
 NAMES = st.text(st.sampled_from(" ,=[](){}$'\"\\:~+*?!@#&;|<>%-_.aB1é日\t"), min_size=1, max_size=12)
 TRAPS = (
     *(
@@ -62,8 +62,8 @@ TRAPS = (
 )
 
 
-def read(argument: str) -> Any:
-    """Returns what the code is given for a setting: by Hydra's grammar, then by OmegaConf."""
+def parse(argument: str) -> Any:
+    """Returns the value of a setting after Hydra's grammar and OmegaConf."""
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert not override.is_sweep_override()
     resolved = OmegaConf.to_container(OmegaConf.create({"read": override.value()}), resolve=True)
@@ -71,16 +71,16 @@ def read(argument: str) -> Any:
     return resolved["read"]
 
 
-def swept(argument: str) -> list[str]:
-    """Returns the values that a sweep takes in turn, as each of its runs reads them."""
+def parse_sweep(argument: str) -> list[str]:
+    """Returns the values of a sweep, as each of its runs reads them."""
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert override.is_sweep_override()
-    return [read(f"key={value}") for value in override.sweep_string_iterator()]
+    return [parse(f"key={value}") for value in override.sweep_string_iterator()]
 
 
 @contextlib.contextmanager
 def folder_with(*names: str) -> Any:
-    """Makes a folder with some files the current one."""
+    """Creates a folder with some files and makes it the working folder."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in names:
             try:
@@ -92,39 +92,39 @@ def folder_with(*names: str) -> Any:
 
 @settings(max_examples=200)
 @given(NAMES)
-def test_quoted_text_is_read_back_as_it_was_and_unquoted_undoes_it(text: str) -> None:
-    assert read(f"key={quote_override(text)}") == text
+def test_quote_override_survives_parsing_and_unquoted_reverts_it(text: str) -> None:
+    assert parse(f"key={quote_override(text)}") == text
     assert unquoted(quote_override(text)) == text
 
 
 @settings(max_examples=150)
 @given(name=NAMES.filter(lambda name: name not in (".", "..")))
 @example(name="a,b")
-def test_path_of_a_file_that_is_there_reaches_the_code_as_it_is(name: str) -> None:
+def test_path_overrides_preserve_the_name_of_an_existing_file(name: str) -> None:
     with folder_with(name):
         for key in ("weights", "data.dir", "+data.table", "teacher", "hydra.run.dir"):
             (rewritten,) = path_overrides([f"{key}={name}"])
-            assert read(rewritten) == name
+            assert parse(rewritten) == name
             assert train_overrides([rewritten, "hydra.job.name=train_ddp_process_1"])[0] == rewritten
 
 
 @pytest.mark.parametrize("name", TRAPS)
 @pytest.mark.parametrize("options", [(), ("-m",)], ids=["one run", "sweep"])
-def test_path_of_a_trap_that_is_there_reaches_the_code_as_it_is(name: str, options: tuple[str, ...]) -> None:
+def test_path_overrides_preserve_existing_names_with_grammar_characters(name: str, options: tuple[str, ...]) -> None:
     with folder_with(name):
         for key in ("weights", "data.dir", "teacher", "out"):
-            assert read(path_overrides([*options, f"{key}={name}"])[-1]) == name
+            assert parse(path_overrides([*options, f"{key}={name}"])[-1]) == name
 
 
 @settings(max_examples=150)
 @given(name=NAMES.map(lambda name: f"new/{name}"))
 @example(name="/data/my faces (1).csv")
 @example(name="logs/a,b=[3].csv")
-def test_path_of_a_file_to_be_written_reaches_the_code_as_it_is(name: str) -> None:
+def test_path_overrides_preserve_the_name_of_a_new_file(name: str) -> None:
     for key in ("out", "annotate", "data.cache_dir"):
         (rewritten,) = path_overrides([f"{key}={name}"])
-        assert read(rewritten) == name
-        assert path_overrides([rewritten]) == [rewritten]  # as a process sees it that this one starts
+        assert parse(rewritten) == name
+        assert path_overrides([rewritten]) == [rewritten]  # idempotent, for the processes that this one starts
 
 
 @settings(max_examples=100)
@@ -133,54 +133,54 @@ def test_path_of_a_file_to_be_written_reaches_the_code_as_it_is(name: str) -> No
 @example(names=["'a", "b'"])
 @example(names=["1", "''"])
 @example(names=["[a", "b]", "null"])
-def test_sweep_over_files_that_are_there_takes_each_in_turn(names: list[str]) -> None:
+def test_path_overrides_sweep_over_existing_files(names: list[str]) -> None:
     whole = ",".join(names)
     joined = {",".join(names[i:j]) for i in range(len(names)) for j in range(i + 2, len(names) + 1)}
-    assume(not joined & set(names) and not any("," in name for name in names[1:]))  # which is meant, nobody could tell
+    assume(not joined & set(names) and not any("," in name for name in names[1:]))  # ambiguous
     with folder_with(*names):
-        assert swept(path_overrides(["-m", f"weights={whole}"])[1]) == names
+        assert parse_sweep(path_overrides(["-m", f"weights={whole}"])[1]) == names
 
 
-def test_comma_is_part_of_a_path_only_where_the_file_or_its_folder_is_there() -> None:
+def test_path_overrides_keep_a_comma_only_in_existing_paths() -> None:
     with folder_with("a", "b", "c,d") as folder:
         (folder / "e,f").mkdir()
-        assert swept(path_overrides(["-m", "weights=a,b,c,d"])[1]) == ["a", "b", "c,d"]
-        assert swept(path_overrides(["-m", "weights=a,no,c"])[1]) == ["a", "no", "c"]
-        assert swept(path_overrides(["sweep=grid", "data.cache_dir=e,f/new,a"])[1]) == ["e,f/new", "a"]
-        assert read(path_overrides(["weights=no,such"])[0]) == "no,such"
-        assert read(path_overrides(["teacher=a,c,d"])[0]) == ["a", "c,d"]
-        assert read(path_overrides(["-m", "hydra.sweep.dir=x,y"])[1]) == "x,y"  # never swept over
+        assert parse_sweep(path_overrides(["-m", "weights=a,b,c,d"])[1]) == ["a", "b", "c,d"]
+        assert parse_sweep(path_overrides(["-m", "weights=a,no,c"])[1]) == ["a", "no", "c"]
+        assert parse_sweep(path_overrides(["sweep=grid", "data.cache_dir=e,f/new,a"])[1]) == ["e,f/new", "a"]
+        assert parse(path_overrides(["weights=no,such"])[0]) == "no,such"
+        assert parse(path_overrides(["teacher=a,c,d"])[0]) == ["a", "c,d"]
+        assert parse(path_overrides(["-m", "hydra.sweep.dir=x,y"])[1]) == "x,y"  # never swept over
         assert path_overrides(["-m", "weights=choice(a,b)", "teacher=a,[a,b]"])[1:] == [
             "weights=choice(a,b)",
             "teacher=a,['a','b']",
         ]
 
 
-def test_home_folder_is_meant_by_a_tilde_unless_there_is_a_file_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_overrides_expand_a_tilde_unless_a_file_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/a b")
-    assert read(path_overrides(["data.dir=~/UTKFace"])[0]) == "/home/a b/UTKFace"
-    assert read(report_overrides(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
-    assert swept(path_overrides(["-m", "weights=~/x,y"])[1]) == ["/home/a b/x", "y"]
+    assert parse(path_overrides(["data.dir=~/UTKFace"])[0]) == "/home/a b/UTKFace"
+    assert parse(report_overrides(["run=~/x,y"])[0]) == ["/home/a b/x", "y"]
+    assert parse_sweep(path_overrides(["-m", "weights=~/x,y"])[1]) == ["/home/a b/x", "y"]
     with folder_with("~"):
-        assert read(path_overrides(["data.dir=~"])[0]) == "~"
+        assert parse(path_overrides(["data.dir=~"])[0]) == "~"
 
 
-def test_home_folder_is_meant_by_a_tilde_in_a_config_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expand_homes_expands_a_tilde_in_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     config = compose_command("train", ["data.dir='~/faces'", "weights='~/a.ckpt'", "name='~x'"])
     expand_homes(config)
     assert (config.data.dir, config.weights, config.name) == ("/home/me/faces", "/home/me/a.ckpt", "~x")
 
 
-def test_what_hydra_computes_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_overrides_keep_interpolations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACES", "/data/faces")
-    assert read(path_overrides(["data.dir=${oc.env:FACES}/a b"])[0]) == "/data/faces/a b"
+    assert parse(path_overrides(["data.dir=${oc.env:FACES}/a b"])[0]) == "/data/faces/a b"
     argument = "hydra.run.dir=logs/my runs/${name}/${now:%Y}"
     config = compose_command("train", path_overrides([argument, "name=x"]), hydra=True)
     assert config.hydra.run.dir.startswith("logs/my runs/x/2")
 
 
-def test_other_settings_and_options_stay_as_they_are() -> None:
+def test_path_overrides_leave_other_settings_alone() -> None:
     others = ["--help", "seed=1,2", "-cn", "weights=a b", "--config-dir", "out=x", "out=", "weights=null", "~weights"]
     others += [
         "data.dir=data/UTKFace",
@@ -193,8 +193,8 @@ def test_other_settings_and_options_stay_as_they_are() -> None:
     assert path_overrides(others) == others
 
 
-def test_every_setting_that_names_a_path_is_known() -> None:
-    """A setting of ours whose default is a path, or whose comment says so, is in the list."""
+def test_path_overrides_know_every_path_setting() -> None:
+    """The list holds every setting of the package whose value is a path."""
     found = set()
     for command in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
         config = OmegaConf.to_container(compose_command(command, []), resolve=False)
@@ -211,29 +211,29 @@ def test_every_setting_that_names_a_path_is_known() -> None:
 @example(["null"])
 @example(["~"])
 @example(["[a]", "'b'"])
-def test_value_for_several_paths_leads_back_to_them(names: list[str]) -> None:
+def test_paths_value_round_trips_several_paths(names: list[str]) -> None:
     with folder_with():
-        value = read(report_overrides([f"run={paths_value(names)}"])[0])
+        value = parse(report_overrides([f"run={paths_value(names)}"])[0])
     assert [Path(name) for name in ([value] if isinstance(value, str) else value)] == list(map(Path, names))
 
 
-def test_predict_takes_paths_beside_its_pictures() -> None:
+def test_image_overrides_keep_path_settings_beside_images() -> None:
     rewritten = image_overrides(["a b.jpg", "out=x (1).csv", "weights=epoch=3.ckpt", "resume=true"])
-    assert [read(argument) for argument in rewritten] == ["x (1).csv", "epoch=3.ckpt", True, ["a b.jpg"]]
+    assert [parse(argument) for argument in rewritten] == ["x (1).csv", "epoch=3.ckpt", True, ["a b.jpg"]]
 
 
-def test_options_are_told_from_settings() -> None:
+def test_split_options_separates_hydra_options_from_settings() -> None:
     given_arguments = ["-m", "a=1", "--config-dir", "my conf", "--cfg=job", "b=2", "-cn", "other", "--resolve"]
     options = {"--config-dir": "my conf", "--cfg": "job", "-cn": "other"}
     assert split_options(given_arguments) == (options, ["a=1", "b=2"])
 
 
-def test_every_setting_of_a_config_that_names_weights_is_a_path() -> None:
+def test_path_overrides_treat_pretrained_weights_as_a_path() -> None:
     assert is_path("weights") and is_path("model.pretrained")
     (rewritten,) = path_overrides(["model.pretrained=faces (1).onnx"])
-    assert read(rewritten) == "faces (1).onnx"
+    assert parse(rewritten) == "faces (1).onnx"
 
 
 @pytest.mark.parametrize("arguments", [["model.pretrained=true"], ["-m", "model.pretrained=true,false,null"]])
-def test_pretrained_takes_words_that_are_no_path(arguments: list[str]) -> None:
+def test_path_overrides_leave_boolean_pretrained_alone(arguments: list[str]) -> None:
     assert path_overrides(arguments) == arguments

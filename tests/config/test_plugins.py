@@ -1,4 +1,4 @@
-"""Parts of a package of the user's own: refused until a person trusts it, and then as good as ours everywhere."""
+"""Classes of a user's package: refused until it is trusted, then usable in every command."""
 
 from __future__ import annotations
 
@@ -90,19 +90,19 @@ ALL = (*NETWORK, *CODING, *CALLBACK, *SCHEDULER, "optim.lr=8e-3")
 
 @pytest.fixture(autouse=True)
 def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package in the working folder, which is not on Python's path."""
+    """Creates a package in the working folder, which is not on Python's path."""
     (tmp_path / "my_plugin").mkdir()
     (tmp_path / "my_plugin" / "parts.py").write_text(PARTS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(trust.VARIABLE, "")  # the export's own `trust=` would hold for the tests that follow
-    _forget()
+    monkeypatch.setenv(trust.VARIABLE, "")  # else `trust=` of the export leaks into later tests
+    _unload()
     yield
-    _forget()
+    _unload()
 
 
-def _forget() -> None:
-    """Makes the package new to Python, as it is to every process."""
+def _unload() -> None:
+    """Unloads the package, as in a new process."""
     trust._plugins.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "my_plugin"]:
         del sys.modules[name]
@@ -110,32 +110,28 @@ def _forget() -> None:
 
 
 @pytest.mark.parametrize("parts", [NETWORK, CODING, CALLBACK, SCHEDULER], ids=["trunk", "age", "callback", "scheduler"])
-def test_a_package_that_nobody_trusts_is_refused_in_one_line_and_never_imported(
-    parts: tuple[str, ...], run_here: Run, tmp_path: Path
-) -> None:
+def test_untrusted_package_is_refused_and_never_imported(parts: tuple[str, ...], run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *SMALL, *parts)
-    outcome.assert_one_line_error()
-    assert " is refused; " in outcome.err and "add trust=my_plugin to the command line" in outcome.err
+    outcome.assert_one_line_error(" is refused; ", "add trust=my_plugin to the command line")
     assert not (tmp_path / "imported.txt").exists()
 
 
 @pytest.mark.parametrize(
-    ("experiment", "said"),
+    ("experiment", "message"),
     [
         ("trust: my_plugin\n", "trust= counts on the command line only"),
         ("hydra: {job: {env_set: {AGEGENDER_TRUST: my_plugin}}}\n", "hydra.job.env_set.AGEGENDER_TRUST is refused"),
     ],
 )
-def test_a_config_file_can_not_vouch_for_a_package(experiment: str, said: str, run_here: Run, tmp_path: Path) -> None:
+def test_trust_in_a_config_file_is_refused(experiment: str, message: str, run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{experiment}")
     outcome = run_here("train.py", "--config-dir", "theirs", *SMALL, "experiment=evil", *CALLBACK)
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith(f"error: {said}")
+    outcome.assert_one_line_error(f"error: {message}")
     assert not (tmp_path / "imported.txt").exists()
 
 
-def test_a_trusted_package_trains_resumes_predicts_and_exports(
+def test_trusted_package_trains_resumes_predicts_and_exports(
     run_here: Run, tmp_path: Path, faces: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     begun = run_here("train.py", *SMALL, *ALL, "trust=my_plugin", "trainer.max_epochs=1", "hydra.run.dir=run")
@@ -145,10 +141,10 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     assert network["trunk"] == {"_target_": "my_plugin.parts.Trunk", "width": 5}
     assert network["age"] == {"_target_": "my_plugin.parts.LogAge"}
 
-    # a run's own record says nothing about trust, even where somebody wrote it there
+    # trust in the overrides of a run is ignored, even where somebody wrote it there
     record = tmp_path / "run" / ".hydra" / "overrides.yaml"
     record.write_text(record.read_text() + "- +trust=my_plugin\n")
-    _forget()
+    _unload()
     refused = run_here("train.py", "resume=run", "trainer.max_epochs=2")
     refused.assert_one_line_error("add trust=my_plugin")
     resumed = run_here("train.py", "resume=run", "trainer.max_epochs=2", "trust=my_plugin")
@@ -157,7 +153,7 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     assert metrics_of(tmp_path / "run")["epochs"] == 2
 
     face = str(next(faces.iterdir()))
-    _forget()
+    _unload()
     refused = run_here("predict.py", f"img={face}", "weights=run")
     assert refused.code == 1 and "age._target_: my_plugin.parts.LogAge is refused" in refused.err
     answered = run_here("predict.py", f"img={face}", "weights=run", "trust=my_plugin", "out=-")
@@ -171,15 +167,13 @@ def test_a_trusted_package_trains_resumes_predicts_and_exports(
     capfd.readouterr()
 
 
-def test_the_environment_trusts_a_package_too(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trust_is_read_from_the_environment(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGEGENDER_TRUST", "other,my_plugin")
     outcome = run_here("train.py", *SMALL, *ALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
 
 
-def test_an_installed_package_that_declares_a_plug_in_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_installed_plugin_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = {"_target_": "my_plugin.parts.Trunk"}
     with pytest.raises(AgeGenderError, match="is refused"):
         instantiate(node, "model.trunk", in_channels=1)
@@ -188,11 +182,11 @@ def test_an_installed_package_that_declares_a_plug_in_is_trusted(
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: my_plugin\nVersion: 1.0\n")
     (record / "entry_points.txt").write_text("[agegender.plugins]\nparts = my_plugin\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    _forget()
+    _unload()
     assert instantiate(node, "model.trunk", in_channels=1).num_features == 24
 
 
-def test_a_checkpoint_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = {"image_size": 32, "in_channels": 1, "trunk": {"_target_": "my_plugin.parts.Trunk"}}
     network["age"] = {"_target_": "my_plugin.parts.LogAge"}
     shutil.rmtree(tmp_path / "my_plugin")
@@ -203,17 +197,17 @@ def test_a_checkpoint_names_the_package_that_is_missing(tmp_path: Path, monkeypa
         AgeGenderNet(**network)  # type: ignore[arg-type]
 
 
-def test_a_trusted_package_may_give_functions_that_build_and_nothing_of_another_type(
+def test_trusted_package_may_provide_factories_of_the_expected_type_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AGEGENDER_TRUST", "my_plugin")
     made = instantiate({"_target_": "my_plugin.parts.make_trunk"}, "model.trunk", in_channels=1)
     assert made.num_features == 12
-    for name, said in (
+    for name, message in (
         ("NotATrunk", r"is refused; it is no torch\.nn\.Module"),
         ("torch.load", "is refused; it is no class"),
         ("Path", "is refused; it is no class"),
         ("Nothing", "can't be imported"),
     ):
-        with pytest.raises(AgeGenderError, match=said):
+        with pytest.raises(AgeGenderError, match=message):
             instantiate({"_target_": f"my_plugin.parts.{name}"}, "model.trunk", in_channels=1)

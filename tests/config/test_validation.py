@@ -1,4 +1,4 @@
-"""Settings are held against the signatures of what they are handed to."""
+"""Settings are validated by the signatures of the callables that take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from agegender.config.validation import validate_choice, validate_kwargs, validate_type
 from agegender.errors import AgeGenderError
 
-# A value of every kind that YAML knows, with the hints that take it.
+# A value of every YAML type, with the hints that accept it.
 KINDS: dict[str, tuple[Any, set[str]]] = {
     "text": ("abc", {"str", "str | None"}),
     "whole number": (3, {"int", "float"}),
@@ -36,7 +36,7 @@ HINTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("hint", sorted(HINTS))
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_value_is_taken_by_exactly_the_types_that_it_has(kind: str, hint: str) -> None:
+def test_validate_type_accepts_a_value_of_the_hinted_type_only(kind: str, hint: str) -> None:
     value, takers = KINDS[kind]
     if hint in takers:
         validate_type("some.key", value, HINTS[hint])
@@ -46,13 +46,13 @@ def test_a_value_is_taken_by_exactly_the_types_that_it_has(kind: str, hint: str)
         assert "\n" not in str(refused.value)
 
 
-def test_a_name_outside_the_literals_is_refused() -> None:
+def test_validate_type_refuses_a_value_outside_the_literals() -> None:
     validate_type("padding", "same", Literal["same", "valid"])
     with pytest.raises(AgeGenderError, match="'same' or 'valid'"):
         validate_type("padding", "sane", Literal["same", "valid"])
 
 
-def test_an_object_still_to_be_built_passes() -> None:
+def test_validate_type_accepts_a_node_with_a_target() -> None:
     validate_type("trainer.profiler", {"_target_": "lightning.pytorch.profilers.SimpleProfiler"}, str | None)
 
 
@@ -65,32 +65,32 @@ def other(name: str = "") -> None: ...
 def anything(width: int, **options: Any) -> None: ...
 
 
-def test_keys_of_any_of_the_callables_are_known() -> None:
+def test_validate_kwargs_accepts_keys_of_any_callable() -> None:
     validate_kwargs("model", {"width": 1, "depth": 2.0, "name": "x"}, one, other)
 
 
-def test_an_unknown_key_is_refused_with_its_place_and_the_nearest() -> None:
+def test_validate_kwargs_refuses_an_unknown_key_with_the_nearest() -> None:
     with pytest.raises(AgeGenderError, match=r"^model\.widht is not known; did you mean width\?$"):
         validate_kwargs("model", {"widht": 1}, one, other)
 
 
-def test_what_the_code_hands_over_can_not_be_set() -> None:
+def test_validate_kwargs_refuses_arguments_that_the_code_provides() -> None:
     with pytest.raises(AgeGenderError, match=r"^model\.handed is not known"):
         validate_kwargs("model", {"handed": 1}, one, given=("handed",))
 
 
-def test_a_wrong_type_names_the_place() -> None:
+def test_validate_kwargs_names_the_key_of_a_wrong_type() -> None:
     with pytest.raises(AgeGenderError, match=r"^model\.width='3' has the wrong type"):
         validate_kwargs("model", {"width": "3"}, one)
 
 
-def test_further_arguments_pass_only_where_a_single_callable_takes_any() -> None:
+def test_validate_kwargs_accepts_extra_keys_for_a_single_callable_with_kwargs() -> None:
     validate_kwargs("x", {"width": 1, "more": "a"}, anything)
     with pytest.raises(AgeGenderError, match=r"^x\.more"):
         validate_kwargs("x", {"width": 1, "more": "a"}, anything, other)
 
 
-def test_a_class_is_checked_by_its_init() -> None:
+def test_validate_kwargs_checks_a_class_by_its_init() -> None:
     class Built:
         def __init__(self, size: int):
             self.size = size
@@ -100,7 +100,7 @@ def test_a_class_is_checked_by_its_init() -> None:
         validate_kwargs("x", {"self": 1}, Built)
 
 
-def test_a_name_that_is_no_choice_is_refused_with_the_nearest() -> None:
+def test_validate_choice_refuses_an_unknown_name_with_the_nearest() -> None:
     validate_choice("age.name", "mae", ["mae", "mse"])
     with pytest.raises(AgeGenderError, match=r"^age\.name=mea is not known; did you mean mae\?$"):
         validate_choice("age.name", "mea", ["mae", "huber"])

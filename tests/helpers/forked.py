@@ -1,4 +1,4 @@
-"""train.py in processes that are forked with the imports already done: a test may kill ten without waiting for them."""
+"""train.py in processes forked from a server that has imported everything, so that tests can kill many quickly."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CONTEXT.set_forkserver_preload(["agegender.training.train", "torch.utils.tensor
 
 
 def start_training(arguments: Sequence[str], cwd: Path, log: Path, die: tuple[str, int] | None = None) -> Any:
-    """Starts train.py as a process of its own.
+    """Starts train.py in a forked process.
 
     Args:
-        arguments: Of the command.
-        cwd: Where it runs.
-        log: What it prints is appended here.
-        die: Where it kills itself with SIGKILL: a place of `PLACES`, and at which of the visits to it; or "loader":
-            it kills the processes that load for it.
+        arguments: Arguments of the command.
+        cwd: Working folder.
+        log: File to which the output is appended.
+        die: Place of `PLACES` and the visit to it at which the process kills itself with SIGKILL; with "loader", it
+            kills its loader processes instead.
 
     Returns:
         The process; its `exitcode` is negative if a signal ended it.
@@ -75,7 +75,7 @@ def _die_in_module(hook: str) -> Callable[[Callable[[], None]], None]:
 
 
 def _die_in_write(visit: Callable[[], None]) -> None:
-    """Visits when half of a checkpoint is on the disk."""
+    """Visits when half of a checkpoint is written."""
     from agegender.system import files
     from agegender.training import checkpoint_io
 
@@ -101,7 +101,7 @@ class _Halves:
 
 
 def _kill_loader(visit: Callable[[], None]) -> None:
-    """Kills the loader's processes in the third step, as the system does when it is out of memory."""
+    """Kills the loader processes in the third step, as the kernel does when memory runs out."""
     from agegender.training.module import AgeGenderModule
 
     own = AgeGenderModule.training_step

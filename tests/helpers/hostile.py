@@ -1,4 +1,4 @@
-"""What somebody who means harm would hand in: file names, and pictures that are small outside and huge inside."""
+"""Hostile inputs: file names and decompression bombs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMULAS = (
 )
 TAGS = ("<img src=x onerror=alert(1)>.jpg", "<script>alert(1)<b>.jpg", "\"onload='alert(1)'.jpg", "&lt;b&gt;.jpg")
 BYTES = (os.fsdecode(b"\xff\xfe.jpg"), os.fsdecode(b"caf\xe9.jpg"))
-LONG = ("a" * 251 + ".jpg", "é" * 125 + ".jpg")  # as long as a file system takes, in bytes
+LONG = ("a" * 251 + ".jpg", "é" * 125 + ".jpg")  # the longest that a file system accepts, in bytes
 NAMES = (*FORMULAS, *TAGS, *BYTES, *LONG, "{{7*7}}.jpg", "${name}.jpg", "%s%n.jpg", "a\x1b[31m.jpg", "$(id).jpg")
 
 
@@ -31,7 +31,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
-    """Returns a PNG file that says how large it is, and holds nothing of it."""
+    """Returns a PNG file that declares a size and holds no pixels of it."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"\0" * 50))
 
@@ -63,7 +63,7 @@ def _icon(inside: bytes) -> bytes:
 
 _TEXT = zlib.compress(b"\0" * 200_000_000, 9)  # 200 KB
 
-# By kind: a few hundred bytes to a few hundred thousand, that ask for gigabytes.
+# Bombs by kind: files of at most some hundred kilobytes that expand to gigabytes.
 BOMBS = {
     "png": png(30_000, 30_000),
     "png, far too large": png(2**31 - 1, 2**31 - 1),

@@ -1,4 +1,4 @@
-"""Weights of face-recognition networks made by chance, as their publishers would store them: ONNX files."""
+"""Random weights of face-recognition networks, stored as their publishers do: in ONNX files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from agegender.models.trunks.face_weights import Backbone
 
 
 def make_face_weights(path: Path, backbone: Backbone = "mobilefacenet", seed: int = 0, norms: bool = True) -> FaceTrunk:
-    """Writes the layers of a network of random weights; with `norms`, each convolution has a batch norm apart.
+    """Writes a network of random weights; with `norms`, each convolution has a separate batch norm.
 
     Returns:
         The network that the file holds.
     """
     torch.manual_seed(seed)
     trunk = FaceTrunk(3, 128, backbone)
-    for layer in trunk.modules():  # PyTorch's own start would leave of a picture little but the biases
+    for layer in trunk.modules():  # under PyTorch's own initialization the biases dominate the output
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=0.25)
             nn.init.normal_(layer.bias, std=0.01)  # type: ignore[arg-type]

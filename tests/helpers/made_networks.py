@@ -1,4 +1,4 @@
-"""Small networks with weights that a training could have left, as checkpoint files; no training is run."""
+"""Checkpoint files of small networks with plausible weights, made without a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from agegender.models.network import AgeGenderNet
 from agegender.tasks.calibration import MAX_AGE, Calibration
 
-# Lopsided, and another for every age: an export that mixed anything up would show.
+# Asymmetric and different at every age, so that an export that confuses values is found.
 CALIBRATION = Calibration(
     temperature=1.4,
     ages=[10.0, 30.0, 60.0],
@@ -36,14 +36,14 @@ def save_network(
     pictures: str = "photographs",
     **options: Any,
 ) -> Path:
-    """Saves a network for pictures of 32 x 32 pixels, whose answers differ from face to face by years.
+    """Saves a network for images of 32 x 32 pixels whose ages differ by years between faces.
 
     Args:
-        path: Where to.
+        path: Path of the checkpoint.
         trunk: See `TRUNKS`.
-        age: Its age coding, see `network_settings`.
-        calibration: What validation would have taught.
-        pictures: What it would have learned from, `drawn` or `photographs`.
+        age: Age coding, see `network_settings`.
+        calibration: Calibration of the network.
+        pictures: Source of the training images, `drawn` or `photographs`.
         options: Further arguments of the network.
     """
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def save_network(
     described = network_settings(trunk=trunk, **settings | TRUNKS[trunk] | options)
     network = AgeGenderNet(**described)
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # as new, a residual block is its shortcut, and norms change nothing
+        if isinstance(layer, nn.BatchNorm2d):  # at initialization, norms and residual branches have no effect
             for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
                 assert values is not None
                 nn.init.uniform_(values, 0.5, 1.5)
@@ -59,7 +59,7 @@ def save_network(
         for head in (network.age_head, network.gender_head):
             for values in head[-1].parameters():
                 values.mul_(3)
-    told = {
+    metadata = {
         "version": "0.1.0",
         "network": described,
         "labels": {"gender": ["male", "female"], "age": "years"},
@@ -67,5 +67,5 @@ def save_network(
         "calibration": None if calibration is None else asdict(calibration),
     }
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"agegender": told, "state_dict": state}, path)
+    torch.save({"agegender": metadata, "state_dict": state}, path)
     return path

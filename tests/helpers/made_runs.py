@@ -1,4 +1,4 @@
-"""Run folders made by hand, for tests of what reads them: each answer is known."""
+"""Run folders made by hand, with known predictions, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Made:
-    """One answer; `photograph` names the duplicate group, the file's own name if it is empty.
+    """One prediction and its labels; `photograph` is the duplicate group, by default the file's name.
 
-    An `age`, a `gender` or a `group` of "" is not known.
+    An `age`, `gender` or `group` of "" is a missing label.
     """
 
     name: str
@@ -37,7 +37,7 @@ def make_run(
     age_std: bool = True,
     pictures: str = "faces",
 ) -> Path:
-    """Writes `predictions.csv`, `metrics.json` and, unless told otherwise, `index.csv`; returns the folder."""
+    """Writes `predictions.csv`, `metrics.json` and, with `index`, `index.csv`; returns the folder."""
     folder.mkdir(parents=True)
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Tables made by hand, for tests of what reads them."""
+"""Label tables made by hand, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agegender.data.index.utkface import GROUPS, parse_name
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
-    """Writes rows that have the same columns, and returns the file."""
+    """Writes rows of equal columns as CSV and returns the file."""
     rows = list(rows)
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -20,7 +20,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
 
 
 def rows_of(faces: Path) -> list[dict[str, object]]:
-    """Returns what the names of drawn faces say, as the rows of a table: complete, in words."""
+    """Returns the labels in the names of drawn faces as complete table rows, with categories in words."""
     rows: list[dict[str, object]] = []
     for name in sorted(path.name for path in faces.iterdir()):
         label = parse_name(name)

@@ -1,4 +1,4 @@
-"""Settings of networks, with trunks and age codings by their names in conf/model and conf/age."""
+"""Settings of networks, with trunks and age codings named as in conf/model and conf/age."""
 
 from __future__ import annotations
 

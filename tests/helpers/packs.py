@@ -17,7 +17,7 @@ BUCKET = "faces-bucket"
 
 
 def pack_small(faces: Path, out: Path) -> Path:
-    """Packs faces into several shards, smaller ones than any that a user would make."""
+    """Packs faces into several very small shards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agegender.data.streaming.pack.MB", 20_000)
         return pack({"dir": str(faces)}, str(out), shard_mb=1)

@@ -1,4 +1,4 @@
-"""The web page's server in a thread, and how the tests speak to it."""
+"""The web server in a thread, and an HTTP client for the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = Limits(size=3_000_000, pixels=2_000_000, seconds=20.0)
 
 
 class Reply(NamedTuple):
-    """What came back; `json` is None if it is none."""
+    """An HTTP response; `json` is None if the content is not JSON."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 def served(
     weights: Path, detect: Detect = "auto", limits: Limits = LIMITS, min_confidence: float | None = None, **room: int
 ) -> Iterator[str]:
-    """Serves in a thread of this process; gives the address."""
+    """Runs the server in a thread and yields its address."""
     listener = open_port("127.0.0.1", 0)
     predictor = Predictor(weights, "cpu", detect=detect, min_confidence=min_confidence)
     app = create_app(predictor, limits, **room, hosts=allowed_hosts("127.0.0.1"))
@@ -60,8 +60,8 @@ def ask(address: str, path: str = "/api/predict", body: Any = None, method: str 
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
         content = response.read()
-        told = json.loads(content) if "json" in response.headers.get("Content-Type", "") else None
-        return Reply(response.status, response.headers, content, told)
+        parsed = json.loads(content) if "json" in response.headers.get("Content-Type", "") else None
+        return Reply(response.status, response.headers, content, parsed)
     finally:
         connection.close()
 

@@ -1,4 +1,4 @@
-"""Runs that were stopped, compared with one that was not: what the tests of stopping and of faults share."""
+"""Helpers of the tests that stop a run and compare it with an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Run = Callable[..., Outcome]
 
 
 class CrashError(Exception):
-    """What a power cut would be."""
+    """Simulates a power cut."""
 
 
 def differences(first: Any, second: Any, place: str = "") -> list[str]:
-    """Names every place where two checkpoints differ, to the last bit."""
+    """Returns the key of every value in which two checkpoints differ, compared bit by bit."""
     if isinstance(first, torch.Tensor):
         same = isinstance(second, torch.Tensor) and torch.equal(first, second)
         return [] if same else [place]
@@ -68,7 +68,7 @@ def curve(run: Path, tag: str) -> dict[int, float]:
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, act: Callable[[], None]) -> None:
-    """Acts once, before the given step."""
+    """Calls `act` once, before the given step."""
     begin = AgeGenderModule.on_train_batch_start
     acted: list[bool] = []
 
@@ -95,7 +95,7 @@ def terminate() -> None:
 
 @pytest.fixture
 def uninterrupted(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run of four epochs, with everything in it that is random; trained once."""
+    """The folder of an uninterrupted run of four epochs with every source of randomness; trained once."""
     folder = tmp_path_factory.getbasetemp() / "uninterrupted"
     if not folder.exists():
         outcome = run_here("train.py", *FOUR, f"hydra.run.dir={folder}")

@@ -1,4 +1,4 @@
-"""Waits for a command that runs in the background to come so far."""
+"""Wait for the progress of a command in the background."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 500) -> None:
-    """Returns when the file is there; fails with what the process said if it ended before."""
+    """Returns when the file exists; fails with the process's stderr if the process ends first."""
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]

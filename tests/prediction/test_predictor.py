@@ -1,4 +1,4 @@
-"""The predictor answers as the trained module does, for any picture, however it is stored, batched or damaged."""
+"""The predictor equals the trained module, for images of any format, batch size or damage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def predictor(trained_run: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def color_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A network that sees colors, as Lightning saves it; untrained, but sharp enough to tell any two faces apart."""
+    """A predictor of an untrained color network, saved by Lightning, whose predictions differ between faces."""
     path = tmp_path_factory.mktemp("color") / "color.ckpt"
     torch.manual_seed(0)
     sizes = {"image_size": 32, "in_channels": 3, "head_units": [16]}
@@ -69,38 +69,38 @@ def paths(faces: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def photo(faces: Path) -> Image.Image:
-    """A face that no flip, turn or change of sides leaves as it is: off center, and wider than high."""
+    """A face without any symmetry: off center, and wider than high."""
     with Image.open(min(faces.glob("*.jpg"))) as image:
         picture = image.convert("RGB").crop((0, 4, 64, 52))
     picture.paste((200, 40, 90), (0, 0, 20, 12))
     return picture
 
 
-def answer(predictor: Predictor, source: Path | bytes | Image.Image) -> tuple[float, float]:
+def predict_one(predictor: Predictor, source: Path | bytes | Image.Image) -> tuple[float, float]:
     (prediction,) = predictor.predict([source])
     assert prediction.error is None, prediction.error
     assert prediction.age is not None and prediction.p_female is not None
     return prediction.age, prediction.p_female
 
 
-def answers_of(predictions: list[Prediction]) -> NDArray[np.float64]:
+def as_array(predictions: list[Prediction]) -> NDArray[np.float64]:
     return np.array([(prediction.age, prediction.p_female) for prediction in predictions], dtype=np.float64)
 
 
-def close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+def all_close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return bool((np.abs(one - other) <= (YEARS, PROBABILITY)).all())
 
 
-def stored(image: Image.Image, form: str, **options: object) -> bytes:
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-# The same answers as in training
+# Equality with the module
 
 
-def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run: Path, predictor: Predictor) -> None:
+def test_predictor_equals_the_module_on_the_test_split(trained_run: Path, predictor: Predictor) -> None:
     with initialize_config_dir(str(ROOT / "conf"), **version_base()):
         config = OmegaConf.to_container(compose("train", list(TINY)).data, resolve=True)
     assert isinstance(config, dict)
@@ -116,22 +116,22 @@ def test_the_predictor_answers_as_the_module_does_on_the_test_split(trained_run:
             theirs += torch.stack(module(batch["image"]), 1).tolist()
     assert len(rows) >= 20
     ours = list(predictor.predict(data.index.folder / data.index.names[row] for row in rows))
-    assert close(answers_of(ours), np.array(theirs))
-    assert np.ptp(answers_of(ours)[:, 0]) > 100 * YEARS, "all the same: this would prove nothing"
+    assert all_close(as_array(ours), np.array(theirs))
+    assert np.ptp(as_array(ours)[:, 0]) > 100 * YEARS, "all the same: this would prove nothing"
 
 
-def test_a_runs_predictions_csv_holds_what_the_predictor_answers(trained_run: Path, predictor: Predictor) -> None:
+def test_predictor_equals_the_predictions_csv_of_the_run(trained_run: Path, predictor: Predictor) -> None:
     with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 20
     ours = list(predictor.predict([row["path"] for row in rows]))
     assert [answer.path for answer in ours] == [row["path"] for row in rows]
     written = np.array([(float(row["age_pred"]), float(row["p_female"])) for row in rows])
-    assert np.abs(answers_of(ours) - written).max(0) == pytest.approx((0, 0), abs=6e-4)
-    assert np.abs(answers_of(ours)[:, 1] - written[:, 1]).max() < 6e-6
+    assert np.abs(as_array(ours) - written).max(0) == pytest.approx((0, 0), abs=6e-4)
+    assert np.abs(as_array(ours)[:, 1] - written[:, 1]).max() < 6e-6
 
 
-def test_gender_is_the_likelier_of_the_checkpoints_labels_where_it_is_probable_enough(
+def test_gender_is_the_likelier_label_at_or_above_min_confidence(
     predictor: Predictor, color_predictor: Predictor, paths: list[Path]
 ) -> None:
     given_genders = set()
@@ -146,9 +146,7 @@ def test_gender_is_the_likelier_of_the_checkpoints_labels_where_it_is_probable_e
     assert given_genders >= {"female", "male"}, "only one was ever answered: this would prove little"
 
 
-def test_min_confidence_is_the_checkpoints_unless_the_predictor_is_given_one(
-    trained_run: Path, paths: list[Path]
-) -> None:
+def test_min_confidence_defaults_to_that_of_the_checkpoint(trained_run: Path, paths: list[Path]) -> None:
     calibration = read_calibration(load_checkpoint(find_checkpoint(trained_run)))
     assert calibration is not None
     assert Predictor(trained_run, "cpu", detect="never").min_confidence == calibration.min_confidence
@@ -161,40 +159,36 @@ def test_min_confidence_is_the_checkpoints_unless_the_predictor_is_given_one(
             Predictor(trained_run, "cpu", detect="never", min_confidence=wrong)
 
 
-def test_the_shipped_labels_name_female_what_training_counts_as_one(trained_run: Path) -> None:
+def test_checkpoint_labels_name_class_1_female(trained_run: Path) -> None:
     assert load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]["labels"]["gender"][1] == "female"
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 39, 40, 41])
-def test_answers_do_not_depend_on_the_batch_size(predictor: Predictor, paths: list[Path], batch_size: int) -> None:
+def test_predictor_does_not_depend_on_the_batch_size(predictor: Predictor, paths: list[Path], batch_size: int) -> None:
     expected = list(predictor.predict(paths))
     batched = list(predictor.predict(paths, batch_size=batch_size))
     assert [each.path for each in batched] == [str(path) for path in paths]
-    assert close(answers_of(batched), answers_of(expected))
+    assert all_close(as_array(batched), as_array(expected))
 
 
-def test_answers_do_not_depend_on_the_order_or_on_the_neighbors(predictor: Predictor, paths: list[Path]) -> None:
-    expected = answers_of(list(predictor.predict(paths)))
+def test_predictor_does_not_depend_on_order_or_neighbors(predictor: Predictor, paths: list[Path]) -> None:
+    expected = as_array(list(predictor.predict(paths)))
     order = np.random.default_rng(0).permutation(len(paths))
     shuffled = list(predictor.predict([paths[place] for place in order], batch_size=7))
     assert [each.path for each in shuffled] == [str(paths[place]) for place in order]
-    assert close(answers_of(shuffled), expected[order])
+    assert all_close(as_array(shuffled), expected[order])
 
 
-def test_paths_bytes_open_files_and_opened_pictures_get_the_same_answer(
-    predictor: Predictor, paths: list[Path]
-) -> None:
+def test_predictor_accepts_paths_bytes_files_and_images_alike(predictor: Predictor, paths: list[Path]) -> None:
     path = paths[0]
     with path.open("rb") as file, Image.open(path) as picture:
         predictions = list(predictor.predict([path, str(path), path.read_bytes(), file, picture]))
     assert [prediction.error for prediction in predictions] == [None] * 5
-    assert close(answers_of(predictions), answers_of(predictions[:1]).repeat(5, 0))
+    assert all_close(as_array(predictions), as_array(predictions[:1]).repeat(5, 0))
     assert [predictions[0].path, predictions[1].path, predictions[2].path] == [str(path), str(path), "<bytes>"]
 
 
-def test_an_endless_stream_is_answered_while_it_runs_and_only_two_batches_are_held(
-    predictor: Predictor, paths: list[Path]
-) -> None:
+def test_predictor_holds_two_batches_of_an_endless_stream(predictor: Predictor, paths: list[Path]) -> None:
     pulled = 0
 
     def endless() -> Iterator[Path]:
@@ -209,9 +203,7 @@ def test_an_endless_stream_is_answered_while_it_runs_and_only_two_batches_are_he
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
-    whole: bool, trained_run: Path, paths: list[Path]
-) -> None:
+def test_predictor_yields_before_it_waits_for_the_next_image(whole: bool, trained_run: Path, paths: list[Path]) -> None:
     predictor = Predictor(trained_run, device="cpu", detect="never")
     predictor.network.prefers_large_batches = whole
     answered: list[str] = []
@@ -238,7 +230,7 @@ def test_what_comes_slowly_is_answered_before_the_next_is_waited_for(
     assert answered == [str(path) for path in paths[:7]]
 
 
-def test_of_pictures_that_are_in_memory_already_only_a_few_wait(predictor: Predictor, photo: Image.Image) -> None:
+def test_predictor_holds_few_decoded_images(predictor: Predictor, photo: Image.Image) -> None:
     pulled = 0
 
     def video() -> Iterator[NamedImage]:
@@ -252,7 +244,7 @@ def test_of_pictures_that_are_in_memory_already_only_a_few_wait(predictor: Predi
         assert pulled - answered <= 2 * MAX_CHUNK
 
 
-def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
+def test_predictor_gives_large_batches_the_same_predictions(
     trained_run: Path, predictor: Predictor, paths: list[Path], tmp_path: Path
 ) -> None:
     mixed = [*paths[:5], tmp_path / "missing.jpg", *paths[5:]]
@@ -262,13 +254,11 @@ def test_whole_batches_as_a_gpu_takes_them_get_the_same_answers(
         one, other = (list(each.predict(mixed, batch_size)) for each in (predictor, whole))
         assert [each.path for each in one] == [each.path for each in other] == [str(path) for path in mixed]
         assert one.pop(5) == other.pop(5) == Prediction(str(tmp_path / "missing.jpg"), error="no such file")
-        assert close(answers_of(one), answers_of(other))
+        assert all_close(as_array(one), as_array(other))
 
 
 @pytest.mark.parametrize("answers", [3, None])
-def test_predicting_leaves_the_process_its_threads_and_warnings_as_they_were(
-    predictor: Predictor, paths: list[Path], answers: int | None
-) -> None:
+def test_predictor_restores_threads_and_warnings(predictor: Predictor, paths: list[Path], answers: int | None) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
@@ -283,16 +273,16 @@ def test_predicting_leaves_the_process_its_threads_and_warnings_as_they_were(
         torch.set_num_threads(threads)
 
 
-def test_no_pictures_give_no_answers(predictor: Predictor) -> None:
+def test_predictor_returns_nothing_for_no_images(predictor: Predictor) -> None:
     assert list(predictor.predict([])) == []
 
 
-# The same picture, however it is stored
+# Image formats
 
 
 @pytest.mark.parametrize("form", ["png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_picture_that_a_camera_stored_turned_is_answered_upright(
+def test_predictor_applies_the_exif_orientation(
     color_predictor: Predictor, photo: Image.Image, orientation: int, form: str
 ) -> None:
     exif = Image.Exif()
@@ -300,23 +290,23 @@ def test_a_picture_that_a_camera_stored_turned_is_answered_upright(
     method = STORED[orientation]
     turned = photo if method is None else photo.transpose(method)
     options = {"lossless": True} if form == "webp" else {}
-    got = answer(color_predictor, stored(turned, form, exif=exif, **options))
-    assert got == pytest.approx(answer(color_predictor, photo), abs=YEARS)
-    if method is not None:  # without the turn it would be another answer
-        assert abs(answer(color_predictor, turned)[0] - got[0]) > 10 * YEARS
+    got = predict_one(color_predictor, encode(turned, form, exif=exif, **options))
+    assert got == pytest.approx(predict_one(color_predictor, photo), abs=YEARS)
+    if method is not None:  # without the rotation, the prediction differs
+        assert abs(predict_one(color_predictor, turned)[0] - got[0]) > 10 * YEARS
 
 
-def test_a_turned_jpeg_is_answered_upright(color_predictor: Predictor, photo: Image.Image) -> None:
+def test_predictor_applies_the_exif_orientation_of_a_jpeg(color_predictor: Predictor, photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = photo.transpose(Image.Transpose.ROTATE_90)
-    got = answer(color_predictor, stored(turned, "jpeg", exif=exif, quality=100, subsampling=0))[0]
-    loss = abs(got - answer(color_predictor, photo)[0])  # JPEG's own
-    assert loss < 0.2 * abs(got - answer(color_predictor, turned)[0])
+    got = predict_one(color_predictor, encode(turned, "jpeg", exif=exif, quality=100, subsampling=0))[0]
+    loss = abs(got - predict_one(color_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - predict_one(color_predictor, turned)[0])
 
 
 def png_with_16_bits(values: NDArray[np.uint16], color_type: int) -> bytes:
-    """Writes what Pillow can read but not write: 16 bits for each of several channels."""
+    """Encodes a PNG of several 16-bit channels, which Pillow reads but does not write."""
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
@@ -338,78 +328,76 @@ def _opaque(image: Image.Image) -> Image.Image:
     return copy
 
 
-# Each: how the picture is stored, and the plain picture that it shows.
+# Each format: the encoded image and the plain RGB image that it shows.
 Storing = Callable[[Image.Image], tuple[bytes, Image.Image]]
 STORINGS: dict[str, Storing] = {
-    "CMYK tiff": lambda rgb: (stored(rgb.convert("CMYK"), "tiff"), rgb),
-    "palette png": lambda rgb: (stored(rgb.quantize(64), "png"), rgb.quantize(64).convert("RGB")),
-    "palette gif": lambda rgb: (stored(rgb.quantize(64), "gif"), rgb.quantize(64).convert("RGB")),
-    "gray png": lambda rgb: (stored(rgb.convert("L"), "png"), rgb.convert("L").convert("RGB")),
-    "gray and alpha png": lambda rgb: (stored(rgb.convert("LA"), "png"), rgb.convert("L").convert("RGB")),
-    "bilevel png": lambda rgb: (stored(rgb.convert("1"), "png"), rgb.convert("1").convert("RGB")),
-    "opaque alpha png": lambda rgb: (stored(_opaque(rgb), "png"), rgb),
-    "opaque alpha webp": lambda rgb: (stored(_opaque(rgb), "webp", lossless=True), rgb),
+    "CMYK tiff": lambda rgb: (encode(rgb.convert("CMYK"), "tiff"), rgb),
+    "palette png": lambda rgb: (encode(rgb.quantize(64), "png"), rgb.quantize(64).convert("RGB")),
+    "palette gif": lambda rgb: (encode(rgb.quantize(64), "gif"), rgb.quantize(64).convert("RGB")),
+    "gray png": lambda rgb: (encode(rgb.convert("L"), "png"), rgb.convert("L").convert("RGB")),
+    "gray and alpha png": lambda rgb: (encode(rgb.convert("LA"), "png"), rgb.convert("L").convert("RGB")),
+    "bilevel png": lambda rgb: (encode(rgb.convert("1"), "png"), rgb.convert("1").convert("RGB")),
+    "opaque alpha png": lambda rgb: (encode(_opaque(rgb), "png"), rgb),
+    "opaque alpha webp": lambda rgb: (encode(_opaque(rgb), "webp", lossless=True), rgb),
     "16-bit gray png": lambda rgb: (
-        stored(Image.fromarray(_sixteen(rgb.convert("L"))), "png"),
+        encode(Image.fromarray(_sixteen(rgb.convert("L"))), "png"),
         rgb.convert("L").convert("RGB"),
     ),
     "16-bit gray tiff": lambda rgb: (
-        stored(Image.fromarray(_sixteen(rgb.convert("L"))), "tiff"),
+        encode(Image.fromarray(_sixteen(rgb.convert("L"))), "tiff"),
         rgb.convert("L").convert("RGB"),
     ),
     "16-bit color png": lambda rgb: (png_with_16_bits(_sixteen(rgb), 2), rgb),
     "16-bit color and alpha png": lambda rgb: (png_with_16_bits(_sixteen(_opaque(rgb)), 6), rgb),
-    "ppm": lambda rgb: (stored(rgb, "ppm"), rgb),
-    "bmp": lambda rgb: (stored(rgb, "bmp"), rgb),
+    "ppm": lambda rgb: (encode(rgb, "ppm"), rgb),
+    "bmp": lambda rgb: (encode(rgb, "bmp"), rgb),
 }
 
 
 @pytest.mark.parametrize("storing", STORINGS)
-def test_a_picture_gets_the_same_answer_however_its_pixels_are_stored(
+def test_predictor_does_not_depend_on_the_image_format(
     predictor: Predictor, color_predictor: Predictor, photo: Image.Image, storing: str
 ) -> None:
     content, plain = STORINGS[storing](photo)
     for each in (predictor, color_predictor):
-        assert answer(each, content) == pytest.approx(answer(each, stored(plain, "png")), abs=YEARS)
+        assert predict_one(each, content) == pytest.approx(predict_one(each, encode(plain, "png")), abs=YEARS)
 
 
-def test_a_cmyk_jpeg_is_not_read_as_its_negative(color_predictor: Predictor, photo: Image.Image) -> None:
-    cmyk = stored(photo.convert("CMYK"), "jpeg", quality=100, subsampling=0)
-    got = answer(color_predictor, cmyk)[0]
-    loss = abs(got - answer(color_predictor, photo)[0])  # JPEG's own
-    assert loss < 0.2 * abs(got - answer(color_predictor, ImageOps.invert(photo))[0])
+def test_predictor_does_not_invert_a_cmyk_jpeg(color_predictor: Predictor, photo: Image.Image) -> None:
+    cmyk = encode(photo.convert("CMYK"), "jpeg", quality=100, subsampling=0)
+    got = predict_one(color_predictor, cmyk)[0]
+    loss = abs(got - predict_one(color_predictor, photo)[0])  # JPEG's own
+    assert loss < 0.2 * abs(got - predict_one(color_predictor, ImageOps.invert(photo))[0])
 
 
-def test_what_is_transparent_is_seen_on_white_whatever_color_lies_under_it(
-    color_predictor: Predictor, photo: Image.Image
-) -> None:
+def test_predictor_composes_transparent_pixels_on_white(color_predictor: Predictor, photo: Image.Image) -> None:
     mask = Image.new("L", photo.size, 255)
     mask.paste(0, (0, 0, 40, 30))
     see_through = photo.copy()
     see_through.putalpha(mask)
     on_white = Image.new("RGB", photo.size, "white")
     on_white.paste(photo, mask=mask)
-    expected = answer(color_predictor, on_white)
-    assert answer(color_predictor, stored(see_through, "png")) == pytest.approx(expected, abs=YEARS)
-    assert abs(answer(color_predictor, photo)[0] - expected[0]) > 100 * YEARS
+    expected = predict_one(color_predictor, on_white)
+    assert predict_one(color_predictor, encode(see_through, "png")) == pytest.approx(expected, abs=YEARS)
+    assert abs(predict_one(color_predictor, photo)[0] - expected[0]) > 100 * YEARS
 
 
-def test_color_reaches_a_network_that_sees_color(color_predictor: Predictor, photo: Image.Image) -> None:
+def test_predictor_keeps_color_for_a_color_network(color_predictor: Predictor, photo: Image.Image) -> None:
     red, green, blue = photo.split()
-    swapped = answer(color_predictor, Image.merge("RGB", (blue, green, red)))
-    assert abs(swapped[0] - answer(color_predictor, photo)[0]) > 100 * YEARS
+    swapped = predict_one(color_predictor, Image.merge("RGB", (blue, green, red)))
+    assert abs(swapped[0] - predict_one(color_predictor, photo)[0]) > 100 * YEARS
 
 
-def test_of_an_animation_the_first_frame_is_answered(color_predictor: Predictor, photo: Image.Image) -> None:
+def test_predictor_takes_the_first_frame_of_an_animated_png(color_predictor: Predictor, photo: Image.Image) -> None:
     black = Image.new("RGB", photo.size)
-    animation = stored(photo, "png", save_all=True, append_images=[black])
-    assert answer(color_predictor, animation) == pytest.approx(answer(color_predictor, photo), abs=YEARS)
+    animation = encode(photo, "png", save_all=True, append_images=[black])
+    assert predict_one(color_predictor, animation) == pytest.approx(predict_one(color_predictor, photo), abs=YEARS)
 
 
-# Files that are no pictures
+# Unreadable files
 
 
-def test_what_can_not_be_read_gets_a_reason_and_holds_up_no_other(
+def test_predictor_gives_a_reason_for_each_unreadable_file(
     predictor: Predictor, paths: list[Path], tmp_path: Path
 ) -> None:
     broken = {name: tmp_path / name for name in ("empty.jpg", "text.jpg", "truncated.jpg", "truncated.png")}
@@ -417,7 +405,7 @@ def test_what_can_not_be_read_gets_a_reason_and_holds_up_no_other(
     broken["text.jpg"].write_text("not a picture")
     broken["truncated.jpg"].write_bytes(paths[0].read_bytes()[:-300])
     with Image.open(paths[0]) as image:
-        broken["truncated.png"].write_bytes(stored(image, "png")[:-300])
+        broken["truncated.png"].write_bytes(encode(image, "png")[:-300])
     mixed: list[Path] = [tmp_path / "missing.jpg", tmp_path]
     for bad, good in zip(broken.values(), paths[:4], strict=True):
         mixed += [bad, good]
@@ -426,7 +414,7 @@ def test_what_can_not_be_read_gets_a_reason_and_holds_up_no_other(
         assert [prediction.path for prediction in predictions] == [str(path) for path in mixed]
         good_ones = [prediction for prediction in predictions if prediction.error is None]
         assert [prediction.path for prediction in good_ones] == [str(path) for path in paths[:4]]
-        assert close(answers_of(good_ones), answers_of(list(predictor.predict(paths[:4]))))
+        assert all_close(as_array(good_ones), as_array(list(predictor.predict(paths[:4]))))
         for prediction in predictions:
             if prediction.error is not None:
                 assert prediction == Prediction(prediction.path, error=prediction.error)
@@ -436,7 +424,7 @@ def test_what_can_not_be_read_gets_a_reason_and_holds_up_no_other(
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
 FORMS = ("jpeg", "png", "gif", "tiff", "bmp", "webp", "ppm", "ico", "tga", "jpeg2000")
-SAMPLES = [stored(PICTURE, form) for form in FORMS]
+SAMPLES = [encode(PICTURE, form) for form in FORMS]
 
 
 @st.composite
@@ -449,11 +437,11 @@ def damaged_pictures(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=150)
 @given(content=st.binary(max_size=200) | damaged_pictures())
-def test_no_bytes_make_the_predictor_raise_or_change_its_other_answers(predictor: Predictor, content: bytes) -> None:
+def test_predictor_survives_arbitrary_bytes(predictor: Predictor, content: bytes) -> None:
     before, damaged, after = predictor.predict([SAMPLES[1], content, SAMPLES[1]])
     assert before.error is None and after.error is None
-    assert close(answers_of([before]), answers_of([after]))  # parts of other sizes round otherwise
-    assert close(answers_of([before]), answers_of(list(predictor.predict([SAMPLES[1]]))))
+    assert all_close(as_array([before]), as_array([after]))  # rounding depends on the chunk size
+    assert all_close(as_array([before]), as_array(list(predictor.predict([SAMPLES[1]]))))
     assert (damaged.error is None) == (damaged.age is not None) == (damaged.p_female is not None)
     assert (damaged.error is None) == (damaged.gender is not None)
 
@@ -461,7 +449,7 @@ def test_no_bytes_make_the_predictor_raise_or_change_its_other_answers(predictor
 # Checkpoints and devices
 
 
-def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(trained_run: Path, tmp_path: Path) -> None:
+def test_predictor_prefers_the_best_checkpoint_of_a_run(trained_run: Path, tmp_path: Path) -> None:
     assert Predictor(trained_run).weights == trained_run / "checkpoints" / "best.ckpt"
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -469,19 +457,19 @@ def test_a_run_folder_means_its_best_checkpoint_and_else_its_last(trained_run: P
     assert Predictor(tmp_path).weights == last
 
 
-def test_the_network_is_used_as_in_evaluation_without_dropout(predictor: Predictor, paths: list[Path]) -> None:
+def test_predictor_uses_eval_mode(predictor: Predictor, paths: list[Path]) -> None:
     assert isinstance(predictor.network, TorchBackend)
     assert not any(module.training for module in predictor.network.network.modules())
     assert list(predictor.predict(paths[:3])) == list(predictor.predict(paths[:3]))
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", "hpu", ""])
-def test_a_device_that_can_not_be_used_is_refused_with_the_way_out(trained_run: Path, device: str) -> None:
+def test_predictor_refuses_an_unusable_device_with_a_remedy(trained_run: Path, device: str) -> None:
     with pytest.raises(AgeGenderError, match=r"device=.*use device=auto"):
         Predictor(trained_run, device)
 
 
-def test_with_flips_a_picture_and_its_mirror_image_get_one_answer(trained_run: Path, photo: Image.Image) -> None:
+def test_predictor_with_flip_tta_is_invariant_to_mirroring(trained_run: Path, photo: Image.Image) -> None:
     flipping = Predictor(trained_run, device="cpu", tta="flip", detect="never")
     straight, mirrored = flipping.predict([photo, ImageOps.mirror(photo)])
     assert straight.age == pytest.approx(mirrored.age, abs=YEARS)
@@ -489,7 +477,7 @@ def test_with_flips_a_picture_and_its_mirror_image_get_one_answer(trained_run: P
     assert straight.age != next(Predictor(trained_run, device="cpu", detect="never").predict([photo])).age
 
 
-def test_an_interval_is_of_whole_years_around_an_answer_with_a_spread(predictor: Predictor, paths: list[Path]) -> None:
+def test_predictor_intervals_are_ordered_whole_years(predictor: Predictor, paths: list[Path]) -> None:
     for found in predictor.predict(paths):
         assert found.age_std and found.age_low is not None and found.age_high is not None
         assert 0 <= found.age_low <= found.age_high <= 120
@@ -497,8 +485,8 @@ def test_an_interval_is_of_whole_years_around_an_answer_with_a_spread(predictor:
     assert len({found.age_low for found in predictor.predict(paths)}) > 1
 
 
-def test_the_package_gives_the_predictor_without_importing_torch_before_a_network_is_loaded() -> None:
-    told = "import sys, agegender; agegender.Predictor; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", told], check=True, cwd=ROOT)
+def test_package_exports_the_predictor_without_importing_torch() -> None:
+    code = "import sys, agegender; agegender.Predictor; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         agegender.Predicter  # noqa: B018

@@ -1,4 +1,4 @@
-"""Checkpoints are found, describe themselves, load safely; what isn't one is refused in one line."""
+"""Checkpoints are found, describe themselves and load safely; any other file is refused in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agegender.training.module import AgeGenderModule
 
 
 class Payload:
-    """Would create a file when unpickled."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -35,12 +35,12 @@ class Payload:
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
-def test_torch_loads_it_with_weights_only(trained_run: Path, name: str) -> None:
+def test_checkpoint_loads_with_weights_only(trained_run: Path, name: str) -> None:
     checkpoint = torch.load(trained_run / "checkpoints" / name, weights_only=True)
     assert {"state_dict", "optimizer_states", "loops", "hyper_parameters", "agegender"} <= set(checkpoint)
 
 
-def test_it_describes_itself(trained_run: Path) -> None:
+def test_checkpoint_describes_its_network_labels_and_split(trained_run: Path) -> None:
     described = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]
     network = described["network"]
     assert (network["image_size"], network["in_channels"]) == (32, 1)
@@ -64,7 +64,7 @@ def test_it_describes_itself(trained_run: Path) -> None:
     }
 
 
-def test_the_network_is_built_again_from_the_file_alone(trained_run: Path) -> None:
+def test_checkpoint_alone_rebuilds_the_network(trained_run: Path) -> None:
     checkpoint = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")
     network = AgeGenderNet(**checkpoint["agegender"]["network"])
     network.load_state_dict(checkpoint["network"])
@@ -79,7 +79,7 @@ def test_load_checkpoint_names_a_file_of_an_older_version(trained_run: Path, tmp
         load_checkpoint(tmp_path / "old.ckpt")
 
 
-def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
+def test_find_checkpoint_prefers_the_best_checkpoint_of_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "last.ckpt").touch()
@@ -89,7 +89,7 @@ def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path: Pat
     assert find_checkpoint(str(folder / "last.ckpt")) == folder / "last.ckpt"
 
 
-def test_of_a_folder_of_runs_the_newest_best_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_find_checkpoint_takes_the_newest_best_checkpoint_below_a_folder(tmp_path: Path) -> None:
     for age, name in ((30, "a/1"), (10, "b/sweep_1/0"), (20, "c/2")):
         best = tmp_path / name / "checkpoints" / "best.ckpt"
         best.parent.mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_of_a_folder_of_runs_the_newest_best_checkpoint_is_taken(tmp_path: Path)
 
 
 @pytest.mark.parametrize("given_", ["nowhere", "nowhere/best.ckpt", "."])
-def test_what_is_not_there_is_said_with_a_way_on(given_: str, tmp_path: Path) -> None:
+def test_find_checkpoint_refuses_a_missing_path_with_a_remedy(given_: str, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"give (a run's folder|weights=)") as refused:
         find_checkpoint(tmp_path / given_)
     assert "\n" not in str(refused.value)
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_said_with_a_way_on(given_: str, tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_code_inside_a_file_is_not_run(tmp_path: Path, protocol: int, wrapped: bool) -> None:
+def test_load_checkpoint_runs_no_code_in_a_file(tmp_path: Path, protocol: int, wrapped: bool) -> None:
     trap, harm = tmp_path / "trap.ckpt", tmp_path / "harm"
     content = {"agegender": {}, "state_dict": Payload(harm)}
     if wrapped:
@@ -124,7 +124,7 @@ def test_code_inside_a_file_is_not_run(tmp_path: Path, protocol: int, wrapped: b
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
-def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path, tmp_path: Path, share: float) -> None:
+def test_load_checkpoint_refuses_a_truncated_file(trained_run: Path, tmp_path: Path, share: float) -> None:
     whole = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(AgeGenderError, match=r"cut\.ckpt") as refused:
@@ -134,7 +134,7 @@ def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(trained_run: Path,
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200))
-def test_any_other_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_load_checkpoint_refuses_arbitrary_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "any.ckpt").write_bytes(content)
     with pytest.raises(AgeGenderError, match=r"any\.ckpt") as refused:
         load_checkpoint(tmp_path / "any.ckpt")
@@ -146,7 +146,7 @@ def test_any_other_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -
     [{"state_dict": {}, "epoch": 3}, {"layer.weight": torch.zeros(2)}, [1, 2], torch.zeros(2), None],
     ids=["lightning", "state dict", "list", "tensor", "none"],
 )
-def test_somebody_elses_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
+def test_load_checkpoint_refuses_a_foreign_checkpoint(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "foreign.ckpt")
     with pytest.raises(AgeGenderError, match=r"foreign\.ckpt is not an agegender checkpoint"):
         load_checkpoint(tmp_path / "foreign.ckpt")
@@ -154,7 +154,7 @@ def test_somebody_elses_checkpoint_is_refused(tmp_path: Path, content: object) -
 
 @pytest.mark.parametrize("kind", ["malicious", "truncated", "foreign", "missing"])
 @pytest.mark.parametrize("fit", ["true", "false"])
-def test_train_refuses_such_weights_in_one_line_before_it_reads_data(
+def test_train_refuses_invalid_weights_before_it_reads_data(
     run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, kind: str, fit: str
 ) -> None:
     trap = tmp_path / "given.ckpt"
@@ -181,7 +181,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_no_command_runs_the_code_in_a_checkpoint(
+def test_commands_run_no_code_in_a_checkpoint(
     run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path, entry: str
 ) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
@@ -195,10 +195,10 @@ def test_no_command_runs_the_code_in_a_checkpoint(
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_checkpoint_can_not_name_what_builds_it(
+def test_checkpoint_can_not_name_its_instantiator(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CVE-2026-58659: Lightning imported what `_instantiator` named, whatever `weights_only` said."""
+    """CVE-2026-58659: Lightning imported the name in `_instantiator`, even with `weights_only`."""
     (tmp_path / "harmful.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\ndef make(*_): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -224,7 +224,7 @@ SAFE_METHODS = ("load_from_checkpoint", "load_state_dict_from_url", "get_state_d
 
 
 def calls() -> list[tuple[str, str, dict[str, str]]]:
-    """Returns where in our own code what is called, with its keyword arguments as they are written."""
+    """Returns the location, the name and the keyword arguments of every call in the repository's code."""
     files = [*(ROOT / "agegender").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
     return [
         (
@@ -238,8 +238,8 @@ def calls() -> list[tuple[str, str, dict[str, str]]]:
     ]
 
 
-def test_nothing_in_our_code_reads_a_file_that_could_run_code() -> None:
-    """What the commands' own tests can't show of code that nobody has called yet."""
+def test_package_calls_safe_loaders_only() -> None:
+    """Covers code that the tests of the commands don't reach."""
     found = calls()
     assert {"torch.load", "np.load"} <= {name for _, name, _ in found}
     for where, name, given_ in found:
@@ -247,5 +247,5 @@ def test_nothing_in_our_code_reads_a_file_that_could_run_code() -> None:
         if name in SAFE_WITH or name.rpartition(".")[2] in SAFE_METHODS:
             keyword = SAFE_WITH.get(name, "weights_only")
             assert given_.get(keyword) == str(keyword == "weights_only"), f"{where}: {name} without {keyword}"
-        if "ckpt_path" in given_:  # of Lightning's loops
+        if "ckpt_path" in given_:  # Lightning's fit, validate and test
             assert given_.get("weights_only", "").startswith("True"), f"{where}: {name} without weights_only"

@@ -1,4 +1,4 @@
-"""A multirun finds the better setting and says so."""
+"""The summary of a multirun ranks its jobs by score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, Outcome, metrics_of
 
 
-def test_a_two_job_sweep_lists_the_better_job_first_with_its_best_score(
+def test_summary_lists_the_better_job_first_with_its_best_score(
     run_here: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", "-m", *TINY, "optim.lr=1e-5,3e-3", "name=mine")
@@ -31,16 +31,16 @@ def test_a_two_job_sweep_lists_the_better_job_first_with_its_best_score(
     assert f"{scores[0]:.4f}" in outcome.out
 
 
-def test_a_sweeps_jobs_equal_the_same_runs_alone(
+def test_sweep_jobs_equal_the_same_single_runs(
     run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
 ) -> None:
     assert run_here("train.py", "-m", *TINY, "seed=3,0", "hydra.sweep.dir=sweep").code == 0
     score = metrics_of(trained_run)["best_score"]
-    assert metrics_of(tmp_path / "sweep/1")["best_score"] == score  # nothing leaks from the job before
+    assert metrics_of(tmp_path / "sweep/1")["best_score"] == score  # no state leaks from the previous job
     assert metrics_of(tmp_path / "sweep/0")["best_score"] != score
 
 
-def test_a_sweep_that_maximizes_lists_the_highest_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_summary_with_mode_max_lists_the_highest_score_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here(
         "train.py", "-m", *TINY, "monitor=val/age_cs5", "mode=max", "optim.lr=1e-6,1e-2", "hydra.sweep.dir=sweep"
     )
@@ -49,13 +49,9 @@ def test_a_sweep_that_maximizes_lists_the_highest_first(run_here: Callable[..., 
     assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
 
 
-def test_a_job_that_fails_ends_neither_the_others_nor_the_table(
-    run_here: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_failed_job_ends_neither_the_others_nor_the_summary(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "-m", *TINY, "data.batch_size=0,16", "hydra.sweep.dir=sweep")
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: 1 of 2 jobs failed; job 0: data.batch_size=0 ")
-    assert len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error("error: 1 of 2 jobs failed; job 0: data.batch_size=0 ")
     better, failed = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
     assert (better["job"], failed["job"]) == (1, 0) and failed["score"] is None
     assert better["score"] == metrics_of(tmp_path / "sweep/1")["best_score"]
@@ -63,9 +59,7 @@ def test_a_job_that_fails_ends_neither_the_others_nor_the_table(
     assert f"{better['score']:.4f}" in outcome.out and "failed" in outcome.out
 
 
-def test_a_sweeps_table_holds_its_own_jobs_only_where_an_older_sweep_lies(
-    run_here: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_summary_ignores_the_jobs_of_an_older_sweep(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     old = tmp_path / "sweep/7"
     old.mkdir(parents=True)
     record = {"sweep": "older", "job": 7, "overrides": [], "score": 1.0, "error": None}
@@ -77,9 +71,7 @@ def test_a_sweeps_table_holds_its_own_jobs_only_where_an_older_sweep_lies(
 
 
 @pytest.mark.slow
-def test_the_grid_runs_every_combination_and_never_sees_the_test_set(
-    run_here: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_grid_runs_every_combination_and_never_tests(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "sweep=grid", *TINY, "model.dropout=0.1", "hydra.sweep.dir=sweep")
     assert outcome.code == 0, outcome.err
     jobs = json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]
@@ -91,10 +83,10 @@ def test_the_grid_runs_every_combination_and_never_sees_the_test_set(
 
 
 @pytest.mark.parametrize(("monitor", "given"), [("val/age_mae", "mode=min"), ("val/gender_auroc", "mode=max")])
-def test_a_runs_score_is_that_of_its_best_epoch_not_its_last(
+def test_score_of_a_run_is_that_of_its_best_epoch(
     run_here: Callable[..., Outcome], tmp_path: Path, monitor: str, given: str
 ) -> None:
-    # The rate is so high that the figures go up and down: the last epoch is the best by luck only.
+    # The learning rate is so high that scores fluctuate: the last epoch is unlikely to be the best.
     settings = ("logger=csv", "optim.lr=3e-2", "trainer.max_epochs=5", "callbacks.early_stopping=null")
     outcome = run_here("train.py", *TINY, *settings, f"monitor={monitor}", given, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Every shipped option composes and builds; what is wrong is refused before any data is read."""
+"""Every shipped option composes and builds; invalid settings are refused before data is read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     HydraConfig.instance().cfg = None
 
 
-def test_every_group_of_the_design_has_its_options() -> None:
+def test_config_groups_have_the_documented_options() -> None:
     expected = (
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
         "augment=strong augment=robust callbacks=default callbacks=ema "
@@ -67,19 +67,17 @@ def test_every_group_of_the_design_has_its_options() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_shipped_option_composes_passes_the_check_and_builds(
-    option: str, settings_of: Callable[..., dict[str, Any]]
-) -> None:
+def test_shipped_options_compose_validate_and_build(option: str, settings_of: Callable[..., dict[str, Any]]) -> None:
     packages = {"model=timm": "timm", "logger=wandb": "wandb", "logger=mlflow": "mlflow"}
     if option in packages:
         pytest.importorskip(packages[option])
     settings = settings_of(option)
     check_config(settings)
     if option == "data=streaming":
-        settings["data"]["dir"] = "shards"  # it has no default
+        settings["data"]["dir"] = "shards"  # no default
     data = build_data(settings)
     network, _ = network_kwargs(settings, data.image_size, data.channels)
-    settings["loss"].pop("teacher")  # of the soft targets
+    settings["loss"].pop("teacher")  # belongs to the soft targets
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
     images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
@@ -91,7 +89,7 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
     assert all(isinstance(callback, Callback) for callback in built)
     assert all(isinstance(logger, Logger) for logger in loggers)
     if settings["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
-        settings["trainer"]["accelerator"] = "cpu"  # what it says without a GPU has its own test
+        settings["trainer"]["accelerator"] = "cpu"  # the refusal without a GPU has its own test
     trainer = instantiate(settings["trainer"], "trainer", callbacks=built, logger=loggers)
     assert isinstance(trainer, pl.Trainer) and trainer.num_devices == 1
     optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": list(module.network.parameters())}])
@@ -101,7 +99,7 @@ def test_every_shipped_option_composes_passes_the_check_and_builds(
         assert built_scheduler["interval"] == "step" and 0 < optimizer.param_groups[0]["lr"] < settings["optim"]["lr"]
 
 
-def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[str, Any]]) -> None:
+def test_library_objects_receive_plain_containers(settings_of: Callable[..., dict[str, Any]]) -> None:
     settings = settings_of("+optim.optimizer.betas=[0.8,0.9]")
     check_config(settings)
     optimizer = build_optimizer(settings["optim"]["optimizer"], [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
@@ -153,7 +151,7 @@ def test_library_objects_get_plain_containers(settings_of: Callable[..., dict[st
         ("logger.tensorboard.default_hp_metric=0", "logger.tensorboard.default_hp_metric=0"),
     ],
 )
-def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
+def test_check_config_refuses_a_wrong_type_by_name(
     wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     settings = settings_of("data=synthetic", "augment=light", "optim=adamw", wrong)
@@ -176,7 +174,7 @@ def test_a_wrong_typed_value_is_refused_in_one_line_that_names_it(
         ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
     ],
 )
-def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_only(
+def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
     wrong: str, message: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     settings = settings_of("model=residual", "augment=strong", wrong)
@@ -186,12 +184,11 @@ def test_the_residual_model_and_the_strong_augmentation_take_their_own_settings_
 
 
 @pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])
-def test_train_refuses_a_wrong_type_before_any_data_is_read(
+def test_train_refuses_a_wrong_type_before_data_is_read(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str
 ) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", wrong)
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith(f"error: {wrong.split('=')[0]}=")
+    outcome.assert_one_line_error(f"error: {wrong.split('=')[0]}=")
     assert not (tmp_path / "cache").exists()
 
 
@@ -209,12 +206,9 @@ def test_train_refuses_a_wrong_type_before_any_data_is_read(
         "+trainer.overfit_batches=-1.5",
     ],
 )
-def test_a_value_of_the_right_type_that_makes_no_sense_is_refused_in_one_line(
-    run_here: Callable[..., Outcome], wrong: str
-) -> None:
+def test_train_refuses_an_invalid_value_in_one_line(run_here: Callable[..., Outcome], wrong: str) -> None:
     outcome = run_here("train.py", *TINY, "augment=light", wrong)
-    assert outcome.code in (1, 2)
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+    outcome.assert_one_line_error()
 
 
 def payload(path: Path) -> dict[str, Any]:
@@ -237,7 +231,7 @@ def payload(path: Path) -> dict[str, Any]:
     ],
     ids=".".join,
 )
-def test_a_target_outside_the_libraries_is_refused_by_name_and_never_built(
+def test_check_config_refuses_a_target_outside_the_allowlist(
     place: tuple[str, ...], settings_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = settings_of()
@@ -253,7 +247,7 @@ def test_a_target_outside_the_libraries_is_refused_by_name_and_never_built(
 
 
 @pytest.mark.parametrize("target", ["agegenderx.Evil", "torch.optimx.Adam", "torch.load", "lightning.pytorchx.A", "os"])
-def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
+def test_instantiate_refuses_a_target_that_shares_a_prefix_only(target: str) -> None:
     with pytest.raises(AgeGenderError, match="is refused"):
         instantiate({"_target_": target}, "callbacks")
     assert all(name.endswith(".") for name in BUILT_IN)
@@ -262,12 +256,11 @@ def test_a_name_that_only_begins_like_a_library_is_refused(target: str) -> None:
 def test_train_refuses_a_foreign_target_and_builds_nothing(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     outcome = run_here("train.py", *TINY, "+callbacks.x._target_=os.mkdir", f"+callbacks.x.path={harm}")
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith("error: callbacks.x._target_: os.mkdir is refused")
+    outcome.assert_one_line_error("error: callbacks.x._target_: os.mkdir is refused")
     assert not harm.exists()
 
 
-def test_a_target_that_does_not_exist_is_one_line(settings_of: Callable[..., dict[str, Any]]) -> None:
+def test_check_config_refuses_a_target_that_does_not_exist(settings_of: Callable[..., dict[str, Any]]) -> None:
     settings = settings_of("optim.optimizer._target_=torch.optim.Adma")
     with pytest.raises(AgeGenderError, match=r"optim\.optimizer\._target_=torch\.optim\.Adma can't be imported") as no:
         check_config(settings)
@@ -276,16 +269,13 @@ def test_a_target_that_does_not_exist_is_one_line(settings_of: Callable[..., dic
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
-def test_a_gpu_that_is_not_there_is_one_clear_line(
-    run_here: Callable[..., Outcome], tmp_path: Path, choice: str
-) -> None:
+def test_train_refuses_a_missing_gpu_in_one_line(run_here: Callable[..., Outcome], tmp_path: Path, choice: str) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
-    outcome.assert_one_line_error()
-    assert "sees no GPU" in outcome.err and "trainer=cpu" in outcome.err
+    outcome.assert_one_line_error("sees no GPU", "trainer=cpu")
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_defaults_are_the_classic_grayscale_128_pixel_run_on_utkface(
+def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
     settings_of: Callable[..., dict[str, Any]],
 ) -> None:
     settings = settings_of()
@@ -300,7 +290,7 @@ def test_the_defaults_are_the_classic_grayscale_128_pixel_run_on_utkface(
 
 @pytest.mark.parametrize("optim", ["adam", "adamw"])
 @pytest.mark.parametrize("trainer", ["auto", "mixed"])
-def test_options_of_different_groups_go_together(
+def test_check_config_accepts_combined_options(
     optim: str, trainer: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     check_config(settings_of(f"optim={optim}", f"trainer={trainer}", "experiment=quickstart", "age=mse"))
@@ -318,7 +308,7 @@ def test_options_of_different_groups_go_together(
         ("age=coral +age.output=relu", "age.output is not known"),
     ],
 )
-def test_each_age_coding_takes_its_own_settings_only(
+def test_check_config_refuses_settings_of_another_age_coding(
     wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     settings = settings_of(*wrong.split())
@@ -327,7 +317,7 @@ def test_each_age_coding_takes_its_own_settings_only(
     assert str(refused.value).startswith(place) and "\n" not in str(refused.value)
 
 
-def test_the_age_classes_accuracy_may_choose_the_epoch_where_there_are_classes(
+def test_check_config_accepts_age_class_acc_with_classes_only(
     settings_of: Callable[..., dict[str, Any]],
 ) -> None:
     chosen = ("monitor=val/age_class_acc", "mode=max")
@@ -336,7 +326,7 @@ def test_the_age_classes_accuracy_may_choose_the_epoch_where_there_are_classes(
         check_config(settings_of("age=mae", *chosen))
 
 
-# Channels, side, batch, epochs, age coding as published, and the number of weights, added up by hand.
+# Channels, image size, batch size, epochs and age coding as published, and the number of weights, counted by hand.
 PUBLISHED = {
     "gray_mae": (1, 128, 32, 30, "mae", 5_107_458),
     "age_classes": (3, 128, 32, 12, "classes", 5_113_174),
@@ -346,7 +336,7 @@ PUBLISHED = {
 }
 
 
-# ... and what else each is known by. Any other setting is the default's.
+# Further published settings; all others are the defaults.
 KNOWN_BY: dict[str, dict[str, Any]] = {
     "gray_mae": {
         "model.feature_dropout": 0.5,
@@ -383,7 +373,9 @@ KNOWN_BY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_each_earlier_system_has_its_published_shape(name: str, settings_of: Callable[..., dict[str, Any]]) -> None:
+def test_baseline_experiments_have_the_published_architecture(
+    name: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
     channels, side, batch_size, epochs, age, weights = PUBLISHED[name]
     settings = settings_of(f"experiment={name}")
     data = AgeGenderDataModule(**kwargs_of(settings["data"]))

@@ -1,4 +1,4 @@
-"""Several processes train, measure and end as one does: with the same figures and one folder."""
+"""Several processes train, evaluate and stop as one does, with the same metrics and one folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-# Nothing random but the start and the order, which all processes share. The last batch of the training, and that of the
-# validation, has one face: it leaves the second process none.
+# Random are the initialization and the order only, which all processes share. The last batch of training and validation
+# has one face, which leaves the second process none.
 SAME = (*TINY, "model.dropout=0", "data.batch_size=6", "data.limit=94", "trainer.gradient_clip_val=1")
 
 
@@ -34,7 +34,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def run_two(*settings: str, cwd: Path) -> Outcome:
-    """Runs train.py with time enough for processes that wait for each other on cores that others use too."""
+    """Runs train.py with a timeout that allows for processes that wait for each other on busy cores."""
     return run_script("train.py", *settings, cwd=cwd, timeout=900)
 
 
@@ -45,12 +45,12 @@ def free_port() -> int:
 
 
 def start(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts a command in a process group of its own, as a terminal does."""
+    """Starts a command in a new process group, as a terminal does."""
     piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, start_new_session=True, **piped)
 
 
-def end_of(process: subprocess.Popen[str]) -> Outcome:
+def outcome_of(process: subprocess.Popen[str]) -> Outcome:
     try:
         out, err = process.communicate(timeout=900)
     except subprocess.TimeoutExpired:
@@ -59,8 +59,8 @@ def end_of(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def assert_same_figures(first: Path, second: Path) -> None:
-    """Holds two runs' figures, answers and weights against each other; sums of another order differ a little."""
+def assert_same_results(first: Path, second: Path) -> None:
+    """Asserts that two runs agree in metrics, predictions and weights, up to the order of summation."""
     ours, theirs = metrics_of(first), metrics_of(second)
     names = [name for name in ours if name.startswith(("val/", "test/", "images/", "baseline/")) and ours[name]]
     assert len(names) > 12
@@ -68,27 +68,29 @@ def assert_same_figures(first: Path, second: Path) -> None:
     assert ours["best_epoch"] == theirs["best_epoch"]
     answers, others = (rows_of(run / "predictions.csv") for run in (first, second))
     assert len(answers) == ours["images/test"]
-    assert [Path(row["path"]).name for row in others] == [Path(row["path"]).name for row in answers]  # once, in order
+    assert [Path(row["path"]).name for row in others] == [
+        Path(row["path"]).name for row in answers
+    ]  # each once, in order
     for name in ("age_pred", "p_female"):
         wanted = [float(row[name]) for row in answers]
         assert [float(row[name]) for row in others] == pytest.approx(wanted, rel=1e-3, abs=2e-3)
     one, other = (load_checkpoint(run / "checkpoints/best.ckpt") for run in (first, second))
     for name, values in one["network"].items():
         torch.testing.assert_close(other["network"][name], values, rtol=1e-3, atol=1e-4)
-    stated, restated = (run["agegender"]["calibration"] for run in (one, other))
-    for name, values in stated.items():
-        assert restated[name] == pytest.approx(values, rel=1e-2, abs=1e-2)
+    calibration, other_calibration = (run["agegender"]["calibration"] for run in (one, other))
+    for name, values in calibration.items():
+        assert other_calibration[name] == pytest.approx(values, rel=1e-2, abs=1e-2)
 
 
-def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_path: Path) -> None:
+def test_two_processes_score_as_one(run_here: Run, tmp_path: Path) -> None:
     alone = run_here("train.py", *SAME, "hydra.run.dir=one")
     assert alone.code == 0, alone.err
-    # No folder is named: the second process must not make one of its own.
+    # No folder is given: the second process must not create another.
     both = run_two(*SAME, *TWO, "name=two", cwd=tmp_path)
     assert both.code == 0, both.err
     (run,) = (tmp_path / "logs/two").iterdir()
     assert metrics_of(run)["images/train"] % 6 == metrics_of(run)["images/val"] % 6 == 1
-    assert_same_figures(tmp_path / "one", run)
+    assert_same_results(tmp_path / "one", run)
     assert both.err == "" and both.out.count("epoch 1/2: ") == both.out.count("results: ") == 1
     assert "2 processes" in metrics_of(run)["hardware"]
     assert {path.name for path in run.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
@@ -104,7 +106,7 @@ def test_two_processes_train_validate_and_test_as_one_does(run_here: Run, tmp_pa
     ],
     ids=["average of the weights", "missing labels", "a teacher"],
 )
-def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
+def test_two_processes_average_each_loss_over_all_faces(
     run_here: Run, tmp_path: Path, faces: Path, change: tuple[str, ...]
 ) -> None:
     with (tmp_path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -113,30 +115,34 @@ def test_what_a_step_counts_over_its_faces_is_counted_over_all_processes(
         for i, face in enumerate(sorted(faces.glob("*.jpg"))):
             age, gender = face.name.split("_")[:2]
             writer.writerow([face, "" if i % 3 == 0 else age, "" if i % 4 == 0 else gender])
-    kept = [setting for setting in SAME if change[0] != "data=table" or not setting.startswith(("data=", "data.gen"))]
+    kept = [
+        setting for setting in SAME if change[0] != "data=table" or not setting.startswith(("data=", "data.synthetic"))
+    ]
     alone = run_here("train.py", *kept, *change, "hydra.run.dir=one")
     assert alone.code == 0, alone.err
     both = run_two(*kept, *TWO, *change, "hydra.run.dir=two", cwd=tmp_path)
     assert both.code == 0, both.err
-    assert_same_figures(tmp_path / "one", tmp_path / "two")
+    assert_same_results(tmp_path / "one", tmp_path / "two")
 
 
-def slurm(rank: int, port: int) -> dict[str, str]:
-    """What srun tells the second of two tasks on one machine; nothing here speaks to a real one."""
-    told = {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "PROCID": rank, "LOCALID": rank, "NODEID": 0}
+def slurm_environment(rank: int, port: int) -> dict[str, str]:
+    """Returns the environment of one of two srun tasks on one machine, without a real SLURM."""
+    task = {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "PROCID": rank, "LOCALID": rank, "NODEID": 0}
     named = {"JOB_ID": 1234, "JOB_NAME": "faces", "NODELIST": "localhost", "STEP_ID": 0}
-    return {f"SLURM_{name}": str(value) for name, value in {**told, **named}.items()} | {"MASTER_PORT": str(port)}
+    return {f"SLURM_{name}": str(value) for name, value in {**task, **named}.items()} | {"MASTER_PORT": str(port)}
 
 
 def by_torchrun(*settings: str, cwd: Path) -> Outcome:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
-    return end_of(start(*torchrun, str(ROOT / "train.py"), *settings, cwd=cwd))
+    return outcome_of(start(*torchrun, str(ROOT / "train.py"), *settings, cwd=cwd))
 
 
 def by_srun(*settings: str, cwd: Path) -> Outcome:
     """Starts both tasks as srun does and returns their outputs one after the other."""
     command, port = (sys.executable, str(ROOT / "train.py"), *settings), free_port()
-    ended = [end_of(task) for task in [start(*command, cwd=cwd, env=slurm(rank, port)) for rank in range(2)]]
+    ended = [
+        outcome_of(task) for task in [start(*command, cwd=cwd, env=slurm_environment(rank, port)) for rank in range(2)]
+    ]
     return Outcome(
         max(task.code for task in ended), "".join(task.out for task in ended), "".join(task.err for task in ended)
     )
@@ -144,24 +150,28 @@ def by_srun(*settings: str, cwd: Path) -> Outcome:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_srun])
-def test_processes_that_torchrun_or_srun_started_train_as_one_in_one_folder(
+def test_torchrun_and_srun_train_one_run_in_one_folder(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
 ) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
-    # Nothing is drawn, read or decoded yet: one does, and the other waits for it.
+    # An empty cache: one process fills it, and the other waits.
     monkeypatch.setenv("AGEGENDER_CACHE", str(tmp_path / "cache"))
     both = launch(*SAME, "trainer=ddp", "trainer.accelerator=cpu", "name=two", cwd=tmp_path)
     assert both.code == 0, both.err
     (run,) = (tmp_path / "logs/two").iterdir()
-    assert_same_figures(tmp_path / "one", run)
+    assert_same_results(tmp_path / "one", run)
     assert both.out.count("results: ") == both.out.count("epoch 1/2: ") == 1
-    assert both.out.count("drawing 120 cartoon faces") <= 1  # the other one may have come first, and is silent
+    assert (
+        both.out.count("drawing 120 cartoon faces") <= 1
+    )  # the process that draws may be rank 1, which prints nothing
     assert not (tmp_path / ".hydra").exists() and (run / ".hydra/overrides.yaml").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_torchrun, by_srun])
-def test_processes_that_would_train_side_by_side_are_refused(tmp_path: Path, launch: Callable[..., Outcome]) -> None:
+def test_launchers_refuse_a_world_size_that_differs_from_the_settings(
+    tmp_path: Path, launch: Callable[..., Outcome]
+) -> None:
     outcome = launch(*SAME, cwd=tmp_path)
     assert outcome.code == 1
     line = next(line for line in outcome.err.splitlines() if line.startswith("error: "))
@@ -185,7 +195,7 @@ def alive(pid: int) -> bool:
 def long_training(
     tmp_path: Path, *settings: str, by: tuple[str, ...] = ()
 ) -> tuple[subprocess.Popen[Any], list[int], Path]:
-    """Starts a training by two processes; returns when its first epoch is over, with the numbers of those started."""
+    """Starts a training of two processes and returns after its first epoch: the process, its children and its log."""
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as file:
         command = [sys.executable, *by, str(ROOT / "train.py"), *SAME, *TWO, "hydra.run.dir=run", *settings]
@@ -206,10 +216,10 @@ def assert_gone(pids: list[int], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
+def test_ctrl_c_that_torchrun_forwards_counts_once(tmp_path: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
     process, both, log = long_training(tmp_path, *RANDOM, by=torchrun)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does; torchrun then sends it on
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does; torchrun forwards it
     assert process.wait(300) != 0
     assert log.read_text().count("interrupted in epoch ") == 1
     assert len(both) == 2
@@ -217,7 +227,7 @@ def test_a_ctrl_c_that_torchrun_passes_on_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) -> None:
+def test_stop_of_only_one_process_stops_all(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
@@ -226,17 +236,17 @@ def test_a_stop_that_only_one_process_was_asked_for_stops_all(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_run_of_one_process_continues_with_two(run_here: Run, tmp_path: Path) -> None:
+def test_run_of_one_process_resumes_with_two(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     assert run_here("train.py", *SAME, "hydra.run.dir=one").code == 0
     again = run_two("resume=run", *TWO, "trainer.max_epochs=2", cwd=tmp_path)
     assert again.code == 0, again.err
-    assert_same_figures(tmp_path / "one", tmp_path / "run")
+    assert_same_results(tmp_path / "one", tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_batch_norm_on_two_processes_of_a_cpu_trains_and_says_what_it_counts(tmp_path: Path) -> None:
-    small = ("model=residual", "model.stem=8", "model.channels=[8,16]", "model.blocks=[1,1]")
+def test_batch_norm_on_two_cpu_processes_trains_with_a_note(tmp_path: Path) -> None:
+    small = ("model=residual", "model.trunk.stem=8", "model.trunk.channels=[8,16]", "model.trunk.blocks=[1,1]")
     kept = [setting for setting in SAME if not setting.startswith("model.")]
     both = run_two(*kept, *TWO, *small, "data.limit=96", "hydra.run.dir=run", cwd=tmp_path)
     assert both.code == 0, both.err
@@ -244,23 +254,23 @@ def test_batch_norm_on_two_processes_of_a_cpu_trains_and_says_what_it_counts(tmp
     assert metrics_of(tmp_path / "run")["epochs"] == 2
 
 
-def test_a_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: Path) -> None:
+def test_sharded_run_is_not_resumed_without_sharding(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *SAME, "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
     settings = tmp_path / "run/.hydra/config.yaml"
     saved = OmegaConf.load(settings)
-    saved.trainer.strategy = {"_target_": "agegender.distributed.fsdp.FSDP", "least": 1000}
+    saved.trainer.strategy = {"_target_": "agegender.distributed.fsdp.FSDP", "min_num_params": 1000}
     OmegaConf.save(saved, settings)
     unlike = run_here("train.py", "resume=run", "trainer.max_epochs=2")
     assert unlike.code == 1 and "trainer.strategy was agegender.distributed.fsdp.FSDP" in unlike.err
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_bits(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     process, started, log = long_training(tmp_path, *RANDOM)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130, log.read_text()
-    said = log.read_text()
-    assert said.count("interrupted in epoch ") == 1 and "Traceback" not in said
+    output = log.read_text()
+    assert output.count("interrupted in epoch ") == 1 and "Traceback" not in output
     assert_gone(started)
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     last = 3 + stopped // 12
@@ -275,7 +285,7 @@ def test_ctrl_c_ends_all_processes_after_one_step_and_they_continue_to_the_same_
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_others_and_the_run_is_continued(tmp_path: Path) -> None:
+def test_killed_process_ends_the_others_and_the_run_resumes(tmp_path: Path) -> None:
     process, (second,), log = long_training(tmp_path, *RANDOM)
     os.kill(second, signal.SIGKILL)
     assert process.wait(300) != 0, log.read_text()
@@ -286,16 +296,14 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_is_continued(tmp_p
 
 
 @pytest.mark.slow
-def test_a_first_process_that_is_killed_leaves_none_behind(tmp_path: Path) -> None:
+def test_killed_rank_0_leaves_no_process_behind(tmp_path: Path) -> None:
     process, started, _ = long_training(tmp_path, *RANDOM)
     process.kill()
     process.wait(60)
     assert_gone(started)
 
 
-def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_do(
-    run_here: Run, tmp_path: Path
-) -> None:
+def test_multirun_on_several_devices_is_refused_with_a_remedy(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", "-m", *TINY, *TWO, "optim.lr=1e-3,1e-4")
     assert outcome.code == 1
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
@@ -304,7 +312,7 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         (("data.batch_size=15",), "data.batch_size=15 is split over 2 devices at every step: set a multiple of 2"),
         (("trainer.num_nodes=2",), "this process was started alone: start one on each machine"),
@@ -319,10 +327,9 @@ def test_a_multirun_on_several_devices_is_refused_in_one_line_that_says_what_to_
         (("trainer=fsdp", "trainer.gradient_clip_val=null"), "trainer=fsdp requires NVIDIA GPUs"),
     ],
 )
-def test_what_several_devices_can_not_share_is_refused_before_any_is_started(
-    run_here: Run, tmp_path: Path, settings: tuple[str, ...], says: str
+def test_several_devices_refuse_unsupported_settings_before_the_start(
+    run_here: Run, tmp_path: Path, settings: tuple[str, ...], message: str
 ) -> None:
     outcome = run_here("train.py", *TINY, *TWO, *settings)
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith("error: ") and says in outcome.err
+    outcome.assert_one_line_error(message)
     assert not list(tmp_path.glob("logs/*/*"))

@@ -36,9 +36,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_probe_trains_the_heads_only_and_its_checkpoint_answers_as_its_test_did(
-    run_here: Run, probe: Path, tmp_path: Path
-) -> None:
+def test_probe_trains_the_heads_only_and_predicts_as_in_its_test(run_here: Run, probe: Path, tmp_path: Path) -> None:
     network = load_checkpoint(probe / "checkpoints" / "best.ckpt")["network"]
     made = make_face_weights(tmp_path / "again.onnx").state_dict()
     for name, value in made.items():
@@ -55,16 +53,14 @@ def test_probe_trains_the_heads_only_and_its_checkpoint_answers_as_its_test_did(
     assert done.code == 0, done.err
     answers = {row["path"]: row for row in rows_of(tmp_path / "a.csv")}
     for row in tested[:6]:
-        told = answers[row["path"]]
-        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.1)
-        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=0.01)
+        predicted = answers[row["path"]]
+        assert float(predicted["age"]) == pytest.approx(float(row["age_pred"]), abs=0.1)
+        assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=0.01)
 
 
-def test_probe_resumed_between_epochs_ends_with_the_bits_of_an_uninterrupted_one(
-    run_here: Run, probe: Path, tmp_path: Path
-) -> None:
+def test_probe_resumes_between_epochs_to_the_same_bits(run_here: Run, probe: Path, tmp_path: Path) -> None:
     short = [setting for setting in SMALL if not setting.startswith("trainer.max_epochs")]
-    schedule = "optim.scheduler=null"  # a cosine over another length would be another training
+    schedule = "optim.scheduler=null"  # a cosine depends on the length of the training
     whole = run_here("train.py", "experiment=face_probe", *SMALL, schedule, "hydra.run.dir=whole")
     one = run_here("train.py", "experiment=face_probe", *short, schedule, "trainer.max_epochs=1", "hydra.run.dir=parts")
     two = run_here("train.py", "resume=parts", "trainer.max_epochs=2")
@@ -73,7 +69,7 @@ def test_probe_resumed_between_epochs_ends_with_the_bits_of_an_uninterrupted_one
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
+def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
     run_here: Run, probe: Path, tmp_path: Path
 ) -> None:
     options = ("weights=probe", "trainer.max_epochs=1", "hydra.run.dir=tuned")
@@ -90,9 +86,9 @@ def test_fine_tuning_starts_at_the_probe_and_moves_its_upper_layers_alone(
     assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]
 
 
-def test_fine_tuning_is_resumed_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
+def test_fine_tuning_resumes_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    probe.rename(tmp_path / "logs" / "face_probe")  # where the experiment looks for its weights
+    probe.rename(tmp_path / "logs" / "face_probe")  # the default weights of the experiment
     options = ("optim.scheduler=null", "hydra.run.dir=tuned")
     begun = run_here("train.py", "experiment=face", *SMALL, *options, "trainer.max_epochs=1")
     assert begun.code == 0, begun.err
@@ -101,19 +97,19 @@ def test_fine_tuning_is_resumed_with_its_own_weights(run_here: Run, probe: Path,
     assert metrics_of(tmp_path / "tuned")["epochs"] == 2
 
 
-def test_fine_tuning_without_the_probe_says_what_to_do(run_here: Run, tmp_path: Path) -> None:
+def test_fine_tuning_without_the_probe_is_refused_with_a_remedy(run_here: Run, tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx")
     done = run_here("train.py", "experiment=face", *SMALL)
-    assert done.code != 0 and "logs/face_probe" in done.err and len(done.err.strip().splitlines()) == 1
+    done.assert_one_line_error("logs/face_probe")
 
 
-def test_exported_face_network_answers_as_pytorch(run_here: Run, probe: Path, tmp_path: Path) -> None:
-    export(str(tmp_path / "model.onnx"), str(probe))  # refuses a file whose answers differ
+def test_exported_face_network_predicts_as_pytorch(run_here: Run, probe: Path, tmp_path: Path) -> None:
+    export(str(tmp_path / "model.onnx"), str(probe))  # raises if the predictions differ
     assert (tmp_path / "model.onnx").stat().st_size > 10_000_000
 
 
-def test_streamed_faces_give_no_statistics_for_the_features(run_here: Run, tmp_path: Path) -> None:
+def test_streaming_data_refuses_feature_statistics(run_here: Run, tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx")
     weights = ("model.pretrained=made.onnx", "model.trunk.backbone=mobilefacenet")
     done = run_here("train.py", "experiment=face_probe", "data=streaming", "data.dir=shards", *weights)
-    assert (done.code, done.err.count("\n")) == (1, 1) and "set model.feature_clip=null" in done.err
+    done.assert_one_line_error("set model.feature_clip=null")

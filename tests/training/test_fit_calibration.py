@@ -1,4 +1,4 @@
-"""The fit of the calibration: it finds what was put in, and holds on faces that it was not fitted to."""
+"""The fit of the calibration recovers true parameters and generalizes to new faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agegender.training.fit_calibration import ANSWERED_RIGHT, fit_calibration, 
 
 
 def drawn(count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Ages as UTKFace has them, answered with errors that grow with age and lean towards the middle."""
+    """Returns labels distributed as UTKFace's, with predictions that shrink to the mean and err more with age."""
     rng = np.random.default_rng(seed)
     age = np.where(rng.random(count) < 0.15, rng.integers(0, 10, count), rng.integers(10, 91, count)).astype(float)
     stated = (1 + age / 10) * rng.uniform(0.7, 1.3, count)
@@ -24,7 +24,7 @@ def drawn(count: int, seed: int) -> tuple[np.ndarray, ...]:
     return answers, stated, 3 * rng.logistic(size=count) + 6 * (2 * gender - 1), age, gender
 
 
-def test_intervals_hold_their_share_of_new_faces_at_every_age() -> None:
+def test_intervals_cover_the_nominal_fraction_of_new_faces_at_every_age() -> None:
     calibration = fit_calibration(*drawn(1800, 0))
     assert calibration is not None
     answers, stated, _, age, _ = drawn(50_000, 1)
@@ -38,7 +38,7 @@ def test_intervals_hold_their_share_of_new_faces_at_every_age() -> None:
     assert inside[age < 3].mean() >= COVERAGE - 0.05  # whole years are coarse for a spread of one
 
 
-def test_the_stated_error_is_that_of_new_faces_with_such_an_answer() -> None:
+def test_predicted_std_matches_the_error_on_new_faces() -> None:
     calibration = fit_calibration(*drawn(1800, 0))
     assert calibration is not None
     answers, stated, _, age, _ = drawn(50_000, 1)
@@ -50,20 +50,20 @@ def test_the_stated_error_is_that_of_new_faces_with_such_an_answer() -> None:
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(true: float) -> None:
+def test_temperature_recovers_the_true_value(true: float) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 20_000)
     gender = (rng.random(20_000) < 1 / (1 + np.exp(-logits))).astype(float)
     assert temperature(logits * true, gender) == pytest.approx(true, rel=0.05)
 
 
-def test_a_network_that_has_diverged_gets_none() -> None:
+def test_fit_calibration_returns_none_for_non_finite_predictions() -> None:
     answers, stated, logits, age, gender = drawn(50, 0)
     answers[3] = np.nan
     assert fit_calibration(answers, stated, logits, age, gender) is None
 
 
-def test_labels_that_are_not_known_change_nothing() -> None:
+def test_fit_calibration_ignores_missing_labels() -> None:
     answers, stated, logits, age, gender = drawn(500, 0)
     age[300:400] = gender[400:] = np.nan
     found, ages, genders = fit_calibration(answers, stated, logits, age, gender), ~np.isnan(age), ~np.isnan(gender)
@@ -74,7 +74,7 @@ def test_labels_that_are_not_known_change_nothing() -> None:
     assert found.temperature == temperature(logits[genders], gender[genders])
 
 
-def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
+def test_fit_calibration_leaves_an_unlabeled_task_uncalibrated() -> None:
     answers, stated, logits, age, gender = drawn(50, 0)
     none = np.full(50, np.nan)
     without_genders = fit_calibration(answers, stated, logits, age, none)
@@ -87,7 +87,7 @@ def test_of_what_no_face_has_a_label_nothing_is_said() -> None:
 
 @settings(max_examples=60)
 @given(count=st.integers(1, 40), seed=st.integers(0, 1000), same=st.booleans())
-def test_however_few_faces_there_are_the_calibration_is_finite(count: int, seed: int, same: bool) -> None:
+def test_fit_calibration_is_finite_for_few_faces(count: int, seed: int, same: bool) -> None:
     answers, stated, logits, age, gender = drawn(count, seed)
     if same:
         answers[:], stated[:], logits[:] = 30.0, 0.0, 1000.0
@@ -98,9 +98,9 @@ def test_however_few_faces_there_are_the_calibration_is_finite(count: int, seed:
     assert (low <= high).all()
 
 
-def test_intervals_fitted_with_corrupted_faces_hold_their_share_of_those_too() -> None:
+def test_intervals_fitted_with_corrupted_faces_cover_those_too() -> None:
     clean, corrupted = drawn(1800, 0), np.column_stack(drawn(1800, 2))
-    corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # they are answered worse
+    corrupted[:, 0] += 4 * np.random.default_rng(3).normal(size=len(corrupted))  # larger errors
     shares = []
     for known in (None, corrupted):
         answers, stated, logits, age, gender = clean
@@ -114,9 +114,7 @@ def test_intervals_fitted_with_corrupted_faces_hold_their_share_of_those_too() -
 
 @settings(deadline=None)
 @given(count=st.integers(1, 400), seed=st.integers(0, 1000), skill=st.floats(0, 8))
-def test_min_confidence_is_the_least_at_which_enough_of_the_answered_are_right(
-    count: int, seed: int, skill: float
-) -> None:
+def test_min_confidence_is_the_lowest_that_reaches_the_target_accuracy(count: int, seed: int, skill: float) -> None:
     rng = np.random.default_rng(seed)
     gender = rng.integers(0, 2, count).astype(float)
     p_female = 1 / (1 + np.exp(-skill * (2 * gender - 1 + rng.normal(size=count))))
@@ -132,7 +130,7 @@ def test_min_confidence_is_the_least_at_which_enough_of_the_answered_are_right(
         assert right[chosen].mean() == pytest.approx(max(right[confidence >= level].mean() for level in levels))
 
 
-def test_min_confidence_answers_for_all_where_all_may_be_answered_and_without_labels() -> None:
+def test_min_confidence_is_one_half_at_full_accuracy_or_without_labels() -> None:
     assert min_confidence(np.array([0.9, 0.2, 0.6]), np.array([1.0, 0.0, 1.0])) == (0.5, 1.0)
     columns = list(drawn(100, 0))
     columns[4] = np.full(100, np.nan)

@@ -1,4 +1,4 @@
-"""`kill -9` takes nothing but the steps since the newest whole checkpoint, whenever it comes."""
+"""`kill -9` loses the steps since the newest valid checkpoint only, at any moment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def last_step(run: Path) -> int:
 
 
 def kill_at_random(process: object, moment: float, log: Path) -> None:
-    """Kills a process so many seconds after its first epoch of this attempt ended, wherever it is then."""
+    """Kills a process `moment` seconds after the end of its next epoch."""
     seen = log.read_text().count("epoch ") if log.exists() else 0
     while process.is_alive() and log.read_text().count("epoch ") == seen:  # type: ignore[attr-defined]
         time.sleep(0.005)
@@ -40,7 +40,7 @@ def kill_at_random(process: object, moment: float, log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+def test_run_killed_ten_times_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     chance = random.Random(7)
     log = tmp_path / "log"
     log.touch()
@@ -48,7 +48,7 @@ def test_a_run_killed_ten_times_ends_with_the_weights_of_one_that_was_not(tmp_pa
     whole.join()
     assert whole.exitcode == 0, (tmp_path / "whole.log").read_text()
 
-    # five moments by the clock, and one in each place, at random visits in between: steps, validations, writes
+    # five kills at random times, and one in each place (step, validation, write), in random order
     plan = [*PLACES, *[None] * 5]
     chance.shuffle(plan)
     command = [*LONG, "hydra.run.dir=killed", "resume=auto"]
@@ -61,29 +61,29 @@ def test_a_run_killed_ten_times_ends_with_the_weights_of_one_that_was_not(tmp_pa
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"kill {kill + 1} found no run: {log.read_text()}"
         reached.append(last_step(tmp_path / "killed"))
-    assert reached == sorted(reached)  # no kill took what was saved before
+    assert reached == sorted(reached)  # no kill lost a saved step
     process = start_training(command, tmp_path, log)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert "is damaged" not in log.read_text()
-    assert not list((tmp_path / "killed/checkpoints").glob(".*"))  # nor is anything left of a half-written one
+    assert not list((tmp_path / "killed/checkpoints").glob(".*"))  # no temporary file is left
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.fixture
 def copied(trained_run: Path, tmp_path: Path) -> Path:
-    """A finished run of two epochs that the test may damage."""
+    """A copy of a finished run of two epochs, to be damaged."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", pytest.param("empty", marks=pytest.mark.slow), "one bit"])
-def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_continued(
+def test_resume_names_a_damaged_checkpoint_and_takes_the_newest_valid_one(
     run_here: Run, copied: Path, damage: str
 ) -> None:
     last, best = (copied / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     content = bytearray(last.read_bytes())
     middle = len(content) // 2
-    if damage == "one bit":  # in the weights, where PyTorch itself sees nothing
+    if damage == "one bit":  # in the weights, where PyTorch checks nothing
         state = torch.load(last, weights_only=True)["state_dict"]
         weights = next(value for name, value in state.items() if name.endswith("weight")).numpy().tobytes()
         content[content.find(weights)] ^= 1
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_continued(
     assert not list((copied / "checkpoints").glob(".*"))
 
 
-def test_the_newest_is_the_one_furthest_in_the_training_whatever_the_clock_said(copied: Path) -> None:
+def test_latest_valid_checkpoint_compares_steps_and_not_file_times(copied: Path) -> None:
     folder = copied / "checkpoints"
     os.utime(folder / "last.ckpt", (1, 1))
     assert latest_valid_checkpoint(copied) == folder / "last.ckpt"
@@ -110,7 +110,7 @@ def test_the_newest_is_the_one_furthest_in_the_training_whatever_the_clock_said(
     assert latest_valid_checkpoint(copied) == folder / "best.ckpt"
 
 
-def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_each(run_here: Run, copied: Path) -> None:
+def test_resume_without_a_valid_checkpoint_is_refused_after_naming_each(run_here: Run, copied: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         os.truncate(copied / "checkpoints" / name, 1000)
     outcome = run_here("train.py", f"resume={copied}")
@@ -120,14 +120,13 @@ def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_ea
     assert "no whole checkpoint" in lines[2] and "start the run again" in lines[2]
 
 
-def test_a_named_checkpoint_that_is_damaged_is_refused(run_here: Run, copied: Path) -> None:
+def test_resume_refuses_a_damaged_checkpoint_given_by_name(run_here: Run, copied: Path) -> None:
     os.truncate(copied / "checkpoints/last.ckpt", 1000)
     outcome = run_here("train.py", f"resume={copied / 'checkpoints/last.ckpt'}")
-    outcome.assert_one_line_error()
-    assert "last.ckpt is damaged" in outcome.err
+    outcome.assert_one_line_error("last.ckpt is damaged")
 
 
-def test_a_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_atomic_write_keeps_the_old_content_until_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"before")
     with pytest.raises(TypeError), atomic_write(path, durable=True) as file:
@@ -139,7 +138,7 @@ def test_a_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> 
     assert path.read_bytes() == b"after"
 
 
-def test_a_checkpoint_that_is_whole_passes_and_a_foreign_one_does_not(copied: Path, tmp_path: Path) -> None:
+def test_load_verified_checkpoint_refuses_a_foreign_file(copied: Path, tmp_path: Path) -> None:
     assert load_verified_checkpoint(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(AgeGenderError, match="not an agegender checkpoint"):

@@ -1,4 +1,4 @@
-"""The figures, against values worked out by hand."""
+"""The metrics of a stage, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOSSES = torch.tensor([3.0, 2.0, 1.0])  # the sum, age, gender
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test"])
-def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -> None:
+def test_stage_metrics_equal_hand_computed_values(stage: str) -> None:
     metrics = StageMetrics(stage)
     metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     figures = {name: value.item() for name, value in metrics.compute().items()}
@@ -30,14 +30,14 @@ def test_every_metric_by_hand_under_the_name_that_the_design_gives(stage: str) -
             f"{stage}/gender_loss": 1.0,
             f"{stage}/age_mae": 17 / 4,
             f"{stage}/age_mse": (4 + 0 + 25 + 100) / 4,
-            f"{stage}/age_cs5": 3 / 4,  # the error of exactly 5 years counts
+            f"{stage}/age_cs5": 3 / 4,  # an error of exactly 5 years is within
             f"{stage}/gender_acc": 3 / 4,
-            f"{stage}/gender_auroc": 4 / 4,  # both women stand above both men
+            f"{stage}/gender_auroc": 4 / 4,  # both women score above both men
         }
     )
 
 
-def test_the_age_class_counts_only_where_there_are_classes() -> None:
+def test_age_class_accuracy_exists_with_classes_only() -> None:
     assert StageMetrics("val").age_class is None
     metrics = StageMetrics("val", classes=3)
     faces = (LOSSES, YEARS, AGE, P_FEMALE, GENDER)
@@ -47,21 +47,21 @@ def test_the_age_class_counts_only_where_there_are_classes() -> None:
     assert metrics.compute()["val/age_class_acc"].item() == 1  # an epoch forgets the one before
 
 
-def test_a_loss_is_the_mean_over_faces_not_over_batches() -> None:
+def test_loss_metric_is_the_mean_over_faces() -> None:
     metrics = StageMetrics("train")
     metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     metrics.update(StepOutput(LOSSES + 5, YEARS[1:2], AGE[1:2], P_FEMALE[1:2], GENDER[1:2]))
     assert metrics.compute()["train/loss"].item() == pytest.approx((4 * 3 + 8) / 5)
 
 
-def test_a_loss_that_is_not_a_number_stays_one() -> None:
+def test_loss_metric_stays_nan() -> None:
     metrics = StageMetrics("train")
     metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER))
     metrics.update(StepOutput(LOSSES * torch.nan, YEARS, AGE, P_FEMALE, GENDER))
     assert metrics.compute()["train/loss"].isnan()
 
 
-def test_more_steps_than_are_set_aside_at_a_time_all_count() -> None:
+def test_stage_metrics_count_steps_beyond_the_buffer() -> None:
     metrics, steps = StageMetrics("train"), 2 * StageMetrics.STEPS_AT_A_TIME + 3
     for step in range(steps):
         metrics.update(StepOutput(LOSSES + step, AGE + step, AGE, P_FEMALE, GENDER))
@@ -70,14 +70,14 @@ def test_more_steps_than_are_set_aside_at_a_time_all_count() -> None:
     assert figures["train/loss"].item() == pytest.approx(3 + (steps - 1) / 2)
 
 
-def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
+def test_auroc_is_the_fraction_of_correctly_ordered_pairs() -> None:
     metrics = StageMetrics("val")
     metrics.update(StepOutput(LOSSES, YEARS, AGE, torch.tensor([0.75, 0.8, 0.6, 0.7]), GENDER))
     assert metrics.compute()["val/gender_auroc"].item() == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize("gender", [0.0, 1.0])
-def test_faces_of_one_gender_have_no_auroc(gender: float) -> None:
+def test_auroc_of_one_gender_is_nan(gender: float) -> None:
     metrics = StageMetrics("val")
     metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, torch.full((4,), gender)))
     figures = metrics.compute()
@@ -85,13 +85,13 @@ def test_faces_of_one_gender_have_no_auroc(gender: float) -> None:
 
 
 @pytest.mark.parametrize(("error", "within"), [(4.999, 1), (5.0, 1), (5.001, 0), (-5.0, 1), (-5.001, 0)])
-def test_an_error_of_exactly_five_years_is_within(error: float, within: int) -> None:
+def test_cumulative_score_includes_its_bound(error: float, within: int) -> None:
     score = CumulativeScore(5.0)
     score.update(torch.tensor([20.0 + error]), torch.tensor([20.0]))
     assert score.compute().item() == within
 
 
-def test_an_epoch_forgets_the_one_before() -> None:
+def test_stage_metrics_are_reset_by_each_epoch() -> None:
     metrics = StageMetrics("val")
     metrics.update(StepOutput(LOSSES, YEARS + 50, AGE, 1 - P_FEMALE, GENDER))
     metrics.compute()
@@ -104,23 +104,23 @@ def test_an_epoch_forgets_the_one_before() -> None:
 # Missing labels
 
 
-def known(faces: int, ages: int, genders: int) -> torch.Tensor:
+def label_counts(faces: int, ages: int, genders: int) -> torch.Tensor:
     return torch.tensor([faces, ages, genders])
 
 
-def test_what_is_not_known_counts_nowhere() -> None:
+def test_stage_metrics_ignore_missing_labels() -> None:
     age, gender = AGE.clone(), GENDER.clone()
     age[3], gender[2] = torch.nan, torch.nan
     metrics = StageMetrics("val", classes=3)
-    said, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
-    metrics.update(StepOutput(LOSSES, YEARS, age, P_FEMALE, gender, said, true, known(4, 3, 3)))
-    last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], said[3:], true[3:]
-    metrics.update(StepOutput(LOSSES + 4, *last, known(1, 0, 1)))
+    predicted, true = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
+    metrics.update(StepOutput(LOSSES, YEARS, age, P_FEMALE, gender, predicted, true, label_counts(4, 3, 3)))
+    last = YEARS[3:], age[3:], P_FEMALE[3:], GENDER[3:], predicted[3:], true[3:]
+    metrics.update(StepOutput(LOSSES + 4, *last, label_counts(1, 0, 1)))
     figures = {name: value.item() for name, value in metrics.compute().items()}
     assert figures == pytest.approx(
         {
             "val/loss": (4 * 3 + 7) / 5,
-            "val/age_loss": 2.0,  # of the second step's ages none is known
+            "val/age_loss": 2.0,  # the second step has no age labels
             "val/gender_loss": (3 * 1 + 5) / 4,
             "val/age_mae": 7 / 3,
             "val/age_mse": (4 + 0 + 25) / 3,
@@ -133,10 +133,10 @@ def test_what_is_not_known_counts_nowhere() -> None:
 
 
 @pytest.mark.parametrize("label", ["age", "gender"])
-def test_what_no_label_was_known_for_is_no_number(label: str) -> None:
+def test_stage_metrics_of_an_unlabeled_task_are_nan(label: str) -> None:
     none, metrics = torch.full((4,), torch.nan), StageMetrics("test", classes=3)
     faces = {"age": AGE, "gender": GENDER} | {label: none}
-    counts = known(4, 4 * (label == "gender"), 4 * (label == "age"))
+    counts = label_counts(4, 4 * (label == "gender"), 4 * (label == "age"))
     classes = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
     step = StepOutput(LOSSES, YEARS, faces["age"], P_FEMALE, faces["gender"], *classes, counts)
     metrics.update(step)
@@ -144,18 +144,18 @@ def test_what_no_label_was_known_for_is_no_number(label: str) -> None:
     assert {name for name, value in figures.items() if value.isnan()} == {
         name for name in figures if name.startswith(f"test/{label}")
     }
-    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, known(4, 4, 4)))
+    metrics.update(StepOutput(LOSSES, YEARS, AGE, P_FEMALE, GENDER, *classes, label_counts(4, 4, 4)))
     assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
 @settings(max_examples=50)
 @given(data=st.data(), count=st.integers(2, 60))
-def test_chunks_of_any_size_give_the_figures_of_the_whole(data: st.DataObject, count: int) -> None:
+def test_stage_metrics_do_not_depend_on_chunk_sizes(data: st.DataObject, count: int) -> None:
     floats = st.lists(st.floats(0, 120, width=32), min_size=count, max_size=count)
     years, age = (torch.tensor(data.draw(floats)) for _ in range(2))
     p_female = torch.tensor(data.draw(st.lists(st.floats(0, 1, width=32), min_size=count, max_size=count)))
     rest = data.draw(st.lists(st.integers(0, 1), min_size=count - 2, max_size=count - 2))
-    gender = torch.tensor([0, 1, *rest]).float()  # both occur: without, an AUROC has no meaning
+    gender = torch.tensor([0, 1, *rest]).float()  # both classes occur, as an AUROC requires
     cuts = sorted({0, count, *data.draw(st.lists(st.integers(1, count - 1), max_size=5))})
     whole, chunked = StageMetrics("val"), StageMetrics("val")
     whole.update(StepOutput(LOSSES, years, age, p_female, gender))

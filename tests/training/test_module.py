@@ -1,4 +1,4 @@
-"""The training step: its loss, its schedule, its precision, and that it learns."""
+"""The training step: loss, schedule, precision and learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NETWORK = {
     "head_units": [32],
     "dropout": 0.0,
 }
-# A bare Trainer says what the project's own runs settle: no validation here, and no worker processes.
+# A bare Trainer warns of settings that train.py sets: no validation, no worker processes.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:.*does not have many workers", "ignore:The number of training"
 )
@@ -37,7 +37,7 @@ OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler":
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for a second thread."""
+    """Networks as small as these are slower with a second thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,8 +58,8 @@ def some_faces(count: int = 12) -> Batch:
     )
 
 
-class Always(torch.nn.Module):
-    """Stands for a head: one answer per face, whatever it sees."""
+class ConstantHead(torch.nn.Module):
+    """A head with constant outputs."""
 
     def __init__(self, answers: list[float]):
         super().__init__()
@@ -90,10 +90,10 @@ def measured_losses(module: AgeGenderModule, batch: Batch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
-def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gender_weight: float) -> None:
+def test_loss_equals_the_hand_computed_weighted_sum(age_weight: float, gender_weight: float) -> None:
     module = module_of(loss={"age": age_weight, "gender": gender_weight})
-    module.network.age_head = Always([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
-    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
+    module.network.age_head = ConstantHead([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
+    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
     batch = some_faces(2)
     batch["age"], batch["gender"] = torch.tensor([43.0, 53.0]), torch.tensor([1.0, 0.0])
     losses = measured_losses(module, batch)
@@ -105,7 +105,7 @@ def test_the_loss_is_the_weighted_sum_worked_out_by_hand(age_weight: float, gend
     assert losses["returned"] == losses["train/loss"]
 
 
-def test_the_weights_are_1_and_1_unless_given() -> None:
+def test_loss_weights_default_to_1() -> None:
     balance = module_of().balance
     assert (balance.age, balance.gender, balance.log_variance) == (1.0, 1.0, None)
 
@@ -113,13 +113,13 @@ def test_the_weights_are_1_and_1_unless_given() -> None:
 CODINGS = ("mae", "mse", "huber", "classes", "dldl", "coral")
 
 
-def of(batch: Batch, rows: list[int]) -> Batch:
-    """Some of the faces; a label of theirs that is missing becomes a zero."""
+def take_rows(batch: Batch, rows: list[int]) -> Batch:
+    """Returns some rows of a batch, with missing labels set to zero."""
     age, gender = (batch[name][rows].nan_to_num() for name in ("age", "gender"))
     return Batch(image=batch["image"][rows], age=age, gender=gender, row=batch["row"][rows])
 
 
-def masked(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
+def masked_module(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
     pl.seed_everything(0, verbose=False)
     module = module_of(network, **options)
     module.masks = True
@@ -134,24 +134,22 @@ def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch
 
 @pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
 @pytest.mark.parametrize("coding", CODINGS)
-def test_the_losses_of_a_batch_with_missing_labels_are_those_of_its_known_parts(
-    coding: str, gender_output: str
-) -> None:
-    module = masked({"age": age_node(coding), "gender_output": gender_output})
+def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(coding: str, gender_output: str) -> None:
+    module = masked_module({"age": age_node(coding), "gender_output": gender_output})
     batch = some_faces()
     batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
     aged, gendered = [0, 2, 3, 4, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 9, 10, 11]
     found, whole = measured_losses(module, batch), module_of({"age": age_node(coding), "gender_output": gender_output})
     whole.load_state_dict(module.state_dict())
-    assert found["train/age_loss"] == pytest.approx(measured_losses(whole, of(batch, aged))["train/age_loss"])
-    gender_loss = measured_losses(whole, of(batch, gendered))["train/gender_loss"]
+    assert found["train/age_loss"] == pytest.approx(measured_losses(whole, take_rows(batch, aged))["train/age_loss"])
+    gender_loss = measured_losses(whole, take_rows(batch, gendered))["train/gender_loss"]
     assert found["train/gender_loss"] == pytest.approx(gender_loss)
     assert found["train/loss"] == pytest.approx(found["train/age_loss"] + gender_loss) == found["returned"]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
-    module, batch = masked({"age": age_node(coding)}), some_faces()
+def test_masking_without_missing_labels_changes_no_bit(coding: str) -> None:
+    module, batch = masked_module({"age": age_node(coding)}), some_faces()
     with_masks = gradients_of(module, module.training_step(batch, 0))
     figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
     module.masks = False
@@ -162,8 +160,8 @@ def test_where_nothing_is_missing_masking_changes_no_digit(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("label", ["age", "gender"])
-def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(coding: str, label: str) -> None:
-    module, batch = masked({"age": age_node(coding)}), some_faces()
+def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: str, label: str) -> None:
+    module, batch = masked_module({"age": age_node(coding)}), some_faces()
     batch[label].fill_(torch.nan)  # type: ignore[literal-required]
     losses = module.training_step(batch, 0)
     gradients = gradients_of(module, losses)
@@ -179,37 +177,37 @@ def test_a_batch_without_any_known_label_of_a_kind_teaches_its_head_nothing(codi
     }
 
 
-def test_a_learned_balance_does_not_move_for_a_part_that_nothing_is_known_of() -> None:
-    module, batch = masked(loss={"learned": True}), some_faces()
+def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
+    module, batch = masked_module(loss={"learned": True}), some_faces()
     batch["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
     assert gradient[0] != 0 and gradient[1] == 0
 
 
-def test_forward_answers_years_and_a_probability() -> None:
+def test_forward_returns_years_and_p_female() -> None:
     module = module_of().eval()
-    module.network.age_head = Always([1.0, -9.0])  # type: ignore[assignment]
-    module.network.gender_head = Always([0.0, math.log(3)])  # type: ignore[assignment]
+    module.network.age_head = ConstantHead([1.0, -9.0])  # type: ignore[assignment]
+    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]
     years, p_female = module(some_faces(2)["image"])
     assert years.tolist() == [53.0, 0.0]
     assert p_female.tolist() == pytest.approx([0.5, 0.75])
 
 
 @pytest.mark.parametrize("coding", ["mae", "mse"])
-def test_one_batch_can_be_overfitted(coding: str) -> None:
+def test_module_overfits_one_batch(coding: str) -> None:
     pl.seed_everything(0, verbose=False)
     scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.05, "final_lr_ratio": 0.0}
     module = module_of({"age": age_node(coding)}, optim=OPTIM | {"scheduler": scheduler})
     batch = some_faces()
     trainer = quiet_trainer(max_epochs=4)
     trainer.fit(module, batches_of(*[batch] * 75))
-    assert trainer.callback_metrics["train/loss"].item() < 0.02  # it began at about 1.5
+    assert trainer.callback_metrics["train/loss"].item() < 0.02  # initially about 1.5
     years, p_female = module.eval()(batch["image"])
     assert (years - batch["age"]).abs().max().item() < 1.5
     assert ((p_female > 0.5) == batch["gender"].bool()).all()
 
 
-def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
+def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:
     seen: dict[str, set[torch.dtype]] = {"loss": set(), "answer": set(), "inside": set()}
 
     class Spy(AgeGenderModule):
@@ -227,11 +225,11 @@ def test_mixed_precision_trains_on_float32_losses_and_answers() -> None:
     assert {weight.dtype for weight in module.parameters()} == {torch.float32}
 
 
-def test_warmup_cosine_by_hand() -> None:
+def test_warmup_cosine_equals_hand_computed_factors() -> None:
     factors = [warmup_cosine(step, 12, warmup_fraction=1 / 3, final_lr_ratio=0.1) for step in range(13)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])  # 4 steps rise
     assert factors[4] == pytest.approx(1.0)
-    assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the middle of 1 and 0.1
+    assert factors[8] == pytest.approx(0.55)  # half-way through the cosine: the mean of 1 and 0.1
     assert factors[6] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert factors[12] == pytest.approx(0.1)
 
@@ -242,7 +240,7 @@ def test_warmup_cosine_by_hand() -> None:
     final_lr_ratio=st.floats(0, 1),
     place=st.floats(0, 1.5),
 )
-def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
+def test_warmup_cosine_rises_then_falls_within_its_bounds(
     steps: int, warmup_fraction: float, final_lr_ratio: float, place: float
 ) -> None:
     step = int(place * steps)
@@ -257,7 +255,7 @@ def test_warmup_cosine_rises_then_falls_and_stays_within_its_bounds(
         )
 
 
-def test_the_schedule_moves_every_step_and_ends_at_its_final_factor() -> None:
+def test_warmup_cosine_steps_with_every_batch() -> None:
     scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.25, "final_lr_ratio": 0.1}
     module = module_of(optim=OPTIM | {"scheduler": scheduler})
     rates: list[float] = []
@@ -295,16 +293,16 @@ def test_hyperparameters_are_plain_values() -> None:
         max_size=20,
     )
 )
-def test_every_step_has_random_numbers_of_its_own(steps: list[tuple[int, int, int, str]]) -> None:
+def test_step_seed_is_unique_per_step(steps: list[tuple[int, int, int, str]]) -> None:
     seeds = [step_seed(*step) for step in steps]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
-def test_a_training_step_never_waits_for_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's fake tensors have no values: whoever asks for one, and so waits for a device, gets an error."""
+def test_training_step_never_synchronizes_with_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's fake tensors have no values: reading one, which would synchronize, raises an error."""
     module = module_of({"age": age_node(coding)})
-    # a layout of CPUs alone, which these tensors don't know
+    # a CPU layout that fake tensors don't support
     monkeypatch.setattr(ConvStack, "_trains_in_onednn_layout", lambda *_: False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):
         faces: dict[str, Any] = {**some_faces(4)}

@@ -1,4 +1,4 @@
-"""Optimizers and schedulers that a config names, as Lightning takes them."""
+"""Optimizers and schedulers built from a config, in the form that Lightning expects."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def made(node: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("interval", "length"), [("step", 40), ("epoch", 4)])
-def test_build_scheduler_fills_in_the_length_in_units_of_its_interval(interval: str, length: int) -> None:
+def test_build_scheduler_sets_the_length_in_units_of_its_interval(interval: str, length: int) -> None:
     found = made({"_target_": f"{TORCHS}.OneCycleLR", "interval": interval, "max_lr": 0.3})
     assert isinstance(found["scheduler"], OneCycleLR) and found["scheduler"].total_steps == length
     assert found["interval"] == interval and "monitor" not in found
 
 
-def test_build_scheduler_leaves_a_length_that_is_given() -> None:
+def test_build_scheduler_keeps_a_given_length() -> None:
     node = {"_target_": f"{TORCHS}.OneCycleLR", "interval": "step", "max_lr": 0.3}
     assert made({**node, "total_steps": 7})["scheduler"].total_steps == 7
     assert made({**node, "epochs": 2, "steps_per_epoch": 6})["scheduler"].total_steps == 12
 
 
-def test_build_scheduler_moves_at_each_epoch_unless_told() -> None:
+def test_build_scheduler_steps_per_epoch_by_default() -> None:
     found = made({"_target_": f"{TORCHS}.CosineAnnealingLR", "T_max": 4})
     assert isinstance(found["scheduler"], CosineAnnealingLR) and found["interval"] == "epoch"
 
 
-def test_build_scheduler_says_what_a_plateau_is_of() -> None:
+def test_build_scheduler_monitors_the_loss_for_a_plateau_by_default() -> None:
     node = {"_target_": f"{TORCHS}.ReduceLROnPlateau", "patience": 2}
     found = made(node)
     assert isinstance(found["scheduler"], ReduceLROnPlateau) and found["monitor"] == "val/loss"
     assert made({**node, "monitor": "val/age_mae"})["monitor"] == "val/age_mae"
 
 
-def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
+def test_warmup_cosine_uses_the_new_length_when_resumed() -> None:
     def scheduler(steps: int) -> WarmupCosine:
         found = WarmupCosine(sgd(), steps, warmup_fraction=0.1, final_lr_ratio=0.0)
         for _ in range(9):
@@ -64,7 +64,7 @@ def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "message"),
     [
         ({"_target_": f"{TORCHS}.OneCycleLR"}, "OneCycleLR can't be built with these settings"),
         ({"_target_": f"{TORCHS}.SequentialLR", "schedulers": []}, "SequentialLR can't be built with these settings"),
@@ -75,8 +75,8 @@ def test_warmup_cosine_spans_a_new_length_when_it_is_resumed() -> None:
         ),
     ],
 )
-def test_build_scheduler_refuses_in_one_line(node: dict[str, Any], said: str) -> None:
-    with pytest.raises(AgeGenderError, match=said) as refused:
+def test_build_scheduler_refuses_in_one_line(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(AgeGenderError, match=message) as refused:
         made(node)
     assert "\n" not in str(refused.value)
 

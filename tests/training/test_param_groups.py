@@ -1,4 +1,4 @@
-"""Which weights decay, and which are trained at the trunk's rate."""
+"""Parameter groups: weight decay and the learning rate of the trunk."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("trunk_lr_mult", [1.0, 0.1])
 @pytest.mark.parametrize("optimizer", [ADAM, ADAMW])
-def test_every_weight_is_trained_once(optimizer: dict[str, Any], trunk_lr_mult: float) -> None:
+def test_param_groups_hold_every_weight_once(optimizer: dict[str, Any], trunk_lr_mult: float) -> None:
     net, extra = residual_net(), nn.Parameter(torch.zeros(2))
     groups = param_groups(net, [extra], optimizer, trunk_lr_mult)
     trained = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(trained) == sorted(id(weight) for weight in (*net.parameters(), extra))
 
 
-def test_biases_and_the_gains_of_norms_never_decay_and_all_others_do() -> None:
+def test_param_groups_decay_all_weights_but_biases_and_norms() -> None:
     net = residual_net()
     groups = by_name(param_groups(net, [], ADAMW))
     assert set(groups) == {"weights", "weights_no_decay"}
@@ -46,7 +46,7 @@ def test_biases_and_the_gains_of_norms_never_decay_and_all_others_do() -> None:
             assert (id(weight) in spared) != decays
 
 
-def test_only_the_trunk_takes_the_trunks_rate() -> None:
+def test_param_groups_scale_the_rate_of_the_trunk_only() -> None:
     net = residual_net()
     groups = by_name(param_groups(net, [], ADAMW, 0.1))
     assert {name: group.get("lr") for name, group in groups.items()} == {
@@ -60,6 +60,6 @@ def test_only_the_trunk_takes_the_trunks_rate() -> None:
     assert slow == trunk
 
 
-def test_without_decay_and_factor_there_is_one_group() -> None:
+def test_param_groups_are_one_without_decay_and_multiplier() -> None:
     (group,) = param_groups(residual_net(), [], ADAM)
-    assert set(group) == {"params"}  # without a name: the curve of the learning rate has but one
+    assert set(group) == {"params"}  # unnamed, as there is one learning-rate curve

@@ -1,4 +1,4 @@
-"""Settings of two versions of the project are compared by what they mean."""
+"""Settings of two versions of the project are compared after filling in defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agegender.training.resume_checks import with_defaults
 AGE = age_node("mae", scale=20.0, offset=33.0)
 
 
-def test_settings_of_an_older_version_are_completed_by_the_defaults() -> None:
+def test_with_defaults_completes_the_settings_of_an_older_version() -> None:
     old = {"image_size": 16, "in_channels": 1, "age": age_node("mae", scale=20.0), "trunk": trunk_node(channels=[4])}
     parts = {"age": {**AGE, "output": "linear"}, "trunk": trunk_node(channels=[4], padding="valid")}
     new = {**old, **parts, "gender_output": "logit", "mean": [0.5]}

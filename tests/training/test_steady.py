@@ -1,4 +1,4 @@
-"""A long run takes no more of the machine at its end than near its beginning."""
+"""A long run does not leak memory, file handles or threads."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from agegender.training.module import AgeGenderModule
 Run = Callable[..., Outcome]
 
 
-def resident() -> float:
-    """Returns the main memory that this process holds, in MB."""
+def resident_memory() -> float:
+    """Returns the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-def test_two_hundred_epochs_take_no_more_memory_file_handles_or_threads_than_fifty(
+def test_train_for_200_epochs_leaks_no_memory_file_handles_or_threads(
     run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = AgeGenderModule.on_train_epoch_end
@@ -33,7 +33,9 @@ def test_two_hundred_epochs_take_no_more_memory_file_handles_or_threads_than_fif
     def look(self: AgeGenderModule) -> None:
         own(self)
         gc.collect()
-        taken.append((resident(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(gc.get_objects())))
+        taken.append(
+            (resident_memory(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(gc.get_objects()))
+        )
 
     monkeypatch.setattr(AgeGenderModule, "on_train_epoch_end", look)
     short = ("+trainer.limit_train_batches=1", "callbacks.image_logger.faces=1", "callbacks.early_stopping=null")
@@ -45,4 +47,4 @@ def test_two_hundred_epochs_take_no_more_memory_file_handles_or_threads_than_fif
     early, late = taken[49], taken[199]
     assert late[0] < early[0] + 10  # MB
     assert late[1:3] == early[1:3]
-    assert late[3] < early[3] * 1.02  # of Python
+    assert late[3] < early[3] * 1.02  # Python objects

@@ -1,4 +1,4 @@
-"""A training on streamed faces that was stopped continues as if it had not been."""
+"""Runs on streamed faces: resume, missing shards and several processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def press_ctrl_c_once(patch: pytest.MonkeyPatch, epoch: int, batch: int) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
+def test_streaming_run_stopped_in_an_epoch_resumes_to_the_same_bits(
     run_here: Run, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     shards = pack_small(faces, tmp_path / "shards")
@@ -69,7 +69,7 @@ def test_a_streamed_training_stopped_in_an_epoch_continues_to_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_shards_that_come_no_more_end_the_run_in_one_line_that_keeps_the_checkpoint(
+def test_streaming_run_without_more_shards_ends_and_keeps_the_checkpoint(
     faces: Path, tmp_path: Path, workers: int
 ) -> None:
     shards = pack_small(faces, tmp_path / "shards")
@@ -83,7 +83,7 @@ def test_shards_that_come_no_more_end_the_run_in_one_line_that_keeps_the_checkpo
         again = ("resume=run", "trainer.max_epochs=2", "data.cache_dir=another")
         outcome = run_script("train.py", *again, cwd=tmp_path)
         assert outcome.code == 1
-        line = outcome.err.splitlines()[-1]  # after LitData's report
+        line = outcome.err.splitlines()[-1]  # LitData reports before it
         assert line.startswith(f"error: no more shards come from {address}/train (")
         assert "run/checkpoints/last.ckpt is kept; continue with: python train.py resume=" in line
 
@@ -93,10 +93,8 @@ TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_faces_are_measured_by_two_processes_as_by_one(
-    run_here: Run, faces: Path, tmp_path: Path, workers: int
-) -> None:
-    """With shares as uneven as they get: with a batch of 16 each, LitData gives one process nearly all test faces."""
+def test_streaming_on_two_processes_scores_as_on_one(run_here: Run, faces: Path, tmp_path: Path, workers: int) -> None:
+    """The most uneven partition: with a batch size of 16 each, LitData gives one process nearly all test faces."""
     shards = pack_small(faces, tmp_path / "shards")
     settings = (*SETTINGS, f"data.dir={shards}", f"data.num_workers={workers}", "data.batch_size=32")
     both = run_script(
@@ -110,16 +108,19 @@ def test_streamed_faces_are_measured_by_two_processes_as_by_one(
     assert len(names) > 12
     assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names}, rel=1e-4)
     rows = [np.genfromtxt(tmp_path / run / "predictions.csv", str, delimiter=",") for run in ("two", "one")]
-    assert (rows[0][:, 0] == rows[1][:, 0]).all() and len(rows[0]) == ours["images/test"] + 1  # once, in order
+    assert (rows[0][:, 0] == rows[1][:, 0]).all() and len(rows[0]) == ours["images/test"] + 1  # each once, in order
     for column in (2, rows[0][0].tolist().index("p_female")):
         first, second = (row[1:, column].astype(float) for row in rows)
         assert first == pytest.approx(second, abs=0.02)  # rounded to 0.01
 
 
 @pytest.mark.slow
-def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
+def test_streaming_on_two_processes_resumes_to_the_same_bits(faces: Path, tmp_path: Path) -> None:
     shards = pack_small(faces, tmp_path / "shards")
-    unscheduled = ("callbacks.early_stopping=null", "optim.scheduler=null")  # nothing depends on how long the whole is
+    unscheduled = (
+        "callbacks.early_stopping=null",
+        "optim.scheduler=null",
+    )  # nothing depends on the length of the training
     settings = (*SETTINGS, *TWO, *unscheduled, f"data.dir={shards}", "data.num_workers=0")
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as file:
@@ -130,8 +131,7 @@ def test_two_processes_that_stream_continue_an_epoch_to_the_same_bits(faces: Pat
     assert process.wait(300) == 130, log.read_text(encoding="utf-8")
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] + 3
     unlike = run_script("train.py", "resume=run", "trainer.devices=1", cwd=tmp_path)
-    unlike.assert_one_line_error()
-    assert "an epoch's shards were split over 2 devices (data=streaming), not 1" in unlike.err
+    unlike.assert_one_line_error("an epoch's shards were split over 2 devices (data=streaming), not 1")
     for name, begin in (("run", ("resume=run",)), ("whole", (*settings, "hydra.run.dir=whole"))):
         outcome = run_script("train.py", *begin, f"trainer.max_epochs={last}", cwd=tmp_path, timeout=900)
         assert outcome.code == 0, f"{name}: {outcome.err}"

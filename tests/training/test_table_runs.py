@@ -1,4 +1,4 @@
-"""Whole runs of train.py on tables: trained on, with labels missing, and to judge a model by."""
+"""Runs of train.py on tables: training, missing labels and evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "d
 
 @pytest.fixture
 def run_table(run_here: Run, faces: Path, tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs train.py on a table of these rows, whose pictures are the drawn faces."""
+    """Runs train.py on a table of rows about the drawn faces."""
 
     def run(rows: list[dict[str, object]], *settings: str) -> Outcome:
         write_table(tmp_path / "labels.csv", rows)
@@ -29,25 +29,21 @@ def run_table(run_here: Run, faces: Path, tmp_path: Path) -> Callable[..., Outco
     return run
 
 
-def without(label: str, faces: Path) -> list[dict[str, object]]:
-    """Returns the rows of a table that lacks a column."""
+def rows_without(label: str, faces: Path) -> list[dict[str, object]]:
+    """Returns complete rows without one label column."""
     return [{name: cell for name, cell in row.items() if name != label} for row in rows_of(faces)]
 
 
-def answers_of(run: Path) -> list[dict[str, str]]:
+def predictions_of(run: Path) -> list[dict[str, str]]:
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def with_one_gender(faces: Path) -> list[dict[str, object]]:
+def rows_of_one_gender(faces: Path) -> list[dict[str, object]]:
     return [row | {"gender": "female"} for row in rows_of(faces)]
 
 
-def is_one_error_line(outcome: Outcome) -> bool:
-    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
-
-
-def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
+def test_table_of_file_name_labels_trains_as_the_folder(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path
 ) -> None:
     assert run_table(rows_of(faces)).code == 0
@@ -71,7 +67,7 @@ def test_a_table_of_what_the_names_say_trains_to_the_same_digits_as_the_folder(
     ],
     ids=" ".join,
 )
-def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
+def test_half_labeled_table_trains_to_finite_metrics_of_the_labeled_faces(
     run_table: Run, faces: Path, tmp_path: Path, change: tuple[str, ...]
 ) -> None:
     outcome = run_table(half_labeled(faces), *change)
@@ -80,7 +76,7 @@ def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
     figures = {name: value for name, value in results.items() if name.startswith(("val/", "test/", "baseline/"))}
     assert len(figures) >= 18 and all(math.isfinite(value) for value in figures.values())
     assert "60 images have no age and 20 no gender" in outcome.out
-    answers = answers_of(tmp_path / "run")
+    answers = predictions_of(tmp_path / "run")
     aged = [row for row in answers if row["age"]]
     gendered = [row for row in answers if row["gender"]]
     assert 0 < len(aged) == results["images/test/with_age"] < len(answers) == results["images/test"]
@@ -92,7 +88,7 @@ def test_a_half_labeled_table_trains_to_finite_figures_of_what_is_known(
     assert ("report=true" in change) == (tmp_path / "run/report/report.html").is_file()
 
 
-def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_predict_gives(
+def test_evaluation_of_a_table_covers_every_image_as_predict_does(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
     rows = half_labeled(faces)
@@ -114,7 +110,7 @@ def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_pre
     predicted = run_here("predict.py", "detect=never", f"img={faces}", f"weights={trained_run}", "out=answers.json")
     assert predicted.code == 0, predicted.err
     expected: dict[str, Any] = {row["path"]: row for row in json.loads((tmp_path / "answers.json").read_text())}
-    answers = answers_of(tmp_path / "run")
+    answers = predictions_of(tmp_path / "run")
     assert {row["path"] for row in answers} == set(expected) and len(answers) == 120
     for answer in answers:
         for name, digits in (("age", 0.006), ("age_std", 0.006), ("age_low", 0), ("age_high", 0), ("p_female", 6e-5)):
@@ -127,12 +123,12 @@ def test_a_model_is_judged_on_every_picture_of_a_table_with_the_answers_that_pre
     assert [part["name"] for part in report["slices"]["group"]] == ["a", "b $ b"]
 
 
-def test_a_folder_of_utkface_names_is_judged_whole_too(
+def test_evaluation_of_a_folder_covers_every_image(
     run_here: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
     judged = ("fit=false", f"weights={trained_run}", "data.split=test", f"data.dir={faces}", "data.limit=1")
     assert run_here("train.py", *SMALL, *judged, "hydra.run.dir=run").code == 0
-    assert metrics_of(tmp_path / "run")["images/test"] == 1 and len(answers_of(tmp_path / "run")) == 1
+    assert metrics_of(tmp_path / "run")["images/test"] == 1 and len(predictions_of(tmp_path / "run")) == 1
 
 
 @pytest.mark.slow
@@ -140,10 +136,10 @@ def test_a_folder_of_utkface_names_is_judged_whole_too(
     ("lacking", "known", "monitor"),
     [("age", "gender", ("monitor=val/gender_acc", "mode=max")), ("gender", "age", ("monitor=val/age_mae", "mode=min"))],
 )
-def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_number_for_it(
+def test_table_without_a_label_column_trains_the_other_task(
     run_table: Run, faces: Path, tmp_path: Path, lacking: str, known: str, monitor: tuple[str, str]
 ) -> None:
-    outcome = run_table(without(lacking, faces), *monitor, "report=true")
+    outcome = run_table(rows_without(lacking, faces), *monitor, "report=true")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     for stage in ("val", "test"):
@@ -155,16 +151,16 @@ def test_a_table_that_lacks_a_label_altogether_trains_the_other_and_gives_no_num
     assert "nan" not in outcome.out and "no report was written" not in outcome.out
     page = (tmp_path / "run/report/report.html").read_text(encoding="utf-8")
     assert f"This run was tested on images without any {lacking}." in page
-    stated = {row["age_std"] for row in answers_of(tmp_path / "run")}
-    assert (stated == {""}) == (lacking == "age")  # no spread was learned without an age
+    stds = {row["age_std"] for row in predictions_of(tmp_path / "run")}
+    assert (stds == {""}) == (lacking == "age")  # no std without age labels
 
 
-def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
-    assert run_table(with_one_gender(faces)).code == 0
+def test_table_of_one_gender_trains_and_has_no_auroc(run_table: Run, faces: Path, tmp_path: Path) -> None:
+    assert run_table(rows_of_one_gender(faces)).code == 0
     assert metrics_of(tmp_path / "run")["test/gender_auroc"] is None
-    outcome = run_table(with_one_gender(faces), "monitor=val/gender_auroc", "mode=max")
+    outcome = run_table(rows_of_one_gender(faces), "monitor=val/gender_auroc", "mode=max")
     line = "monitor=val/gender_auroc, but all validation faces are of one gender: set monitor=val/age_mae mode=min"
-    assert is_one_error_line(outcome) and line in outcome.err
+    outcome.assert_one_line_error(line)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +174,18 @@ def test_faces_of_one_gender_train_and_have_no_auroc(run_table: Run, faces: Path
         ),
     ],
 )
-def test_a_training_that_nothing_could_choose_an_epoch_of_is_refused(
+def test_table_without_the_monitored_label_is_refused(
     run_table: Run, faces: Path, lacking: str, monitor: tuple[str, ...], line: str
 ) -> None:
-    outcome = run_table(without(lacking, faces), *monitor)
-    assert is_one_error_line(outcome) and line in outcome.err
+    outcome = run_table(rows_without(lacking, faces), *monitor)
+    outcome.assert_one_line_error(line)
 
 
 @pytest.mark.parametrize("split", ["test", "content"])
-def test_a_model_is_judged_by_genders_alone_without_another_word(
+def test_evaluation_of_genders_alone_needs_no_other_setting(
     run_table: Run, faces: Path, tmp_path: Path, trained_run: Path, split: str
 ) -> None:
-    outcome = run_table(without("age", faces), "fit=false", f"weights={trained_run}", f"data.split={split}")
+    outcome = run_table(rows_without("age", faces), "fit=false", f"weights={trained_run}", f"data.split={split}")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     assert results["best_score"] is None and results["test/age_mae"] is None
@@ -209,12 +205,12 @@ def test_a_model_is_judged_by_genders_alone_without_another_word(
         (("data.table=labels.tsv",), "data.table=labels.tsv must end in .csv or .parquet"),
     ],
 )
-def test_what_a_table_is_not_for_is_refused_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
+def test_table_refuses_invalid_settings_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
     outcome = run_here("train.py", *SMALL, "data=table", "data.dir=null", *settings)
-    assert is_one_error_line(outcome) and line in outcome.err
+    outcome.assert_one_line_error(line)
 
 
-def test_a_half_labeled_training_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
+def test_half_labeled_run_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
     assert run_table(half_labeled(faces)).code == 0
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Whole runs of train.py on drawn faces."""
+"""Complete runs of train.py on drawn faces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agegender.runs.checkpoint import load_checkpoint
 Run = Callable[..., Outcome]
 
 
-def test_a_run_leaves_exactly_the_files_that_the_design_lists(trained_run: Path) -> None:
+def test_run_writes_exactly_the_documented_files(trained_run: Path) -> None:
     files = {str(path.relative_to(trained_run)) for path in trained_run.rglob("*") if path.is_file()}
     events = {name for name in files if name.startswith("tensorboard/")}
     assert events
@@ -42,9 +42,7 @@ def test_a_run_leaves_exactly_the_files_that_the_design_lists(trained_run: Path)
     }
 
 
-def test_the_same_command_gives_the_same_figures_to_the_last_digit(
-    run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
-) -> None:
+def test_train_is_deterministic(run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
     again = run_here("train.py", *TINY, "hydra.run.dir=again")
     assert again.code == 0, again.err
     first, second = metrics_of(trained_run), metrics_of(tmp_path / "again")
@@ -54,7 +52,7 @@ def test_the_same_command_gives_the_same_figures_to_the_last_digit(
     }
 
 
-def test_another_seed_trains_other_weights_on_the_same_split(run_here: Run, trained_run: Path, tmp_path: Path) -> None:
+def test_seed_changes_the_weights_and_not_the_split(run_here: Run, trained_run: Path, tmp_path: Path) -> None:
     assert run_here("train.py", *TINY, "seed=1", "hydra.run.dir=other").code == 0
     other = tmp_path / "other"
     assert metrics_of(other)["split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
@@ -63,7 +61,7 @@ def test_another_seed_trains_other_weights_on_the_same_split(run_here: Run, trai
     assert not torch.equal(weights[0]["trunk.stages.0.weight"], weights[1]["trunk.stages.0.weight"])
 
 
-def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_run: Path) -> None:
+def test_metrics_json_holds_every_metric_and_its_provenance(trained_run: Path) -> None:
     results = metrics_of(trained_run)
     figures = {
         f"{stage}/{name}"
@@ -107,7 +105,7 @@ def test_metrics_json_says_every_figure_and_what_it_takes_to_trust_it(trained_ru
         "hardware",
         "precision",
     }
-    assert all(isinstance(value, int | float | str) for value in results.values())  # flat
+    assert all(isinstance(value, int | float | str) for value in results.values())  # not nested
     assert results["epochs"] == 2 and results["best_score"] == results["val/age_mae"]
     assert results["images/train"] + results["images/val"] + results["images/test"] == 120
     assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
@@ -121,12 +119,12 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_to_the_figures(
+def test_predictions_csv_holds_each_test_image_once_and_yields_the_metrics(
     trained_run: Path,
 ) -> None:
     rows = rows_of(trained_run / "predictions.csv")
-    stated = ["age_std", "age_low", "age_high"]
-    assert list(rows[0]) == ["path", "age", "age_pred", *stated, "gender", "p_female", "group"]
+    interval_columns = ["age_std", "age_low", "age_high"]
+    assert list(rows[0]) == ["path", "age", "age_pred", *interval_columns, "gender", "p_female", "group"]
     tested = [row for row in rows_of(trained_run / "index.csv") if row["split"] == "test"]
     assert sorted(Path(row["path"]).name for row in rows) == sorted(row["file"] for row in tested)
     for row in rows:
@@ -134,7 +132,7 @@ def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_
         age, gender, group = Path(row["path"]).name.split("_")[:3]
         assert (row["age"], row["gender"], row["group"]) == (age, gender, group)
     results = metrics_of(trained_run)
-    # one number per face states no spread of its own: it gets validation's root mean square error near such an answer
+    # a point prediction has no std: calibration gives it validation's RMSE near that age
     assert all(0.2 < float(row["age_std"]) / results["val/age_mse"] ** 0.5 < 3 for row in rows)
     assert all(0 <= float(row["age_low"]) <= float(row["age_high"]) <= 120 for row in rows)
     errors = [abs(float(row["age"]) - float(row["age_pred"])) for row in rows]
@@ -144,7 +142,7 @@ def test_predictions_csv_holds_each_test_image_once_with_its_labels_and_adds_up_
     assert sum(right) / len(right) == pytest.approx(results["test/gender_acc"])
 
 
-def test_the_baseline_is_the_training_median_and_majority_on_the_test_images(trained_run: Path) -> None:
+def test_baseline_is_the_training_median_and_majority_on_the_test_images(trained_run: Path) -> None:
     rows = rows_of(trained_run / "index.csv")
     train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
     median = statistics.median(int(row["age"]) for row in train)
@@ -154,7 +152,7 @@ def test_the_baseline_is_the_training_median_and_majority_on_the_test_images(tra
     assert results["baseline/gender_acc"] == pytest.approx(sum(row["gender"] == majority for row in test) / len(test))
 
 
-def test_a_folder_with_odd_files_trains_and_lists_what_it_left_out(odd_faces: Path, tmp_path: Path) -> None:
+def test_train_lists_the_odd_files_that_it_quarantined(odd_faces: Path, tmp_path: Path) -> None:
     tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.synthetic"))]
     outcome = run_script("train.py", *tiny, "data=utkface", f"data.dir={odd_faces}", "hydra.run.dir=run", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
@@ -174,7 +172,7 @@ def test_a_folder_with_odd_files_trains_and_lists_what_it_left_out(odd_faces: Pa
         assert splits[copy] == splits[original]
 
 
-def test_offline_without_data_is_one_line_with_three_ways_on(
+def test_train_offline_without_data_is_refused_with_three_remedies(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import kagglehub
@@ -209,14 +207,14 @@ def test_offline_without_data_is_one_line_with_three_ways_on(
     ],
     ids=" ".join,
 )
-def test_the_options_train(run_here: Run, tmp_path: Path, change: tuple[str, ...]) -> None:
+def test_train_accepts_the_documented_options(run_here: Run, tmp_path: Path, change: tuple[str, ...]) -> None:
     outcome = run_here("train.py", *TINY, *change, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     assert results["epochs"] == 2 and 0 < results["test/age_mae"] < 100
 
 
-def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_here: Run, tmp_path: Path) -> None:
+def test_age_class_accuracy_is_logged_and_may_be_monitored(run_here: Run, tmp_path: Path) -> None:
     classes = ("age=classes", "age.bin_width=20", "monitor=val/age_class_acc", "mode=max")
     outcome = run_here("train.py", *TINY, *classes, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
@@ -224,13 +222,15 @@ def test_the_classes_accuracy_is_measured_logged_and_may_choose_the_epoch(run_he
     assert results["best_score"] == results["val/age_class_acc"] and 0 <= results["test/age_class_acc"] <= 1
     assert "age class accuracy" in outcome.out
     rows = rows_of(tmp_path / "run/predictions.csv")
-    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has a spread of its own
-    assert all(math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows)  # at least that of 20 years
+    assert len({row["age_std"] for row in rows}) > 1  # each face's distribution has its own std
+    assert all(
+        math.sqrt(399 / 12) <= float(row["age_std"]) < 60 for row in rows
+    )  # at least the std of a bin of 20 years
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gray_mae", "age_classes", "wide_heads", "rgb200_mse", "he_mse"])
-def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, tmp_path: Path, name: str) -> None:
+def test_baseline_experiments_train_and_print_their_losses(run_here: Run, tmp_path: Path, name: str) -> None:
     drawn = ("data=synthetic", "data.synthetic.count=60", "data.synthetic.size=64", "trainer.log_every_n_steps=1")
     outcome = run_here(
         "train.py",
@@ -250,45 +250,47 @@ def test_each_earlier_system_trains_tests_and_prints_its_losses(run_here: Run, t
     assert ("test/age_class_acc" in results) == (name == "age_classes")
 
 
-def test_the_random_split_chooses_its_epoch_on_its_test_faces_and_says_so(run_here: Run, tmp_path: Path) -> None:
+def test_random_split_warns_that_the_test_faces_choose_the_epoch(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "data.split=random", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
     assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
     assert results["images/val"] == results["images/test"] == 24
     assert "data.split=random: the test images choose the epoch" in outcome.out
-    assert "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]  # under the table too
+    assert (
+        "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]
+    )  # also below the table of results
     assert {row["split"] for row in rows_of(tmp_path / "run/index.csv")} == {"train", "val+test"}
 
 
-def test_without_the_best_checkpoint_a_run_says_what_is_missing(run_here: Run) -> None:
+def test_train_without_the_best_checkpoint_is_refused(run_here: Run) -> None:
     outcome = run_here("train.py", *TINY, "callbacks.checkpoint=null")
     outcome.assert_one_line_error("keep callbacks.checkpoint")
 
 
-def test_early_stopping_stops(run_here: Run, tmp_path: Path) -> None:
+def test_early_stopping_ends_the_training(run_here: Run, tmp_path: Path) -> None:
     settings = ("trainer.max_epochs=30", "optim.lr=1e-12", "callbacks.early_stopping.patience=2")
     more = ("+callbacks.early_stopping.min_delta=0.1", "callbacks.image_logger=null")
     assert run_here("train.py", *TINY, *settings, *more, "hydra.run.dir=run").code == 0
-    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two that were no better
+    assert metrics_of(tmp_path / "run")["epochs"] == 3  # the first, and two without improvement
 
 
-def test_without_the_test_there_are_no_predictions_and_no_test_figures(run_here: Run, tmp_path: Path) -> None:
+def test_train_without_the_test_writes_no_predictions_and_test_metrics(run_here: Run, tmp_path: Path) -> None:
     assert run_here("train.py", *TINY, "test=false", "hydra.run.dir=run").code == 0
     assert not (tmp_path / "run/predictions.csv").exists()
     results = metrics_of(tmp_path / "run")
     assert "val/age_mae" in results and not any(key.startswith("test/") for key in results)
 
 
-def test_every_test_leaves_a_report_unless_told_not_to(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
+def test_report_is_written_unless_disabled(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
     outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     assert "run/report/report.html" in outcome.out
     assert (tmp_path / "run/report/report.html").is_file() and (tmp_path / "run/report/report.json").is_file()
-    assert not (trained_run / "report").exists()  # made with report=false
+    assert not (trained_run / "report").exists()  # trained with report=false
 
 
-def test_a_page_that_can_not_be_made_takes_nothing_from_a_finished_training(run_here: Run, tmp_path: Path) -> None:
+def test_report_failure_does_not_fail_the_training(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/report").write_text("in the way")
     outcome = run_here("train.py", *TINY, "report=true", "hydra.run.dir=run")
@@ -297,42 +299,42 @@ def test_a_page_that_can_not_be_made_takes_nothing_from_a_finished_training(run_
     assert "no report was written: " in outcome.out and "can't be written" in outcome.out
 
 
-def test_measuring_keeps_the_spread_that_the_weights_came_with_and_says_where_they_were_made(
+def test_evaluation_keeps_the_calibration_and_the_split_of_the_weights(
     run_here: Run, tmp_path: Path, trained_run: Path
 ) -> None:
     other = ("data.split_seed=1", f"weights={trained_run}", "fit=false", "report=true", "hydra.run.dir=again")
     outcome = run_here("train.py", *TINY, *other)
     assert outcome.code == 0, outcome.err
-    stated = [
+    intervals = [
         {row["path"]: (row["age_std"], row["age_low"], row["age_high"]) for row in rows_of(run / "predictions.csv")}
         for run in (trained_run, tmp_path / "again")
     ]
-    both = stated[0].keys() & stated[1].keys()
-    assert both and all(stated[0][path] == stated[1][path] for path in both)
+    both = intervals[0].keys() & intervals[1].keys()
+    assert both and all(intervals[0][path] == intervals[1][path] for path in both)
     results = metrics_of(tmp_path / "again")
     assert results["weights_split_fingerprint"] == metrics_of(trained_run)["split_fingerprint"]
     page = (tmp_path / "again/report/report.html").read_text(encoding="utf-8")
     assert "some of its test images may have been trained on" in page and "without the test images" not in page
 
 
-def test_last_ckpt_is_the_last_epoch_even_when_it_was_not_the_best(run_here: Run, tmp_path: Path) -> None:
+def test_last_checkpoint_is_the_last_epoch_and_not_the_best(run_here: Run, tmp_path: Path) -> None:
     settings = ("trainer.max_epochs=3", "optim.lr=1e-12", "+callbacks.early_stopping.min_delta=0.1")
     assert run_here("train.py", *TINY, *settings, "mode=max", "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
     last, best = (load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("last", "best"))
     assert (last["epoch"], last["global_step"]) == (2, 18)
-    assert best["epoch"] == 0  # nothing moved since
+    assert best["epoch"] == 0  # no later epoch was better
 
 
-def test_the_final_table_and_the_folder_are_printed(run_here: Run, tmp_path: Path) -> None:
+def test_train_prints_the_results_and_the_split(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
     results = metrics_of(tmp_path / "run")
     assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
     assert results["split_fingerprint"] in outcome.out
-    assert outcome.out.count("epoch 1/2: train loss ") == 1  # not a terminal: a line per epoch, no bar
+    assert outcome.out.count("epoch 1/2: train loss ") == 1  # without a terminal: a line per epoch, no bar
 
 
 @pytest.mark.slow
-def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_quickstart_beats_the_baseline_without_saturating(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "experiment=quickstart", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     figures = metrics_of(tmp_path / "run")
@@ -344,7 +346,7 @@ def test_the_quickstart_learns_much_and_not_everything(run_here: Callable[..., O
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
+def test_progress_bar_shows_both_metrics_in_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     asked = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", "hydra.run.dir=run"]
     with subprocess.Popen(
@@ -352,17 +354,17 @@ def test_a_terminal_shows_a_bar_with_both_metrics(tmp_path: Path) -> None:
     ) as process:
         os.close(theirs)
         seen = b""
-        with contextlib.suppress(OSError):  # how a terminal ends
+        with contextlib.suppress(OSError):  # raised when the terminal closes
             while part := os.read(ours, 65536):
                 seen += part
     os.close(ours)
     text = seen.decode()
     assert process.returncode == 0, text
     assert "val/age_mae" in text and "val/gender_acc" in text
-    assert "epoch 1/1: train loss" not in text  # the bar instead of the lines of a log
+    assert "epoch 1/1: train loss" not in text  # the bar replaces the log lines
 
 
-def test_flips_are_averaged_in_the_test_as_in_predicting_and_not_while_training(
+def test_flip_tta_applies_to_test_and_prediction_and_not_to_training(
     run_here: Run, tmp_path: Path, trained_run: Path
 ) -> None:
     measured = run_here("train.py", *TINY, "fit=false", f"weights={trained_run}", "tta=flip", "hydra.run.dir=flipped")
@@ -374,12 +376,12 @@ def test_flips_are_averaged_in_the_test_as_in_predicting_and_not_while_training(
         run_here("predict.py", "detect=never", *pictures, f"weights={trained_run}", "tta=flip", "out=faces.csv").code
         == 0
     )
-    for told, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
-        assert float(told["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
-        assert float(told["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
+    for predicted, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
+        assert float(predicted["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
+        assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
     trained = run_here("train.py", *TINY, "tta=flip", "hydra.run.dir=trained")
     assert trained.code == 0, trained.err
-    # the very same training: validation chose by unflipped answers
+    # the same training: validation uses predictions without flips
     assert metrics_of(tmp_path / "trained")["best_epoch"] == metrics_of(trained_run)["best_epoch"]
     first, second = (load_checkpoint(run / "checkpoints" / "best.ckpt") for run in (trained_run, tmp_path / "trained"))
     assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())

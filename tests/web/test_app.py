@@ -1,4 +1,4 @@
-"""The HTTP API: the predictor's own answers, and a reason for each upload that gets none."""
+"""The HTTP API: the predictions of the predictor, and a reason for each refused upload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from helpers.hostile import BOMBS
 from helpers.served import LIMITS, ask, connect, form, served
 from PIL import Image
 
-from agegender.errors import AgeGenderError
+from agegender.errors import EXIT_ERROR, EXIT_USAGE, AgeGenderError
 from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
 from agegender.web.model_info import disclaimer, read_test_metrics
@@ -55,20 +55,20 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def rows_by(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
+def expected_rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
     rows = [to_row(prediction) for prediction in predictor(picture)]
     return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
 
 
-# Answers
+# Predictions
 
 
-def test_answers_are_the_predictors_own_whether_raw_or_in_a_form(
+def test_api_returns_the_predictions_for_raw_and_form_uploads(
     address: str, trained_run: Path, pictures: list[bytes]
 ) -> None:
     predictor = Predictor(weights_of(trained_run), "cpu", detect="never")
     for picture in pictures:
-        expected = {"width": 64, "height": 64, "faces": rows_by(predictor, picture), "error": None}
+        expected = {"width": 64, "height": 64, "faces": expected_rows(predictor, picture), "error": None}
         body, kind = form(picture, before=b'--edge\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n')
         raw = ask(address, "/api/predict?detect=never", picture)
         curls = ask(address, "/api/predict?detect=never", picture, Content_Type="application/x-www-form-urlencoded")
@@ -79,17 +79,17 @@ def test_answers_are_the_predictors_own_whether_raw_or_in_a_form(
             assert reply.headers["Cache-Control"] == "no-store"
 
 
-def test_faces_are_found_where_the_predictor_finds_them(address: str, trained_run: Path) -> None:
+def test_api_returns_the_boxes_of_the_predictor(address: str, trained_run: Path) -> None:
     data = pytest.importorskip("skimage.data", reason="the photograph is scikit-image's")
     picture = encoded(Image.fromarray(data.astronaut()))
     reply = ask(address, body=picture)
     assert reply.status == 200 and (reply.json["width"], reply.json["height"]) == (512, 512)
-    assert reply.json["faces"] == rows_by(Predictor(weights_of(trained_run), "cpu"), picture)
+    assert reply.json["faces"] == expected_rows(Predictor(weights_of(trained_run), "cpu"), picture)
     (face,) = reply.json["faces"]
     assert 150 < face["left"] < 224 < face["right"] < 300 and 40 < face["top"] < 110 < face["bottom"] < 200
 
 
-def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
+def test_api_returns_unsure_with_p_female_below_min_confidence(
     address: str, trained_run: Path, pictures: list[bytes]
 ) -> None:
     with served(weights_of(trained_run), "never", min_confidence=1.0) as never_sure:
@@ -102,19 +102,19 @@ def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
     assert [reply["p_female"] for reply in replies] == [other["p_female"] for other in others]
 
 
-def test_where_every_gender_is_answered_the_page_says_nothing_of_unsure_ones() -> None:
+def test_disclaimer_mentions_unsure_genders_only_above_one_half() -> None:
     assert not [line for line in disclaimer(True, 0.5) if "unsure" in line]
     assert "less probable than 83.4 %" in disclaimer(False, 0.8341)[-1]
 
 
-def test_a_picture_without_a_face_is_answered_with_none(address: str) -> None:
+def test_api_returns_an_empty_list_for_an_image_without_a_face(address: str) -> None:
     reply = ask(address, body=encoded(Image.new("RGB", (80, 60), "teal")))
     assert reply.status == 200
     assert reply.json == {"width": 80, "height": 60, "faces": [], "error": "no face found"}
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_a_stored_turn_is_undone_before_sizes_and_boxes_are_told(address: str, orientation: int) -> None:
+def test_api_returns_sizes_of_the_upright_image(address: str, orientation: int) -> None:
     picture, exif = Image.new("RGB", (80, 60), "teal"), Image.Exif()
     exif[0x0112] = orientation
     turn = STORED[orientation]
@@ -124,13 +124,13 @@ def test_a_stored_turn_is_undone_before_sizes_and_boxes_are_told(address: str, o
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "PPM"])
-def test_pictures_of_many_kinds_are_answered(address: str, pictures: list[bytes], kind: str) -> None:
+def test_api_accepts_many_image_formats(address: str, pictures: list[bytes], kind: str) -> None:
     picture = encoded(Image.open(io.BytesIO(pictures[0])), kind)
     reply = ask(address, "/api/predict?detect=never", picture)
     assert reply.status == 200 and len(reply.json["faces"]) == 1
 
 
-# What gets no answer
+# Refused uploads
 
 
 def bad_files(good: bytes) -> dict[str, bytes]:
@@ -139,9 +139,7 @@ def bad_files(good: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("what", ["empty", "text", "cut off", "a program"])
-def test_a_file_that_is_no_whole_picture_is_refused_with_a_reason(
-    address: str, pictures: list[bytes], what: str
-) -> None:
+def test_api_refuses_a_broken_image_with_a_reason(address: str, pictures: list[bytes], what: str) -> None:
     content = bad_files(pictures[0])[what]
     body, kind = form(content)
     for reply in (ask(address, body=content), ask(address, body=body, Content_Type=kind)):
@@ -151,7 +149,7 @@ def test_a_file_that_is_no_whole_picture_is_refused_with_a_reason(
 
 
 @pytest.mark.parametrize("way", ["stated", "chunked", "form"])
-def test_a_file_beyond_the_limit_is_refused(address: str, way: str) -> None:
+def test_api_refuses_an_upload_beyond_the_size_limit(address: str, way: str) -> None:
     content = b"\0" * (LIMITS.size + 1)
     if way == "form":
         body, kind = form(content)
@@ -163,26 +161,26 @@ def test_a_file_beyond_the_limit_is_refused(address: str, way: str) -> None:
     assert (reply.status, reply.json) == (413, {"error": "too large: the limit is 3 MB"})
 
 
-def test_a_stated_length_alone_is_enough_to_refuse(address: str) -> None:
+def test_api_refuses_an_upload_by_its_content_length(address: str) -> None:
     with connect(address) as client:
         client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("side", [1500, 20_000])
-def test_too_many_pixels_are_refused_before_they_are_decoded(address: str, side: int) -> None:
+def test_api_refuses_too_many_pixels_before_decoding(address: str, side: int) -> None:
     picture = encoded(Image.new("1", (side, side)))  # a few kilobytes; the second is beyond Pillow's own limit
     reply = ask(address, body=picture)
     assert reply.status == 413 and "the limit is 2 megapixels" in reply.json["error"]
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> None:
+def test_api_refuses_decompression_bombs(address: str, kind: str) -> None:
     reply = ask(address, body=BOMBS[kind])
     assert reply.status in (413, 422) and list(reply.json) == ["error"]
 
 
-# Starlette leaves the file of a form that breaks off to the garbage collector
+# Starlette leaves the file of a truncated form to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
@@ -197,12 +195,12 @@ def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> No
         (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
     ],
 )
-def test_a_form_that_is_broken_or_has_no_file_is_refused(address: str, body: bytes, kind: str, reason: str) -> None:
+def test_api_refuses_a_form_that_is_broken_or_has_no_file(address: str, body: bytes, kind: str, reason: str) -> None:
     reply = ask(address, body=body, Content_Type=kind)
     assert reply.status == 400 and reason in reply.json["error"]
 
 
-def test_other_methods_paths_and_settings_are_refused_in_json(address: str) -> None:
+def test_api_refuses_other_methods_paths_and_settings_in_json(address: str) -> None:
     assert ask(address, method="GET").status == 405
     assert ask(address, method="PUT", body=b"x").status == 405
     assert ask(address, "/", b"x").status == 405
@@ -213,7 +211,7 @@ def test_other_methods_paths_and_settings_are_refused_in_json(address: str) -> N
     assert (reply.status, reply.json) == (400, {"error": "detect=alway is not known; did you mean always?"})
 
 
-def test_a_slow_upload_is_ended_and_its_connection_closed(trained_run: Path, pictures: list[bytes]) -> None:
+def test_api_ends_a_slow_upload_and_closes_its_connection(trained_run: Path, pictures: list[bytes]) -> None:
     with served(weights_of(trained_run), "never", Limits(3_000_000, 1_000_000, 0.4)) as address:
         with connect(address) as client:
             client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
@@ -224,14 +222,14 @@ def test_a_slow_upload_is_ended_and_its_connection_closed(trained_run: Path, pic
         assert ask(address, body=pictures[0]).status == 200
 
 
-def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: Path, pictures: list[bytes]) -> None:
+def test_api_refuses_uploads_beyond_the_queue_with_retry_after(trained_run: Path, pictures: list[bytes]) -> None:
     with served(weights_of(trained_run), "never", max_concurrency=1, queue_size=1) as address:
         begun = [connect(address) for _ in range(2)]
         for client in begun:
             client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
         until = time.monotonic() + 20
         while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
-            time.sleep(0.05)  # the two may not have been seen yet
+            time.sleep(0.05)  # the server may not have accepted both yet
         assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
         assert reply.json == {"error": "too many pictures at once: try again in a moment"}
         for client in begun:
@@ -241,10 +239,10 @@ def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: 
         assert reply.status == 200
 
 
-# Whose requests are answered, and what stays behind
+# Origins, hosts and files
 
 
-def test_other_sites_and_other_names_may_not_use_the_server(address: str, pictures: list[bytes]) -> None:
+def test_security_middleware_refuses_other_origins_and_hosts(address: str, pictures: list[bytes]) -> None:
     host = urlsplit(address).netloc
     port = host.split(":")[1]
     for origin in ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example"):
@@ -258,7 +256,7 @@ def test_other_sites_and_other_names_may_not_use_the_server(address: str, pictur
         assert ask(address, "/", method="GET", Host=name).status == 200
 
 
-def test_names_are_checked_only_where_no_other_computer_reaches_the_server() -> None:
+def test_allowed_hosts_restricts_loopback_addresses_only() -> None:
     local = {"127.0.0.1", "localhost", "[::1]"}
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
         names = allowed_hosts(host)
@@ -279,12 +277,12 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         _writes.append(event)
 
 
-def test_nothing_is_written_to_the_disk(address: str, pictures: list[bytes]) -> None:
-    """Starlette's own reader of forms would write this one: it is larger than a megabyte."""
+def test_api_writes_nothing_to_disk(address: str, pictures: list[bytes]) -> None:
+    """Starlette's form parser spools files larger than a megabyte to disk."""
     global _writes
     big = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 1000, 3), dtype=np.uint8)))
     assert len(big) > 2_000_000
-    sys.addaudithook(_watch)  # which stays: it does nothing while `_writes` is None
+    sys.addaudithook(_watch)  # hooks can't be removed; this one is inactive while `_writes` is None
     _writes = []
     try:
         for content in (big, pictures[0], b"no picture"):
@@ -296,10 +294,10 @@ def test_nothing_is_written_to_the_disk(address: str, pictures: list[bytes]) -> 
         _writes = None
 
 
-# The page's files, the samples, and what is told of the weights
+# Files of the page, samples, and facts about the weights
 
 
-def test_the_page_comes_with_strict_headers_and_needs_no_other_server(address: str) -> None:
+def test_page_has_strict_headers_and_loads_nothing_external(address: str) -> None:
     for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
         reply = ask(address, path, method="GET")
         assert reply.status == 200 and reply.headers["Content-Type"].startswith(kind)
@@ -311,27 +309,27 @@ def test_the_page_comes_with_strict_headers_and_needs_no_other_server(address: s
         outside = re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"(?m)^\s*//.*$", "", file.read_text()))
         assert set(outside) <= {"http://www.w3.org"}  # SVG's namespace
     page = (PAGE / "index.html").read_text()
-    assert not re.search(r"<style|style=|<script>|\son\w+=", page)  # which the policy would not run
+    assert not re.search(r"<style|style=|<script>|\son\w+=", page)  # the policy would block these
 
 
-def test_samples_are_drawn_the_same_each_time(address: str) -> None:
-    told = ask(address, "/api/info", method="GET").json["samples"]
-    assert [sample["address"] for sample in told] == [f"samples/{name}" for name in NAMES]
-    for sample, name in zip(told, NAMES, strict=True):
+def test_samples_are_deterministic(address: str) -> None:
+    samples = ask(address, "/api/info", method="GET").json["samples"]
+    assert [sample["address"] for sample in samples] == [f"samples/{name}" for name in NAMES]
+    for sample, name in zip(samples, NAMES, strict=True):
         picture = ask(address, f"/{sample['address']}", method="GET").body
         assert picture == draw_sample.__wrapped__(name)
         reply = ask(address, f"/api/predict?detect={sample['detect']}", picture)
         assert len(reply.json["faces"]) == (3 if name == "group.jpg" else 1)
 
 
-def test_a_server_that_looks_for_no_faces_has_no_sample_with_several(trained_run: Path) -> None:
+def test_samples_without_detection_have_one_face_each(trained_run: Path) -> None:
     with served(weights_of(trained_run), "never") as address:
         info = ask(address, "/api/info", method="GET").json
         assert [sample["address"] for sample in info["samples"]] == [f"samples/{n}.jpg" for n in range(1, 6)]
         assert info["detect"] == "never"
 
 
-def test_the_limits_and_the_weights_figures_are_told_but_no_folder(address: str, trained_run: Path) -> None:
+def test_info_holds_limits_and_metrics_but_no_folder(address: str, trained_run: Path) -> None:
     info = ask(address, "/api/info", method="GET").json
     figures = json.loads((trained_run / "metrics.json").read_text())
     assert (info["max_upload_mb"], info["max_megapixels"], info["weights"]) == (3, 2, "best.ckpt")
@@ -341,24 +339,24 @@ def test_the_limits_and_the_weights_figures_are_told_but_no_folder(address: str,
     assert str(trained_run) not in json.dumps(info)
 
 
-def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(tmp_path: Path) -> None:
+def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: Path) -> None:
     bands = [{"ages": "0-2", "images": 3, "age_mae": 1.5, "gender_acc": 0.5, "coverage": None}]
     packed = tmp_path / "small.ckpt"
     assert read_test_metrics(packed) is None
-    told = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
-    packed.with_suffix(".json").write_text(json.dumps(told))
+    metrics = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
+    packed.with_suffix(".json").write_text(json.dumps(metrics))
     expected = {"age_mae": 5.0, "gender_acc": 0.9, "images": 100, "bands": bands}
     assert read_test_metrics(packed) == expected
 
     run = tmp_path / "run"
     (run / "report").mkdir(parents=True)
-    (run / "metrics.json").write_text(json.dumps({**told, "bands": None}))
+    (run / "metrics.json").write_text(json.dumps({**metrics, "bands": None}))
     best = run / "checkpoints" / "best.ckpt"
     assert read_test_metrics(best) == {**expected, "bands": None}
     report = {"runs": [{"slices": {"age": [{"name": "0-2", "images": 3, "age_mae": {"value": 1.5}}]}}]}
     (run / "report" / "report.json").write_text(json.dumps(report))
     assert read_test_metrics(best) == {**expected, "bands": [{**bands[0], "gender_acc": None}]}
-    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the figures are the best ones'
+    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the metrics are those of best.ckpt
     (run / "report" / "report.json").write_text("{")
     assert read_test_metrics(best) == {**expected, "bands": None}
     (run / "metrics.json").write_text('{"test/age_mae": NaN}')
@@ -387,13 +385,13 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("host=no such host", "host=no such host is no address"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_refused_in_one_line(argument: str, reason: str, run_here: Run) -> None:
+def test_serve_refuses_invalid_settings_in_one_line(argument: str, reason: str, run_here: Run) -> None:
     outcome = run_here(WEB, "port=0", argument)
-    assert outcome.code in (1, 2) and outcome.out == ""
-    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and reason in outcome.err
+    outcome.assert_one_line_error(reason, code=EXIT_USAGE if "is not known" in reason else EXIT_ERROR)
+    assert outcome.out == ""
 
 
-def test_a_port_in_use_is_named(trained_run: Path) -> None:
+def test_serve_names_a_port_in_use(trained_run: Path) -> None:
     with open_port("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AgeGenderError, match=f"port={port} is in use; choose another"):
@@ -401,16 +399,17 @@ def test_a_port_in_use_is_named(trained_run: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
-def test_a_missing_package_is_named(package: str, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_names_the_extra_of_a_missing_package(
+    package: str, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("agegender.web.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     outcome = run_here(WEB)
-    outcome.assert_one_line_error()
-    assert package in outcome.err and 'pip install "agegender[web]"' in outcome.err
+    outcome.assert_one_line_error(package, 'pip install "agegender[web]"')
 
 
-def test_copied_weights_alone_are_served_and_say_that_nothing_was_measured(trained_run: Path, tmp_path: Path) -> None:
+def test_serve_accepts_weights_without_metrics(trained_run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.ckpt"
     shutil.copy(weights_of(trained_run), alone)
     with served(alone, "never") as address:

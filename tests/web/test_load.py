@@ -1,4 +1,4 @@
-"""The server as a user starts it, under load and under bad uploads."""
+"""The server in a subprocess, under load and with bad uploads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
 
 UPLOADS, CLIENTS = 200, 20
-GROWTH = 400  # MB that 200 uploads may cost beyond the first few: two large pictures in work, and what waits
+GROWTH = 400  # MB beyond the first uploads: two large images in work, and those that wait
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Started:
     address: str
 
     def memory(self) -> float:
-        """Returns the most that the process ever held, in MB."""
+        """Returns the peak memory of the process, in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1000
 
@@ -56,7 +56,7 @@ def server(trained_run: Path) -> Iterator[Started]:
 
 
 def good_pictures(faces: Path) -> list[bytes]:
-    """Six small ones, and a photograph's size of ten megapixels."""
+    """Returns six small images and one of ten megapixels."""
     small = [path.read_bytes() for path in sorted(faces.glob("*.jpg"))[:6]]
     large = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -64,13 +64,13 @@ def good_pictures(faces: Path) -> list[bytes]:
     return [*small, large.getvalue()]
 
 
-def rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
+def expected_rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
     found = [to_row(prediction) for prediction in predictor(picture)]
     return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in found]
 
 
 def upload(server: Started, content: bytes, in_form: bool) -> Reply:
-    """Sends a good picture, again if the server is busy."""
+    """Uploads a valid image, and repeats while the server is busy."""
     body, kind = form(content) if in_form else (content, "image/jpeg")
     while True:
         reply = ask(server.address, body=body, Content_Type=kind)
@@ -79,8 +79,8 @@ def upload(server: Started, content: bytes, in_form: bool) -> Reply:
         time.sleep(0.1)
 
 
-def raw(server: Started, sent: bytes, pause: float = 0.0, pieces: int = 1, hang: bool = False) -> bytes:
-    """Sends bytes as they are, slowly if asked, and reads until the server closes; `hang` goes away at once."""
+def send_raw(server: Started, sent: bytes, pause: float = 0.0, pieces: int = 1, hang: bool = False) -> bytes:
+    """Sends raw bytes in pieces and reads until the server closes; with `hang`, disconnects after sending."""
     with connect(server.address) as client:
         try:
             for start in range(0, len(sent), max(1, len(sent) // pieces)):
@@ -96,19 +96,17 @@ def raw(server: Started, sent: bytes, pause: float = 0.0, pieces: int = 1, hang:
             return b"closed"
 
 
-def head(length: int, extra: str = "") -> bytes:
+def request_head(length: int, extra: str = "") -> bytes:
     return f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{extra}\r\n".encode()
 
 
 @pytest.mark.slow
-def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
-    server: Started, trained_run: Path, faces: Path
-) -> None:
+def test_server_answers_good_uploads_while_it_refuses_bad_ones(server: Started, trained_run: Path, faces: Path) -> None:
     pictures = good_pictures(faces)
     predictor = Predictor(trained_run, "cpu", detect="never")
-    expected = [rows(predictor, picture) for picture in pictures]
+    expected = [expected_rows(predictor, picture) for picture in pictures]
     assert len({str(answer) for answer in expected}) == len(pictures)
-    for picture in pictures:  # the first passes take memory once
+    for picture in pictures:  # the first predictions allocate memory once
         assert upload(server, picture, False).status == 200
     before = server.memory()
 
@@ -116,16 +114,19 @@ def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
     Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
     end = "Connection: close\r\n"
     bad: list[tuple[str, Callable[[], bytes]]] = [
-        ("408", lambda: raw(server, head(5000) + b"x" * 10)),  # never finished
-        ("408", lambda: raw(server, head(5000) + b"x" * 40, pause=0.12, pieces=40)),  # slow
-        ("408", lambda: raw(server, head(7_000_000) + b"x" * 6_900_000)),  # nearly all of a large one
-        ("", lambda: raw(server, head(7_000_000) + b"x" * 3_000_000, hang=True)),  # gone in the middle
-        ("", lambda: raw(server, head(len(pictures[-1])) + pictures[-1], hang=True)),  # gone before the answer
-        ("422", lambda: raw(server, head(300, end) + b"x" * 300)),  # no picture
-        ("422", lambda: raw(server, head(9000, end) + pictures[-1][:9000])),  # broken
-        ("413", lambda: raw(server, head(9_000_000, end) + b"x" * 9_000_000)),  # oversized
-        ("413", lambda: raw(server, head(len(bomb.getvalue()), end) + bomb.getvalue())),  # too many pixels
-        ("400", lambda: raw(server, b"\x16\x03\x01 what is this\r\n\r\n")),  # no HTTP
+        ("408", lambda: send_raw(server, request_head(5000) + b"x" * 10)),  # never finished
+        ("408", lambda: send_raw(server, request_head(5000) + b"x" * 40, pause=0.12, pieces=40)),  # slow
+        ("408", lambda: send_raw(server, request_head(7_000_000) + b"x" * 6_900_000)),  # nearly all of a large one
+        ("", lambda: send_raw(server, request_head(7_000_000) + b"x" * 3_000_000, hang=True)),  # gone in the middle
+        (
+            "",
+            lambda: send_raw(server, request_head(len(pictures[-1])) + pictures[-1], hang=True),
+        ),  # gone before the response
+        ("422", lambda: send_raw(server, request_head(300, end) + b"x" * 300)),  # no picture
+        ("422", lambda: send_raw(server, request_head(9000, end) + pictures[-1][:9000])),  # broken
+        ("413", lambda: send_raw(server, request_head(9_000_000, end) + b"x" * 9_000_000)),  # oversized
+        ("413", lambda: send_raw(server, request_head(len(bomb.getvalue()), end) + bomb.getvalue())),  # too many pixels
+        ("400", lambda: send_raw(server, b"\x16\x03\x01 what is this\r\n\r\n")),  # no HTTP
     ]
     order = [i % len(pictures) for i in range(UPLOADS)]
     random.Random(0).shuffle(order)
@@ -147,12 +148,12 @@ def test_good_uploads_are_answered_right_while_bad_ones_are_refused(
     assert took < 120
 
 
-def test_idle_clients_keep_no_one_out(server: Started, faces: Path) -> None:
+def test_server_answers_despite_idle_clients(server: Started, faces: Path) -> None:
     picture = next(iter(sorted(faces.glob("*.jpg")))).read_bytes()
     idle = [connect(server.address) for _ in range(100)]
     try:
         for i, client in enumerate(idle):
-            client.sendall(head(5000)[: 10 * (i % 12)])
+            client.sendall(request_head(5000)[: 10 * (i % 12)])
         started = time.perf_counter()
         assert upload(server, picture, False).status == 200
         assert time.perf_counter() - started < 10
@@ -161,8 +162,8 @@ def test_idle_clients_keep_no_one_out(server: Started, faces: Path) -> None:
             client.close()
 
 
-def test_ctrl_c_ends_the_server_without_an_error(server: Started) -> None:
-    """The last test: it ends the server that the others use."""
+def test_server_ends_on_ctrl_c_without_an_error(server: Started) -> None:
+    """Must be the last test, as it ends the shared server."""
     assert ask(server.address, "/api/info", method="GET").status == 200
     server.process.send_signal(signal.SIGINT)
     out, err = server.process.communicate(timeout=30)

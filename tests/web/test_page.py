@@ -53,8 +53,8 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, address: str, width: int = 1100, height: int = 800, **options: Any) -> Iterator[Page]:
-    """Opens the page; at the end, no request may have gone elsewhere, and nothing may have failed but an answer."""
+def open_page(browser: Browser, address: str, width: int = 1100, height: int = 800, **options: Any) -> Iterator[Page]:
+    """Opens the page; at the end, asserts that it requested nothing external and logged no error."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -71,13 +71,13 @@ def opened(browser: Browser, address: str, width: int = 1100, height: int = 800,
         context.close()
     hosts = {urlsplit(url).netloc for url in asked if not url.startswith("blob:")}
     assert hosts == {urlsplit(address).netloc}
-    # Chromium itself notes each refused upload
+    # Chromium logs each refused upload
     assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    with opened(browser, address) as page:
+    with open_page(browser, address) as page:
         yield page
 
 
@@ -93,12 +93,12 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def choose(page: Page, name: str, content: bytes, kind: str = "image/jpeg") -> None:
+def upload_file(page: Page, name: str, content: bytes, kind: str = "image/jpeg") -> None:
     page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": content})
 
 
-def answered(page: Page, name: str) -> list[list[str]]:
-    """Waits for the answer to the picture of this name; returns the table's rows."""
+def wait_for_rows(page: Page, name: str) -> list[list[str]]:
+    """Waits for the predictions of the image of this name and returns the rows of the table."""
     page.wait_for_function("name => document.getElementById('name').textContent === name", arg=name)
     page.wait_for_selector("#answer:not([hidden])")
     rows: list[list[str]] = page.eval_on_selector_all(
@@ -108,26 +108,26 @@ def answered(page: Page, name: str) -> list[list[str]]:
 
 
 def canvas(page: Page) -> Image.Image:
-    """Returns what is drawn."""
+    """Returns the image on the canvas."""
     uri: str = page.eval_on_selector("#picture", "canvas => canvas.toDataURL()")
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
 
 
-def drawn(page: Page) -> tuple[int, int, int, int] | None:
-    """Returns what of the canvas, in its pixels, lies between the outermost pixels of the boxes' color."""
+def box_bounds(page: Page) -> tuple[int, int, int, int] | None:
+    """Returns the bounding box of the box-colored pixels of the canvas."""
     picture = canvas(page)
     mask = Image.new("1", picture.size)
     mask.putdata([pixel == BOX for pixel in picture.get_flattened_data()])
     return mask.getbbox()
 
 
-def sideways(page: Page) -> int:
-    """Returns by how much the page is wider than its window."""
+def horizontal_overflow(page: Page) -> int:
+    """Returns the width of the page beyond its window, in pixels."""
     wider: int = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     return wider
 
 
-def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
+def test_page_loads_and_explains_its_metrics(page: Page) -> None:
     assert "age and gender" in page.title()
     meaning = page.inner_text("#meaning")
     for text in ("trained on drawn faces", "80 % of the test faces", "binary label", "non-commercial research only"):
@@ -139,19 +139,17 @@ def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
     assert page.locator("#answer").is_hidden() and page.inner_text("#error") == ""
 
 
-def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
-    page: Page, photograph: bytes, trained_run: Path
-) -> None:
+def test_page_shows_an_upload_with_a_box_and_a_row(page: Page, photograph: bytes, trained_run: Path) -> None:
     (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
-    choose(page, "astronaut.jpg", photograph)
-    ((number, age, within, gender, probability, score),) = answered(page, "astronaut.jpg")
+    upload_file(page, "astronaut.jpg", photograph)
+    ((number, age, within, gender, probability, score),) = wait_for_rows(page, "astronaut.jpg")
     words = ", ".join(describe(expected))
     assert (number, age, within) == ("1", f"{expected.age:.1f}", f"{expected.age_low:.0f}\u2013{expected.age_high:.0f}")
     assert (f"{gender} {probability}", score) == (describe(expected)[1], f"{expected.score:.2f}")
     assert page.inner_text("#status") == f"One face: {words}"
     assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
-    picture, box = canvas(page), drawn(page)
-    assert picture.size == (512, 512)  # large enough as it is
+    picture, box = canvas(page), box_bounds(page)
+    assert picture.size == (512, 512)  # large enough, not enlarged
     assert box is not None
     left, top, right, bottom = (edge or 0.0 for edge in (expected.left, expected.top, expected.right, expected.bottom))
     assert box[0] == pytest.approx(left, abs=4) and box[1] == pytest.approx(top, abs=4)
@@ -163,38 +161,42 @@ def test_an_upload_is_answered_with_a_box_on_the_picture_and_a_row(
     assert inside.resize((4, 4)).tobytes() == pytest.approx(theirs.resize((4, 4)).tobytes(), abs=25)
 
 
-def test_an_unsure_gender_is_told_without_a_probability(browser: Browser, photograph: bytes, trained_run: Path) -> None:
+def test_page_shows_an_unsure_gender_without_a_probability(
+    browser: Browser, photograph: bytes, trained_run: Path
+) -> None:
     (expected,) = Predictor(trained_run, "cpu", min_confidence=1.0)(photograph)
     with (
         served(trained_run / "checkpoints" / "best.ckpt", min_confidence=1.0) as unsure,
-        opened(browser, unsure) as page,
+        open_page(browser, unsure) as page,
     ):
         assert "less probable than 100 %, the answer is unsure" in page.inner_text("#meaning")
-        choose(page, "astronaut.jpg", photograph)
-        ((_, _, _, gender, probability, _),) = answered(page, "astronaut.jpg")
+        upload_file(page, "astronaut.jpg", photograph)
+        ((_, _, _, gender, probability, _),) = wait_for_rows(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")
         words = ", ".join(describe(expected))
         assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"
         assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
-        assert drawn(page) is not None
+        assert box_bounds(page) is not None
 
 
-def test_a_picture_stored_on_its_side_is_shown_upright_with_its_box(page: Page, photograph: bytes) -> None:
+def test_page_shows_an_image_upright_with_its_box(page: Page, photograph: bytes) -> None:
     upright = Image.open(io.BytesIO(photograph)).crop((100, 0, 350, 400))
     exif = Image.Exif()
     exif[0x0112] = 6
-    choose(page, "upright.png", encoded(upright), "image/png")
-    (expected,) = answered(page, "upright.png")
-    box = drawn(page)
-    choose(page, "turned.jpg", encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif))
-    (row,) = answered(page, "turned.jpg")
+    upload_file(page, "upright.png", encoded(upright), "image/png")
+    (expected,) = wait_for_rows(page, "upright.png")
+    box = box_bounds(page)
+    upload_file(
+        page, "turned.jpg", encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif)
+    )
+    (row,) = wait_for_rows(page, "turned.jpg")
     picture = canvas(page)
     assert picture.width / picture.height == pytest.approx(250 / 400, rel=0.01)
-    assert box is not None and drawn(page) == pytest.approx(box, abs=5)
+    assert box is not None and box_bounds(page) == pytest.approx(box, abs=5)
     assert float(row[1]) == pytest.approx(float(expected[1]), abs=3)
 
 
-def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: bytes) -> None:
+def test_page_accepts_pasted_and_dropped_images(page: Page, photograph: bytes) -> None:
     hand_over = """([kind, name, content]) => {
         const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
         const data = new DataTransfer();
@@ -206,7 +208,7 @@ def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: byt
     }"""
     for kind in ("paste", "drop"):
         page.evaluate(hand_over, [kind, f"{kind}.jpg", base64.b64encode(photograph).decode()])
-        assert len(answered(page, f"{kind}.jpg")) == 1
+        assert len(wait_for_rows(page, f"{kind}.jpg")) == 1
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
     assert page.inner_text("#error") == "the clipboard holds no picture"
 
@@ -221,62 +223,60 @@ def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: byt
     ],
     ids=["broken", "empty", "too large", "too many pixels"],
 )
-def test_a_file_that_is_refused_is_named_with_the_reason(
-    page: Page, photograph: bytes, content: bytes, error: str
-) -> None:
-    choose(page, "good.jpg", photograph)
-    answered(page, "good.jpg")
-    choose(page, "bad.jpg", content)
+def test_page_names_a_refused_file_with_the_reason(page: Page, photograph: bytes, content: bytes, error: str) -> None:
+    upload_file(page, "good.jpg", photograph)
+    wait_for_rows(page, "good.jpg")
+    upload_file(page, "bad.jpg", content)
     page.wait_for_selector("#error:not(:empty)")
     assert page.inner_text("#error") == f"bad.jpg: {error}"
-    assert page.locator("#answer").is_hidden()  # nobody is to take the old answer for the new one's
-    choose(page, "again.jpg", photograph)
-    assert len(answered(page, "again.jpg")) == 1 and page.inner_text("#error") == ""
+    assert page.locator("#answer").is_hidden()  # the previous predictions are hidden
+    upload_file(page, "again.jpg", photograph)
+    assert len(wait_for_rows(page, "again.jpg")) == 1 and page.inner_text("#error") == ""
 
 
-def test_a_picture_without_a_face_is_shown_and_says_so(page: Page) -> None:
-    choose(page, "teal.png", encoded(Image.new("RGB", (300, 200), "teal")), "image/png")
-    assert answered(page, "teal.png") == []
+def test_page_shows_an_image_without_a_face_with_the_reason(page: Page) -> None:
+    upload_file(page, "teal.png", encoded(Image.new("RGB", (300, 200), "teal")), "image/png")
+    assert wait_for_rows(page, "teal.png") == []
     assert page.inner_text("#error") == "teal.png: no face found"
-    assert page.locator("#faces").is_hidden() and drawn(page) is None
+    assert page.locator("#faces").is_hidden() and box_bounds(page) is None
     assert canvas(page).size == (540, 360)  # small pictures are enlarged, so that labels can be read
 
 
-def test_a_picture_that_the_browser_can_not_show_is_answered_in_the_table(page: Page, photograph: bytes) -> None:
-    choose(page, "photo.tiff", encoded(Image.open(io.BytesIO(photograph)), "TIFF"), "image/tiff")
-    assert len(answered(page, "photo.tiff")) == 1
+def test_page_fills_the_table_for_an_image_that_it_can_not_show(page: Page, photograph: bytes) -> None:
+    upload_file(page, "photo.tiff", encoded(Image.open(io.BytesIO(photograph)), "TIFF"), "image/tiff")
+    assert len(wait_for_rows(page, "photo.tiff")) == 1
     assert page.locator("#undrawn").is_visible() and page.locator("#picture").is_hidden()
 
 
-def test_a_file_name_is_text_and_never_part_of_the_page(page: Page, photograph: bytes) -> None:
+def test_page_escapes_file_names(page: Page, photograph: bytes) -> None:
     name = "<img src=x onerror=document.title='hacked'><b>.jpg"
-    choose(page, name, photograph)
-    assert len(answered(page, name)) == 1
-    choose(page, name, b"broken")
+    upload_file(page, name, photograph)
+    assert len(wait_for_rows(page, name)) == 1
+    upload_file(page, name, b"broken")
     page.wait_for_selector("#error:not(:empty)")
     assert page.inner_text("#error").startswith(name)
     assert page.locator("main b, main img[src=x]").count() == 0 and page.title() != "hacked"
 
 
-def test_samples_are_answered_by_mouse_and_by_keyboard(page: Page) -> None:
+def test_samples_can_be_chosen_by_mouse_and_keyboard(page: Page) -> None:
     page.click("#samples button:first-child")
-    assert len(answered(page, "drawn sample 1")) == 1
+    assert len(wait_for_rows(page, "drawn sample 1")) == 1
     page.focus("#samples button:last-child")
     page.keyboard.press("Enter")
-    assert len(answered(page, "drawn sample 6")) == 3
+    assert len(wait_for_rows(page, "drawn sample 6")) == 3
     assert page.inner_text("#status").startswith("3 faces: ")
 
 
-def test_the_camera_gives_one_frame_and_is_closed_again(page: Page) -> None:
+def test_camera_takes_one_frame_and_is_closed(page: Page) -> None:
     page.click("#open-camera")
     page.wait_for_function("() => document.getElementById('video').videoWidth > 0")
     page.click("#take")
-    assert answered(page, "camera picture") == []  # Chromium's stand-in for a camera shows no face
+    assert wait_for_rows(page, "camera picture") == []  # Chromium's fake camera shows no face
     assert page.locator("#camera").is_hidden() and page.locator("#open-camera").is_enabled()
     assert page.evaluate("document.getElementById('video').srcObject") is None
 
 
-def test_without_a_camera_the_page_says_why(browser: Browser, address: str) -> None:
+def test_page_explains_a_missing_camera(browser: Browser, address: str) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
@@ -287,28 +287,29 @@ def test_without_a_camera_the_page_says_why(browser: Browser, address: str) -> N
 
 
 @pytest.mark.parametrize("width", [360, 320])
-def test_a_phone_shows_everything_without_scrolling_sideways(
-    browser: Browser, address: str, photograph: bytes, width: int
-) -> None:
-    with opened(browser, address, width, 640, device_scale_factor=2, has_touch=True, is_mobile=True) as page:
-        assert sideways(page) <= 0
-        choose(page, "a_name_without_any_place_to_break_it_that_is_longer_than_a_phone_is_wide.jpg", photograph)
-        assert len(answered(page, "a_name_without_any_place_to_break_it_that_is_longer_than_a_phone_is_wide.jpg")) == 1
-        assert sideways(page) <= 0
+def test_page_fits_the_width_of_a_phone(browser: Browser, address: str, photograph: bytes, width: int) -> None:
+    with open_page(browser, address, width, 640, device_scale_factor=2, has_touch=True, is_mobile=True) as page:
+        assert horizontal_overflow(page) <= 0
+        upload_file(page, "a_name_without_any_place_to_break_it_that_is_longer_than_a_phone_is_wide.jpg", photograph)
+        assert (
+            len(wait_for_rows(page, "a_name_without_any_place_to_break_it_that_is_longer_than_a_phone_is_wide.jpg"))
+            == 1
+        )
+        assert horizontal_overflow(page) <= 0
         across: float = page.eval_on_selector("#picture", "canvas => canvas.getBoundingClientRect().width")
         assert 0.8 * width < across <= width and canvas(page).width == pytest.approx(2 * across, abs=2)
         page.click("#samples button:last-child")
-        assert len(answered(page, "drawn sample 6")) == 3
-        assert sideways(page) <= 0
+        assert len(wait_for_rows(page, "drawn sample 6")) == 3
+        assert horizontal_overflow(page) <= 0
 
 
-def test_a_server_that_went_away_is_said_to_be_out_of_reach(browser: Browser, address: str, photograph: bytes) -> None:
+def test_page_reports_an_unreachable_server(browser: Browser, address: str, photograph: bytes) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector("#samples img")
     page.route("**/api/predict*", lambda route: route.abort())
-    choose(page, "photo.jpg", photograph)
+    upload_file(page, "photo.jpg", photograph)
     page.wait_for_selector("#error:not(:empty)")
     assert page.inner_text("#error") == "photo.jpg: the server can't be reached"
     context.close()

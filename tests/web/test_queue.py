@@ -1,4 +1,4 @@
-"""The line in front of the predictor, and the form's reader, without a server."""
+"""The request queue and the form parser, without a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agegender.web.uploads import Limits, receive
 
 
 class Stub:
-    """Answers with the picture's name, when it may; `fault` is one it stumbles over."""
+    """A predictor that returns the names of its images once `may` is set, and raises for `fault`."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -44,10 +44,10 @@ def picture(name: str) -> NamedImage:
     return NamedImage(name, lambda: b"")
 
 
-def in_line(
+def run_with_queue(
     test: Callable[[RequestQueue, Stub], Coroutine[Any, Any, None]], max_concurrency: int = 2
 ) -> list[list[str]]:
-    """Runs a test with a line that works; returns which pictures were worked on together."""
+    """Runs a test with a running queue and returns the names of each batch."""
     stub = Stub()
     ways = cast(dict[Detect, Predictor], {"auto": stub, "never": stub})
 
@@ -66,7 +66,7 @@ def in_line(
     return stub.batches
 
 
-def test_a_few_are_worked_on_together_and_in_order() -> None:
+def test_queue_batches_waiting_requests_in_order() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first = asyncio.create_task(line.submit(picture("0"), "auto"))
         await asyncio.sleep(0.05)  # it is in work; the others gather meanwhile
@@ -77,10 +77,10 @@ def test_a_few_are_worked_on_together_and_in_order() -> None:
         assert [answer.predictions[0].path for answer in answers] == ["0", "1", "2", "3"]
         assert {(answer.width, answer.height) for answer in answers} == {(4, 3)}
 
-    assert in_line(test) == [["0"], ["1", "2"], ["3"]]
+    assert run_with_queue(test) == [["0"], ["1", "2"], ["3"]]
 
 
-def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
+def test_queue_skips_a_canceled_request() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         first, gone, last = (asyncio.create_task(line.submit(picture(name), "auto")) for name in "012")
         await asyncio.sleep(0.05)
@@ -89,10 +89,10 @@ def test_for_a_client_that_is_gone_no_answer_is_made() -> None:
         stub.may.set()
         assert [answer.predictions[0].path for answer in await asyncio.gather(first, last)] == ["0", "2"]
 
-    assert in_line(test, max_concurrency=1) == [["0"], ["2"]]
+    assert run_with_queue(test, max_concurrency=1) == [["0"], ["2"]]
 
 
-def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
+def test_queue_confines_an_error_to_its_image() -> None:
     async def test(line: RequestQueue, stub: Stub) -> None:
         stub.may.set()
         names = ["fault", "a", "b", "fault", "c"]
@@ -104,11 +104,11 @@ def test_a_picture_that_the_predictor_stumbles_over_harms_no_other() -> None:
             else:
                 assert not isinstance(answer, BaseException) and answer.predictions[0].path == name
 
-    in_line(test, max_concurrency=3)
+    run_with_queue(test, max_concurrency=3)
 
 
 @pytest.mark.parametrize("attack", ["headers", "long header", "before", "after", "nearly ended", "empty parts"])
-def test_no_form_within_the_size_limit_keeps_the_reader_busy(attack: str) -> None:
+def test_receive_reads_hostile_forms_in_bounded_time(attack: str) -> None:
     size = 2_000_000
     good = form(b"picture")[0]
     body = {

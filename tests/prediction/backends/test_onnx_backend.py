@@ -1,4 +1,4 @@
-"""An exported file is answered with as the checkpoint is, without PyTorch; what is no such file is refused clearly."""
+"""The ONNX backend predicts as the checkpoint does, without PyTorch, and refuses any other file."""
 
 from __future__ import annotations
 
@@ -38,14 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def is_one_error_line(outcome: Outcome) -> bool:
-    return outcome.code == 1 and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+# Predictions
 
 
-# Answers
-
-
-def test_predict_answers_as_with_pytorch_and_never_imports_it(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_onnx_backend_predicts_as_pytorch_without_importing_it(folder: Path, faces: Path, tmp_path: Path) -> None:
     pictures = sorted(faces.glob("*.jpg"))[:20]
     names = [str(path) for path in [*pictures, "missing.jpg"]]
     settings = ["backend=onnx", f"weights={folder / 'tiny.onnx'}", "detect=never", "out=answers.json"]
@@ -71,7 +67,7 @@ print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
             assert ours[name] == (pytest.approx(value, abs=0.011 if name != "p_female" else 2e-4) if close else value)
 
 
-def test_it_is_the_network_that_was_exported(folder: Path) -> None:
+def test_onnx_backend_keeps_the_attributes_of_the_exported_network(folder: Path) -> None:
     ours, theirs = OnnxBackend(folder / "tiny.onnx"), TorchBackend(folder / "tiny.ckpt", "cpu")
     for name in (
         "image_size",
@@ -86,12 +82,12 @@ def test_it_is_the_network_that_was_exported(folder: Path) -> None:
     assert ours.weights == folder / "tiny.onnx"
 
 
-def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
     pictures = [str(path) for path in sorted(faces.glob("*.jpg"))]
     always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
     ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
     widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
-    bound = (ranked[widest] + ranked[widest + 1]) / 2  # rounding takes no face across it
+    bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
     save_network(tmp_path / "unsure.ckpt", calibration=replace(CALIBRATION, min_confidence=bound), in_channels=1)
     onnx.save(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
     ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
@@ -103,7 +99,7 @@ def test_genders_are_unsure_for_the_same_faces_as_with_pytorch(folder: Path, fac
     assert "unsure" not in {face.gender for face in given.predict(pictures)}
 
 
-def test_several_threads_may_call_it_at_once(folder: Path) -> None:
+def test_onnx_backend_is_thread_safe(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     alone = [network(pixels[start : start + 8]) for start in range(0, 64, 8)]
     with network.worker_context(), ThreadPoolExecutor(4, initializer=network.init_worker) as pool:
@@ -112,16 +108,16 @@ def test_several_threads_may_call_it_at_once(folder: Path) -> None:
         assert np.array_equal(answers, alone[number % 8], equal_nan=True)
 
 
-def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> None:
+def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
     check_parity(network(pixels[::2]), network(pixels)[::2], "these")
 
 
-# A user's mistakes
+# User errors
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "message"),
     [
         ("default", "agegender export weights=default out=model.onnx"),
         ("missing.onnx", "no model at"),
@@ -135,8 +131,8 @@ def test_faces_that_are_no_contiguous_block_are_answered_alike(folder: Path) -> 
         ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],
 )
-def test_weights_that_are_no_export_are_refused_in_one_line(
-    weights: str, told: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_onnx_backend_refuses_weights_that_are_no_export(
+    weights: str, message: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
@@ -145,31 +141,31 @@ def test_weights_that_are_no_export_are_refused_in_one_line(
     Path("text.onnx").write_text("hello")
     Path("empty.onnx").touch()
     model = onnx.load(folder / "tiny.onnx")
-    told_of_itself = {each.key: each.value for each in model.metadata_props}
-    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 said nothing of min_confidence
-        helper.set_model_props(model, told_of_itself | {"agegender_format": str(version)})
+    metadata = {each.key: each.value for each in model.metadata_props}
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks min_confidence
+        helper.set_model_props(model, metadata | {"agegender_format": str(version)})
         onnx.save(model, f"{name}.onnx")
     helper.set_model_props(model, {})
     onnx.save(model, "other.onnx")
     outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
-    assert is_one_error_line(outcome) and told in outcome.err, outcome.err
+    outcome.assert_one_line_error(message)
 
 
-def test_an_export_given_to_pytorch_is_refused_with_the_backend_that_takes_it(
-    folder: Path, run_here: Run, tmp_path: Path
-) -> None:
+def test_torch_backend_refuses_an_exported_model(folder: Path, run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("predict.py", "img=face.jpg", f"weights={folder / 'tiny.onnx'}", "detect=never")
-    assert is_one_error_line(outcome) and "backend=onnx" in outcome.err
+    outcome.assert_one_line_error("backend=onnx")
 
 
-def test_a_missing_onnx_runtime_is_told_with_its_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_backend_names_the_extra_when_the_runtime_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(AgeGenderError, match=r'missing \(onnxruntime\): pip install "agegender\[onnx\]"'):
         OnnxBackend(folder / "tiny.onnx")
 
 
 @pytest.mark.parametrize("settings", [("cuda", "none"), ("cpu", "flip")])
-def test_what_the_backend_cant_do_is_refused(folder: Path, settings: tuple[str, str]) -> None:
+def test_onnx_backend_refuses_unsupported_settings(folder: Path, settings: tuple[str, str]) -> None:
     device, tta = settings
     with pytest.raises(AgeGenderError, match="backend=onnx"):
         Predictor(folder / "tiny.onnx", device, tta, detect="never", backend="onnx")  # type: ignore[arg-type]

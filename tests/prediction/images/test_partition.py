@@ -1,4 +1,4 @@
-"""predict.py on several machines: each answers for its part of one list, and the parts make the whole."""
+"""Shards of predict.py: each predicts its part of one list, and the outputs concatenate to that of one run."""
 
 from __future__ import annotations
 
@@ -26,33 +26,35 @@ SHARDS = ("1/3", "2/3", "3/3")
 
 @pytest.fixture
 def settings(faces: Path, tmp_path: Path) -> tuple[str, ...]:
-    """120 pictures: seven whole batches and half a one."""
+    """Arguments for 120 images: seven batches of 16 and one of 8."""
     weights = save_network(tmp_path / "net.ckpt")
     return f"img={faces}", f"weights={weights}", "detect=never", "batch_size=16"
 
 
-def out_of(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
+def predict_to_bytes(run_here: Run, folder: Path, *arguments: str, out: str) -> bytes:
     outcome = run_here("predict.py", *arguments, f"out={out}")
     assert outcome.code == 0, outcome.err
     return (folder / out).read_bytes()
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_the_outputs_of_three_shards_are_the_single_output_byte_for_byte(
+def test_shards_concatenate_to_the_bytes_of_one_run(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, form: str
 ) -> None:
-    whole = out_of(run_here, tmp_path, *settings, out=f"whole.{form}")
-    parts = [out_of(run_here, tmp_path, *settings, f"shard={shard}", out=f"{shard[0]}.{form}") for shard in SHARDS]
+    whole = predict_to_bytes(run_here, tmp_path, *settings, out=f"whole.{form}")
+    parts = [
+        predict_to_bytes(run_here, tmp_path, *settings, f"shard={shard}", out=f"{shard[0]}.{form}") for shard in SHARDS
+    ]
     joined = "cat [123].jsonl" if form == "jsonl" else "head -n 1 1.csv; tail -q -n +2 [123].csv"
     assert subprocess.run(["sh", "-c", joined], cwd=tmp_path, capture_output=True, check=True).stdout == whole
-    assert all(part.count(b"\n") >= 32 for part in parts)  # none has it all
+    assert all(part.count(b"\n") >= 32 for part in parts)  # no shard holds all rows
 
 
-def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
+def test_stopped_shard_resumes_to_the_same_bytes(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped within a batch: that batch is answered anew, so that its pictures stay together."""
-    undisturbed = out_of(run_here, tmp_path, *settings, "shard=2/3", out="undisturbed.jsonl")
+    """Stopped within a batch: the whole batch is predicted again, so that its images stay together."""
+    undisturbed = predict_to_bytes(run_here, tmp_path, *settings, "shard=2/3", out="undisturbed.jsonl")
     add, answered = PartialResults.add, 0
 
     def stop(progress: PartialResults, given: ImageResult) -> None:
@@ -66,7 +68,7 @@ def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
         patch.setattr(PartialResults, "add", stop)
         assert run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl").code == 130
     again = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl")
-    assert again.code == 1 and "resume=true" in again.err  # nothing of what there is gets lost
+    assert again.code == 1 and "resume=true" in again.err  # the partial results are kept
     resumed = run_here("predict.py", *settings, "shard=2/3", "out=part.jsonl", "resume=true")
     assert resumed.code == 0 and "16 images are done already" in resumed.err
     assert (tmp_path / "part.jsonl").read_bytes() == undisturbed
@@ -76,7 +78,7 @@ def test_a_stopped_shard_goes_on_and_ends_as_if_nothing_had_happened(
     ("change", "named"),
     [("shard=3/3", "shard=2/3"), ("batch_size=8", "batch_size=16"), ("img=[a.jpg,b.jpg]", "list=")],
 )
-def test_a_shard_of_something_else_is_not_resumed(
+def test_shard_is_not_resumed_under_other_settings(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, named: str
 ) -> None:
     with monkeypatch.context() as patch:
@@ -91,7 +93,7 @@ def test_a_shard_of_something_else_is_not_resumed(
 
 
 @pytest.mark.slow
-def test_a_list_on_standard_input_is_read_whole_before_it_is_cut(
+def test_shard_reads_all_of_standard_input_first(
     run_here: Run, settings: tuple[str, ...], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = sorted(os.path.join(faces, name) for name in os.listdir(faces))
@@ -100,33 +102,33 @@ def test_a_list_on_standard_input_is_read_whole_before_it_is_cut(
     for shard in SHARDS:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
         rest = [setting for setting in settings if not setting.startswith("img=")]
-        parts.append(out_of(run_here, tmp_path, "img=-", *rest, f"shard={shard}", out=f"{shard[0]}.jsonl"))
-    assert b"".join(parts) == out_of(run_here, tmp_path, *settings, out="whole.jsonl")
+        parts.append(predict_to_bytes(run_here, tmp_path, "img=-", *rest, f"shard={shard}", out=f"{shard[0]}.jsonl"))
+    assert b"".join(parts) == predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
 
 
 @pytest.mark.slow
-def test_more_shards_than_pictures_leave_some_empty_and_none_wrong(
+def test_shards_beyond_the_number_of_batches_are_empty(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
-    whole = out_of(run_here, tmp_path, *settings, out="whole.jsonl")
-    parts = [out_of(run_here, tmp_path, *settings, f"shard={i}/11", out=f"{i}.jsonl") for i in range(1, 12)]
+    whole = predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
+    parts = [predict_to_bytes(run_here, tmp_path, *settings, f"shard={i}/11", out=f"{i}.jsonl") for i in range(1, 12)]
     assert b"" in parts
     assert b"".join(parts) == whole
 
 
-def test_a_camera_has_no_shards(run_here: Run, settings: tuple[str, ...]) -> None:
+def test_shard_refuses_a_camera(run_here: Run, settings: tuple[str, ...]) -> None:
     refused = run_here("predict.py", "img=webcam", *settings[1:], "shard=1/2", "out=-")
     assert (refused.code, refused.out) == (1, "") and "a finite list" in refused.err
 
 
 @pytest.mark.parametrize("given", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/2/3", "1.5/3"])
-def test_what_is_no_shard_is_refused_in_one_line(given: str) -> None:
+def test_parse_shard_refuses_invalid_values(given: str) -> None:
     with pytest.raises(AgeGenderError, match=r"^shard="):
         parse_shard(given)
 
 
 @given(size=st.integers(0, 300), count=st.integers(1, 40), batch_size=st.integers(1, 70))
-def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int, batch_size: int) -> None:
+def test_shards_partition_the_list_at_batch_boundaries(size: int, count: int, batch_size: int) -> None:
     names = [str(number) for number in range(size)]
     parts = [Shard(number, count).select(names, batch_size) for number in range(1, count + 1)]
     assert [name for part in parts for name in part] == names
@@ -135,6 +137,6 @@ def test_the_shards_in_order_are_the_list_and_cut_no_batch(size: int, count: int
     assert max(map(len, parts)) - min(map(len, parts)) < 2 * batch_size
 
 
-def test_lists_are_told_apart_by_names_and_order() -> None:
+def test_list_digest_depends_on_names_and_order() -> None:
     lists: tuple[list[str], ...] = (["a", "b"], ["b", "a"], ["ab"], ["a", "b", "c"], [])
     assert len({list_digest(names) for names in lists}) == len(lists)

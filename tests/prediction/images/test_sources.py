@@ -1,4 +1,4 @@
-"""A picture gets one answer wherever it is; what is none, or can't be fetched, ends in a row with a reason."""
+"""An image gives the same prediction from any source; invalid or unreachable ones give a row with a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finder(predictor: Predictor) -> Predictor:
 
 @pytest.fixture(scope="module")
 def png(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face, wider than high, whose pixels are the same however it is read."""
+    """A lossless face image, wider than high."""
     path = tmp_path_factory.mktemp("sources") / "face.png"
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         picture.convert("RGB").crop((0, 4, 64, 52)).save(path)
@@ -52,7 +52,7 @@ def gray_png(png: Path) -> Path:
     return png.with_name("gray.png")
 
 
-def answer(predictor: Predictor, source: Any) -> tuple[float, float]:
+def predict_one(predictor: Predictor, source: Any) -> tuple[float, float]:
     (found,) = predictor(source)
     assert found.error is None and found.age is not None and found.p_female is not None, found.error
     return found.age, found.p_female
@@ -95,26 +95,26 @@ def channels_first(path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", AS_FILES)
 @pytest.mark.parametrize("name", ["png", "gray_png"])
-def test_a_picture_gets_the_answer_of_its_file(
+def test_predictor_accepts_every_type_of_image_alike(
     name: str, kind: str, predictor: Predictor, request: pytest.FixtureRequest
 ) -> None:
     path: Path = request.getfixturevalue(name)
-    assert answer(predictor, AS_FILES[kind](path)) == pytest.approx(answer(predictor, path), abs=1e-5)
+    assert predict_one(predictor, AS_FILES[kind](path)) == pytest.approx(predict_one(predictor, path), abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_tensors_of_half_precision_are_pictures_too(dtype: torch.dtype, predictor: Predictor, png: Path) -> None:
-    found = answer(predictor, (channels_first(png) / 255).to(dtype))
-    assert found == pytest.approx(answer(predictor, png), abs=0.5)
+def test_predictor_accepts_half_precision_tensors(dtype: torch.dtype, predictor: Predictor, png: Path) -> None:
+    found = predict_one(predictor, (channels_first(png) / 255).to(dtype))
+    assert found == pytest.approx(predict_one(predictor, png), abs=0.5)
 
 
-def test_an_open_file_is_read_wherever_it_stands_and_stays_open(predictor: Predictor, png: Path) -> None:
+def test_predictor_reads_an_open_file_from_its_start(predictor: Predictor, png: Path) -> None:
     with png.open("rb") as file:
         assert file.read(9)
-        assert answer(predictor, file) == answer(predictor, png) == answer(predictor, file)
+        assert predict_one(predictor, file) == predict_one(predictor, png) == predict_one(predictor, file)
 
 
-def test_what_is_given_stays_as_it_was(predictor: Predictor, png: Path) -> None:
+def test_predictor_leaves_its_inputs_unchanged(predictor: Predictor, png: Path) -> None:
     array, picture = pixels_of(png).copy(), Image.open(png)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1) / 255
     before = array.copy(), tensor.clone()
@@ -123,7 +123,7 @@ def test_what_is_given_stays_as_it_was(predictor: Predictor, png: Path) -> None:
     assert picture.getpixel((0, 0)) == tuple(array[0, 0])
 
 
-def test_one_gives_a_list_of_its_faces_and_several_a_list_of_lists(predictor: Predictor, png: Path) -> None:
+def test_predictor_returns_a_list_per_image(predictor: Predictor, png: Path) -> None:
     (one,) = predictor(png)
     assert predictor([png]) == [[one]] and predictor([]) == []
     several = predictor((png, "missing.jpg", pixels_of(png)))
@@ -133,13 +133,13 @@ def test_one_gives_a_list_of_its_faces_and_several_a_list_of_lists(predictor: Pr
 
 
 @pytest.mark.parametrize("nothing", [None, 3, 2.5, object(), {"a": 1}, bytearray(b"x"), np.uint8(3), print])
-def test_what_can_not_be_meant_as_a_picture_is_a_type_error(nothing: Any, predictor: Predictor) -> None:
+def test_predictor_raises_type_error_for_other_types(nothing: Any, predictor: Predictor) -> None:
     with pytest.raises(TypeError, match="is not an image: give a path"):
         predictor(nothing)
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (np.zeros((4, 4, 3)), "array of float64"),
         (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\] is not an image"),
@@ -162,12 +162,12 @@ def test_what_can_not_be_meant_as_a_picture_is_a_type_error(nothing: Any, predic
         ("x" * 5000, "File name too long"),
     ],
 )
-def test_what_is_no_picture_after_all_is_a_row_with_a_reason(source: Any, said: str, predictor: Predictor) -> None:
-    with pytest.raises(pytest.fail.Exception, match=said):
+def test_predictor_gives_a_reason_for_invalid_content(source: Any, message: str, predictor: Predictor) -> None:
+    with pytest.raises(pytest.fail.Exception, match=message):
         pytest.fail(reason(predictor, source))
 
 
-def test_a_closed_file_or_picture_is_a_row_with_a_reason(predictor: Predictor, png: Path) -> None:
+def test_predictor_gives_a_reason_for_a_closed_file_or_image(predictor: Predictor, png: Path) -> None:
     with png.open("rb") as file, Image.open(png) as picture:
         pass
     assert "closed" in reason(predictor, file)
@@ -183,7 +183,7 @@ LIKELY = st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.tuples(
 
 @settings(max_examples=80)
 @given(data=st.data())
-def test_no_array_makes_the_predictor_raise(data: st.DataObject, predictor: Predictor, finder: Predictor) -> None:
+def test_predictor_survives_arbitrary_arrays(data: st.DataObject, predictor: Predictor, finder: Predictor) -> None:
     dtype = data.draw(st.just(np.dtype(np.uint8)) | DTYPES)
     shape = data.draw(LIKELY | SHAPES)
     array = np.zeros(shape, dtype)
@@ -197,7 +197,7 @@ def test_no_array_makes_the_predictor_raise(data: st.DataObject, predictor: Pred
 
 @settings(max_examples=40)
 @given(data=st.data())
-def test_no_tensor_makes_the_predictor_raise(data: st.DataObject, predictor: Predictor) -> None:
+def test_predictor_survives_arbitrary_tensors(data: st.DataObject, predictor: Predictor) -> None:
     dtypes = [torch.uint8, torch.int16, torch.bool, torch.float16, torch.float32, torch.bfloat16, torch.complex64]
     tensor = torch.full(data.draw(SHAPES | st.tuples(st.sampled_from((1, 3)), st.just(5), st.just(7))), 1)
     tensor = tensor.to(data.draw(st.sampled_from(dtypes)))
@@ -207,11 +207,11 @@ def test_no_tensor_makes_the_predictor_raise(data: st.DataObject, predictor: Pre
     assert (found.error is None) == (found.age is not None)
 
 
-# Addresses
+# URLs
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers in all the ways a server can, by the address's path."""
+    """Responds by path in every way that a server can, valid or not."""
 
     picture = b""
     asked: list[str]
@@ -228,7 +228,7 @@ class Handler(BaseHTTPRequestHandler):
         elif name.startswith("drip"):
             if name == "drip/body":
                 self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n")
-            with suppress(OSError):  # until the other end is tired of it
+            with suppress(OSError):  # until the client disconnects
                 for _ in range(200):
                     self.wfile.write(b"H")
                     threading.Event().wait(0.05)
@@ -258,7 +258,7 @@ class Quiet(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_: Any) -> None:
-        pass  # a client that hung up
+        pass  # the client disconnected
 
 
 @contextmanager
@@ -279,32 +279,32 @@ def site(png: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_picture_at_an_address_gets_the_answer_of_the_file(
+def test_predictor_gives_a_url_the_prediction_of_its_file(
     predictor: Predictor, site: str, png: Path, trained_run: Path, run_here: Callable[..., Outcome]
 ) -> None:
-    assert answer(predictor, f"{site}/face.png") == answer(predictor, png)
+    assert predict_one(predictor, f"{site}/face.png") == predict_one(predictor, png)
     assert predictor(f"{site}/face.png?size=3")[0].path == f"{site}/face.png?size=3"
     for argument in (f"{site}/a.png?b=1,2", f"img={site}/a.png?b=1,2"):
         outcome = run_here("predict.py", argument, f"weights={trained_run}", "detect=never", "out=-")
         assert outcome.code == 0 and f'"path": "{site}/a.png?b=1,2"' in outcome.out
 
 
-def test_an_address_may_be_written_as_a_browser_shows_it(predictor: Predictor, site: str) -> None:
-    answer(predictor, f"{site}/Bücher und 日本.png?q=a b%20c&d=é#f")
+def test_predictor_accepts_a_url_with_unescaped_characters(predictor: Predictor, site: str) -> None:
+    predict_one(predictor, f"{site}/Bücher und 日本.png?q=a b%20c&d=é#f")
     assert Handler.asked[-1] == "/B%C3%BCcher%20und%20%E6%97%A5%E6%9C%AC.png?q=a%20b%20c&d=%C3%A9"
 
 
-def test_a_redirect_is_followed_over_the_web_and_nowhere_else(predictor: Predictor, site: str, png: Path) -> None:
-    assert answer(predictor, f"{site}/to?{site}/face.png") == answer(predictor, png)
-    assert answer(predictor, f"{site}/to?/face.png") == answer(predictor, png)
+def test_download_follows_redirects_to_http_only(predictor: Predictor, site: str, png: Path) -> None:
+    assert predict_one(predictor, f"{site}/to?{site}/face.png") == predict_one(predictor, png)
+    assert predict_one(predictor, f"{site}/to?/face.png") == predict_one(predictor, png)
     for address in (png.as_uri(), "file:///etc/passwd", "ftp://127.0.0.1/face.png", "data:image/png;base64,AAAA"):
         assert reason(predictor, f"{site}/to?{address}")
-    assert "ftp://127.0.0.1/face.png" in reason(predictor, f"{site}/to?ftp://127.0.0.1/face.png")  # no way there
+    assert "ftp://127.0.0.1/face.png" in reason(predictor, f"{site}/to?ftp://127.0.0.1/face.png")  # the target is named
     assert "Exceeded 30 redirects" in reason(predictor, f"{site}/circle")
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("missing.png", "the server answers 404 Gone fishing"),
         ("text", "not a picture that can be read"),
@@ -314,39 +314,39 @@ def test_a_redirect_is_followed_over_the_web_and_nowhere_else(predictor: Predict
         ("hang", "can't be fetched (timed out)"),
     ],
 )
-def test_what_a_server_does_wrong_is_one_row_with_a_reason(
-    path: str, said: str, predictor: Predictor, site: str, monkeypatch: pytest.MonkeyPatch
+def test_download_gives_a_reason_for_a_failing_server(
+    path: str, message: str, predictor: Predictor, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_PATIENCE", 0.5)
-    assert reason(predictor, f"{site}/{path}").startswith(said)
+    assert reason(predictor, f"{site}/{path}").startswith(message)
     before, failed, after = predictor([f"{site}/a.png", f"{site}/{path}", f"{site}/b.png"])
     assert before[0].age == after[0].age is not None and failed[0].error
 
 
 @pytest.mark.parametrize("path", ["drip/body", "to?/drip/body"])
-def test_a_server_that_drips_its_bytes_is_not_waited_for_without_end(
+def test_download_times_out_on_a_slow_server(
     path: str, predictor: Predictor, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_LONGEST_DOWNLOAD", 1)
     assert reason(predictor, f"{site}/{path}") == "can't be fetched (timed out)"
 
 
-def test_what_a_server_says_is_kept_short(predictor: Predictor, site: str) -> None:
+def test_download_shortens_the_reason_of_a_server(predictor: Predictor, site: str) -> None:
     (found,) = predictor(f"{site}/long")
     assert found.error and found.error.startswith("the server answers 500") and len(found.error) < 160
 
 
-def test_a_picture_beyond_the_limit_is_refused(
+def test_download_refuses_content_beyond_the_limit(
     predictor: Predictor, site: str, png: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = png.stat().st_size
     monkeypatch.setattr(sources, "_LARGEST_DOWNLOAD", size)
-    answer(predictor, f"{site}/face.png")
+    predict_one(predictor, f"{site}/face.png")
     monkeypatch.setattr(sources, "_LARGEST_DOWNLOAD", size - 1)
     assert reason(predictor, f"{site}/face.png").startswith("larger than ")
 
 
-def test_where_nobody_listens_is_one_row_with_a_reason(predictor: Predictor) -> None:
+def test_download_gives_a_reason_for_a_refused_connection(predictor: Predictor) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/face.png"
@@ -356,12 +356,12 @@ def test_where_nobody_listens_is_one_row_with_a_reason(predictor: Predictor) -> 
 @pytest.mark.parametrize(
     "address", ["http://", "http://[", "http://:80", "http:///a.jpg", "https://a b/", "http://x:y/"]
 )
-def test_what_is_no_address_is_one_row_with_a_reason(address: str, predictor: Predictor) -> None:
+def test_download_gives_a_reason_for_an_invalid_url(address: str, predictor: Predictor) -> None:
     assert reason(predictor, address).startswith("can't be fetched")
 
 
 @settings(max_examples=30)
 @given(rest=st.text(max_size=12))
-def test_no_address_makes_the_predictor_raise(rest: str, predictor: Predictor, site: str) -> None:
+def test_predictor_survives_arbitrary_urls(rest: str, predictor: Predictor, site: str) -> None:
     (found,) = predictor(f"{site}/{rest}")
     assert found.error is None or "\n" not in found.error

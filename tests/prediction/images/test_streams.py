@@ -1,4 +1,4 @@
-"""predict.py between other programs: names in on a pipe, JSON lines out, in memory that doesn't grow."""
+"""predict.py in a pipeline: names on standard input, JSON lines on standard output, constant memory."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_names_come_in_on_a_pipe_and_answers_go_out_on_one(
+def test_predict_reads_names_from_a_pipe_and_writes_json_lines(
     pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "names").write_bytes(b"".join(os.fsencode(name) + b"\r\n\n" for name in pictures) + b"missing.jpg")
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never out=- < names | cat", tmp_path)
-    assert done.returncode == 1  # one has no answer
+    assert done.returncode == 1  # one image has no prediction
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == [*pictures, "missing.jpg"]
     assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
-    said = done.stderr.splitlines()
-    assert [line.split(":")[0] for line in said[:2]] == ["weights", "warning"]
-    assert said[2:] == ["1 of 5 images have no prediction; see their errors"]
+    messages = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in messages[:2]] == ["weights", "warning"]
+    assert messages[2:] == ["1 of 5 images have no prediction; see their errors"]
 
 
 @pytest.mark.slow
-def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
+def test_predict_writes_each_prediction_before_the_next_name_arrives(
     pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={trained_run}", "detect=never", "out=-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as run:  # type: ignore[call-overload]
-        for name in pictures:  # neither of the two goes on without the other
+        for name in pictures:  # each write waits for the read
             run.stdin.write(os.fsencode(name) + b"\n")
             run.stdin.flush()
             assert json.loads(run.stdout.readline())["path"] == name
@@ -61,27 +61,25 @@ def test_a_name_on_a_pipe_is_answered_before_the_next_one_comes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("out", ["out=-", "out=faces.csv", ""])
-def test_where_no_name_comes_on_standard_input_one_line_says_so(out: str, trained_run: Path, tmp_path: Path) -> None:
+def test_predict_refuses_empty_standard_input_in_one_line(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
     assert done.stderr.splitlines()[2:] == ["error: img=- found no name on standard input: write one name per line"]
 
 
 @pytest.mark.parametrize("out", ["out=-", ""])
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
-    out: str, faces: Path, trained_run: Path, tmp_path: Path
-) -> None:
-    head = "head -1" if out else "true"  # a table is written whole
+def test_predict_ends_silently_on_a_closed_pipe(out: str, faces: Path, trained_run: Path, tmp_path: Path) -> None:
+    head = "head -1" if out else "true"  # a table is written at the end
     line = f"{SCRIPT} img='{faces}' weights='{trained_run}' detect=never batch_size=2 {out} | {head}"
     done = shell(line, tmp_path)
-    assert done.returncode == 141 if out else done.returncode in (1, 141)  # newer releases of Rich end it themselves
+    assert done.returncode == 141 if out else done.returncode in (1, 141)  # newer releases of Rich exit themselves
     assert len(done.stdout.splitlines()) == (1 if out else 0)
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["weights", "warning"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 @pytest.mark.parametrize("out", ["out=-", ""])
-def test_where_there_is_no_room_for_the_answers_one_line_says_so(
+def test_predict_reports_a_full_device_in_one_line(
     out: str, pictures: list[str], trained_run: Path, tmp_path: Path
 ) -> None:
     line = f"{SCRIPT} img='{pictures[0]}' weights='{trained_run}' detect=never {out} > /dev/full"
@@ -104,7 +102,7 @@ def test_where_there_is_no_room_for_the_answers_one_line_says_so(
         ((), 1),
     ],
 )
-def test_the_exit_code_is_0_only_if_every_picture_has_its_answer(
+def test_predict_exits_with_0_only_if_every_image_has_a_prediction(
     arguments: tuple[str, ...], code: int, pictures: list[str], trained_run: Path, run_here: Run
 ) -> None:
     outcome = run_here("predict.py", "detect=never", f"weights={trained_run}", "out=-", *arguments)
@@ -112,8 +110,8 @@ def test_the_exit_code_is_0_only_if_every_picture_has_its_answer(
     assert outcome.out.count("\n") == outcome.out.count('"path"')
 
 
-def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
-    """Returns the largest memory, in bytes, of a run over so many pictures."""
+def peak_memory(folder: Path, run: Path, count: int, batch_size: int) -> int:
+    """Returns the peak memory of a run over `count` images, in bytes."""
     (folder / "names").write_text("".join(f"{number}.jpg\n" for number in range(count)))
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", f"weights={run}", "detect=never", "out=-"]
     with (folder / "names").open() as names, (folder / "answers").open("w") as answers:
@@ -127,12 +125,10 @@ def peak(folder: Path, run: Path, count: int, batch_size: int) -> int:
 
 
 @pytest.mark.slow
-def test_memory_grows_neither_with_the_pictures_nor_by_those_of_a_batch(
-    faces: Path, trained_run: Path, tmp_path: Path
-) -> None:
+def test_predict_memory_is_constant_in_images_and_batch_size(faces: Path, trained_run: Path, tmp_path: Path) -> None:
     with Image.open(min(faces.glob("*.jpg"))) as picture:
         picture.convert("RGB").resize((1000, 800)).save(tmp_path / "0.jpg")
     for number in range(1, 300):
         (tmp_path / f"{number}.jpg").symlink_to("0.jpg")
-    few, many = peak(tmp_path, trained_run, 40, 4), peak(tmp_path, trained_run, 300, 64)
+    few, many = peak_memory(tmp_path, trained_run, 40, 4), peak_memory(tmp_path, trained_run, 300, 64)
     assert many - few < 60e6, (few, many)  # 128 decoded pictures, those of two batches, would take 300 MB

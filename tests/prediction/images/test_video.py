@@ -1,4 +1,4 @@
-"""Frames of a video, one every so many seconds, by their times; what can't be read is one row with a reason."""
+"""Frames of a video at an interval in seconds, named by timestamp; an unreadable video is one row with a reason."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def drawn(faces: Path) -> list[NDArray[np.uint8]]:
 
 @pytest.fixture(scope="module")
 def clip(drawn: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2.1 seconds at 10 frames a second, each of another face."""
+    """A clip of 2.1 seconds at 10 frames a second, each of another face."""
     path = tmp_path_factory.mktemp("video") / "clip.avi"
     write_video(path, "MJPG", drawn)
     return path
 
 
-def test_frames_are_known_to_hold_their_pixels_and_files_are_not(clip: Path) -> None:
+def test_open_images_marks_frames_as_decoded(clip: Path) -> None:
     decoded = [picture.decoded for picture in open_images(["a.jpg", str(clip), "b.jpg"], 1)]
     assert decoded == [False, True, True, True, False]
 
@@ -76,7 +76,7 @@ def reason(name: str, frame_interval: float = 1.0) -> str:
         (
             0.25,
             ["0.00", "0.30", "0.50", "0.80", "1.00", "1.30", "1.50", "1.80", "2.00"],
-        ),  # the first frame from then on
+        ),  # the first frame at or after each time
         (2.0, ["0.00", "2.00"]),
         (2.05, ["0.00"]),
         (100, ["0.00"]),
@@ -84,7 +84,7 @@ def reason(name: str, frame_interval: float = 1.0) -> str:
         (1e-9, [f"{number / RATE:.2f}" for number in range(COUNT)]),
     ],
 )
-def test_every_so_many_seconds_there_is_a_frame_and_the_first_one_is_among_them(
+def test_frames_come_at_the_interval_and_start_at_the_first(
     frame_interval: float, times: list[str], clip: Path, drawn: list[NDArray[np.uint8]]
 ) -> None:
     pictures = list(frames(str(clip), frame_interval))
@@ -93,13 +93,13 @@ def test_every_so_many_seconds_there_is_a_frame_and_the_first_one_is_among_them(
         seen = picture.read()
         assert isinstance(seen, Image.Image) and seen.mode == "RGB"
         apart = [np.abs(np.asarray(seen).astype(int) - each).mean() for each in drawn]
-        assert np.argmin(apart) == round(float(time) * RATE)  # the frame of that time, its colors in their order
+        assert np.argmin(apart) == round(float(time) * RATE)  # the frame at that time, in RGB order
 
 
 def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
-    """Writes ever brighter frames to be shown at these times, in a file that says 10 frames a second."""
+    """Writes frames of rising brightness with these timestamps into a file that declares 10 frames a second."""
     write_video(path, "MJPG", [np.full((64, 64, 3), 20 * number, np.uint8) for number in range(len(milliseconds))])
-    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # in Matroska, a frame's time stands before it
+    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # Matroska stores a frame's timestamp before it
     content = path.read_bytes()
     assert [int.from_bytes(time) for time in block.findall(content)] == [100 * n for n in range(len(milliseconds))]
     times = iter(milliseconds)
@@ -115,7 +115,7 @@ def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
         (0.05, list(range(12))),
     ],
 )
-def test_frames_of_a_varying_rate_are_named_by_the_times_at_which_they_are_shown(
+def test_frames_of_a_varying_rate_are_named_by_their_timestamps(
     frame_interval: float, shown: list[int], tmp_path: Path
 ) -> None:
     path = tmp_path / "phone.mkv"
@@ -126,9 +126,9 @@ def test_frames_of_a_varying_rate_are_named_by_the_times_at_which_they_are_shown
     assert [round(np.asarray(picture.read()).mean() / 20) for picture in pictures] == shown
 
 
-@pytest.mark.parametrize("told", [[0.0] * COUNT, [float("nan")] * COUNT, [0, 100, 200, *[-5.0] * (COUNT - 3)]])
-def test_where_a_file_does_not_tell_its_times_they_follow_from_its_rate(
-    told: list[float], clip: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("timestamps", [[0.0] * COUNT, [float("nan")] * COUNT, [0, 100, 200, *[-5.0] * (COUNT - 3)]])
+def test_frames_without_timestamps_are_timed_by_the_frame_rate(
+    timestamps: list[float], clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = cv2.VideoCapture(str(clip))
 
@@ -137,16 +137,16 @@ def test_where_a_file_does_not_tell_its_times_they_follow_from_its_rate(
             return getattr(real, name)
 
         def get(self, what: int) -> float:
-            return told.pop(0) if what == cv2.CAP_PROP_POS_MSEC else float(real.get(what))
+            return timestamps.pop(0) if what == cv2.CAP_PROP_POS_MSEC else float(real.get(what))
 
     monkeypatch.setattr(cv2, "VideoCapture", lambda _: Silent())
-    told = list(told)
+    timestamps = list(timestamps)
     assert [picture.path[-4:] for picture in frames(str(clip), 0.5)] == ["0.00", "0.50", "1.00", "1.50", "2.00"]
 
 
 @settings(max_examples=20)
 @given(frame_interval=st.floats(0.001, 5))
-def test_no_frame_comes_before_its_time_or_twice(frame_interval: float, clip: Path) -> None:
+def test_frames_are_unique_and_never_early(frame_interval: float, clip: Path) -> None:
     times = [float(picture.path.rsplit("=")[-1]) for picture in frames(str(clip), frame_interval)]
     assert times == sorted(set(times)) and times[0] == 0
     due = [number * frame_interval for number in range(len(times))]
@@ -154,7 +154,7 @@ def test_no_frame_comes_before_its_time_or_twice(frame_interval: float, clip: Pa
     assert len(times) == min(COUNT, 1 + int(((COUNT - 1) / RATE + 1e-9) // frame_interval))
 
 
-def test_frames_are_answered_as_pictures_among_others(
+def test_predict_accepts_videos_among_images(
     clip: Path, trained_run: Path, faces: Path, run_here: Run, tmp_path: Path
 ) -> None:
     shutil.copy(clip, tmp_path / "my clip.avi")
@@ -183,13 +183,12 @@ def test_frames_are_answered_as_pictures_among_others(
 
 
 @pytest.mark.parametrize("frame_interval", ["0", "-1", "nan"])
-def test_no_time_between_frames_is_refused(frame_interval: str, run_here: Run) -> None:
+def test_predict_refuses_a_non_positive_frame_interval(frame_interval: str, run_here: Run) -> None:
     outcome = run_here("predict.py", "img=clip.avi", f"frame_interval={frame_interval}")
-    outcome.assert_one_line_error()
-    assert outcome.err.startswith(f"error: frame_interval={frame_interval}")
+    outcome.assert_one_line_error(f"error: frame_interval={frame_interval}")
 
 
-def test_a_video_that_can_not_be_read_is_one_row_with_a_reason(clip: Path, tmp_path: Path) -> None:
+def test_frames_give_one_reason_for_an_unreadable_video(clip: Path, tmp_path: Path) -> None:
     for content in (b"", b"no video" * 99, clip.read_bytes()[:100]):
         for suffix in ("avi", "mp4", "MKV"):
             path = tmp_path / f"broken.{suffix}"
@@ -202,7 +201,7 @@ def test_a_video_that_can_not_be_read_is_one_row_with_a_reason(clip: Path, tmp_p
     assert "download it first" in reason("http://127.0.0.1:9/film.mp4")
 
 
-def test_a_name_that_is_no_utf8_is_one_row_where_opencv_itself_would_crash(clip: Path, tmp_path: Path) -> None:
+def test_frames_give_one_reason_for_a_name_that_is_not_utf8(clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip, tmp_path / BAD_NAME)
     assert "UTF-8" in reason(str(tmp_path / BAD_NAME))
     for name in ("日本 é.avi", "100%d.avi", "clip%03d.avi", "a?b*.avi"):
@@ -212,7 +211,7 @@ def test_a_name_that_is_no_utf8_is_one_row_where_opencv_itself_would_crash(clip:
 
 @settings(max_examples=20)
 @given(damage=st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=300)), max_size=5))
-def test_a_damaged_video_gives_the_frames_that_are_there_or_a_reason(
+def test_frames_survive_a_damaged_video(
     damage: list[tuple[int, bytes]], clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = bytearray(clip.read_bytes())
@@ -227,7 +226,7 @@ def test_a_damaged_video_gives_the_frames_that_are_there_or_a_reason(
             assert reason(str(path))
 
 
-def test_half_a_video_gives_its_half(clip: Path, tmp_path: Path) -> None:
+def test_frames_of_a_truncated_video_are_those_before_the_cut(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "half.avi").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     assert [picture.path[-4:] for picture in frames(str(tmp_path / "half.avi"), 0.5)] in (
         ["0.00", "0.50", "1.00"],
@@ -235,7 +234,7 @@ def test_half_a_video_gives_its_half(clip: Path, tmp_path: Path) -> None:
     )
 
 
-def test_neither_opencv_nor_ffmpeg_says_anything_of_its_own(clip: Path, trained_run: Path, tmp_path: Path) -> None:
+def test_predict_silences_opencv_and_ffmpeg(clip: Path, trained_run: Path, tmp_path: Path) -> None:
     content = clip.read_bytes()
     (tmp_path / "text.mp4").write_bytes(b"no video" * 99)
     (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
@@ -253,7 +252,7 @@ def test_neither_opencv_nor_ffmpeg_says_anything_of_its_own(clip: Path, trained_
 
 @pytest.mark.slow
 @pytest.mark.skipif(Path("/dev/video0").exists(), reason="there is a camera here")
-def test_where_there_is_no_camera_one_line_says_so(trained_run: Path, tmp_path: Path) -> None:
+def test_predict_reports_a_missing_camera_in_one_line(trained_run: Path, tmp_path: Path) -> None:
     outcome = run_script(
         "predict.py", "img=webcam", f"weights={trained_run}", "detect=never", "out=a.csv", cwd=tmp_path
     )
@@ -263,7 +262,7 @@ def test_where_there_is_no_camera_one_line_says_so(trained_run: Path, tmp_path: 
 
 
 class Camera:
-    """A camera that shows some frames; then Ctrl-C is pressed, or it is unplugged."""
+    """A camera that yields some frames and then raises KeyboardInterrupt or fails."""
 
     def __init__(self, pictures: list[NDArray[np.uint8]], ctrl_c: bool):
         self.left, self.ctrl_c, self.released = list(pictures), ctrl_c, False
@@ -286,7 +285,7 @@ class Camera:
 
 
 @pytest.mark.parametrize("ctrl_c", [True, False])
-def test_what_the_camera_showed_until_ctrl_c_is_in_the_file(
+def test_predict_writes_the_frames_of_a_camera_until_ctrl_c(
     ctrl_c: bool,
     drawn: list[NDArray[np.uint8]],
     trained_run: Path,
@@ -302,7 +301,7 @@ def test_what_the_camera_showed_until_ctrl_c_is_in_the_file(
     assert len(rows) == 3 and all(row["path"].startswith("webcam#t=0.") and row["age"] for row in rows)
 
 
-def test_each_frame_of_the_camera_is_answered_before_the_next_one_is_waited_for(
+def test_predict_writes_each_camera_frame_before_it_waits(
     drawn: list[NDArray[np.uint8]],
     trained_run: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -324,7 +323,7 @@ def test_each_frame_of_the_camera_is_answered_before_the_next_one_is_waited_for(
 # OpenCV missing
 
 
-def test_without_opencv_one_line_says_what_to_install(
+def test_predict_names_the_missing_opencv_in_one_line(
     clip: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
@@ -334,7 +333,7 @@ def test_without_opencv_one_line_says_what_to_install(
         assert outcome.err.splitlines()[-1].startswith(f"error: img={image} needs a package that is missing (cv2): ")
 
 
-def test_pictures_need_no_opencv(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_images_needs_no_opencv_for_images(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     path = str(min(faces.glob("*.jpg")))
     assert [picture.path for picture in open_images([path], 1)] == [path]

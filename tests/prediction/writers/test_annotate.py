@@ -1,4 +1,4 @@
-"""Answers drawn on pictures: legible at any size, no label on another, and no file lost in the folder."""
+"""Annotated images: legible at any size, without overlapping labels or overwritten files."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SIZES = ((20, 20), (1, 1), (64, 64), (30, 500), (3000, 7), (1, 3000), (640, 480)
 
 
 def face(box: Sequence[float] | None = None, age: float = 104.0) -> Prediction:
-    """The longest answer there is."""
+    """Returns a prediction with the longest label."""
     left, top, right, bottom = box or (None,) * 4
     return Prediction("a.jpg", 1, left, top, right, bottom, 0.9, age, 9.0, 100.0, 120.0, 0.999, "female")
 
 
 class Drawn:
-    """What was drawn: boxes, labels, and the places and sizes of the texts."""
+    """Records the boxes, labels, texts and font sizes that were drawn."""
 
     def __init__(self) -> None:
         self.boxes: list[Box] = []
         self.labels: list[Box] = []
         self.texts: list[Box] = []
-        self.said: list[str] = []
+        self.strings: list[str] = []
         self.letters: list[float] = []
 
 
@@ -51,11 +51,11 @@ def drawn() -> Iterator[Drawn]:
         (noted.labels if fill else noted.boxes).append(tuple(box))
         rectangle(self, box, fill, **options)
 
-    def note_text(self: ImageDraw.ImageDraw, place: Any, said: str, fill: Any, font: Any) -> None:
-        noted.texts.append(self.multiline_textbbox(place, said, font))
-        noted.said.append(said)
+    def note_text(self: ImageDraw.ImageDraw, place: Any, string: str, fill: Any, font: Any) -> None:
+        noted.texts.append(self.multiline_textbbox(place, string, font))
+        noted.strings.append(string)
         noted.letters.append(font.size)
-        text(self, place, said, fill, font)
+        text(self, place, string, fill, font)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageDraw.ImageDraw, "rectangle", note_rectangle)
@@ -63,16 +63,16 @@ def drawn() -> Iterator[Drawn]:
         yield noted
 
 
-def drawing(drawn: Drawn, size: tuple[int, int], predictions: Sequence[Prediction]) -> Image.Image:
+def draw_recorded(drawn: Drawn, size: tuple[int, int], predictions: Sequence[Prediction]) -> Image.Image:
     drawn.__init__()  # type: ignore[misc]
     return draw(Image.new("RGB", size, "white"), predictions)
 
 
-def covers(one: Box, other: Box) -> bool:
+def overlaps(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def holds(outer: Sequence[float], inner: Box) -> bool:
+def contains(outer: Sequence[float], inner: Box) -> bool:
     return outer[0] <= inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
@@ -88,60 +88,60 @@ def boxes(draw_from: st.DrawFn, size: tuple[int, int], most: int) -> list[Box]:
 
 @settings(max_examples=40)
 @given(data=st.data(), size=st.sampled_from(SIZES))
-def test_labels_stay_in_the_picture_and_cover_no_other_wherever_six_faces_are(
+def test_labels_of_six_faces_stay_inside_and_do_not_overlap(
     data: st.DataObject, size: tuple[int, int], drawn: Drawn
 ) -> None:
     given_boxes = data.draw(boxes(size, 6))
-    picture = drawing(drawn, size, [face(box) for box in given_boxes])
+    picture = draw_recorded(drawn, size, [face(box) for box in given_boxes])
     assert len(drawn.labels) == len(drawn.boxes) == len(given_boxes)
     for number, label in enumerate(drawn.labels):
-        assert holds((0, 0, *picture.size), label) and holds(label, drawn.texts[number])
-        assert not any(covers(label, other) for other in drawn.labels[:number])
+        assert contains((0, 0, *picture.size), label) and contains(label, drawn.texts[number])
+        assert not any(overlaps(label, other) for other in drawn.labels[:number])
 
 
 @settings(max_examples=15)
 @given(data=st.data())
-def test_a_dozen_faces_in_a_photograph_have_a_label_each_that_can_be_read(data: st.DataObject, drawn: Drawn) -> None:
+def test_labels_of_twelve_faces_do_not_overlap_in_a_photograph(data: st.DataObject, drawn: Drawn) -> None:
     given_boxes = data.draw(boxes((1600, 1200), 12))
-    drawing(drawn, (1600, 1200), [face(box) for box in given_boxes])
-    assert not any(covers(one, other) for number, one in enumerate(drawn.labels) for other in drawn.labels[:number])
+    draw_recorded(drawn, (1600, 1200), [face(box) for box in given_boxes])
+    assert not any(overlaps(one, other) for number, one in enumerate(drawn.labels) for other in drawn.labels[:number])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_label_of_a_face_apart_from_others_is_at_its_box(size: tuple[int, int], drawn: Drawn) -> None:
+def test_label_of_an_isolated_face_touches_its_box(size: tuple[int, int], drawn: Drawn) -> None:
     wide = max(size) > 600
     thirds = [(size[0] * x / 10, size[1] * 0.4, size[0] * (x + 1) / 10, size[1] * 0.6) for x in (1, 7)[: 1 + wide]]
-    picture = drawing(drawn, size, [face(box) for box in thirds])
+    picture = draw_recorded(drawn, size, [face(box) for box in thirds])
     for box, label in zip(drawn.boxes, drawn.labels, strict=True):
-        assert covers((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), label) or min(size) < 30
+        assert overlaps((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), label) or min(size) < 30
     assert min(picture.size) >= 360 and max(picture.size) <= 4096
 
 
 @pytest.mark.parametrize("size", [*SIZES, (70_000, 3), (2, 66_000), (65_501, 400)])
-@pytest.mark.parametrize("said", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
-def test_letters_are_legible_and_the_picture_a_jpeg_at_any_size(
-    said: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
+@pytest.mark.parametrize("prediction", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
+def test_letters_are_legible_at_any_image_size(
+    prediction: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
 ) -> None:
-    picture = drawing(drawn, size, [said])
+    picture = draw_recorded(drawn, size, [prediction])
     assert drawn.letters == [max(14, round(min(picture.size) / 32))]
     if max(size) >= 4000:
         picture.save(tmp_path / "drawn.jpg")
     assert picture.width * picture.height <= max(360 * 65_500, size[0] * size[1])
 
 
-def test_an_unsure_gender_is_written_as_that_without_a_probability(drawn: Drawn) -> None:
+def test_label_shows_an_unsure_gender_without_a_probability(drawn: Drawn) -> None:
     undecided = replace(face((100, 100, 200, 220)), p_female=0.54, gender=UNSURE)
-    picture = drawing(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
-    assert drawn.said == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
-    assert len(drawn.boxes) == 2 and all(holds((0, 0, *picture.size), label) for label in drawn.labels)
+    picture = draw_recorded(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
+    assert drawn.strings == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
+    assert len(drawn.boxes) == 2 and all(contains((0, 0, *picture.size), label) for label in drawn.labels)
 
 
-def test_a_long_reason_stays_in_the_picture(drawn: Drawn) -> None:
-    picture = drawing(drawn, (64, 64), [Prediction("a", error="faces can't be looked for: " + "reason " * 17)])
-    assert holds((0, 0, *picture.size), drawn.labels[0]) and holds(drawn.labels[0], drawn.texts[0])
+def test_label_of_a_long_reason_stays_inside_the_image(drawn: Drawn) -> None:
+    picture = draw_recorded(drawn, (64, 64), [Prediction("a", error="faces can't be looked for: " + "reason " * 17)])
+    assert contains((0, 0, *picture.size), drawn.labels[0]) and contains(drawn.labels[0], drawn.texts[0])
 
 
-def test_the_picture_itself_stays_as_it_is_and_what_is_far_from_a_face_too() -> None:
+def test_draw_changes_neither_its_input_nor_pixels_far_from_a_face() -> None:
     picture = Image.effect_noise((800, 600), 80).convert("RGB")
     before = picture.tobytes()
     after = draw(picture, [face((10, 10, 60, 70)), face((30, 10, 90, 80))])
@@ -150,9 +150,9 @@ def test_the_picture_itself_stays_as_it_is_and_what_is_far_from_a_face_too() -> 
     assert after.crop(far).tobytes() == picture.crop(far).tobytes() and after.tobytes() != before
 
 
-def test_boxes_lie_where_the_faces_are_also_in_an_enlarged_picture(drawn: Drawn) -> None:
+def test_boxes_scale_with_an_enlarged_image(drawn: Drawn) -> None:
     for size, scale in (((72, 90), 5), ((720, 900), 1)):
-        assert drawing(drawn, size, [face((18, 9, 36, 45))]).size == (size[0] * scale, size[1] * scale)
+        assert draw_recorded(drawn, size, [face((18, 9, 36, 45))]).size == (size[0] * scale, size[1] * scale)
         assert drawn.boxes == [pytest.approx((18 * scale, 9 * scale, 36 * scale, 45 * scale))]
 
 
@@ -198,10 +198,10 @@ def add(album: AnnotatedImageFolder, path: str, age: float = 30.0, picture: Imag
 @settings(max_examples=25)
 @example(paths=[*HOSTILE, *MORE, *ADDRESSES])
 @given(paths=st.lists(PATHS, max_size=6, unique=True))
-def test_whatever_pictures_are_called_each_gets_a_file_of_its_own_inside_the_folder(paths: list[str]) -> None:
+def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as around:
         folder = Path(around, "in", "album")
-        for _ in range(2):  # the second run replaces what the first one wrote, and nothing else
+        for _ in range(2):  # the second run replaces the files of the first only
             album = AnnotatedImageFolder(folder)
             for path in paths:
                 add(album, path)
@@ -211,7 +211,7 @@ def test_whatever_pictures_are_called_each_gets_a_file_of_its_own_inside_the_fol
             assert all(name.endswith(".jpg") and not name.startswith(".") and name.isprintable() for name in names)
 
 
-def test_a_files_name_tells_its_picture(tmp_path: Path) -> None:
+def test_album_names_a_file_after_its_image(tmp_path: Path) -> None:
     album = AnnotatedImageFolder(tmp_path)
     for path in ("one/x.jpg", "two/x.jpg", "my photo (1).png", "http://127.0.0.1/a/b.jpg?size=3", "d/clip.avi#t=0.50"):
         add(album, path)
@@ -220,7 +220,7 @@ def test_a_files_name_tells_its_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["picture", "text", "empty", "comment", "link", "link to nowhere", "folder"])
-def test_a_file_that_was_there_before_is_never_overwritten(content: str, tmp_path: Path) -> None:
+def test_album_never_overwrites_a_foreign_file(content: str, tmp_path: Path) -> None:
     folder, mine = tmp_path / "album", tmp_path / "album" / "x.jpg"
     folder.mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "theirs.jpg", comment=b"agegender" if content == "comment" else b"")
@@ -238,7 +238,7 @@ def test_a_file_that_was_there_before_is_never_overwritten(content: str, tmp_pat
     assert {path.name for path in folder.iterdir()} == {"x.jpg", "x_2.jpg"}
 
 
-def test_a_later_run_replaces_its_picture_and_not_another_of_the_same_name(tmp_path: Path) -> None:
+def test_album_of_a_later_run_replaces_its_own_files_only(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "one/x.jpg")
     first = (tmp_path / "x.jpg").read_bytes()
     resumed = AnnotatedImageFolder(tmp_path)  # the first picture was done already
@@ -249,36 +249,34 @@ def test_a_later_run_replaces_its_picture_and_not_another_of_the_same_name(tmp_p
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_file_does_not_tell_where_the_picture_was(tmp_path: Path) -> None:
+def test_album_file_holds_no_path_of_its_image(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "/home/somebody/secret/x.jpg")
     assert b"secret" not in (tmp_path / "x.jpg").read_bytes()
 
 
-def test_a_picture_that_could_not_be_read_has_no_file(tmp_path: Path) -> None:
+def test_album_has_no_file_for_an_unreadable_image(tmp_path: Path) -> None:
     add(AnnotatedImageFolder(tmp_path), "x.jpg", picture=None)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "below /proc", "name too long"])
-def test_a_folder_that_can_not_be_made_is_one_line(kind: str, tmp_path: Path) -> None:
+def test_album_refuses_a_folder_that_can_not_be_created(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"file": "file", "below a file": "file/album", "below /proc": "/proc/album", "name too long": "x" * 300}
     with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); use another folder$"):
         AnnotatedImageFolder(tmp_path / folder[kind])
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_picture(tmp_path: Path) -> None:
+def test_album_on_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     with room_for(500), pytest.raises(AgeGenderError, match=r"can't write .*x\.jpg \(File too large\)$"):
         add(AnnotatedImageFolder(tmp_path), "x.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
-# As a user runs it
+# The command
 
 
-def test_pictures_and_their_drawings_may_share_a_folder(
-    faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
-) -> None:
+def test_album_may_be_the_folder_of_the_images(faces: Path, trained_run: Path, run_here: Run, tmp_path: Path) -> None:
     album = tmp_path / "album"
     (album / "sub").mkdir(parents=True)
     for number, path in enumerate(sorted(faces.glob("*.jpg"))[:4]):
@@ -296,7 +294,7 @@ def test_pictures_and_their_drawings_may_share_a_folder(
         assert {path.name for path in set(after) - set(before)} == {"0_2.jpg", "0_3.jpg", "1_2.jpg", "1_3.jpg"}
 
 
-def test_with_faces_looked_for_every_picture_that_can_be_read_is_drawn(
+def test_album_holds_every_readable_image_with_detection(
     faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
     Image.new("RGB", (50, 40), "green").save(tmp_path / "nobody.png")

@@ -1,4 +1,4 @@
-"""A run that was stopped loses nothing: the next one goes on from `<out>.partial` and ends as if there had been one."""
+"""A stopped run keeps its predictions in `<out>.partial`; `resume=true` ends in the bytes of one run."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from agegender.prediction.writers.partial_results import PartialResults
 Run = Callable[..., Outcome]
 FORMS = ("csv", "json", "jsonl", "parquet")
 BAD_NAME = os.fsdecode(b"not utf-8 \xff.jpg")
-DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one of them twice, one not there
+DONE = ("a.jpg", "b.jpg", "a.jpg", BAD_NAME, "missing.jpg", "日本.jpg")  # one name twice, one file missing
 NAMES = (*DONE, "y.jpg", "b.jpg", "z.jpg")
 ORIGIN = {"weights": "small.ckpt", "frame_interval": 1.0}
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """What a run left that was killed before its last pictures."""
+    """The state left by a run that was killed before its last images."""
 
     folder: Path
     weights: str
     partial: bytes
-    whole: dict[str, bytes]  # what a run that nobody stopped writes, by its form
+    whole: dict[str, bytes]  # output of an uninterrupted run, by format
 
     def begin_in(self, folder: Path, out: str = "faces.csv", length: int | None = None) -> None:
         for name in {*NAMES} - {"missing.jpg"}:
@@ -61,7 +61,7 @@ class Stopped:
 
 
 def stop_half_way(folder: Path, weights: str, signal_number: int) -> tuple[int, str]:
-    """Runs predict.py until it waits for a name that nobody gives it, and stops it there."""
+    """Runs predict.py until it waits for the next name on standard input, and signals it."""
     command = [sys.executable, str(ROOT / "predict.py"), "img=-", "detect=never", "batch_size=1", f"weights={weights}"]
     partial, until = folder / "faces.csv.partial", time.monotonic() + 120
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -72,8 +72,8 @@ def stop_half_way(folder: Path, weights: str, signal_number: int) -> tuple[int, 
             assert run.poll() is None and time.monotonic() < until
             time.sleep(0.02)
         run.send_signal(signal_number)
-        said: bytes = run.communicate(timeout=60)[1]
-    return run.returncode, said.decode()
+        stderr: bytes = run.communicate(timeout=60)[1]
+    return run.returncode, stderr.decode()
 
 
 @pytest.fixture(scope="module")
@@ -92,21 +92,21 @@ def stopped(trained_run: Path, faces: Path, tmp_path_factory: pytest.TempPathFac
     return Stopped(folder, weights, partial, whole)
 
 
-def error_of(outcome: Outcome) -> str:
-    """The one line that refuses, after what says which weights they are."""
+def error_line(outcome: Outcome) -> str:
+    """Asserts a refusal after the lines on the weights, and returns the error line."""
     *before, line = outcome.err.splitlines()
     assert outcome.code == 1 and outcome.out == "" and line.startswith("error: "), outcome
-    assert all(said.startswith(("weights: ", "warning: ")) for said in before), outcome
+    assert all(other.startswith(("weights: ", "warning: ")) for other in before), outcome
     return line
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_killed(
+def test_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
     form: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path, f"faces.{form}")
     for name in {*DONE} - {"missing.jpg", "b.jpg"}:
-        (tmp_path / name).unlink()  # what is done is not read again
+        (tmp_path / name).unlink()  # predicted images are not read again
     outcome = run_here("predict.py", *stopped.arguments(f"faces.{form}"), "resume=true")
     assert outcome.code == 1 and "Traceback" not in outcome.err  # one is missing
     assert f"{len(DONE)} images are done already\n" in outcome.err
@@ -116,11 +116,11 @@ def test_a_killed_run_that_is_resumed_ends_byte_for_byte_as_one_that_was_not_kil
 
 
 @pytest.mark.slow
-def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tmp_path: Path) -> None:
+def test_run_interrupted_by_ctrl_c_can_be_resumed(stopped: Stopped, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
-    code, said = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
-    assert code == 130 and said.splitlines()[-1] == "interrupted" and "Traceback" not in said, said
+    code, stderr = stop_half_way(tmp_path, stopped.weights, signal.SIGINT)
+    assert code == 130 and stderr.splitlines()[-1] == "interrupted" and "Traceback" not in stderr, stderr
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
@@ -129,25 +129,23 @@ def test_a_run_stopped_from_the_keyboard_can_be_resumed_too(stopped: Stopped, tm
 @example(length=-1)
 @example(length=5)
 @given(length=st.integers(0, 3000))
-def test_wherever_the_file_was_torn_the_result_is_the_same(stopped: Stopped, length: int) -> None:
+def test_resume_survives_a_partial_file_torn_anywhere(stopped: Stopped, length: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         stopped.begin_in(Path(folder), length=length)
         assert stopped.go_on(Path(folder)) == stopped.whole["csv"]
 
 
-def test_without_resume_it_is_refused_in_one_line_and_nothing_is_lost(
-    stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_partial_file_without_resume_is_refused_and_kept(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv").write_text("old")
-    line = error_of(run_here("predict.py", *stopped.arguments()))
+    line = error_line(run_here("predict.py", *stopped.arguments()))
     assert "faces.csv.partial" in line and "resume=true" in line
     assert (tmp_path / "faces.csv.partial").read_bytes() == stopped.partial
     assert (tmp_path / "faces.csv").read_text() == "old"
 
 
 @pytest.mark.parametrize("length", [0, 7, 40, "head"])
-def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
+def test_partial_file_without_predictions_is_ignored(
     length: int | str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path, length=stopped.partial.index(b"\n") + 1 if isinstance(length, str) else length)
@@ -156,7 +154,7 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         ("frame_interval=2", "frame_interval=1.0, this run has frame_interval=2"),
         ("min_confidence=0.999", "this run has min_confidence=0.999"),
@@ -165,33 +163,35 @@ def test_what_a_run_left_before_its_first_answer_is_in_nobodys_way(
         (
             "annotate=marked",
             "annotate=None, this run has annotate=marked",
-        ),  # what is done would not be among the drawings
+        ),  # the images done so far would not be annotated
         ("weights=last", "last.ckpt"),
         ("weights=changed", "sha256="),
     ],
 )
-def test_other_settings_or_weights_are_refused_in_one_line_that_names_them(
-    argument: str, said: str, stopped: Stopped, run_here: Run, tmp_path: Path
+def test_resume_refuses_other_settings_or_weights_by_name(
+    argument: str, message: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
     held, best = stopped.partial, Path(stopped.weights)
     if argument == "weights=last":
         argument = f"weights={best.with_name('last.ckpt')}"
-    if argument == "weights=changed":  # other ones under the same name
+    if argument == "weights=changed":  # other weights under the same name
         shutil.copy(best.with_name("last.ckpt"), tmp_path / "best.ckpt")
         argument = "weights=best.ckpt"
         held = held.replace(stopped.weights.encode(), b"best.ckpt")
         (tmp_path / "faces.csv.partial").write_bytes(held)
-    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
-    assert said in line and "delete it to start over" in line and len(line) < 600
+    line = error_line(run_here("predict.py", *stopped.arguments(), "resume=true", argument))
+    assert message in line and "delete it to start over" in line and len(line) < 600
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
 
 
-def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_without_annotate_is_refused_after_a_run_with_it(
+    stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
     stopped.begin_in(tmp_path)
     held = stopped.partial.replace(b'"frame_interval"', b'"annotate": "marked", "frame_interval"', 1)
     (tmp_path / "faces.csv.partial").write_bytes(held)
-    assert "annotate=marked, this run has annotate=None" in error_of(
+    assert "annotate=marked, this run has annotate=None" in error_line(
         run_here("predict.py", *stopped.arguments(), "resume=true")
     )
     assert (tmp_path / "faces.csv.partial").read_bytes() == held
@@ -201,31 +201,29 @@ def test_drawings_that_were_begun_are_not_left_half_way(stopped: Stopped, run_he
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("left", [None, "head", 7])
-def test_a_finished_file_is_not_resumed_and_nothing_in_it_is_lost(
+def test_resume_refuses_a_finished_file_and_keeps_it(
     left: str | int | None, form: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / f"faces.{form}"
     out.write_bytes(stopped.whole[form])
-    if left is not None:  # of a run that was killed before its first answer
+    if left is not None:  # left by a run killed before its first prediction
         length = stopped.partial.index(b"\n") + 1 if left == "head" else int(left)
         Path(f"{out}.partial").write_bytes(stopped.partial[:length])
     arguments = "img=new.jpg", f"weights={stopped.weights}", "detect=never", "resume=true", f"out={out.name}"
-    line = error_of(run_here("predict.py", *arguments))
+    line = error_line(run_here("predict.py", *arguments))
     assert f"faces.{form} is finished: leave out resume=true to start over, or use another out" in line
     assert out.read_bytes() == stopped.whole[form]
 
 
 @pytest.mark.parametrize("resume", ["resume=true", "resume=false"])
-def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
-    resume: str, stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_second_run_into_one_file_is_refused(resume: str, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     partial = tmp_path / "faces.csv.partial"
     partial.unlink()
     with PartialResults(tmp_path / "faces.csv", ORIGIN, resume=False) as first:
         first.add(ImageResult("a.jpg", [Prediction("a.jpg", 1, age=3.0)]))
         held = partial.read_bytes()
-        line = error_of(run_here("predict.py", *stopped.arguments(), resume))
+        line = error_line(run_here("predict.py", *stopped.arguments(), resume))
         assert "another run is writing faces.csv: wait for it to end, or use another out" in line
         assert partial.read_bytes() == held
         first.add(ImageResult("b.jpg", [Prediction("b.jpg", 1, age=4.0)]))
@@ -233,7 +231,7 @@ def test_of_two_runs_into_one_file_the_second_is_refused_and_the_first_goes_on(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".faces", "faces"))]
 
 
-def test_the_lock_that_a_killed_run_left_is_in_nobodys_way(stopped: Stopped, tmp_path: Path) -> None:
+def test_lock_of_a_killed_run_is_ignored(stopped: Stopped, tmp_path: Path) -> None:
     assert (stopped.folder / ".faces.csv.partial.lock").exists()
     stopped.begin_in(tmp_path)
     shutil.copy(stopped.folder / ".faces.csv.partial.lock", tmp_path)
@@ -242,20 +240,20 @@ def test_the_lock_that_a_killed_run_left_is_in_nobodys_way(stopped: Stopped, tmp
 
 
 @pytest.mark.parametrize("out", [(), ("out=-",)])
-def test_resume_without_a_file_to_write_is_refused(out: tuple[str, ...], run_here: Run) -> None:
-    line = error_of(run_here("predict.py", "img=a.jpg", "resume=true", *out))
+def test_resume_without_out_is_refused(out: tuple[str, ...], run_here: Run) -> None:
+    line = error_line(run_here("predict.py", "img=a.jpg", "resume=true", *out))
     assert "resume=true" in line and "out=answers.csv" in line
 
 
-def test_resume_where_nothing_was_left_begins_afresh(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_without_a_partial_file_starts_over(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
     assert "done already" not in run_here("predict.py", *stopped.arguments(), "resume=true").err
     assert (tmp_path / "faces.csv").read_bytes() == stopped.whole["csv"]
 
 
-@pytest.mark.usefixtures("capsys")  # in memory: there is no room in a file either
-def test_a_run_that_ends_in_an_error_before_its_first_answer_leaves_nothing(
+@pytest.mark.usefixtures("capsys")  # captures in memory: files are limited too
+def test_run_that_fails_before_its_first_prediction_leaves_no_file(
     stopped: Stopped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -264,7 +262,7 @@ def test_a_run_that_ends_in_an_error_before_its_first_answer_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
+def test_full_disk_is_reported_in_one_line_and_keeps_the_predictions(
     stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
@@ -272,7 +270,7 @@ def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
     partial.unlink()
     (tmp_path / "faces.csv").write_text("old")
     with room_for(1200):
-        line = error_of(run_here("predict.py", *stopped.arguments()))
+        line = error_line(run_here("predict.py", *stopped.arguments()))
     assert "can't write faces.csv.partial (File too large)" in line and "resume=true" in line
     assert (tmp_path / "faces.csv").read_text() == "old"
     kept = partial.read_bytes()
@@ -280,7 +278,7 @@ def test_on_a_full_disk_one_line_says_so_and_what_was_answered_is_kept(
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
-def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another_bound(
+def test_resume_keeps_unsure_genders_and_refuses_another_min_confidence(
     stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     stopped.begin_in(tmp_path)
@@ -288,9 +286,9 @@ def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another
     partial.unlink()
     run_here("predict.py", *stopped.arguments("whole.csv"), "min_confidence=1")
     with room_for(1200):
-        error_of(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
+        error_line(run_here("predict.py", *stopped.arguments(), "min_confidence=1"))
     assert partial.read_text().count('"gender": "unsure"') >= 1
-    assert "min_confidence=1, this run has min_confidence=0.5" in error_of(
+    assert "min_confidence=1, this run has min_confidence=0.5" in error_line(
         run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=0.5")
     )
     run_here("predict.py", *stopped.arguments(), "resume=true", "min_confidence=1")
@@ -300,19 +298,17 @@ def test_unsure_genders_outlive_a_stop_and_are_never_mixed_with_those_of_another
     assert b"male" not in whole.partition(b"\n")[2]
 
 
-def test_where_only_the_result_can_not_be_written_the_answers_are_kept_for_another_name(
-    stopped: Stopped, run_here: Run, tmp_path: Path
-) -> None:
+def test_predictions_are_kept_when_out_can_not_be_written(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").unlink()
-    out = f"{'x' * 236}.csv"  # too long for the file that write_whole makes beside it
-    assert "can't write out=" in error_of(run_here("predict.py", *stopped.arguments(out)))
+    out = f"{'x' * 236}.csv"  # too long for the temporary file of atomic_write
+    assert "can't write out=" in error_line(run_here("predict.py", *stopped.arguments(out)))
     (tmp_path / f"{out}.partial").rename(tmp_path / "faces.csv.partial")
     assert stopped.go_on(tmp_path) == stopped.whole["csv"]
 
 
 @pytest.mark.parametrize("kind", ["name too long", "folder", "link to nowhere", "link to a device"])
-def test_a_progress_file_that_can_not_be_made_is_one_line(
+def test_partial_file_that_can_not_be_created_is_refused_in_one_line(
     kind: str, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     partial = tmp_path / "faces.csv.partial"
@@ -322,30 +318,30 @@ def test_a_progress_file_that_can_not_be_made_is_one_line(
         partial.symlink_to("/dev/zero" if kind.endswith("device") else "nowhere/at all")
     out = f"{'x' * 247}.csv" if kind == "name too long" else "faces.csv"
     for resume in ("resume=true", "resume=false"):
-        assert ".partial" in error_of(run_here("predict.py", *stopped.arguments(out), resume))
+        assert ".partial" in error_line(run_here("predict.py", *stopped.arguments(out), resume))
 
 
 FOREIGN = (b"garbage", b"garbage\n", b"\0\xff\n" * 9, b"\n", b"[]\n", b"{}\n", b'{"a": 1}\n', b'"text"\n', b"1\nb\n")
 
 
 @pytest.mark.parametrize("content", [*FOREIGN, b'{"agegender": 1}\n', b"[" * 100_000 + b"\n"])
-def test_somebody_elses_file_is_left_alone_and_one_line_says_so(
+def test_foreign_partial_file_is_refused_and_kept(
     content: bytes, stopped: Stopped, run_here: Run, tmp_path: Path
 ) -> None:
     partial = tmp_path / "faces.csv.partial"
     partial.write_bytes(content)
     for resume in ("resume=true", "resume=false"):
-        assert "is not a progress file" in error_of(run_here("predict.py", *stopped.arguments(), resume))
+        assert "is not a progress file" in error_line(run_here("predict.py", *stopped.arguments(), resume))
         assert partial.read_bytes() == content
 
 
 @pytest.mark.parametrize("damage", [b"not json", b"{}", b"[]", b"[1]", b"null", b'[{"path": 1}]', b"\xff", b""])
-def test_a_damaged_line_is_named_in_one_line(damage: bytes, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+def test_resume_names_a_damaged_line(damage: bytes, stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
     lines = stopped.partial.splitlines()
     lines[2] = damage
     stopped.begin_in(tmp_path)
     (tmp_path / "faces.csv.partial").write_bytes(b"\n".join(lines) + b"\n")
-    line = error_of(run_here("predict.py", *stopped.arguments(), "resume=true"))
+    line = error_line(run_here("predict.py", *stopped.arguments(), "resume=true"))
     assert "line 3 of faces.csv.partial is damaged" in line
 
 
@@ -355,7 +351,7 @@ def reopened(folder: str, resume: bool = True) -> PartialResults:
 
 @settings(max_examples=100)
 @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda more: b'{"agegender": ' + more))
-def test_no_content_makes_it_raise_anything_but_a_line(content: bytes) -> None:
+def test_partial_results_survive_arbitrary_content(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "faces.csv.partial")
         path.write_bytes(content)
@@ -372,7 +368,7 @@ PATHS = st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)
 
 @settings(max_examples=60)
 @given(paths=st.lists(PATHS, max_size=4), more=st.lists(PATHS, max_size=2))
-def test_every_name_comes_back_as_it_was_and_as_often(paths: list[str], more: list[str]) -> None:
+def test_partial_results_preserve_names_and_their_counts(paths: list[str], more: list[str]) -> None:
     def add(progress: PartialResults, names: list[str]) -> None:
         for name in names:
             progress.add(ImageResult(name, [Prediction(name, 1, age=3.0), Prediction(name, 2, age=4.0)]))

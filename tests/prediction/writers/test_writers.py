@@ -1,4 +1,4 @@
-"""Answers in files and tables: the same in every form, whole or not at all."""
+"""Writers of predictions: equal content in every format, and files complete or not at all."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def named(path: str) -> Prediction:
+def prediction_of(path: str) -> Prediction:
     return Prediction(path, 1, age=1.0, age_low=0.0, age_high=4.0, p_female=0.5, gender="female")
 
 
@@ -66,7 +66,7 @@ def write(out: Path, predictions: Iterable[Prediction]) -> None:
     write_rows(out, map(to_row, predictions))
 
 
-def test_csv_has_a_header_and_a_row_each_and_json_a_list_of_objects(tmp_path: Path) -> None:
+def test_writers_produce_the_documented_csv_json_and_parquet(tmp_path: Path) -> None:
     row = {"path": "a.jpg", "face": 2, "left": 1.3, "top": 2.0, "right": 30.5, "bottom": 44.0, "score": 0.935}
     row |= {"age": 31.42, "age_std": 8.77, "age_low": 22, "age_high": 43, "p_female": 0.1235, "gender": "male"}
     rows = [row | {"error": None}, dict.fromkeys(COLUMNS) | {"path": "b.jpg", "error": "no such file"}]
@@ -84,7 +84,7 @@ def test_csv_has_a_header_and_a_row_each_and_json_a_list_of_objects(tmp_path: Pa
 
 @settings(max_examples=60)
 @given(predictions=st.lists(ANSWERED | FAILED, max_size=5))
-def test_every_form_says_the_same_whatever_the_names_and_errors_are(predictions: list[Prediction]) -> None:
+def test_writers_of_all_formats_agree_for_arbitrary_names_and_errors(predictions: list[Prediction]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table, objects, lines, columns = (Path(folder, f"faces.{end}") for end in ("csv", "JSON", "jsonl", "parquet"))
         for out in (table, objects, lines, columns):
@@ -98,7 +98,7 @@ def test_every_form_says_the_same_whatever_the_names_and_errors_are(predictions:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_an_unsure_gender_is_a_word_beside_its_probability_in_every_form(name: str, tmp_path: Path) -> None:
+def test_writers_keep_an_unsure_gender_beside_its_probability(name: str, tmp_path: Path) -> None:
     out = tmp_path / name
     write(out, [UNDECIDED])
     if out.suffix == ".csv":
@@ -114,13 +114,13 @@ def test_an_unsure_gender_is_a_word_beside_its_probability_in_every_form(name: s
     ("p_female", "gender", "words"),
     [(0.97, "female", "female 97 %"), (0.123456, "male", "male 88 %"), (0.54, UNSURE, "unsure")],
 )
-def test_words_tell_the_likelier_gender_and_how_probable_it_is_or_that_it_is_unsure(
+def test_describe_names_the_likelier_gender_with_its_probability_or_unsure(
     p_female: float, gender: str, words: str
 ) -> None:
     assert describe(replace(ANSWER, p_female=p_female, gender=gender)) == ("31 (22-43)", words)
 
 
-def test_a_pipe_gets_a_line_as_soon_as_there_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_jsonl_writes_each_prediction_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     def answers() -> Iterator[Prediction]:
         yield ANSWER
         assert json.loads(capsys.readouterr().out)["age"] == 31.42
@@ -131,14 +131,14 @@ def test_a_pipe_gets_a_line_as_soon_as_there_is_an_answer(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_an_older_file_is_replaced_only_when_the_last_answer_is_there(name: str, tmp_path: Path) -> None:
+def test_write_rows_replaces_an_older_file_at_the_end_only(name: str, tmp_path: Path) -> None:
     out = tmp_path / name
     out.write_text("old")
 
     def answers() -> Iterator[Prediction]:
         for _ in range(3):
             yield ANSWER
-            assert out.read_text() == "old"  # what a kill at this moment would leave
+            assert out.read_text() == "old"  # the state that a kill would leave
 
     write(out, answers())
     assert out.read_bytes() != b"old"
@@ -147,9 +147,7 @@ def test_an_older_file_is_replaced_only_when_the_last_answer_is_there(name: str,
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("end", [KeyboardInterrupt, RuntimeError])
-def test_a_run_that_breaks_off_leaves_the_older_file_and_no_half_one(
-    name: str, end: type[BaseException], tmp_path: Path
-) -> None:
+def test_write_rows_keeps_an_older_file_when_interrupted(name: str, end: type[BaseException], tmp_path: Path) -> None:
     out = tmp_path / name
     out.write_text("old")
 
@@ -163,7 +161,7 @@ def test_a_run_that_breaks_off_leaves_the_older_file_and_no_half_one(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_file_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+def test_write_rows_refuses_an_unwritable_file(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").mkdir()
     with pytest.raises(AgeGenderError, match=r"can't write out=.*faces\.csv"):
         write(tmp_path / "faces.csv", [ANSWER])
@@ -171,7 +169,7 @@ def test_a_file_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["faces.txt", "faces", "csv", "faces.csv.gz", "missing/faces.csv"])
-def test_an_output_that_could_not_be_written_is_refused(name: str, tmp_path: Path) -> None:
+def test_check_output_refuses_unwritable_paths(name: str, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match="out="):
         check_output(str(tmp_path / name))
     assert list(tmp_path.iterdir()) == []
@@ -188,7 +186,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return show
 
 
-def test_the_table_holds_each_pictures_name_and_answer_or_error(shown: Callable[..., str]) -> None:
+def test_table_holds_the_prediction_or_error_of_each_image(shown: Callable[..., str]) -> None:
     lines = [line.split("│")[1:7] for line in shown(ANSWER, FAILURE).splitlines() if "│" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
         ["a.jpg", "2", "31", "22 - 43", "male", "0.12"],
@@ -196,9 +194,7 @@ def test_the_table_holds_each_pictures_name_and_answer_or_error(shown: Callable[
     ]
 
 
-def test_the_table_dims_an_unsure_gender_and_no_other(
-    shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_dims_an_unsure_gender_only(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     line = shown(UNDECIDED).splitlines()[3]
     assert [cell.strip() for cell in line.split("│")[5:7]] == ["unsure", "0.54"]
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -208,39 +204,39 @@ def test_the_table_dims_an_unsure_gender_and_no_other(
     assert "\x1b[2munsure\x1b[0m" in undecided and "male" in answered and "\x1b[2mmale" not in answered
 
 
-def test_an_age_whose_spread_is_not_known_stands_alone(shown: Callable[..., str]) -> None:
+def test_table_shows_an_age_without_interval_alone(shown: Callable[..., str]) -> None:
     line = shown(Prediction("a.jpg", 1, age=31.4159, p_female=0.123456, gender="male")).splitlines()[3]
     assert [cell.strip() for cell in line.split("│")[3:5]] == ["31", ""]
 
 
 @pytest.mark.parametrize("name", [":smile:.jpg", "[red]x.jpg", "[/]", "back\\", "[b]\\", "日本.jpg", "a  b.jpg"])
-def test_the_table_shows_a_name_to_the_letter_and_never_as_markup(name: str, shown: Callable[..., str]) -> None:
-    assert f"│ {name} " in shown(named(name))
+def test_table_shows_names_literally(name: str, shown: Callable[..., str]) -> None:
+    assert f"│ {name} " in shown(prediction_of(name))
     assert f"│ {name} " in shown(Prediction("x", error=name))
 
 
-def test_the_table_survives_names_that_no_terminal_should_be_sent(shown: Callable[..., str]) -> None:
-    text = shown(named("\udcff \x1b[31m \n.jpg"))
-    text.encode()  # lone surrogates would fail here, as they do at a terminal
+def test_table_escapes_control_characters(shown: Callable[..., str]) -> None:
+    text = shown(prediction_of("\udcff \x1b[31m \n.jpg"))
+    text.encode()  # lone surrogates fail to encode, as at a terminal
     assert "\\udcff \\x1b[31m \\n.jpg" in text and "\x1b" not in text
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize("columns", ["10", "20", "40", "60", "160"])
-def test_what_the_terminals_encoding_lacks_is_escaped(
+def test_table_escapes_what_the_encoding_of_the_terminal_lacks(
     encoding: str, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
     monkeypatch.setenv("COLUMNS", columns)
-    print_table([named("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")])
+    print_table([prediction_of("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")])
     text = written.getvalue().decode(encoding)
     if columns == "160":
         seen = [letters.encode(encoding, "backslashreplace").decode(encoding) for letters in ("日é.jpg", "ж")]
         assert all(letters in text for letters in (*seen, "\\x1b[31m")) and "\x1b" not in text
 
 
-def test_an_error_of_the_answers_is_not_taken_for_one_of_the_output() -> None:
+def test_print_jsonl_passes_errors_of_the_predictions_on() -> None:
     def answers() -> Iterator[Prediction]:
         yield ANSWER
         raise BrokenPipeError
@@ -249,8 +245,8 @@ def test_an_error_of_the_answers_is_not_taken_for_one_of_the_output() -> None:
         print_jsonl(answers())
 
 
-def test_a_long_name_is_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]) -> None:
+def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     name = "".join(f"{number:03}" for number in range(100))
-    cells = [line.split("│")[1].strip() for line in shown(named(name)).splitlines() if "│" in line]
+    cells = [line.split("│")[1].strip() for line in shown(prediction_of(name)).splitlines() if "│" in line]
     assert "".join(cells) == name

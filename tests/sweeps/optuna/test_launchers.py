@@ -1,4 +1,4 @@
-"""Each job of a sweep in a process of its own, as on a cluster: submitit's executor for this machine."""
+"""Each job of a sweep in a separate process, as on a cluster: submitit's local executor."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
 
 
 def descendants(process: str) -> list[str]:
-    """Returns the processes that a process started, and those that they did."""
+    """Returns the process ids of all descendants of a process."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [*children, *(each for child in children for each in descendants(child))]
 
 
 @contextmanager
 def started(where: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Starts train.py and leaves it running."""
+    """Runs train.py in the background and kills it at the end."""
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     with subprocess.Popen(command, cwd=where, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -49,7 +49,7 @@ def started(where: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_sweeps_jobs_run_in_processes_of_their_own_and_come_to_one_table(tmp_path: Path) -> None:
+def test_sweep_jobs_in_separate_processes_share_one_table(tmp_path: Path) -> None:
     given = ("sweep=grid", *TINY, "model.dropout=0.2", "optim.lr=1e-3,1e10", "hydra.sweep.dir=sweep")
     outcome = run_script("train.py", *given, SUBMITIT, cwd=tmp_path)
     assert outcome.code == 1 and "error: 1 of 2 jobs failed; job 1: the training diverged" in outcome.err
@@ -57,11 +57,11 @@ def test_a_sweeps_jobs_run_in_processes_of_their_own_and_come_to_one_table(tmp_p
     assert (better["job"], failed["job"]) == (0, 1)
     assert better["score"] == metrics_of(tmp_path / "sweep/0")["best_score"]
     processes = [path for path in (tmp_path / "sweep/.submitit").iterdir() if path.name.isdigit()]
-    assert len(processes) == 2 and "epoch 2/2" not in outcome.out  # what they said stands in files of their own
+    assert len(processes) == 2 and "epoch 2/2" not in outcome.out  # each job writes to its own log
     assert sum("epoch 2/2" in next(each.glob("*_log.out")).read_text() for each in processes) == 1
 
 
-def test_trials_that_run_side_by_side_share_a_study_and_are_pruned(tmp_path: Path) -> None:
+def test_parallel_trials_share_a_study_and_are_pruned(tmp_path: Path) -> None:
     pruning = ("callbacks.pruning.startup_trials=1", "callbacks.pruning.warmup_epochs=0")
     options = ("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "optim.lr=tag(log,interval(1e-5,3e-2))")
     outcome = run_script("train.py", *OPTUNA, *pruning, SUBMITIT, *options, cwd=tmp_path, timeout=550)
@@ -74,7 +74,7 @@ def test_trials_that_run_side_by_side_share_a_study_and_are_pruned(tmp_path: Pat
         assert sorted(trial.intermediate_values) == list(range(1, epochs + 1))
 
 
-def test_a_trial_whose_process_is_killed_fails_and_the_study_goes_on(tmp_path: Path) -> None:
+def test_trial_whose_process_is_killed_fails_and_the_study_continues(tmp_path: Path) -> None:
     with started(tmp_path, *OPTUNA, *LONG, SUBMITIT, "hydra.sweeper.n_trials=2") as search:
         wait_for(tmp_path / STUDY / "0/index.csv", search)
         (controller,) = [path for path in (tmp_path / STUDY / ".submitit").iterdir() if path.name.isdigit()]
@@ -87,7 +87,7 @@ def test_a_trial_whose_process_is_killed_fails_and_the_study_goes_on(tmp_path: P
     assert second.state is TrialState.COMPLETE and "1 completed, 1 failed" in out
 
 
-def test_a_killed_study_comes_to_its_number_when_the_command_is_repeated(tmp_path: Path) -> None:
+def test_killed_study_reaches_its_number_of_trials_when_repeated(tmp_path: Path) -> None:
     command = (*OPTUNA, *LONG, "hydra.sweeper.n_trials=2")
     with started(tmp_path, *command) as search:
         wait_for(tmp_path / STUDY / "1/index.csv", search)
@@ -101,7 +101,7 @@ def test_a_killed_study_comes_to_its_number_when_the_command_is_repeated(tmp_pat
     assert again.state is TrialState.COMPLETE and again.params == killed.params
 
 
-def test_ctrl_c_ends_a_study_which_then_goes_on_with_the_same_trial(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_study_that_continues_with_the_same_trial(tmp_path: Path) -> None:
     command = (*OPTUNA, *LONG, "hydra.sweeper.n_trials=1")
     with started(tmp_path, *command) as search:
         wait_for(tmp_path / STUDY / "0/checkpoints/last.ckpt", search)
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_a_study_which_then_goes_on_with_the_same_trial(tmp_path: Pa
 
 
 @pytest.mark.parametrize("sweep", ["-m", "sweep=grid"])
-def test_ctrl_c_ends_a_sweep_and_not_only_its_job(sweep: str, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_sweep_and_not_only_its_job(sweep: str, tmp_path: Path) -> None:
     long = ("trainer.max_epochs=25", "callbacks.early_stopping=null", "hydra.sweep.dir=sweep")
     with started(tmp_path, sweep, *TINY, *long, "optim.lr=1e-3,2e-3", "model.dropout=0.2") as jobs:
         wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", jobs)

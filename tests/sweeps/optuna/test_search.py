@@ -1,4 +1,4 @@
-"""A search adds trials to a study that remembers, whatever became of those before."""
+"""A search adds trials to a persistent study, whatever the state of earlier trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from agegender.sweeps.optuna.storage import open_storage, study_lock
 
-# One rate in three diverges at once; a trial is stopped as soon as it is behind the median of those before.
+# One learning rate of three diverges at once; a trial worse than the median of earlier ones is pruned.
 SPACE = ("sweep=optuna", *TINY, "optim.lr=1e-3,1e-2,1e10", "model.dropout=interval(0,0.5)", "data.batch_size=16,32")
 PRUNING = ("callbacks.pruning.startup_trials=1", "callbacks.pruning.warmup_epochs=0")
 
@@ -32,14 +32,14 @@ def trials_of(folder: Path, name: str = "default") -> list[FrozenTrial]:
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """A study of five trials, made by train.py in a process of its own. Read only."""
+    """A study of five trials, made by train.py in a subprocess. Read only."""
     where = tmp_path_factory.mktemp("studied")
     return where, run_script("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=5", cwd=where, timeout=550)
 
 
 @pytest.fixture
 def study(studied: tuple[Path, Outcome], tmp_path: Path) -> Path:
-    """A copy of that study, to go on with in `tmp_path`."""
+    """A copy of that study in `tmp_path`, to be continued."""
     shutil.copytree(studied[0] / "logs", tmp_path / "logs")
     return tmp_path / "logs/default/optuna"
 
@@ -50,7 +50,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_failed_trial_ends_neither_the_study_nor_the_command(studied: tuple[Path, Outcome]) -> None:
+def test_failed_trial_ends_neither_the_study_nor_the_command(studied: tuple[Path, Outcome]) -> None:
     where, outcome = studied
     assert outcome.code == 0, outcome.err
     states = [trial.state for trial in trials_of(where / "logs/default/optuna")]
@@ -62,7 +62,7 @@ def test_a_failed_trial_ends_neither_the_study_nor_the_command(studied: tuple[Pa
 
 
 @pytest.mark.slow
-def test_a_hopeless_trial_is_pruned_and_ends_as_cleanly_as_any(studied: tuple[Path, Outcome]) -> None:
+def test_pruned_trial_writes_its_results_as_a_complete_one(studied: tuple[Path, Outcome]) -> None:
     where, outcome = studied
     folder = where / "logs/default/optuna"
     pruned = [trial for trial in trials_of(folder) if trial.state is TrialState.PRUNED]
@@ -79,7 +79,7 @@ def test_a_hopeless_trial_is_pruned_and_ends_as_cleanly_as_any(studied: tuple[Pa
 
 
 @pytest.mark.slow
-def test_trials_are_ranked_by_their_best_validation_and_never_see_the_test_set(studied: tuple[Path, Outcome]) -> None:
+def test_trials_are_ranked_by_validation_and_never_tested(studied: tuple[Path, Outcome]) -> None:
     where, _ = studied
     folder = where / "logs/default/optuna"
     rows = rows_of(folder)
@@ -96,15 +96,15 @@ def test_trials_are_ranked_by_their_best_validation_and_never_see_the_test_set(s
 
 
 @pytest.mark.slow
-def test_the_page_of_a_study_shows_every_trial_and_opens_offline(studied: tuple[Path, Outcome]) -> None:
+def test_study_page_shows_every_trial_and_opens_offline(studied: tuple[Path, Outcome]) -> None:
     page = (studied[0] / "logs/default/optuna/study.html").read_text()
     assert all(f"<tr><td>{number}</td>" in page for number in range(5))
-    assert page.count('<img src="data:image/png') == 5  # the course, the curves, three settings
+    assert page.count('<img src="data:image/png') == 5  # the history, the curves, three parameters
     assert "http" not in page.replace("https://agegender", "")
 
 
 @pytest.mark.slow
-def test_the_command_that_a_study_ends_with_measures_its_best_trial(
+def test_study_prints_a_command_that_evaluates_its_best_trial(
     study: Path, studied: tuple[Path, Outcome], run_here: Callable[..., Outcome]
 ) -> None:
     line = next(line for line in studied[1].out.splitlines() if line.startswith("measure the best"))
@@ -117,7 +117,7 @@ def test_the_command_that_a_study_ends_with_measures_its_best_trial(
 
 
 @pytest.mark.slow
-def test_the_same_command_again_adds_trials_to_the_study(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_search_repeated_adds_trials_to_the_study(study: Path, run_here: Callable[..., Outcome]) -> None:
     before = trials_of(study)
     outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=1")
     assert "continuing the study logs/default/optuna/study.db with 5 trials: 1 to run" in outcome.out
@@ -127,7 +127,7 @@ def test_the_same_command_again_adds_trials_to_the_study(study: Path, run_here: 
 
 
 @pytest.mark.slow
-def test_a_trial_that_was_killed_is_tried_again_and_the_study_comes_to_its_number(
+def test_killed_trial_is_repeated_and_the_study_reaches_its_number(
     study: Path, run_here: Callable[..., Outcome]
 ) -> None:
     space: dict[str, BaseDistribution] = {
@@ -135,7 +135,7 @@ def test_a_trial_that_was_killed_is_tried_again_and_the_study_comes_to_its_numbe
     }
     with open_storage(None, study) as storage:
         old = optuna.load_study(study_name="default", storage=storage)
-        old.set_user_attr("trials", 6)  # as if one more had been asked for
+        old.set_user_attr("trials", 6)  # the number of trials requested before
         killed = old.ask({**space, "model.dropout": optuna.distributions.FloatDistribution(0, 0.5)})
     outcome = run_here("train.py", *SPACE, *PRUNING, "hydra.sweeper.n_trials=2")
     assert "with 5 trials: 1 to run" in outcome.out
@@ -146,7 +146,7 @@ def test_a_trial_that_was_killed_is_tried_again_and_the_study_comes_to_its_numbe
 
 
 @pytest.mark.slow
-def test_a_trial_that_ended_while_nobody_watched_counts(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_trial_that_ended_after_the_search_died_counts(study: Path, run_here: Callable[..., Outcome]) -> None:
     with open_storage(None, study) as storage:
         optuna.load_study(study_name="default", storage=storage).ask()
     (study / "5").mkdir()
@@ -158,23 +158,23 @@ def test_a_trial_that_ended_while_nobody_watched_counts(study: Path, run_here: C
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (("data.image_size=24",), "data.image_size was 32 and is 24"),
         (("monitor=val/gender_acc", "mode=max"), "mode was min and is max"),
         (("model.dropout=0.1,0.2",), "chose model.dropout from 0.0 to 0.5, and now it would be 0.1,0.2"),
     ],
 )
-def test_a_study_isnt_mixed_with_trials_that_mean_something_else(
-    study: Path, run_here: Callable[..., Outcome], given: tuple[str, ...], said: str
+def test_study_refuses_trials_under_other_settings(
+    study: Path, run_here: Callable[..., Outcome], given: tuple[str, ...], message: str
 ) -> None:
     outcome = run_here("train.py", *SPACE, *PRUNING, *given)
-    outcome.assert_one_line_error(said)
+    outcome.assert_one_line_error(message)
     assert len(trials_of(study)) == 5
 
 
 @pytest.mark.slow
-def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_search_fails_when_all_trials_fail(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", "sweep=optuna", *TINY, "data.batch_size=0,-1", "hydra.sweeper.n_trials=2")
     assert outcome.code == 1
     assert outcome.err.startswith("error: all 2 trials failed; the last: data.batch_size=")
@@ -182,7 +182,7 @@ def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("wrong", "code", "said"),
+    ("wrong", "code", "message"),
     [
         ("hydra.sweeper.n_trials=0", 1, "hydra.sweeper.n_trials=0 has the wrong type"),
         ("hydra.sweeper.n_trails=5", 2, "hydra.sweeper.n_trails is not known; did you mean n_trials?"),
@@ -195,23 +195,23 @@ def test_all_trials_failing_is_an_error(run_here: Callable[..., Outcome], tmp_pa
         ("hydra.sweeper.storage=nowhere", 1, "the study nowhere can't be opened"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_before_any_trial(
-    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, code: int, said: str
+def test_search_refuses_invalid_settings_before_any_trial(
+    run_here: Callable[..., Outcome], tmp_path: Path, wrong: str, code: int, message: str
 ) -> None:
     outcome = run_here("train.py", "sweep=optuna", *TINY, wrong)
-    outcome.assert_one_line_error(said, code=code)
+    outcome.assert_one_line_error(message, code=code)
     assert not (tmp_path / "logs/default/optuna/0").exists()
 
 
 @pytest.mark.slow
-def test_two_searches_at_once_on_one_study_are_refused(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_two_searches_on_one_study_are_refused(study: Path, run_here: Callable[..., Outcome]) -> None:
     with study_lock(study):
         outcome = run_here("train.py", *SPACE, *PRUNING)
     assert outcome.code == 1 and "another process works on the study" in outcome.err
 
 
 @pytest.mark.slow
-def test_the_runs_of_a_lost_study_are_not_written_over(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_lost_study_keeps_its_runs(study: Path, run_here: Callable[..., Outcome]) -> None:
     (study / "study.db").unlink()
     kept = metrics_of(study / rows_of(study)[0]["trial"])
     outcome = run_here("train.py", *SPACE, *PRUNING)
@@ -220,14 +220,15 @@ def test_the_runs_of_a_lost_study_are_not_written_over(study: Path, run_here: Ca
 
 
 @pytest.mark.slow
-def test_a_study_that_is_no_database_is_an_error_in_one_line(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_study_that_is_no_database_is_refused_in_one_line(study: Path, run_here: Callable[..., Outcome]) -> None:
     (study / "study.db").write_text("these are not the trials" * 100)
     outcome = run_here("train.py", *SPACE, *PRUNING)
-    assert outcome.code == 1 and "study.db can't be opened: file is not a database" in outcome.err
-    assert len(outcome.err.splitlines()) == 1
+    outcome.assert_one_line_error("study.db can't be opened: file is not a database")
 
 
-def test_without_optuna_the_extra_is_named(run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_names_the_extra_when_optuna_is_missing(
+    run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
     absent: dict[str, Any] = {name: None for name in sys.modules if name.partition(".")[0] == "optuna"}
     for name in (*absent, *(name for name in sys.modules if name.startswith("agegender.sweeps.optuna."))):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -237,7 +238,7 @@ def test_without_optuna_the_extra_is_named(run_here: Callable[..., Outcome], mon
 
 
 @pytest.mark.slow
-def test_a_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: Callable[..., Outcome]) -> None:
     best = rows_of(study)[0]["trial"]
     outcome = run_here("train.py", f"resume={study / best}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
@@ -246,16 +247,16 @@ def test_a_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: 
 
 
 @pytest.mark.slow
-def test_a_sweep_can_t_resume_a_run(study: Path, run_here: Callable[..., Outcome]) -> None:
+def test_sweep_refuses_resume(study: Path, run_here: Callable[..., Outcome]) -> None:
     outcome = run_here("train.py", "sweep=grid", f"resume={study / '0'}")
     assert outcome.code == 1 and "it can't be part of a multirun" in outcome.err
 
 
 @pytest.mark.slow
-def test_a_search_proposes_what_optunas_tpe_proposes_from_the_trials_before(
+def test_search_proposes_what_the_tpe_sampler_of_optuna_proposes(
     run_here: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a made-up score; the second half comes from a command of its own, whose sampler begins with another seed."""
+    """On a synthetic score; the second half is a separate command, whose sampler has another seed."""
 
     def score(rate: float, dropout: float) -> float:
         return abs(math.log10(rate / 2e-3)) + abs(dropout - 0.1)

@@ -31,34 +31,34 @@ def read(*arguments: str, **params: str) -> tuple[list[str], Space]:
         ("[8,16],[16,32]", CategoricalDistribution(["[8,16]", "[16,32]"])),
     ],
 )
-def test_each_way_to_write_a_space_becomes_its_distribution(value: str, wanted: BaseDistribution) -> None:
+def test_read_space_turns_sweep_syntax_into_distributions(value: str, wanted: BaseDistribution) -> None:
     fixed, space = read("name=mine", f"x.y={value}")
     assert fixed == ["name=mine"] and space == {"x.y": wanted}
 
 
-def test_a_glob_varies_the_options_of_a_group() -> None:
+def test_read_space_expands_a_glob_over_the_options_of_a_group() -> None:
     _, space = read("age=glob(m*)")
     assert space == {"age": CategoricalDistribution(["mae", "mse"])}
 
 
-def test_the_command_line_comes_before_the_proposed_space_and_a_single_value_fixes_it() -> None:
+def test_read_space_prefers_the_command_line_to_the_configured_space() -> None:
     fixed, space = read("a=3", "~trainer.profiler", "c=1,2", a="interval(0,1)", b="interval(0,1)")
     assert fixed == ["a=3", "~trainer.profiler"] and list(space) == ["b", "c"]
 
 
 @pytest.mark.parametrize("wrong", ["tag(log,interval(0,1))", "interval(2,1)", "range(3,3)"])
-def test_a_range_that_is_none_is_refused_in_one_line(wrong: str) -> None:
+def test_read_space_refuses_an_invalid_range_in_one_line(wrong: str) -> None:
     with pytest.raises(AgeGenderError, match=r"x=.* is not a valid search range of x") as caught:
         read(f"x={wrong}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_space_without_anything_to_vary_is_refused() -> None:
+def test_read_space_refuses_a_space_without_parameters() -> None:
     with pytest.raises(AgeGenderError, match="nothing to vary"):
         read("a=3", a="interval(0,1)")
 
 
-def test_a_trials_values_are_read_back_by_hydra_to_the_last_digit() -> None:
+def test_as_overrides_round_trips_the_values_of_a_trial() -> None:
     _, space = read("a=tag(log,interval(1e-12,1e-10))", "b=[8,16],[1]", "c=int(interval(1,3))", "d='x y',z")
     point = sample_point(space)
     again, none = read(*as_overrides(point), "e=1,2")

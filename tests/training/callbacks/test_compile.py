@@ -1,4 +1,4 @@
-"""`compile=true`: a compiled training leaves the same checkpoint as any other."""
+"""`compile=true`: a compiled training writes the same checkpoint as an eager one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agegender.runs.checkpoint import load_checkpoint
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # the compiler's own, about itself
-def test_compiled_weights_are_those_of_a_plain_training_under_the_same_names(
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
+def test_compile_keeps_the_names_and_values_of_the_weights(
     run_here: Callable[..., Outcome], trained_run: Path, tmp_path: Path
 ) -> None:
     outcome = run_here("train.py", *TINY, "compile=true", "hydra.run.dir=run")

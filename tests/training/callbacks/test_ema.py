@@ -1,4 +1,4 @@
-"""The averaged weights are one and the same in validation, in checkpoints, on resume, in the test and in predict.py."""
+"""The EMA weights are the same in validation, checkpoints, resume, test and predict.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checkpoint(run: Path, name: str = "best") -> dict[str, Any]:
     return state
 
 
-def test_an_average_follows_faster_at_first_and_slower_later() -> None:
+def test_ema_warms_up_its_decay() -> None:
     move = ema_with_warmup(0.9)
     zero, one = torch.zeros(3), torch.ones(3)
     shares = [move(zero, one, torch.tensor(step))[0].item() for step in (1, 8, 1000)]
@@ -36,7 +36,7 @@ def test_an_average_follows_faster_at_first_and_slower_later() -> None:
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_a_decay_that_means_nothing_is_refused(decay: float) -> None:
+def test_ema_refuses_an_invalid_decay(decay: float) -> None:
     with pytest.raises(AgeGenderError, match=r"callbacks.ema.decay="):
         EMA(decay)
 
@@ -48,11 +48,11 @@ def averaged(run_here: Run, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_what_was_validated_is_what_is_kept_tested_and_measured_again(averaged: Path, run_here: Run) -> None:
+def test_ema_weights_are_validated_saved_tested_and_evaluated(averaged: Path, run_here: Run) -> None:
     state, figures = checkpoint(averaged), metrics_of(averaged)
     own = state["current_model_state"]
     assert any(not torch.equal(value, own[name]) for name, value in state["state_dict"].items())
-    # the score was taken in training, the figures afterwards from the file: the same weights
+    # the score is from the training, the metrics from the checkpoint: the same weights
     assert figures["val/age_mae"] == pytest.approx(figures["best_score"], abs=1e-4)
     again = run_here("train.py", *WITH_EMA, "fit=false", "weights=run", "hydra.run.dir=again")
     assert again.code == 0, again.err
@@ -61,7 +61,7 @@ def test_what_was_validated_is_what_is_kept_tested_and_measured_again(averaged: 
         assert measured[name] == pytest.approx(figures[name], abs=1e-6), name
 
 
-def test_predicting_takes_the_average(averaged: Path, run_here: Run, tmp_path: Path) -> None:
+def test_predict_uses_the_ema_weights(averaged: Path, run_here: Run, tmp_path: Path) -> None:
     rows = (averaged / "predictions.csv").read_text().splitlines()[1:]
     path, _, age = rows[0].split(",")[:3]
     outcome = run_here("predict.py", "detect=never", f"img={path}", "weights=run", "out=face.csv")
@@ -71,7 +71,7 @@ def test_predicting_takes_the_average(averaged: Path, run_here: Run, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_with_the_same_average_and_the_same_own_weights(run_here: Run, tmp_path: Path) -> None:
+def test_resume_restores_the_ema_and_the_trained_weights(run_here: Run, tmp_path: Path) -> None:
     steps = (*WITH_EMA, "optim.scheduler=null")
     assert run_here("train.py", *steps, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
     assert run_here("train.py", *steps, "trainer.max_epochs=2", "hydra.run.dir=halves").code == 0

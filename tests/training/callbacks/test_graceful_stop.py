@@ -1,7 +1,7 @@
-"""SIGTERM saves and ends a run, and `resume=auto` makes the command that began it safe to repeat."""
+"""SIGTERM saves and ends a run, and `resume=auto` makes its command safe to repeat."""
 
 # ruff: noqa: F401, F811
-# A fixture that is imported is the name of an argument too.
+# An imported fixture is also the name of an argument.
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from agegender.training.module import AgeGenderModule
 Run = Callable[..., Outcome]
 
 
-def before(monkeypatch: pytest.MonkeyPatch, hook: str, act: Callable[[], None], times: int = 1) -> None:
-    """Acts before the module's hook is called for the so-manieth time, once."""
+def call_before_hook(monkeypatch: pytest.MonkeyPatch, hook: str, act: Callable[[], None], times: int = 1) -> None:
+    """Calls `act` once, before the call number `times` of a hook of the module."""
     called: list[bool] = []
     own = getattr(AgeGenderModule, hook)
 
@@ -49,7 +49,7 @@ def before(monkeypatch: pytest.MonkeyPatch, hook: str, act: Callable[[], None], 
 
 
 @pytest.mark.slow
-def test_sigterm_in_an_epoch_saves_ends_with_143_and_continues_to_the_same_bits(
+def test_sigterm_in_an_epoch_saves_and_resumes_to_the_same_bits(
     run_here: Run,
     uninterrupted: Path,
     tmp_path: Path,
@@ -67,13 +67,15 @@ def test_sigterm_in_an_epoch_saves_ends_with_143_and_continues_to_the_same_bits(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
-def test_sigterm_in_a_validation_finishes_it_and_the_resumed_run_ends_as_one_that_was_not_stopped(
+def test_sigterm_in_a_validation_finishes_it_and_resumes_to_the_same_bits(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("train.py", *EVERYTHING_RANDOM, "data.val_fraction=0.4", "trainer.max_epochs=3", "callbacks=ema")
     assert run_here(*asked, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
-        before(patch, "validation_step", terminate, times=4)  # the first of epoch 2: there are three in each
+        call_before_hook(
+            patch, "validation_step", terminate, times=4
+        )  # the first of epoch 2, with three batches per epoch
         outcome = run_here(*asked, "hydra.run.dir=stopped")
     assert outcome.code == 143 and "terminated in epoch 3 after 1 of " in outcome.err
     outcome = run_here("train.py", "resume=stopped")
@@ -82,11 +84,11 @@ def test_sigterm_in_a_validation_finishes_it_and_the_resumed_run_ends_as_one_tha
 
 
 @pytest.mark.slow
-def test_sigterm_in_the_test_ends_with_143_and_the_run_can_be_finished(
+def test_sigterm_in_the_test_leaves_a_run_that_can_be_finished(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        before(patch, "test_step", terminate)
+        call_before_hook(patch, "test_step", terminate)
         outcome = run_here("train.py", *TINY, "hydra.run.dir=stopped")
     assert outcome.code == 143
     assert outcome.err == f"terminated; continue with: python train.py resume={tmp_path / 'stopped'}\n"
@@ -94,16 +96,16 @@ def test_sigterm_in_the_test_ends_with_143_and_the_run_can_be_finished(
     assert metrics_of(tmp_path / "stopped")["epochs"] == 2
 
 
-def test_sigterm_before_the_first_step_says_that_nothing_was_trained(
+def test_sigterm_before_the_first_step_reports_that_nothing_was_trained(
     run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before(monkeypatch, "configure_optimizers", terminate)
+    call_before_hook(monkeypatch, "configure_optimizers", terminate)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=stopped")
     assert (outcome.code, outcome.err) == (143, "terminated before any training\n")
 
 
 @pytest.mark.slow
-def test_a_process_that_gets_sigterm_is_gone_within_ten_seconds_and_has_saved(tmp_path: Path) -> None:
+def test_sigterm_saves_and_ends_the_process_within_ten_seconds(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start_training([*FOUR, "trainer.max_epochs=2000", "hydra.run.dir=run"], tmp_path, log)
     while process.is_alive() and not (tmp_path / "run/checkpoints/last.ckpt").exists():
@@ -118,7 +120,7 @@ def test_a_process_that_gets_sigterm_is_gone_within_ten_seconds_and_has_saved(tm
 
 
 @pytest.mark.slow
-def test_a_command_with_resume_auto_can_be_repeated_until_it_is_done(
+def test_resume_auto_can_be_repeated_until_the_run_is_done(
     run_here: Run, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("train.py", *FOUR, "name=job", "resume=auto")
@@ -131,13 +133,13 @@ def test_a_command_with_resume_auto_can_be_repeated_until_it_is_done(
     assert [run] == list((tmp_path / "logs/job").iterdir())
     assert_same_run(run, uninterrupted)
     stop_at(monkeypatch, 0, 0, crash)
-    with pytest.raises(CrashError):  # it was finished: this is a new one
+    with pytest.raises(CrashError):  # the run is finished, so a new one starts
         run_here(*command)
     assert len(list((tmp_path / "logs/job").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_resume_auto_begins_in_the_given_folder_and_continues_there(
+def test_resume_auto_starts_and_continues_in_the_given_folder(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("train.py", *TINY, "hydra.run.dir='my job'", "resume=auto")
@@ -148,7 +150,7 @@ def test_resume_auto_begins_in_the_given_folder_and_continues_there(
     outcome = run_here(*command)
     assert outcome.code == 0 and "from checkpoints/last.ckpt" in outcome.out
     finished = metrics_of(tmp_path / "my job")
-    again = run_here(*command)  # once more than needed does no harm
+    again = run_here(*command)  # repeating a finished run is safe
     assert again.code == 0 and "epoch 1/" not in again.out
     assert metrics_of(tmp_path / "my job")["test/age_mae"] == finished["test/age_mae"]
 
@@ -156,11 +158,10 @@ def test_resume_auto_begins_in_the_given_folder_and_continues_there(
 def test_resume_auto_under_other_settings_is_refused(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     outcome = run_here("train.py", *TINY, "model.dropout=0.1", "hydra.run.dir=run", "resume=auto")
-    outcome.assert_one_line_error()
-    assert "model.dropout was 0.4 and is 0.1" in outcome.err
+    outcome.assert_one_line_error("model.dropout was 0.4 and is 0.1")
 
 
-def begun(logs: Path, name: str, trained_run: Path, finished: bool = False) -> Path:
+def copy_run(logs: Path, name: str, trained_run: Path, finished: bool = False) -> Path:
     shutil.copytree(trained_run, logs / name)
     if not finished:
         (logs / name / "metrics.json").unlink()
@@ -169,7 +170,7 @@ def begun(logs: Path, name: str, trained_run: Path, finished: bool = False) -> P
     return logs / name
 
 
-def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_work(
+def test_resume_auto_finds_the_newest_unfinished_run_that_is_not_running(
     tmp_path: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,21 +180,19 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_its_name_that_is_not_at_
         return [item for item in arguments if item.startswith(("resume=", "weights="))]
 
     assert found() == ["weights=x"]
-    begun(Path("logs/b"), "1", trained_run)
-    begun(Path("logs/a"), "3", trained_run, finished=True)
+    copy_run(Path("logs/b"), "1", trained_run)
+    copy_run(Path("logs/a"), "3", trained_run, finished=True)
     assert found() == ["weights=x"]
-    older, newer = (begun(Path("logs/a"), name, trained_run) for name in ("2", "1"))
+    older, newer = (copy_run(Path("logs/a"), name, trained_run) for name in ("2", "1"))
     assert found() == [f"resume='{newer}/checkpoints/last.ckpt'"]
     with run_lock(newer):
         assert found() == [f"resume='{older}/checkpoints/last.ckpt'"]
     shutil.rmtree(newer / "checkpoints")
-    assert found() == ["weights=x"]  # it was stopped before its first checkpoint: afresh
+    assert found() == ["weights=x"]  # stopped before its first checkpoint: starts over
 
 
 @pytest.mark.slow
-def test_resume_auto_starts_afresh_where_no_checkpoint_is_whole_and_says_so(
-    run_here: Run, tmp_path: Path, trained_run: Path
-) -> None:
+def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     for name in ("last.ckpt", "best.ckpt"):
         os.truncate(tmp_path / "run/checkpoints" / name, 1000)

@@ -1,4 +1,4 @@
-"""TensorBoard's pictures show what was counted."""
+"""The logged images show the counted values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agegender.training.callbacks.image_logger import ACCENT, PAPER, age_scatter
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[float, float], str]]:
-    """Every text that is drawn, with its place."""
+def drawn_texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[float, float], str]]:
+    """The texts that are drawn, with their positions."""
     texts: list[tuple[tuple[float, float], str]] = []
     draw_text = ImageDraw.ImageDraw.text
 
@@ -27,29 +27,31 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[float, float], 
     return texts
 
 
-def test_the_confusion_matrix_counts_rows_by_truth_and_columns_by_answer(
-    written: list[tuple[tuple[float, float], str]],
+def test_confusion_matrix_has_a_row_per_label_and_a_column_per_prediction(
+    drawn_texts: list[tuple[tuple[float, float], str]],
 ) -> None:
     true = np.array([0] * 5 + [1] * 4)
     predicted = np.array([0, 0, 0, 1, 1, 0, 1, 1, 1])
     confusion_matrix(true, predicted)
-    cells = sorted(((xy[1], xy[0]), text) for xy, text in written if "%" in text)  # row by row
+    cells = sorted(((xy[1], xy[0]), text) for xy, text in drawn_texts if "%" in text)  # row by row
     assert [text for _, text in cells] == ["3\n60.0 %", "2\n40.0 %", "1\n25.0 %", "3\n75.0 %"]
 
 
-def test_a_confusion_matrix_without_one_of_the_labels_is_drawn(written: list[tuple[tuple[float, float], str]]) -> None:
+def test_confusion_matrix_is_drawn_without_one_of_the_labels(
+    drawn_texts: list[tuple[tuple[float, float], str]],
+) -> None:
     confusion_matrix(np.array([1, 1]), np.array([True, True]))
-    assert [text for _, text in written if "%" in text] == ["0\n0.0 %", "0\n0.0 %", "0\n0.0 %", "2\n100.0 %"]
+    assert [text for _, text in drawn_texts if "%" in text] == ["0\n0.0 %", "0\n0.0 %", "0\n0.0 %", "2\n100.0 %"]
 
 
-def test_a_fuller_cell_is_darker() -> None:
+def test_confusion_matrix_draws_fuller_cells_darker() -> None:
     sheet = confusion_matrix(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]))
     brightness = [sum(sheet.getpixel(place)) for place in ((80, 80), (260, 80), (260, 260))]  # type: ignore[arg-type]
     assert brightness[1] > brightness[0] > brightness[2] == sum(ACCENT)
 
 
-def marks(sheet: Image.Image) -> NDArray[np.int64]:
-    """Places (x, y) where the picture is bluish: the points are, everything else is gray."""
+def bluish_pixels(sheet: Image.Image) -> NDArray[np.int64]:
+    """Returns the positions (x, y) of bluish pixels: those of the points, as the rest is gray."""
     pixels = np.asarray(sheet).astype(int)
     places: NDArray[np.int64] = np.argwhere(pixels[..., 2] - pixels[..., 0] > 25)[:, ::-1]
     return places
@@ -57,21 +59,23 @@ def marks(sheet: Image.Image) -> NDArray[np.int64]:
 
 @settings(max_examples=25)
 @given(true=st.integers(0, 116), predicted=st.floats(0, 150))
-def test_a_point_lies_at_its_true_and_predicted_age(true: int, predicted: float) -> None:
-    origin, unit = (marks(age_scatter(np.array([x]), np.array([x]))).mean(0) for x in (0, 100))
-    found = marks(age_scatter(np.array([true]), np.array([predicted]))).mean(0) - origin
+def test_age_scatter_places_points_at_true_and_predicted_age(true: int, predicted: float) -> None:
+    origin, unit = (bluish_pixels(age_scatter(np.array([x]), np.array([x]))).mean(0) for x in (0, 100))
+    found = bluish_pixels(age_scatter(np.array([true]), np.array([predicted]))).mean(0) - origin
     top = max(100, int(np.ceil(max(true, predicted) / 20)) * 20)
     scale = (unit - origin) / top  # pixels per year; upwards is negative
     assert np.allclose(found, scale * np.array([true, predicted]), atol=1.6)
 
 
-def test_every_tick_and_label_lies_inside_the_picture(written: list[tuple[tuple[float, float], str]]) -> None:
+def test_age_scatter_keeps_ticks_and_labels_inside_the_image(
+    drawn_texts: list[tuple[tuple[float, float], str]],
+) -> None:
     sheet = age_scatter(np.array([5, 116]), np.array([9.0, 131.0]))
-    assert {str(tick) for tick in range(0, 141, 20)} <= {text for _, text in written}
-    assert all(0 <= x <= sheet.width and 0 <= y <= sheet.height for (x, y), _ in written)
+    assert {str(tick) for tick in range(0, 141, 20)} <= {text for _, text in drawn_texts}
+    assert all(0 <= x <= sheet.width and 0 <= y <= sheet.height for (x, y), _ in drawn_texts)
     border = np.asarray(sheet)[[0, -1]]
     assert (border == PAPER).all()
 
 
-def test_the_pictures_need_no_matplotlib() -> None:
+def test_image_logger_needs_no_matplotlib() -> None:
     assert not any("matplotlib" in str(getattr(value, "__module__", "")) for value in vars(image_logger).values())

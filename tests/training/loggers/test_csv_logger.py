@@ -1,4 +1,4 @@
-"""Curves outlive a kill and go on behind it: no point is lost, none stands there twice."""
+"""The CSV logger survives a kill and continues on resume: no row is lost or repeated."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def rows(run: Path) -> list[dict[str, str]]:
         return [dict(sorted(row.items())) for row in csv.DictReader(file)]
 
 
-def test_a_resumed_runs_table_is_that_of_one_that_was_not_stopped(
+def test_csv_logger_of_a_resumed_run_equals_that_of_an_uninterrupted_one(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("train.py", *TINY, "logger=csv")
     assert run_here(*asked, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
-        stop_at(patch, 1, 3, crash)  # behind the checkpoint there are rows, which are logged once more
+        stop_at(patch, 1, 3, crash)  # rows after the checkpoint are logged again
         with pytest.raises(CrashError):
             run_here(*asked, "hydra.run.dir=run")
     assert run_here("train.py", "resume=run").code == 0
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
-def test_what_a_log_was_given_is_on_the_disk_before_the_next_step(tmp_path: Path) -> None:
+def test_csv_logger_writes_each_row_at_once(tmp_path: Path) -> None:
     table = ResumableCSVLogger(str(tmp_path))
     table.log_metrics({"loss": 1.5}, 3)
     assert rows(tmp_path)[0]["loss"] == "1.5"
 
 
-def test_a_row_that_a_kill_cut_off_is_dropped_and_a_new_column_keeps_the_rows(tmp_path: Path) -> None:
+def test_csv_logger_drops_a_torn_row_and_keeps_rows_with_a_new_column(tmp_path: Path) -> None:
     table = ResumableCSVLogger(str(tmp_path))
     table.log_metrics({"loss": 1.5}, 3)
     with (tmp_path / "csv/metrics.csv").open("a") as file:

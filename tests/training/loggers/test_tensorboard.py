@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""Scalars, hyperparameters and images of a run in TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ def events(trained_run: Path) -> EventAccumulator:
     return EventAccumulator(str(trained_run / "tensorboard"), size_guidance={"images": 0, "scalars": 0}).Reload()
 
 
-def test_every_scalar_stands_under_its_stage(events: EventAccumulator) -> None:
+def test_tensorboard_scalars_are_named_by_stage(events: EventAccumulator) -> None:
     by_stage = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in METRICS}
     tags = set(events.Tags()["scalars"])
     assert by_stage <= tags
     assert {tag for tag in tags - by_stage if not tag.startswith("best/")} == {"epoch", "lr-Adam"}
 
 
-def test_every_epoch_has_one_point_and_the_best_figure_is_the_lowest(
-    events: EventAccumulator, trained_run: Path
-) -> None:
+def test_tensorboard_has_one_point_per_epoch(events: EventAccumulator, trained_run: Path) -> None:
     for name in ("train/loss", "train/age_mae", "val/loss", "val/age_mae"):
         assert [event.step for event in events.Scalars(name)] == [5, 11], name  # 2 epochs of 6 steps
     scores = [event.value for event in events.Scalars("val/age_mae")]
     assert metrics_of(trained_run)["best_score"] == pytest.approx(min(scores), abs=1e-4)
 
 
-def test_the_hparams_tab_is_filled_with_flat_settings_and_the_best_figures(
+def test_tensorboard_hparams_hold_flat_settings_and_the_best_metrics(
     events: EventAccumulator, trained_run: Path
 ) -> None:
     plugin = events.PluginTagToContent("hparams")
@@ -60,24 +58,24 @@ def test_the_hparams_tab_is_filled_with_flat_settings_and_the_best_figures(
 
 
 @pytest.mark.parametrize("name", ["val/faces", "val/age_true_vs_predicted", "val/gender_confusion"])
-def test_every_validation_leaves_a_picture_with_something_in_it(events: EventAccumulator, name: str) -> None:
+def test_tensorboard_has_one_non_empty_image_per_validation(events: EventAccumulator, name: str) -> None:
     pictures = events.Images(name)
     assert len(pictures) == 2
     first, second = (np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in pictures)
     assert min(first.shape[:2]) > 200 and len(np.unique(first.reshape(-1, 3), axis=0)) > 20
     assert first.shape == second.shape
-    if name != "val/gender_confusion":  # its counts may stay
+    if name != "val/gender_confusion":  # its counts may be equal
         assert (first != second).any()
 
 
-def test_the_csv_logger_leaves_its_table_and_no_tensorboard(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_csv_logger_replaces_tensorboard(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run_here("train.py", *TINY, "logger=csv", "hydra.run.dir=run").code == 0
     table = (tmp_path / "run/csv/metrics.csv").read_text()
     assert "val/age_mae" in table and "train/loss" in table
     assert not (tmp_path / "run/tensorboard").exists()
 
 
-def test_without_a_logger_a_run_still_leaves_its_results(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_run_without_a_logger_writes_its_results(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "~logger", "callbacks.learning_rate=null", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     assert "val/age_mae" in metrics_of(tmp_path / "run")
