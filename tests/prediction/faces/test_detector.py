@@ -69,7 +69,7 @@ def test_predictor_finds_one_face_at_every_rotation_and_size(
 
 @pytest.mark.parametrize("degrees", range(0, 360, 30))
 def test_detector_locates_eyes_and_mouth(finder: FaceDetector, photograph: Image.Image, degrees: int) -> None:
-    (face,) = finder.find(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
+    (face,) = finder.detect(photograph.rotate(degrees, Image.Resampling.BICUBIC))  # around the middle, to the left
     angle = np.radians(degrees)
     back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     upright = (face.landmarks - 256) @ back.T + 256
