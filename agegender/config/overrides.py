@@ -279,7 +279,7 @@ def overrides_for_rank(arguments: list[str]) -> list[str]:
     torchrun and srun start the same command everywhere, and the time of day, which names the folder, may differ.
     """
     launch = detect_launcher(arguments=arguments)
-    if launch is None or launch.by == "Lightning" or launch.rank == 0:
+    if launch is None or launch.launcher == "Lightning" or launch.rank == 0:
         return arguments
     kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
     return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]

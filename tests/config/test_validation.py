@@ -76,7 +76,7 @@ def test_an_unknown_key_is_refused_with_its_place_and_the_nearest() -> None:
 
 def test_what_the_code_hands_over_can_not_be_set() -> None:
     with pytest.raises(AgeGenderError, match=r"^model\.handed is not known"):
-        validate_kwargs("model", {"handed": 1}, one, given=("handed",))
+        validate_kwargs("model", {"handed": 1}, one, provided=("handed",))
 
 
 def test_a_wrong_type_names_the_place() -> None:
