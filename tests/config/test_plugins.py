@@ -210,9 +210,9 @@ def test_a_trusted_package_may_give_functions_that_build_and_nothing_of_another_
     made = instantiate({"_target_": "my_plugin.parts.make_trunk"}, "model.trunk", in_channels=1)
     assert made.num_features == 12
     for name, said in (
-        ("NotATrunk", r"is refused; it is no torch\.nn\.Module"),
-        ("torch.load", "is refused; it is no class"),
-        ("Path", "is refused; it is no class"),
+        ("NotATrunk", r"is refused; it is not a subclass of torch\.nn\.Module"),
+        ("torch.load", "is refused; it is not a class"),
+        ("Path", "is refused; it is not a class"),
         ("Nothing", "can't be imported"),
     ):
         with pytest.raises(AgeGenderError, match=said):
