@@ -83,7 +83,7 @@ def test_compose_config_takes_paths_as_they_are_and_configs_of_ones_own(
         (["optim=adan"], "optim=adan is not known; did you mean adam?"),
         (["model.dropuot=1"], "model.dropuot is not known; did you mean dropout?"),
         (["resume=nowhere"], "nowhere does not exist; give a run's folder"),
-        (["dropout"], "dropout is no setting; write name=value"),
+        (["dropout"], "dropout is not a setting; write name=value"),
         (["hydra.callbacks.sweep_summary._target_=os.system"], "os.system is refused"),
     ],
 )

@@ -270,7 +270,7 @@ def test_a_checkpoint_callback_in_another_folder_still_knows_its_best(tmp_path: 
         (f"optim.scheduler={{{COSINE}, monitor: val/loss}}", "optim.scheduler.monitor is for ReduceLROnPlateau"),
         ("optim.scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "optim.scheduler.step_size is missing"),
         ("~model", "model is missing: choose one of conf/model"),
-        ("logger=null", "a group can't be null; leave it out with ~logger"),
+        ("logger=null", "a config group can't be null; remove it with ~logger"),
     ],
 )
 def test_a_value_that_means_nothing_is_one_line_before_training(run_here: Run, setting: str, says: str) -> None:

@@ -261,7 +261,7 @@ def test_weights_narrowed_at_the_cost_of_the_answers_are_refused(
         (("out=",), "out=model.onnx"),
         (("out=model.ckpt",), "ending in .onnx"),
         (("out=folder.onnx",), "ending in .onnx"),
-        (("model.onnx",), "model.onnx is no setting; write name=value"),
+        (("model.onnx",), "model.onnx is not a setting; write name=value"),
         (("out=a.onnx", "wieghts=default"), "wieghts is not known; did you mean weights?"),
         (("out=a.onnx", "precision=float8"), "precision='float8'"),
         (("out=a.onnx", "format=tflite"), "format='tflite'"),
