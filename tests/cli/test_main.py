@@ -215,7 +215,7 @@ def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_p
     run = old_run(tmp_path / "run", "[]")
     outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
     assert outcome.code == EXIT_ERROR
-    assert outcome.err == "error: resume= continues one run; it can't be part of a multirun (-m)\n"
+    assert outcome.err == "error: resume= continues one run: use it without -m and without sweep=\n"
 
 
 def test_the_run_folder_of_a_checkpoint_is_two_above_it(tmp_path: Path) -> None:

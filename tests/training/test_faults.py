@@ -323,7 +323,7 @@ def test_a_second_run_in_a_folder_where_one_is_at_work_is_refused(run_here: Run,
         assert is_running(tmp_path / "run")
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
     outcome.assert_one_line_error()
-    assert "another run is at work in" in outcome.err
+    assert "another run is training in" in outcome.err
     assert not is_running(tmp_path / "run")
     assert run_here("train.py", *TINY, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
     assert not (tmp_path / "run/.at_work").exists()

@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_is_continued(
     outcome = run_here("train.py", f"resume={copied}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("\n") == 1
-    assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "passed over" in outcome.err
+    assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "skipped" in outcome.err
     assert "continuing " in outcome.out and "from checkpoints/best.ckpt" in outcome.out
     assert metrics_of(copied)["epochs"] == 2
     assert load_verified_checkpoint(last)["global_step"] == 12 and load_verified_checkpoint(best)
@@ -117,7 +117,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line_after_naming_ea
     assert outcome.code == 1
     lines = outcome.err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["warning", "warning", "error"]
-    assert "no whole checkpoint" in lines[2] and "start the run again" in lines[2]
+    assert "no valid checkpoint" in lines[2] and "start the run again" in lines[2]
 
 
 def test_a_named_checkpoint_that_is_damaged_is_refused(run_here: Run, copied: Path) -> None:

@@ -30,7 +30,7 @@ from agegender.web.server import allowed_hosts, open_port, serve
 from agegender.web.uploads import Limits
 
 Run = Callable[..., Outcome]
-PAGE = ROOT / "agegender" / "prediction" / "web" / "page"
+PAGE = ROOT / "agegender" / "web" / "page"
 WEB = "agegender/web/__main__.py"
 
 
@@ -96,7 +96,10 @@ def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
         info = ask(never_sure, "/api/info", method="GET").json
         replies = [ask(never_sure, body=picture).json["faces"][0] for picture in pictures]
     assert info["min_confidence"] == 1
-    assert info["meaning"][-1] == "Where the likelier gender is less probable than 100 %, the answer is unsure."
+    assert (
+        info["meaning"][-1]
+        == "If the probability of the likelier gender is below 100 %, the gender is given as unsure."
+    )
     assert {reply["gender"] for reply in replies} == {"unsure"}
     others = [ask(address, "/api/predict?detect=never", picture).json["faces"][0] for picture in pictures]
     assert [reply["p_female"] for reply in replies] == [other["p_female"] for other in others]
@@ -104,7 +107,7 @@ def test_a_gender_below_min_confidence_is_unsure_and_its_probability_still_told(
 
 def test_where_every_gender_is_answered_the_page_says_nothing_of_unsure_ones() -> None:
     assert not [line for line in disclaimer(True, 0.5) if "unsure" in line]
-    assert "less probable than 83.4 %" in disclaimer(False, 0.8341)[-1]
+    assert "is below 83.4 %" in disclaimer(False, 0.8341)[-1]
 
 
 def test_a_picture_without_a_face_is_answered_with_none(address: str) -> None:
@@ -187,12 +190,12 @@ def test_a_picture_that_is_huge_inside_is_refused(address: str, kind: str) -> No
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
-        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in the field "file"'),
+        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in the field "file"'),
         (form(b"x")[0].replace(b'; filename="a.jpg"', b""), "multipart/form-data; boundary=edge", "no file"),
-        (b"not a form", "multipart/form-data; boundary=edge", "broken"),
+        (b"not a form", "multipart/form-data; boundary=edge", "invalid"),
         (form(b"x")[0], "multipart/form-data", "Missing boundary"),
-        (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "broken"),
+        (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "invalid"),
         (b"--edge\r\nA: b\r\n\r\n\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "must be provided"),
         (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
     ],
@@ -233,7 +236,7 @@ def test_more_uploads_than_there_are_places_are_told_to_come_again(trained_run: 
         while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
             time.sleep(0.05)  # the two may not have been seen yet
         assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
-        assert reply.json == {"error": "too many pictures at once: try again in a moment"}
+        assert reply.json == {"error": "the server is busy: try again in a moment"}
         for client in begun:
             client.close()
         while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
@@ -249,7 +252,7 @@ def test_other_sites_and_other_names_may_not_use_the_server(address: str, pictur
     port = host.split(":")[1]
     for origin in ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example"):
         reply = ask(address, body=pictures[0], Origin=origin)
-        assert (reply.status, reply.json) == (403, {"error": "another site's page may not use this server"})
+        assert (reply.status, reply.json) == (403, {"error": "requests from pages of other sites are not allowed"})
     assert ask(address, "/api/predict?detect=never", pictures[0], Origin=address).status == 200
     for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
         for path, method in (("/", "GET"), ("/api/info", "GET"), ("/api/predict", "POST")):
@@ -384,7 +387,7 @@ def test_figures_come_from_beside_packed_weights_or_from_a_run_with_its_report(t
         ("detect=sometimes", "detect='sometimes' has the wrong type"),
         ("weights=no, such [file].ckpt", "no, such [file].ckpt"),
         ("host=8.8.8.8", "host=8.8.8.8 port=0 can't be opened"),
-        ("host=no such host", "host=no such host is no address"),
+        ("host=no such host", "host=no such host is not an address"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_in_one_line(argument: str, reason: str, run_here: Run) -> None:

@@ -169,7 +169,7 @@ def test_an_unsure_gender_is_told_without_a_probability(browser: Browser, photog
         served(trained_run / "checkpoints" / "best.ckpt", min_confidence=1.0) as unsure,
         opened(browser, unsure) as page,
     ):
-        assert "less probable than 100 %, the answer is unsure" in page.inner_text("#meaning")
+        assert "is below 100 %, the gender is given as unsure" in page.inner_text("#meaning")
         choose(page, "astronaut.jpg", photograph)
         ((_, _, _, gender, probability, _),) = answered(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")

@@ -143,7 +143,7 @@ def test_a_run_without_figures_is_not_packed(trained_run: Path, tmp_path: Path) 
     with pytest.raises(AgeGenderError, match=r"no metrics\.json"):
         bundle(tmp_path, tmp_path / "packed.ckpt")
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(AgeGenderError, match="not tested"):
+    with pytest.raises(AgeGenderError, match="no test metrics"):
         bundle(tmp_path, tmp_path / "packed.ckpt")
     assert not (tmp_path / "packed.ckpt").exists()
 

@@ -248,7 +248,7 @@ def test_a_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: 
 @pytest.mark.slow
 def test_a_sweep_can_t_resume_a_run(study: Path, run_here: Callable[..., Outcome]) -> None:
     outcome = run_here("train.py", "sweep=grid", f"resume={study / '0'}")
-    assert outcome.code == 1 and "it can't be part of a multirun" in outcome.err
+    assert outcome.code == 1 and "use it without -m and without sweep=" in outcome.err
 
 
 @pytest.mark.slow

@@ -400,7 +400,7 @@ def test_a_run_continues_with_its_own_teachers_only(run_here: Run, folds: Path, 
     [
         (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
         (["teacher=[]"], "teacher= is empty: "),
-        (["teacher=empty"], "empty holds no checkpoints/best.ckpt; "),
+        (["teacher=empty"], "empty has no checkpoints/best.ckpt; "),
         (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: choose one with age=dldl"),
         (["teacher=dldl.ckpt", "age.max_age=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
         (
