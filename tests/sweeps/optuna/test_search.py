@@ -162,7 +162,7 @@ def test_a_trial_that_ended_while_nobody_watched_counts(study: Path, run_here: C
     [
         (("data.image_size=24",), "data.image_size was 32 and is 24"),
         (("monitor=val/gender_acc", "mode=max"), "mode was min and is max"),
-        (("model.dropout=0.1,0.2",), "chose model.dropout from 0.0 to 0.5, and now it would be 0.1,0.2"),
+        (("model.dropout=0.1,0.2",), "has model.dropout in 0.0 to 0.5, which Optuna can't combine with 0.1,0.2"),
     ],
 )
 def test_a_study_isnt_mixed_with_trials_that_mean_something_else(
@@ -207,7 +207,7 @@ def test_what_is_wrong_is_said_in_one_line_before_any_trial(
 def test_two_searches_at_once_on_one_study_are_refused(study: Path, run_here: Callable[..., Outcome]) -> None:
     with study_lock(study):
         outcome = run_here("train.py", *SPACE, *PRUNING)
-    assert outcome.code == 1 and "another process works on the study" in outcome.err
+    assert outcome.code == 1 and "another search is running in" in outcome.err
 
 
 @pytest.mark.slow
