@@ -56,8 +56,8 @@ def detect_launcher(
         ids = ("SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID")
         rank, node_rank, local_rank = (int(env.get(name, 0)) for name in ids)
         tasks = re.match(r"\d+", env.get("SLURM_NTASKS_PER_NODE", ""))
-        local_world_size = int(tasks[0]) if tasks else None
-        return Launch("SLURM", rank, int(env["SLURM_NTASKS"]), node_rank, local_rank, local_world_size)
+        tasks_per_node = int(tasks[0]) if tasks else None
+        return Launch("SLURM", rank, int(env["SLURM_NTASKS"]), node_rank, local_rank, tasks_per_node)
     return None
 
 

@@ -132,7 +132,7 @@ def test_the_page_loads_and_says_what_its_figures_mean(page: Page) -> None:
     meaning = page.inner_text("#meaning")
     for text in ("trained on drawn faces", "80 % of the test faces", "binary label", "non-commercial research only"):
         assert text in meaning
-    assert re.match(r"Measured on \d+ test faces: the age is off by .* was not measured\.", page.inner_text("#figures"))
+    assert re.match(r"Measured on \d+ test faces: the age is off by .* not measured\.", page.inner_text("#figures"))
     assert "Up to 3 MB and 2 megapixels" in page.inner_text("#drop")
     assert "/api/predict" in page.inner_text("#curl")
     assert page.locator("#samples button").count() == 6
@@ -208,7 +208,7 @@ def test_a_pasted_and_a_dropped_picture_are_answered(page: Page, photograph: byt
         page.evaluate(hand_over, [kind, f"{kind}.jpg", base64.b64encode(photograph).decode()])
         assert len(answered(page, f"{kind}.jpg")) == 1
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
-    assert page.inner_text("#error") == "the clipboard holds no picture"
+    assert page.inner_text("#error") == "the clipboard contains no picture"
 
 
 @pytest.mark.parametrize(
