@@ -1,4 +1,4 @@
-"""The packages of the wheel. All else stands in pyproject.toml, which can't both find packages and name one more."""
+"""Packages of the wheel. All other metadata is in pyproject.toml, which can't both find packages and add one."""
 
 from setuptools import find_namespace_packages, setup
 

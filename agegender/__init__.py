@@ -1,4 +1,4 @@
-"""Age and gender from faces: training, measuring and using models on UTKFace."""
+"""Age and gender from faces: training, evaluation and use of models on UTKFace."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ __all__ = [
     "compose_config",
     "train",
 ]
-_HOMES = {
+_MODULES = {
     "AgeGenderDataModule": "agegender.data.datamodule",
     "AgeGenderModule": "agegender.training.module",
     "Prediction": "agegender.prediction.prediction",
@@ -34,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for only then: `train.py --help` answers without torch."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    """Import a public name on first access (PEP 562), so that `train.py --help` runs without torch."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Training from Python: a composed config, and one training of it, in a script or a notebook."""
+"""The Python API for training in a script or a notebook: compose a config and train on it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from agegender.system.files import atomic_write, raise_write_errors
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a training leaves.
+    """The results of a training.
 
     Attributes:
-        folder: The run's folder: checkpoints, `predictions.csv`, the report, ...
-        score: The best validation score (`monitor`).
-        metrics: What `metrics.json` holds: `test/age_mae`, `val/gender_acc`, ...; empty where another process wrote it.
+        folder: Run folder: checkpoints, `predictions.csv`, the report, ...
+        score: Best validation score (the metric `monitor`).
+        metrics: Contents of `metrics.json`: `test/age_mae`, `val/gender_acc`, ...; empty on ranks other than 0.
     """
 
     folder: Path
@@ -44,20 +44,19 @@ class TrainedRun:
 
 
 def compose_config(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> DictConfig:
-    """Returns the config of a training, as the command line would make it.
+    """Compose the config of a training as the command line does.
 
     Args:
-        overrides: Settings as on the command line: `["experiment=small", "data.dir=my faces", "trainer=gpu"]`;
-            `resume=<run>` too.
-        config_dir: A further folder of configs, as `--config-dir`; `./conf` is looked through in any case.
+        overrides: Settings as on the command line: `["experiment=small", "data.dir=my faces", "trainer=gpu"]`,
+            including `resume=<run>`.
+        config_dir: Additional config folder, like `--config-dir`; `./conf` is always on the search path.
 
     Raises:
-        AgeGenderError: A setting isn't known, or names what isn't there.
+        AgeGenderError: A setting is unknown, or its file or config doesn't exist.
     """
     arguments = overrides_for_rank(resume_overrides(path_overrides(overrides)))
-    if any(
-        argument.startswith(LIGHTNING_CHILD_FLAG) for argument in sys.argv
-    ):  # this script, once more, for another device
+    # Lightning launches the script again for every further device.
+    if any(argument.startswith(LIGHTNING_CHILD_FLAG) for argument in sys.argv):
         arguments += [argument for argument in sys.argv[1:] if argument.startswith("hydra.")]
     try:
         config = compose_command("train", arguments, config_dir, hydra=True)
@@ -68,37 +67,37 @@ def compose_config(overrides: Sequence[str] = (), *, config_dir: str | None = No
 
 
 def train(config: DictConfig) -> TrainedRun:
-    """Trains, validates and tests as a config says, and leaves the results in a folder of the run's own.
+    """Train, validate and test a model, and write the results to a new run folder.
 
-    A resumed run goes on by the overrides that it was composed of: a setting that was changed in `config` itself is in
-    force, but a resume has to be told it again.
+    Only the overrides of `compose_config` are recorded for `resume=`. A setting that was changed in `config` itself
+    must be changed again in the config of the resumed run.
 
     Args:
-        config: Of `compose_config`.
+        config: A config of `compose_config`.
 
     Raises:
-        AgeGenderError: Anything that the user can mend; `InterruptedRunError` after Ctrl-C.
+        AgeGenderError: A setting or the data is invalid, or the system failed; `InterruptedRunError` after Ctrl-C.
     """
     from agegender.training.train import train
 
-    composed = "hydra" in config and bool(OmegaConf.select(config, "hydra.run.dir"))
-    require(composed, "train() needs a whole config, with its hydra part: make it with agegender.compose_config([...])")
-    swept = config.hydra.mode is RunMode.MULTIRUN
-    require(not swept, "train() runs one training: leave out sweep=, or sweep on the command line, agegender train")
+    has_hydra = "hydra" in config and bool(OmegaConf.select(config, "hydra.run.dir"))
+    require(has_hydra, "train() needs a config with its hydra node: make it with agegender.compose_config([...])")
+    is_sweep = config.hydra.mode is RunMode.MULTIRUN
+    require(not is_sweep, "train() runs one training: leave out sweep=, or sweep on the command line, agegender train")
     config = config.copy()
     expand_homes(config)
-    with _hydra_config(config) as settings:
+    with _run_context(config) as settings:
         folder = Path(config.hydra.runtime.output_dir)
         score = train(settings)
-    results = folder / "metrics.json"
-    started = detect_launcher()
-    is_first = started is None or started.rank == 0
-    return TrainedRun(folder, score, json.loads(results.read_text(encoding="utf-8")) if is_first else {})
+    metrics = folder / "metrics.json"
+    launch = detect_launcher()
+    is_rank_zero = launch is None or launch.rank == 0
+    return TrainedRun(folder, score, json.loads(metrics.read_text(encoding="utf-8")) if is_rank_zero else {})
 
 
 @contextmanager
-def _hydra_config(config: DictConfig) -> Iterator[DictConfig]:
-    """Makes the run's folder and the record in it, as a command would; yields the config without its `hydra` part."""
+def _run_context(config: DictConfig) -> Iterator[DictConfig]:
+    """Create the run folder and its `.hydra` record, set `HydraConfig`, and yield the config without `hydra`."""
     UniqueRunDir().on_run_start(config)
     folder = Path(config.hydra.run.dir).resolve()
     with read_write(config.hydra), open_dict(config.hydra):
@@ -118,9 +117,9 @@ def _hydra_config(config: DictConfig) -> Iterator[DictConfig]:
                 OmegaConf.save(content, file)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-    before = HydraConfig.instance().cfg
+    previous = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
         yield settings
     finally:
-        HydraConfig.instance().cfg = before
+        HydraConfig.instance().cfg = previous

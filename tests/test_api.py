@@ -81,7 +81,7 @@ def test_compose_config_preserves_paths_and_reads_user_configs(tmp_path: Path, m
         (["optim=adan"], "optim=adan is not known; did you mean adam?"),
         (["model.dropuot=1"], "model.dropuot is not known; did you mean dropout?"),
         (["resume=nowhere"], "nowhere does not exist; give a run's folder"),
-        (["dropout"], "dropout is no setting; write name=value"),
+        (["dropout"], "dropout is not a setting; write name=value"),
         (["hydra.callbacks.sweep_summary._target_=os.system"], "os.system is refused"),
     ],
 )

@@ -118,7 +118,9 @@ def test_installed_command_shows_help_and_version(from_wheel: Installed, wheel: 
     for name in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
         assert f"\n  {name} " in shown.out
     assert from_wheel.run("--version", cwd=tmp_path).out == f"agegender {wheel.name.split('-')[1]}\n"
-    assert from_wheel.run("trian", cwd=tmp_path) == Outcome(2, "", "error: trian is no command; did you mean train?\n")
+    assert from_wheel.run("trian", cwd=tmp_path) == Outcome(
+        2, "", "error: trian is not a command; did you mean train?\n"
+    )
 
 
 @pytest.fixture(params=["wheel", "editable"])

@@ -1,1 +1,1 @@
-"""Commands, exit codes and one-line errors."""
+"""Subcommands, exit codes and one-line errors."""

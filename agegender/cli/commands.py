@@ -1,4 +1,4 @@
-"""The command `agegender` and its sub-commands; `train.py`, `predict.py` and `python -m ...` start the same ones."""
+"""The command `agegender` and its subcommands, which `train.py`, `predict.py` and `python -m ...` run as well."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
 from agegender.version import __version__
 
-if TYPE_CHECKING:  # Hydra is imported when a command starts, and torch when its settings fit: `--help` needs neither
+if TYPE_CHECKING:  # Hydra is imported when a command starts, torch after its settings were checked, for a fast `--help`
     from omegaconf import DictConfig
 
 
 class Command(NamedTuple):
-    """A sub-command.
+    """A subcommand.
 
     Attributes:
-        summary: What it does, in one line.
-        example: Its settings in a first use.
-        function: What to do with its composed config, `conf/<name>.yaml`.
+        summary: One-line description, for `--help`.
+        example: Example of its settings, for `--help`.
+        function: The function that is called with the composed config, `conf/<name>.yaml`.
     """
 
     summary: str
@@ -30,14 +30,14 @@ class Command(NamedTuple):
 
 
 def train(config: DictConfig) -> float:
-    """Runs one training; what it returns is what a sweep minimizes."""
+    """Run a training and return its best validation score, the objective of a sweep."""
     from agegender.training.train import train
 
     return train(config)
 
 
 def predict(config: DictConfig) -> None:
-    """Answers for the pictures; the exit code says whether each got its answer."""
+    """Predict age and gender of images; exit with an error if an image has no prediction."""
     from agegender.cli.main import call_with_config
     from agegender.prediction.predict import predict
 
@@ -46,7 +46,7 @@ def predict(config: DictConfig) -> None:
 
 
 def explore(config: DictConfig) -> None:
-    """Describes the data on a page, and says where that is."""
+    """Write a page about the data, and print its path."""
     from agegender.cli.main import call_with_config
     from agegender.evaluation.explore.explore import explore
 
@@ -54,7 +54,7 @@ def explore(config: DictConfig) -> None:
 
 
 def report(config: DictConfig) -> None:
-    """Writes a run's report."""
+    """Write a run's report."""
     from agegender.cli.main import call_with_config
     from agegender.evaluation.report.report import report
 
@@ -62,7 +62,7 @@ def report(config: DictConfig) -> None:
 
 
 def robustness(config: DictConfig) -> None:
-    """Measures a run under harmless changes, and says where its page is."""
+    """Measure a run on corrupted test images, and print the path of the page."""
     from agegender.cli.main import call_with_config
     from agegender.evaluation.robustness.robustness import measure_robustness
 
@@ -70,7 +70,7 @@ def robustness(config: DictConfig) -> None:
 
 
 def pack(config: DictConfig) -> None:
-    """Packs faces into shards, and says where."""
+    """Pack faces into shards, and print their folder and size."""
     from agegender.cli.main import call_with_config
     from agegender.data.streaming.pack import pack
 
@@ -80,7 +80,7 @@ def pack(config: DictConfig) -> None:
 
 
 def export(config: DictConfig) -> None:
-    """Writes a network for ONNX Runtime."""
+    """Export a network to ONNX."""
     from agegender.cli.main import call_with_config
     from agegender.prediction.export.export import export
 
@@ -88,12 +88,12 @@ def export(config: DictConfig) -> None:
 
 
 def serve(config: DictConfig) -> None:
-    """Serves the page until Ctrl-C."""
+    """Serve the page and the HTTP API until Ctrl-C."""
     from agegender.cli.main import call_with_config
     from agegender.errors import missing_extra
 
     try:
-        from agegender.web.server import serve  # and with it torch and the web's packages
+        from agegender.web.server import serve  # imports torch and the packages of the extra `web`
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "python_multipart", "h11"):
             raise
@@ -102,7 +102,7 @@ def serve(config: DictConfig) -> None:
 
 
 def bundle(config: DictConfig) -> None:
-    """Packs a run's best weights, and says how large they are."""
+    """Bundle a run's best weights, and print their size."""
     from agegender.cli.main import call_with_config
     from agegender.weights.bundle import bundle_command
 
@@ -112,19 +112,19 @@ def bundle(config: DictConfig) -> None:
 
 COMMANDS = {
     "train": Command("train and test a model", "experiment=quickstart", train),
-    "predict": Command("tell age and gender from pictures", "img=photo.jpg", predict),
-    "explore": Command("describe a folder of faces on one page", "data=synthetic", explore),
-    "report": Command("show what a trained model does on its test faces", "run=logs/quickstart", report),
-    "robustness": Command("measure it under noise, blur, ...", "run=logs/quickstart", robustness),
+    "predict": Command("predict age and gender of the faces in images", "img=photo.jpg", predict),
+    "explore": Command("describe a folder of face images on one page", "data=synthetic", explore),
+    "report": Command("report a run's results on its test faces", "run=logs/quickstart", report),
+    "robustness": Command("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
     "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
-    "export": Command("write a network for ONNX Runtime", "out=model.onnx", export),
+    "export": Command("export a network to ONNX", "out=model.onnx", export),
     "serve": Command("predict in a browser and over HTTP", "port=7860", serve),
-    "bundle": Command("pack a run's weights to pass them on", "run=logs/small out=small.ckpt", bundle),
+    "bundle": Command("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
 }
 
 
 def start(name: str) -> None:
-    """Starts a sub-command with the settings in `sys.argv`."""
+    """Run a subcommand with the settings in `sys.argv`."""
     from agegender.cli.main import run_command
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides
@@ -134,48 +134,48 @@ def start(name: str) -> None:
 
 
 def main() -> None:
-    """Starts the sub-command that stands first on the command line."""
-    given = sys.argv[1:]
-    if not given or given[0] in ("-h", "--help"):
+    """Run the subcommand that is the first argument."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        sys.exit(0 if given else EXIT_USAGE)
-    if given[0] == "--version":
+        sys.exit(0 if arguments else EXIT_USAGE)
+    if arguments[0] == "--version":
         print(f"agegender {__version__}")
-    elif given[0] in ("-sc", "--shell-completion"):
+    elif arguments[0] in ("-sc", "--shell-completion"):
         _complete()
-    elif given[0] in COMMANDS:
-        sys.argv[1:] = given[1:]
-        start(given[0])
-    elif any(argument.startswith(LIGHTNING_CHILD_FLAG) for argument in given):
-        start("train")  # one of several processes: Lightning starts it with the arguments that Hydra saw
+    elif arguments[0] in COMMANDS:
+        sys.argv[1:] = arguments[1:]
+        start(arguments[0])
+    elif any(argument.startswith(LIGHTNING_CHILD_FLAG) for argument in arguments):
+        start("train")  # Lightning launches its child processes with Hydra's overrides, without the subcommand
     else:
-        print(f"error: {given[0]} is no command; {did_you_mean(given[0], COMMANDS)}", file=sys.stderr)
+        print(f"error: {arguments[0]} is not a command; {did_you_mean(arguments[0], COMMANDS)}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
 
 def _help() -> str:
-    shown = (f"  {name:11}{command.summary:50}{command.example}" for name, command in COMMANDS.items())
+    commands = (f"  {name:11}{command.summary:50}{command.example}" for name, command in COMMANDS.items())
     return "\n".join(
         (
             "usage: agegender <command> [name=value ...]",
             "",
-            *shown,
+            *commands,
             "",
-            "agegender <command> --help lists its settings; agegender --version says which release this is.",
-            "Configs of your own are found in ./conf (conf/experiment/mine.yaml: experiment=mine) and in --config-dir.",
+            "agegender <command> --help lists the command's settings; agegender --version prints the version.",
+            "Your own configs: ./conf (conf/experiment/mine.yaml is experiment=mine), or a folder by --config-dir.",
         )
     )
 
 
 def _complete() -> None:
-    """Answers Hydra's shell completion: for the first word with the sub-commands, after it as the sub-command would."""
+    """Complete the first word with the subcommands, and later words with Hydra's completion of the subcommand."""
     line = os.environ.get("COMP_LINE", "")
     _, _, rest = line.lstrip().partition(" ")
     name, _, settings = rest.lstrip().partition(" ")
-    asks = any(argument.startswith("query=") for argument in sys.argv[1:])
-    if asks and not (name in COMMANDS and rest.lstrip().startswith(f"{name} ")):
-        between = "\n" if "query=fish" in sys.argv else " "
-        print(between.join(each for each in COMMANDS if each.startswith(name)))
+    is_query = any(argument.startswith("query=") for argument in sys.argv[1:])
+    if is_query and not (name in COMMANDS and rest.lstrip().startswith(f"{name} ")):
+        separator = "\n" if "query=fish" in sys.argv else " "
+        print(separator.join(each for each in COMMANDS if each.startswith(name)))
         return
     os.environ["COMP_LINE"] = f"agegender {settings}"
     start(name if name in COMMANDS else "train")

@@ -1,4 +1,4 @@
-"""The edge between a command line and the code: how a command starts, errors in one line, and exit codes."""
+"""How a command starts: Hydra, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,12 @@ def run_command(
     config_name: str,
     rewrite: Callable[[Sequence[str]], list[str]] = path_overrides,
 ) -> None:
-    """Runs a command with the settings of the command line, in `sys.argv`, and ends the process if it fails.
-
-    A user's mistake ends in one line and a non-zero exit code.
+    """Run a command with the settings in `sys.argv`; exit with one line and a non-zero code on a user error.
 
     Args:
-        function: What to do with the composed config; what it returns is what a sweep minimizes.
-        config_name: The command's config in `conf/`.
-        rewrite: Makes the command line one that Hydra reads as a person means it.
+        function: The function that is called with the composed config; a sweep minimizes its return value.
+        config_name: Name of the command's config in `conf/`.
+        rewrite: Rewrites the command line for Hydra's grammar.
     """
     from agegender.config.compose import CONF, expand_homes, register_plugins
 
@@ -56,17 +54,17 @@ def run_command(
             expand_homes(config)
             return function(config)
 
-    with _hydras_errors_in_one_line(config_name):
+    with _report_hydra_errors(config_name):
         register_plugins()
         sys.argv[1:] = rewrite(pop_trust(sys.argv[1:]))
         hydra.main(**version_base(), config_path=str(CONF), config_name=config_name)(job)()
 
 
 def call_with_config(function: Callable[..., Any], config: DictConfig) -> Any:
-    """Calls a function with the settings of a config, which are held against its signature first.
+    """Call a function with the settings of a config, after a check against its signature.
 
     Raises:
-        AgeGenderError: A setting is unknown or of the wrong type.
+        AgeGenderError: A setting is unknown or has the wrong type.
     """
     from agegender.config.validation import validate_kwargs
 
@@ -76,91 +74,91 @@ def call_with_config(function: Callable[..., Any], config: DictConfig) -> Any:
 
 
 @contextmanager
-def _hydras_errors_in_one_line(config_name: str) -> Iterator[None]:
-    """Turns what Hydra or the system says about a command line into one line and an exit code."""
+def _report_hydra_errors(config_name: str) -> Iterator[None]:
+    """Turn errors of Hydra and of the file system into one line on standard error and an exit code."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing and exiting itself
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them and exiting
     try:
         with report_errors(), enforce_allowlist():
             yield
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        _stop(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE)
+        _exit(f"error: {explain(error, config_name, sys.argv[1:])}", EXIT_USAGE)
     except OSError as error:
-        if wants_traceback or not _is_shut(error):
+        if wants_traceback or not _is_write_error(error):
             raise
-        where = error.filename or "the files that a command leaves"
-        line = f"error: can't write {where} ({error.strerror}): choose another folder, or free the disk"
-        _stop(line, EXIT_ERROR)
+        path = error.filename or "the command's output"
+        line = f"error: can't write {path} ({error.strerror}): choose another folder, or free the disk"
+        _exit(line, EXIT_ERROR)
     except ValueError as error:
         if wants_traceback or not str(error).startswith("Config group override must be"):
             raise
         groups = [argument.removesuffix("=null") for argument in sys.argv[1:] if argument.endswith("=null")]
-        _stop(
-            f"error: a group can't be null; leave it out with {' '.join(f'~{group}' for group in groups)}",
+        _exit(
+            f"error: a config group can't be null; remove it with {' '.join(f'~{group}' for group in groups)}",
             EXIT_USAGE,
         )
 
 
 @contextmanager
 def report_errors(reraise: bool = False) -> Iterator[None]:
-    """Turns an `AgeGenderError` or a Ctrl-C inside into one line on standard error and an exit code.
+    """Turn an `AgeGenderError` or a Ctrl-C into one line on standard error and an exit code.
 
-    A job's own code stands inside one too: Hydra would print its overrides before passing the error on.
+    The code of a job runs inside a second one, because Hydra prints the job's overrides before it re-raises an error.
 
     Args:
-        reraise: Leave the errors alone; for jobs of a multirun, where Hydra decides what becomes of the others. Only
-            an interruption becomes a KeyboardInterrupt, which ends them all.
+        reraise: Re-raise errors, for jobs of a multirun, after which Hydra runs the other jobs. An interruption is
+            re-raised as KeyboardInterrupt, which ends the multirun.
     """
     try:
         yield
     except (AgeGenderError, KeyboardInterrupt, SigtermExit) as error:
         if reraise:
-            if isinstance(error, InterruptedRunError):  # Hydra would go on with the next job
+            if isinstance(error, InterruptedRunError):  # Hydra would continue with the next job
                 raise KeyboardInterrupt(str(error)) from error
             raise
         if isinstance(error, SigtermExit):
-            _stop(str(error), EXIT_TERMINATED)
+            _exit(str(error), EXIT_TERMINATED)
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
-            _stop(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
-        _stop(f"error: {error}", EXIT_ERROR)
+            _exit(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
+        _exit(f"error: {error}", EXIT_ERROR)
 
 
-def _stop(line: str, code: int) -> None:
+def _exit(line: str, code: int) -> None:
     print(line, file=sys.stderr)
     sys.exit(code)
 
 
-def _is_shut(error: OSError) -> bool:
-    """Tells whether a file or folder can't be written to, which Hydra leaves to the system to say."""
-    shut = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-    return error.errno in DISK_FULL or (bool(error.filename) and error.errno in shut)
+def _is_write_error(error: OSError) -> bool:
+    """Return whether a file or folder can't be written to; Hydra doesn't handle such errors."""
+    not_writable = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    return error.errno in DISK_FULL or (bool(error.filename) and error.errno in not_writable)
 
 
 def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str:
-    """Turns Hydra's messages into one line, with the nearest valid key where a key is unknown.
+    """Return a one-line message for an error of Hydra or OmegaConf, with the nearest valid key for an unknown one.
 
     Args:
-        error: Of Hydra or OmegaConf.
-        config_name: The command's.
-        arguments: Its command line, with the groups that it chose.
+        error: The error.
+        config_name: Name of the command's config.
+        arguments: Command-line arguments; the config groups among them determine the valid keys.
     """
     text = str(error)
     cause = f"{text} {error.__cause__ or ''}"
-    # Hydra 1.4 puts a guess of its own between the two lines
+    # Hydra 1.4 has a "Did you mean" line between the two
     unknown = re.search(r"Key '([^']+)' is not in struct[^\n]*\s+(?:Did you mean[^\n]*\s+)?full_key: (\S+)", cause)
     if unknown:
         parent = unknown[2].rpartition(".")[0]
-        node = _node(config_name, arguments, parent)
+        node = _config_node(config_name, arguments, parent)
         siblings = [str(key) for key in node]
         hint = did_you_mean(unknown[1], siblings)
         if not hint.startswith("did you mean"):
-            below = [
+            hints = [
                 (str(key), did_you_mean(unknown[1], value)) for key, value in node.items() if isinstance(value, Mapping)
             ]
-            places = [(key, found.split()[-1]) for key, found in below if found.startswith("did you mean")]
-            hint = f"did you mean {'.'.join([*filter(None, [parent]), *places[0]])}" if places else hint
+            nested = [(key, found.split()[-1]) for key, found in hints if found.startswith("did you mean")]
+            hint = f"did you mean {'.'.join([*filter(None, [parent]), *nested[0]])}" if nested else hint
         if "_target_" in siblings and not hint.startswith("did you mean"):
             hint = f"if it is an argument of {parent}'s class, add it with +{unknown[2]}=..."
         return f"{unknown[2]} is not known; {hint}"
@@ -171,15 +169,15 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
         return f"{missing[1]}={missing[2]} is not known; {did_you_mean(missing[2], missing[3].split())}"
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
-        return f"{group[1]} is not known; {did_you_mean(group[1], map(str, _node(config_name, arguments, '')))}"
+        return f"{group[1]} is not known; {did_you_mean(group[1], map(str, _config_node(config_name, arguments, '')))}"
     bare = re.search(r"Error parsing override '(.+)'\s+missing EQUAL", text, re.S)
     if bare:
-        return f"{bare[1]} is no setting; write name=value, and see --help"
+        return f"{bare[1]} is not a setting; write name=value, and see --help"
     return " ".join(cause.split())
 
 
-def _node(config_name: str, arguments: Sequence[str], parent: str) -> Mapping[Any, Any]:
-    """Returns what is below `parent` in the config with the groups that the command line chose, and nothing else."""
+def _config_node(config_name: str, arguments: Sequence[str], parent: str) -> Mapping[Any, Any]:
+    """Return the node `parent` of the config, composed with only the config groups of the command line."""
     from agegender.config.compose import CONF, compose_command
 
     folder, with_hydra = config_dir(arguments), parent.startswith("hydra")
@@ -190,5 +188,5 @@ def _node(config_name: str, arguments: Sequence[str], parent: str) -> Mapping[An
     except HydraException:
         config = compose_command(config_name, [], folder)
     node = OmegaConf.select(config, parent) if parent else config
-    found: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else {}
-    return dict(found)
+    container: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else {}
+    return dict(container)

@@ -1,1 +1,1 @@
-"""Overrides, validation of settings, the allow-list, and objects from `_target_` nodes."""
+"""Overrides, config composition, validation of settings, the allow-list, and instantiation of `_target_` nodes."""

@@ -1,7 +1,6 @@
-"""The allow-list: what a config or a checkpoint may have built by `_target_`, and of which type it must be.
+"""The allow-list: which `_target_` a config or a checkpoint may instantiate, and the type that each node requires.
 
-Hydra keeps a list of what is forbidden, which can't be complete. This is a list of what is allowed (see
-`agegender.config.trust`).
+Hydra's own deny-list can't be complete. The allowed packages are listed in `agegender.config.trust`.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from agegender.config.trust import BUILT_IN, add_working_dir, extensions, refusa
 from agegender.errors import AgeGenderError, require
 
 _TARGET = "_target_"
-# What a library calls its own: Lightning's plugins live in its second half.
-_HOMES = {"lightning.pytorch.": ("lightning.fabric.",)}
-_OWN_FUNCTIONS = ("agegender.training.",)  # which build one of several classes
-# Builds whatever the file that it reads names by `class_path`.
-_REFUSED = ("lightning.pytorch.cli.",)
+# Packages in which classes of an allowed package may be defined: `lightning.pytorch` exports plugins of Fabric.
+_DEFINING_PACKAGES = {"lightning.pytorch.": ("lightning.fabric.",)}
+_FACTORY_PACKAGES = ("agegender.training.",)  # packages whose functions, too, may be a `_target_`: they build objects
+# LightningCLI instantiates any `class_path` of the files that it reads.
+_DENIED = ("lightning.pytorch.cli.",)
 
 
 class NodeType(NamedTuple):
-    """What a node of the config must be.
+    """The required type of a config node's object.
 
     Attributes:
-        base: The class that it must derive from.
+        base: Dotted name of the base class.
         methods: Methods and properties that its class must have.
-        attributes: What the object must have, once built.
+        attributes: Attributes that the instantiated object must have.
     """
 
     base: str = "builtins.object"
@@ -36,7 +35,7 @@ class NodeType(NamedTuple):
     attributes: tuple[str, ...] = ()
 
 
-# By the node's place in the config; `callbacks` and `logger` hold any number of such nodes.
+# By dotted key in the config; `callbacks` and `logger` contain any number of such nodes.
 NODE_TYPES = {
     "data": NodeType(
         "lightning.pytorch.LightningDataModule",
@@ -55,31 +54,32 @@ NODE_TYPES = {
 
 
 def instantiate(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Builds the object that a node of a config or of a checkpoint names by `_target_`, from plain values.
+    """Instantiate the `_target_` of a config's or a checkpoint's node.
 
-    Containers arrive as lists and dicts (`_convert_="all"`): OmegaConf's own types would drag the whole config into an
-    optimizer's state and so into checkpoints.
+    Containers are passed as lists and dicts (`_convert_="all"`): OmegaConf's types refer to the whole config, which
+    would end up in the optimizer's state and in checkpoints.
 
     Args:
-        node: `_target_` and arguments; nodes in it are built first.
-        place: What it is for, see `NODE_TYPES`.
-        args: Further arguments, before those of the node.
-        kwargs: Further arguments.
+        node: `_target_` and arguments; nested nodes are instantiated first.
+        place: Key in `NODE_TYPES`.
+        args: Further positional arguments, before those of the node.
+        kwargs: Further keyword arguments.
 
     Raises:
-        AgeGenderError: The class, or one in the node, is not allowed, is of another type, can't be imported, or refuses
-            its arguments.
+        AgeGenderError: The class, or one of a nested node, is not allowed, has the wrong type, can't be imported, or
+            raises an error for its arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     check_instantiable(node, place)
     resolve(node, place)
-    partial = node.get("_partial_") and not place.startswith("optim.")  # whose first argument comes later
-    require(not partial, f"{place}._partial_ is refused: {place} is built at once")
+    # Optimizers and schedulers get their first argument later.
+    partial = node.get("_partial_") and not place.startswith("optim.")
+    require(not partial, f"{place}._partial_ can't be used: {place} is instantiated at once. Remove it")
     try:
-        built = instantiate(dict(node), *args, _convert_="all", **allow_list(_homes()), **kwargs)
-    except Exception as error:  # what the class raised: Hydra 1.3 hides it in an exception of its own, 1.4 passes it on
+        built = instantiate(dict(node), *args, _convert_="all", **allow_list(_allowed_packages()), **kwargs)
+    except Exception as error:  # raised by the class: Hydra 1.3 wraps it in InstantiationException, 1.4 doesn't
         cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
         if isinstance(cause, AgeGenderError):
             raise cause from None
@@ -90,39 +90,39 @@ def instantiate(node: Mapping[str, Any], place: str, /, *args: Any, **kwargs: An
 
 
 def refuses_settings(node: Mapping[str, Any], reason: object) -> AgeGenderError:
-    """Returns the error for a class that doesn't take its arguments."""
+    """Return the error for a class that raised `reason` for its arguments."""
     return AgeGenderError(f"{node[_TARGET]} can't be built with these settings: {' '.join(str(reason).split())}")
 
 
 def check_built(built: object, place: str) -> None:
-    """Refuses an object that is not what its node is for; see `NODE_TYPES`."""
+    """Raise `AgeGenderError` if an instantiated object is not of the type that `NODE_TYPES` requires."""
     from hydra.utils import get_object
 
-    wanted = NODE_TYPES[place]
-    fits = isinstance(built, get_object(wanted.base))
-    require(fits, f"{place}: {type(built).__name__} is no {wanted.base}, which this part must be")
-    lacking = [name for name in wanted.attributes if not hasattr(built, name)]
-    require(not lacking, f"{place}: {type(built).__name__} lacks {', '.join(lacking)}; see docs/extending.md")
+    node_type = NODE_TYPES[place]
+    fits = isinstance(built, get_object(node_type.base))
+    require(fits, f"{place}: {type(built).__name__} is not a {node_type.base}; give an object of that type")
+    missing = [name for name in node_type.attributes if not hasattr(built, name)]
+    require(not missing, f"{place}: {type(built).__name__} has no {', '.join(missing)}; see docs/extending.md")
 
 
 def resolve(node: Mapping[str, Any], place: str, where: str = "") -> Callable[..., Any]:
-    """Returns the class, or the function that builds one, that a node names; see `build`.
+    """Import and return the class, or the factory function, of a node's `_target_`.
 
-    The name's package is checked before anything is imported, the type afterwards.
+    The package is checked before anything is imported, the type afterwards.
 
     Args:
-        node: With `_target_`.
-        place: What it is for, see `NODE_TYPES`.
-        where: The node's own place, for messages, such as `callbacks.mine`; `place` unless given.
+        node: A node with `_target_`.
+        place: Key in `NODE_TYPES`.
+        where: Dotted key of the node, for messages, such as `callbacks.mine`; by default `place`.
 
     Raises:
-        AgeGenderError: See `build`.
+        AgeGenderError: The target is missing, not allowed, of the wrong type, or can't be imported.
     """
     from hydra.utils import get_object
 
     key = f"{where or place}.{_TARGET}"
-    named = isinstance(node, Mapping) and node.get(_TARGET) is not None
-    require(named, f"{where or place}={node} has no {_TARGET}: name the class to build")
+    has_target = isinstance(node, Mapping) and node.get(_TARGET) is not None
+    require(has_target, f"{where or place}={node} has no {_TARGET}: name the class to build")
     target = str(node[_TARGET])
     check_target(target, None, key)
     try:
@@ -131,57 +131,61 @@ def resolve(node: Mapping[str, Any], place: str, where: str = "") -> Callable[..
         hint = "; install it, or add its folder to PYTHONPATH" if isinstance(error.__cause__, ImportError) else ""
         raise AgeGenderError(f"{key}={target} can't be imported: {' '.join(str(error).split())}{hint}") from None
     if inspect.isclass(found):
-        wanted = NODE_TYPES[place]
-        fits = issubclass(found, get_object(wanted.base))
-        require(fits, f"{key}: {target} is refused; it is no {wanted.base}, which {place} must be")
+        node_type = NODE_TYPES[place]
+        fits = issubclass(found, get_object(node_type.base))
+        require(fits, f"{key}: {target} is refused; it is not a subclass of {node_type.base}, which {place} requires")
         members = {name for base in found.__mro__ for name in vars(base)}
-        lacking = [name for name in wanted.methods if name not in members]
-        require(not lacking, f"{key}: {target} is refused; it lacks {', '.join(lacking)}: see docs/extending.md")
+        missing = [name for name in node_type.methods if name not in members]
+        require(not missing, f"{key}: {target} is refused; it has no {', '.join(missing)}: see docs/extending.md")
     return found
 
 
 def accepted_kwargs(called: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Returns those of the values that a class or function has arguments for: all, if it takes any (`**kwargs`)."""
-    known = inspect.signature(called).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    return {name: value for name, value in values.items() if takes_any or name in known}
+    """Return the values that a class or function has arguments for; all of them if it has `**kwargs`."""
+    parameters = inspect.signature(called).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in values.items() if takes_any or name in parameters}
 
 
 def kwargs_of(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a node's arguments: all but `_target_` and the like."""
+    """Return the arguments of a node: its entries except `_target_` and other keys that begin with an underscore."""
     return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
 def check_instantiable(node: Mapping[str, Any], place: str = "") -> None:
-    """Refuses a node that must not be built: see `check_allowed`, and a `${...}` that is left in a text.
+    """Check that a node may be instantiated: `check_allowed`, and no string contains `${`.
 
-    Hydra would read it once more, after the check, and what it stands for may be anything to build.
+    Hydra would resolve such an interpolation after the check, possibly to a node with any `_target_`.
+
+    Raises:
+        AgeGenderError: A target is not allowed, or a string contains `${`.
     """
     check_allowed(node, where=place)
-    for text in _texts(node):
+    for text in _strings(node):
         require("${" not in text, f"{node.get(_TARGET)}: {text!r} can't be used: `${{` begins an interpolation")
 
 
 def check_allowed(config: Any, libraries: Sequence[str] | None = None, where: str = "") -> None:
-    """Refuses a config whose `_target_`, at any depth, names no class of trusted packages and no function of ours.
+    """Check that every `_target_` in a config, at any depth, is a class, or a factory function, of an allowed package.
 
-    The name is followed to what it leads to: by way of a library's own imports, `library.module.os.mkdir` leads out.
-    A name that leads nowhere passes: whoever builds it says so. Nothing is imported before all names are checked.
+    Names are resolved to the object itself, because a library's imports lead out of it: `library.module.os.mkdir` is
+    refused. A name that can't be resolved passes; its instantiation raises the error. Nothing is imported before the
+    packages of all names were checked.
 
     Args:
         config: Plain containers.
-        libraries: Packages, each with a dot at its end; None for the built-in ones. Those that a person or an installed
-            plug-in vouches for are trusted with either.
-        where: Its place, for messages.
+        libraries: Allowed packages, each with a trailing dot; None for the built-in ones. Packages trusted by the user
+            and packages of installed plug-ins are always allowed as well.
+        where: Dotted key of `config`, for messages.
 
     Raises:
-        AgeGenderError: Names the target; says how to trust its package.
+        AgeGenderError: A target is not allowed; the message names it and the setting that trusts its package.
     """
     found = list(_targets(config, where))
     for key, target in found:
         _check_package(target, libraries, key)
     for key, target in found:
-        _check_home(target, libraries, key)
+        _check_resolved(target, libraries, key)
 
 
 def _targets(config: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -196,50 +200,50 @@ def _targets(config: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def check_target(target: str, libraries: Sequence[str] | None, key: str) -> None:
-    """Refuses one name; see `check_allowed`."""
+    """Check a single target; see `check_allowed`."""
     _check_package(target, libraries, key)
-    _check_home(target, libraries, key)
+    _check_resolved(target, libraries, key)
 
 
 def _check_package(target: str, libraries: Sequence[str] | None, key: str) -> None:
-    """Refuses a name outside the trusted packages; imports nothing."""
+    """Raise `AgeGenderError` if a target is outside the allowed packages; import nothing."""
     if target.startswith(tuple(BUILT_IN if libraries is None else libraries)) or target.startswith(extensions()):
         return
     if libraries is None:
         raise refusal(key, target)
     names = ", ".join(name[:-1] for name in libraries)
-    raise AgeGenderError(f"{key}: {target} is refused; a config builds from {names} only")
+    raise AgeGenderError(f"{key}: {target} is refused; a config may only use classes of {names}")
 
 
-def _check_home(target: str, libraries: Sequence[str] | None, key: str) -> None:
-    """Refuses a name that leads to anything but a class, or a permitted function, of the trusted packages."""
+def _check_resolved(target: str, libraries: Sequence[str] | None, key: str) -> None:
+    """Raise `AgeGenderError` if a target resolves to anything but a class, or a factory, of the allowed packages."""
     from hydra.utils import get_object
 
-    more = extensions()
-    if target.startswith(more):
+    trusted = extensions()
+    if target.startswith(trusted):
         add_working_dir()
     try:
         found = get_object(target)
     except Exception:
         return
-    homes = _homes(libraries)
-    home = f"{getattr(found, '__module__', '')}."
-    own = inspect.isfunction(found) and home.startswith((*_OWN_FUNCTIONS, *more))
-    fits = own or (inspect.isclass(found) and home.startswith(homes))
-    if not fits or home.startswith(_REFUSED):
-        names = ", ".join(name[:-1] for name in (*(BUILT_IN if libraries is None else libraries), *more))
-        raise AgeGenderError(f"{key}: {target} is refused; it is no class that a config may build from {names}")
+    module = f"{getattr(found, '__module__', '')}."
+    is_factory = inspect.isfunction(found) and module.startswith((*_FACTORY_PACKAGES, *trusted))
+    is_allowed = is_factory or (inspect.isclass(found) and module.startswith(_allowed_packages(libraries)))
+    if not is_allowed or module.startswith(_DENIED):
+        names = ", ".join(name[:-1] for name in (*(BUILT_IN if libraries is None else libraries), *trusted))
+        raise AgeGenderError(f"{key}: {target} is refused; it is not a class of {names}")
 
 
-def _homes(libraries: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Returns the packages, each with a dot at its end, that the classes of trusted packages may lie in."""
+def _allowed_packages(libraries: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the packages, each with a trailing dot, in which a target's class may be defined."""
     libraries = BUILT_IN if libraries is None else libraries
-    return (*libraries, *(home for name in libraries for home in _HOMES.get(name, ())), *extensions())
+    defining = (package for name in libraries for package in _DEFINING_PACKAGES.get(name, ()))
+    return (*libraries, *defining, *extensions())
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
+            yield from _strings(item)

@@ -1,4 +1,4 @@
-"""Where the configs are, and how one is composed: the package's own, then those of the working folder."""
+"""Config composition with Hydra: the search path (the package's configs, then `./conf`) and a command's config."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from agegender.config.overrides import is_path
 from agegender.errors import AgeGenderError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# The wheel holds the configs inside the package (see `setup.py`); a clone, installed to be edited or not, beside it.
+# A wheel has the configs inside the package (see `setup.py`), a clone beside it.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-OWN = "conf"  # a user's own configs, in the working folder
+OWN = "conf"  # folder of the user's configs, below the working directory
 
 
 class OwnConfigs(SearchPathPlugin):
-    """Has Hydra find the configs in `./conf` too, wherever the command is started.
+    """A search path plugin that appends `./conf` to Hydra's config search path.
 
-    They come after the package's: another project's `conf/train.yaml` changes nothing here.
+    The package's configs take precedence: `conf/train.yaml` of another project has no effect.
     """
 
-    further: str | None = None  # `--config-dir`, where Hydra doesn't see it itself
+    further: str | None = None  # value of `--config-dir`, for `compose`, which has no such option
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Appends the folders that there are."""
-        given = [self.further] if self.further is not None else []
-        for folder in map(Path, [*given, OWN]):
+        """Append the folders that exist."""
+        further = [self.further] if self.further is not None else []
+        for folder in map(Path, [*further, OWN]):
             if folder.is_dir() and not folder.samefile(CONF):
                 search_path.append("own configs", f"file://{folder.resolve()}")
 
 
 def register_plugins() -> None:
-    """Makes our plugins known to Hydra, which finds those in an editable installation by no other way."""
+    """Register the plugins of this package, which Hydra doesn't discover in an editable installation."""
     from hydra_plugins.agegender_optuna.optuna_sweeper import OptunaSweeper
 
     plugins = Plugins.instance()
@@ -51,16 +51,16 @@ def register_plugins() -> None:
 
 @contextmanager
 def config_folders(config_dir: str | None = None) -> Iterator[None]:
-    """Lets Hydra's `compose` find what a command would find.
+    """Initialize Hydra's `compose` with the config search path of the commands.
 
     Args:
-        config_dir: A further folder of configs, as `--config-dir`.
+        config_dir: Additional config folder, like `--config-dir`.
 
     Raises:
-        AgeGenderError: There is no such folder.
+        AgeGenderError: `config_dir` doesn't exist.
     """
     if config_dir is not None and not os.path.isdir(os.path.expanduser(config_dir)):
-        raise AgeGenderError(f"config_dir={config_dir} is no folder; give the one that holds your configs")
+        raise AgeGenderError(f"config_dir={config_dir} is not a folder; give the folder of your configs")
     register_plugins()
     GlobalHydra.instance().clear()
     OwnConfigs.further = None if config_dir is None else os.path.expanduser(config_dir)
@@ -74,35 +74,35 @@ def config_folders(config_dir: str | None = None) -> Iterator[None]:
 def compose_command(
     config_name: str, overrides: Sequence[str], config_dir: str | None = None, hydra: bool = False
 ) -> DictConfig:
-    """Returns the config of a command line.
+    """Return the config that a command line composes.
 
     Args:
-        config_name: The command's: `train`, `predict`, ...
-        overrides: Settings in Hydra's grammar.
-        config_dir: A further folder of configs, as `--config-dir`.
-        hydra: Keep the `hydra` part.
+        config_name: Name of the command: `train`, `predict`, ...
+        overrides: Overrides in Hydra's grammar.
+        config_dir: Additional config folder, like `--config-dir`.
+        hydra: Whether to keep the `hydra` node.
 
     Raises:
-        HydraException: The settings don't fit.
+        HydraException: An override is invalid.
     """
     with config_folders(config_dir):
         return compose(config_name, list(overrides), return_hydra_config=hydra)
 
 
 def expand_homes(config: DictConfig) -> None:
-    """Replaces `~` in the settings that name a file or folder, in place; a config file may hold one, too."""
-    for key in _keys_of(config, ""):
+    """Expand `~` in the settings that are paths, in place; config files may contain it as well as the command line."""
+    for key in _leaf_keys(config, ""):
         value = OmegaConf.select(config, key, throw_on_missing=False) if is_path(key) else None
         if isinstance(value, str) and value.startswith("~") and not os.path.lexists(value):
             OmegaConf.update(config, key, os.path.expanduser(value))
 
 
-def _keys_of(config: DictConfig, above: str) -> Iterator[str]:
+def _leaf_keys(config: DictConfig, prefix: str) -> Iterator[str]:
     for name in map(str, config):
-        key = f"{above}{name}"
+        key = f"{prefix}{name}"
         if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name):
             continue
         if isinstance(config[name], DictConfig):
-            yield from _keys_of(config[name], f"{key}.")
+            yield from _leaf_keys(config[name], f"{key}.")
         else:
             yield key

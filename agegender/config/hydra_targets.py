@@ -1,4 +1,4 @@
-"""What Hydra itself may build, before any code of ours runs: its callbacks, launcher, sweeper and log handlers."""
+"""The allow-list for the objects that Hydra itself instantiates: callbacks, launcher, sweeper and log handlers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from agegender.errors import require
 
 _LIBRARIES = ("agegender.", "hydra.", "hydra_plugins.", "optuna.")
 _NODES = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper")
-# In Python's `logging.config`, `()` names anything to call, `class` a handler, and `ext://` any object.
-_LOGGERS_LIBRARIES = ("logging.", "colorlog.")
+# In the dictionaries of `logging.config`, `()` is any callable, `class` a handler class, and `ext://` any object.
+_LOGGING_LIBRARIES = ("logging.", "colorlog.")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _LOGGING_NODES = ("hydra.job_logging", "hydra.hydra_logging")
 
 
 @contextmanager
 def enforce_allowlist() -> Iterator[None]:
-    """Has the `hydra` part of every config checked that Hydra composes inside, before Hydra builds anything of it.
+    """Check the `hydra` node of every config that Hydra composes inside, before Hydra instantiates anything of it.
 
-    Hydra offers no place for that; the one method through which every config comes is surrounded.
+    Hydra has no hook for such a check, so the method that loads every config is wrapped.
 
     Raises:
-        AgeGenderError: Names the target.
+        AgeGenderError: A target is not allowed; the message names it.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    # Hydra 1.4 comes through the second of these, which the first calls.
+    # In Hydra 1.4, `load_configuration` and other methods call `_load_configuration`.
     name = "_load_configuration" if hasattr(ConfigLoaderImpl, "_load_configuration") else "load_configuration"
     load = getattr(ConfigLoaderImpl, name)
 
@@ -41,31 +41,31 @@ def enforce_allowlist() -> Iterator[None]:
 
     setattr(ConfigLoaderImpl, name, load_checked)
     try:
-        with allowing((*_LIBRARIES, *_LOGGERS_LIBRARIES, *extensions())):
+        with allowing((*_LIBRARIES, *_LOGGING_LIBRARIES, *extensions())):
             yield
     finally:
         setattr(ConfigLoaderImpl, name, load)
 
 
 def check_hydra(config: Any) -> None:
-    """Checks the `hydra` part of a composed config.
+    """Check the `hydra` node of a composed config.
 
     Raises:
-        AgeGenderError: Names the target.
+        AgeGenderError: A target is not allowed, or the config extends the allow-list; the message names the key.
     """
     from omegaconf import OmegaConf
 
-    environment = OmegaConf.select(config, "hydra.job.env_set")
-    refused = f"hydra.job.env_set.{VARIABLE} is refused: only a person trusts packages, by trust=... or the environment"
-    require(not environment or VARIABLE not in environment, refused)
+    env = OmegaConf.select(config, "hydra.job.env_set")
+    message = f"hydra.job.env_set.{VARIABLE} is refused: use trust=... on the command line, or the environment variable"
+    require(not env or VARIABLE not in env, message)
     for name in _NODES:
-        check_allowed(_plain(OmegaConf.select(config, name)), _LIBRARIES, name)
+        check_allowed(_resolve_partially(OmegaConf.select(config, name)), _LIBRARIES, name)
     for name in _LOGGING_NODES:
-        _check_logging(_plain(OmegaConf.select(config, name)))
+        _check_logging(_resolve_partially(OmegaConf.select(config, name)))
 
 
-def _plain(node: Any) -> Any:
-    """Resolves what can be resolved already: an interpolation may stand for a whole node."""
+def _resolve_partially(node: Any) -> Any:
+    """Return a node as plain containers, with every interpolation resolved that can be: one may stand for a node."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -75,8 +75,8 @@ def _plain(node: Any) -> Any:
     plain: dict[Any, Any] = {}
     for key in raw if isinstance(raw, dict) else range(len(raw or ())):
         try:
-            plain[key] = _plain(node[key])
-        except (OmegaConfBaseException, ValueError):  # `???`, or what Hydra knows only later: a text, then
+            plain[key] = _resolve_partially(node[key])
+        except (OmegaConfBaseException, ValueError):  # `???`, or set by Hydra later: keep the string
             plain[key] = raw[key]
     return plain
 
@@ -85,8 +85,8 @@ def _check_logging(node: Any) -> None:
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key in ("()", "class"):
-                check_target(str(value), _LOGGERS_LIBRARIES, str(key))
+                check_target(str(value), _LOGGING_LIBRARIES, str(key))
             elif isinstance(value, str) and value.startswith("ext://"):
-                refused = f"{key}: {value} is refused; logging writes to {' or '.join(_STREAMS)} only"
-                require(value in _STREAMS, refused)
+                message = f"{key}: {value} is refused; use {' or '.join(_STREAMS)}"
+                require(value in _STREAMS, message)
             _check_logging(value)

@@ -1,4 +1,4 @@
-"""What Hydra 1.4 wants to be told and 1.3 does not know; by public interfaces of both."""
+"""Compatibility with Hydra 1.3 and 1.4, by public interfaces of both."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def version_base() -> dict[str, str]:
-    """Returns the argument by which `hydra.main` and its like get 1.3's defaults; 1.4 has them and warns of it."""
+    """Return `version_base` for `hydra.main` and the compose API: 1.3's defaults; none for 1.4, which deprecates it."""
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def sweep_arguments(arguments: Sequence[str]) -> list[str]:
-    """Adds `hydra.mode=MULTIRUN` to a command line that chooses a sweep by name, as `sweep=grid`.
+    """Add `hydra.mode=MULTIRUN` to a command line with a sweep config, such as `sweep=grid`.
 
-    Hydra 1.4 takes the mode from the command line or the primary config only, and refuses a `conf/sweep/*.yaml` that
-    would change it; 1.3 reads it there.
+    Hydra 1.4 reads the mode from the command line or the primary config only, and rejects a `conf/sweep/*.yaml` that
+    changes it; Hydra 1.3 reads it there.
     """
     chosen = [argument.partition("=")[2] for argument in arguments if re.match(r"\+*sweep=", argument)]
     sweeps = bool(chosen) and chosen[-1] not in ("null", "")
@@ -29,28 +29,28 @@ def sweep_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def allow_list(packages: Iterable[str]) -> dict[str, Any]:
-    """Returns Hydra 1.4's argument of `instantiate` with the packages that it may build from; none for 1.3.
+    """Return the allow-list argument of `instantiate` in Hydra 1.4; no argument for 1.3.
 
     Args:
-        packages: Each with a dot at its end.
+        packages: Allowed packages, each with a trailing dot.
     """
     from hydra.utils import instantiate
 
-    name = "_execution_whitelist_"  # to 1.3 that would be an argument of the class
+    name = "_execution_whitelist_"  # Hydra 1.3 would pass it to the class
     return {name: _patterns(packages)} if name in inspect.signature(instantiate).parameters else {}
 
 
 def allowing(packages: Iterable[str]) -> AbstractContextManager[Any]:
-    """Lets Hydra 1.4 itself build from these packages, and only these: callbacks, sweepers, launchers, log handlers.
+    """Set the allow-list of Hydra 1.4 for its own objects: callbacks, sweepers, launchers and log handlers.
 
     Args:
-        packages: Each with a dot at its end.
+        packages: Allowed packages, each with a trailing dot.
     """
     import hydra.utils
 
-    make = getattr(hydra.utils, "execution_whitelist", None)
-    found: AbstractContextManager[Any] = make(_patterns(packages)) if make else nullcontext()
-    return found
+    whitelist = getattr(hydra.utils, "execution_whitelist", None)
+    context: AbstractContextManager[Any] = whitelist(_patterns(packages)) if whitelist else nullcontext()
+    return context
 
 
 def _patterns(packages: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""A command line in Hydra's grammar: paths are quoted as they are, and bare names become `img=`.
+"""Rewriting of command lines for Hydra's grammar: quoting of paths, and bare file names as `img=`.
 
-Hydra's grammar reads commas, spaces, brackets, braces, `=` and `$` in a value as syntax. A person who names a file or
-folder means a file by them. Which settings name one stands here, and nowhere else.
+Hydra's grammar parses commas, spaces, brackets, braces, `=` and `$` in a value as syntax, but paths may contain them.
+`PATHS` is the only list of the settings that are paths.
 """
 
 from __future__ import annotations
@@ -17,56 +17,55 @@ from agegender.distributed.launcher import detect_launcher
 
 ADDRESS = ("http://", "https://")
 
-# Settings whose value is one path, or an address of its own kind, in any of the commands.
+# Settings of any command whose value is a path or a URL.
 PATHS = (
     *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.pretrained"),
     *("weights", "run", "out", "annotate", "data_dir", "check", "host"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
-# (A run's `resume=` is one too: `runs.resume.resume_overrides` takes it as it is given.)
-# Settings that take several paths too, a,b or [a,b]; so does report's `run`. `img` has rules of its own, see
-# `image_overrides`.
+# (`resume=` is a path, too, which `runs.resume.resume_overrides` parses itself.)
+# Settings that may be a list of paths, a,b or [a,b]; so may report's `run`. For `img`, see `image_overrides`.
 LISTS = ("teacher",)
 
-# Values of a path setting that are no path, unless a file has this name.
-_WORDS = {"model.pretrained": ("null", "true", "false")}
+# Keywords of a path setting, unless a file has that name.
+_KEYWORDS = {"model.pretrained": ("null", "true", "false")}
 
-# Hydra's own options; the word after one is no setting.
+# Options of Hydra that have a value, in the next argument.
 OPTIONS_WITH_VALUE = frozenset(
-    ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # what Hydra shows or repeats
+    ("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun")  # print something, or repeat a run
 ) | {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.@/]+)=(.*)", re.S)
 _SWEEP = re.compile(r"-m|--multirun|\+*sweep=(?!null$).+|\+*hydra\.mode=MULTIRUN")
-# What Hydra's grammar computes from a sweep's value, and what OmegaConf does from a text.
+# Functions of Hydra's sweep grammar, and resolvers of OmegaConf.
 _FUNCTION = re.compile(r"(choice|extend_list|glob|interval|range|shuffle|sort|tag)\(.*\)", re.S)
 _RESOLVER = re.compile(r"\$\{(now|hydra|oc\.\w+):")
 
 
 def quote_override(text: str) -> str:
-    """Quotes for Hydra's grammar, and keeps OmegaConf from reading `${...}` as an interpolation.
+    """Return a string quoted for Hydra's grammar, with `${` escaped for OmegaConf.
 
-    Both read a backslash as itself, except where it stands before what they would otherwise act on: `${` for OmegaConf,
-    the quote for Hydra. Only there it is doubled.
+    Both parsers take a backslash literally, except before a character that it can escape: `${` for OmegaConf, a quote
+    for Hydra. Only there backslashes are doubled.
     """
     return _in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
 
 def _in_quotes(text: str) -> str:
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text) + "'"
 
 
 def unquoted(value: str) -> str:
-    """Returns the text that `quote_override` was given; any other value as it is."""
+    """Return the string that `quote_override` quoted; a value without quotes unchanged."""
     if not _is_quoted(value):
         return value
-    inner = re.sub(r"(\\*)(\\'|\Z)", lambda found: found[1][::2] + found[2][1:], value[1:-1])
-    return re.sub(r"(\\*)\\\$\{", lambda found: found[1][::2] + "${", inner)
+    inner = re.sub(r"(\\*)(\\'|\Z)", lambda match: match[1][::2] + match[2][1:], value[1:-1])
+    return re.sub(r"(\\*)\\\$\{", lambda match: match[1][::2] + "${", inner)
 
 
 def as_written(overrides: Any) -> list[str]:
-    """Returns overrides as they were written: to go through Hydra's own list of them would compute `${...}` in it."""
+    """Return overrides as they were written; iteration over Hydra's list of them would resolve `${...}`."""
     from omegaconf import ListConfig, OmegaConf
 
     plain: Any = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
@@ -74,19 +73,19 @@ def as_written(overrides: Any) -> list[str]:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Tells whether a command line asks for several runs, as far as it can be seen from it alone."""
+    """Return whether a command line starts a multirun, as far as the arguments alone show it."""
     return any(_SWEEP.fullmatch(argument) for argument in arguments)
 
 
 def split_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Returns Hydra's options that have a value, by name, and the settings."""
+    """Return Hydra's options that have a value, by name, and the settings."""
     options: dict[str, str] = {}
     settings: list[str] = []
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        name, is_joined, value = argument.partition("=")
-        if before in OPTIONS_WITH_VALUE:
-            options[before] = argument
-        elif is_joined and name in OPTIONS_WITH_VALUE:
+    for previous, argument in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if previous in OPTIONS_WITH_VALUE:
+            options[previous] = argument
+        elif equals and name in OPTIONS_WITH_VALUE:
             options[name] = value
         elif not argument.startswith("-"):
             settings.append(argument)
@@ -94,87 +93,91 @@ def split_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def config_dir(arguments: Sequence[str]) -> str | None:
-    """Returns the folder that `--config-dir` names, or None."""
+    """Return the folder of `--config-dir`, or None."""
     options, _ = split_options(arguments)
     return options.get("--config-dir", options.get("-cd"))
 
 
 def report_overrides(arguments: Sequence[str]) -> list[str]:
-    """Rewrites report's command line, which takes one or two runs; see `path_overrides`."""
+    """Rewrite report's command line, in which `run` may be two paths; see `path_overrides`."""
     return path_overrides(arguments, lists=("run",))
 
 
 def path_overrides(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
-    """Rewrites a command line so that every path reaches the config unharmed, and `~` as the home folder.
+    """Rewrite a command line: quote every path for Hydra's grammar, and expand `~`.
 
-    A comma is part of a path where that file is there, or its folder is (if the comma stands in that). Else it
-    separates, in a sweep (`-m weights=a.ckpt,b.ckpt`) and in a setting that takes several paths (`run=a,b`). Where
-    nothing can be separated, it is part of the path in any case.
+    A comma belongs to a path if a file of that name exists, or, for a comma in its folder, if the folder exists.
+    Otherwise it is a separator in a sweep (`-m weights=a.ckpt,b.ckpt`) and in a setting with several paths (`run=a,b`).
+    In any other setting it always belongs to the path.
 
-    A value in Hydra's own quotes, or in brackets where there may be a list, is left to Hydra, unless there is a file
-    of that name. `${now:...}`, `${hydra:...}` and `${oc.env:...}` are computed; in the folders of `hydra` any
-    `${...}`.
+    A value in quotes, or in brackets for a setting with several paths, is passed to Hydra unchanged, unless a file of
+    that name exists. `${now:...}`, `${hydra:...}` and `${oc.env:...}` are resolved; in the folders of `hydra` any
+    `${...}` is.
 
     Args:
-        arguments: After the program's name.
-        lists: The settings that take several paths.
+        arguments: Command-line arguments, without the program.
+        lists: Settings that may be several paths.
     """
     sweeps = is_sweep(arguments)
     rewritten: list[str] = []
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        found = None if before in OPTIONS_WITH_VALUE else _OVERRIDE.fullmatch(argument)
-        if found and (found[2] in lists or is_path(found[2])):
-            argument = f"{found[1]}{found[2]}={_path_value(found[2], found[3], sweeps, found[2] in lists)}"
+    for previous, argument in zip(("", *arguments), arguments, strict=False):
+        match = None if previous in OPTIONS_WITH_VALUE else _OVERRIDE.fullmatch(argument)
+        if match and (match[2] in lists or is_path(match[2])):
+            argument = f"{match[1]}{match[2]}={_path_value(match[2], match[3], sweeps, match[2] in lists)}"
         rewritten.append(argument)
     return rewritten
 
 
 def is_path(key: str) -> bool:
-    """Tells whether a setting names one file or folder."""
+    """Return whether the value of a setting is a path."""
     return any(fnmatchcase(key, pattern) for pattern in PATHS)
 
 
-def _path_value(key: str, value: str, sweeps: bool, listed: bool) -> str:
-    there = os.path.lexists(value)
-    is_hydras = value in _WORDS.get(key, ("null",)) or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
-    if value == "" or (is_hydras and not there and not all(map(os.path.lexists, _parts(value, listed)))):
+def _path_value(key: str, value: str, sweeps: bool, is_list: bool) -> str:
+    exists = os.path.lexists(value)
+    is_hydra_syntax = (
+        value in _KEYWORDS.get(key, ("null",)) or _is_quoted(value) or (sweeps and _FUNCTION.fullmatch(value))
+    )
+    if value == "" or (is_hydra_syntax and not exists and not all(map(os.path.lexists, _split_paths(value, is_list)))):
         return value
-    if there or not (listed or sweeps) or key.startswith("hydra."):
-        return _plain(key, value)
+    if exists or not (is_list or sweeps) or key.startswith("hydra."):
+        return _quoted_path(key, value)
     if sweeps:
-        return ",".join(_choice(key, part, listed) for part in _parts(value, listed))
-    if _is_list(value):
-        return _choice(key, value, listed)
-    names = [name for name in _parts(value, lists=True) if name]
-    return _plain(key, names[0]) if len(names) == 1 else path_list(names) if names else value
+        return ",".join(_sweep_choice(key, part, is_list) for part in _split_paths(value, is_list))
+    if _in_brackets(value):
+        return _sweep_choice(key, value, is_list)
+    names = [name for name in _split_paths(value, lists=True) if name]
+    return _quoted_path(key, names[0]) if len(names) == 1 else path_list(names) if names else value
 
 
-def _choice(key: str, part: str, listed: bool) -> str:
+def _sweep_choice(key: str, part: str, is_list: bool) -> str:
+    """Return one value of a sweep, which may be a list of paths in brackets, in Hydra's grammar."""
     if os.path.lexists(part):
-        return _plain(key, part)
-    if part in ("", *_WORDS.get(key, ("null",))) or _is_quoted(part):
+        return _quoted_path(key, part)
+    if part in ("", *_KEYWORDS.get(key, ("null",))) or _is_quoted(part):
         return part
-    if listed and _is_list(part):
+    if is_list and _in_brackets(part):
         inside = part[1:-1]
         return (
             part
             if "'" in inside or '"' in inside
-            else path_list([name.strip() for name in _parts(inside, lists=False) if name])
+            else path_list([name.strip() for name in _split_paths(inside, lists=False) if name])
         )
-    return _plain(key, part)
+    return _quoted_path(key, part)
 
 
-def _plain(key: str, path: str) -> str:
-    """Returns one path as a value, in quotes where Hydra would read more than a text in it."""
+def _quoted_path(key: str, path: str) -> str:
+    """Return a path as a value in Hydra's grammar, in quotes if needed, with `~` expanded."""
     if path.startswith("~") and not os.path.lexists(path):
         path = os.path.expanduser(path)
-    computed = not os.path.lexists(path) and ("${" in path if key.startswith("hydra.") else _RESOLVER.search(path))
-    if computed:
+    has_resolver = not os.path.lexists(path) and ("${" in path if key.startswith("hydra.") else _RESOLVER.search(path))
+    if has_resolver:
         return _in_quotes(path)
-    return path if _is_a_plain_text(path) else quote_override(path)
+    return path if _is_unquoted_string(path) else quote_override(path)
 
 
-def _is_a_plain_text(value: str) -> bool:
+def _is_unquoted_string(value: str) -> bool:
+    """Return whether Hydra's grammar parses an unquoted value as this string: not as null, a boolean or a number."""
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", value) or value.lower() in ("null", "true", "false"):
         return False
     try:
@@ -185,87 +188,89 @@ def _is_a_plain_text(value: str) -> bool:
 
 
 def path_list(names: Sequence[str]) -> str:
-    """Returns paths as a list in Hydra's grammar."""
+    """Return paths as a list in Hydra's grammar."""
     return f"[{','.join(quote_override(os.path.expanduser(name)) for name in names)}]"
 
 
 def paths_value(names: Sequence[str]) -> str:
-    """Returns a value for report's `run` that `report_overrides` leads back to these paths; a plain one if it can."""
+    """Return a value of report's `run` that `report_overrides` parses as these paths; comma-separated if possible."""
     names = [f"./{name}" if name.startswith("~") else name for name in names]
     value = ",".join(names)
-    plain = _parts(value, lists=True) == names and not (_is_quoted(value) or _is_list(value) or value in ("", "null"))
-    return value if plain else path_list(names)
+    is_syntax = _is_quoted(value) or _in_brackets(value) or value in ("", "null")
+    round_trips = _split_paths(value, lists=True) == names and not is_syntax
+    return value if round_trips else path_list(names)
 
 
 def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
-def _is_list(value: str) -> bool:
+def _in_brackets(value: str) -> bool:
     return value.startswith("[") and value.endswith("]")
 
 
-def _parts(value: str, lists: bool) -> list[str]:
-    """Splits at the commas that are part of no path and, where there may be `lists`, of none in brackets."""
-    words = _outside_brackets(value) if lists else value.split(",")
-    parts: list[str] = []
-    while words:
-        ends = range(len(words), 0, -1)
-        end = next((end for end in ends if end == 1 or _is_there(",".join(words[:end]))), 1)
-        parts.append(",".join(words[:end]))
-        words = words[end:]
-    return parts
+def _split_paths(value: str, lists: bool) -> list[str]:
+    """Split a value at the commas that belong to no path; with `lists`, not at commas in brackets either."""
+    pieces = _split_outside_brackets(value) if lists else value.split(",")
+    paths: list[str] = []
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        end = next((end for end in ends if end == 1 or _path_exists(",".join(pieces[:end]))), 1)
+        paths.append(",".join(pieces[:end]))
+        pieces = pieces[end:]
+    return paths
 
 
-def _is_there(path: str) -> bool:
+def _path_exists(path: str) -> bool:
+    """Return whether a path exists, or its folder does if the comma is in the folder's name."""
     path = os.path.expanduser(path)
     folder, name = os.path.split(path)
     return os.path.lexists(path) or ("," in folder and "," not in name and os.path.isdir(folder))
 
 
-def _outside_brackets(value: str) -> list[str]:
-    words, depth = [""], 0
-    for letter in value:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth <= 0:
-            words.append("")
+def _split_outside_brackets(value: str) -> list[str]:
+    pieces, depth = [""], 0
+    for character in value:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth <= 0:
+            pieces.append("")
         else:
-            words[-1] += letter
-    return words if depth == 0 else value.split(",")
+            pieces[-1] += character
+    return pieces if depth == 0 else value.split(",")
 
 
 def image_overrides(arguments: Sequence[str]) -> list[str]:
-    """Rewrites predict's command line so that any file name reaches the config unharmed, other paths too.
+    """Rewrite predict's command line: all images become one quoted list, and every other path is quoted.
 
-    `img=holiday (1).jpg` and names given without `img=` (as a shell's own globbing leaves them) become one quoted list.
-    A value in brackets is left to Hydra, unless there is a file of that name.
+    Images are the values of `img=`, such as `img=holiday (1).jpg`, and bare file names, as a shell's globbing inserts
+    them. A value in brackets is passed to Hydra unchanged, unless a file of that name exists.
     """
     images: list[str] = []
     rest: list[str] = []
-    for before, argument in zip(("", *arguments), arguments, strict=False):
+    for previous, argument in zip(("", *arguments), arguments, strict=False):
         value = argument.removeprefix("img=")
         if value != argument:
             if value[:1] in ("[", "'", '"') and not os.path.lexists(value):
                 rest.append(argument)
             elif value.startswith(ADDRESS):
-                images += re.split(",(?=https?://)", value)  # other commas are the address's own
+                images += re.split(",(?=https?://)", value)  # other commas belong to the URL
             elif "," in value and not os.path.lexists(value) and not glob.glob(value):
                 images += value.split(",")
             else:
                 images.append(value)
-        elif before not in OPTIONS_WITH_VALUE and _is_file_name(argument):
+        elif previous not in OPTIONS_WITH_VALUE and _is_file_name(argument):
             images.append(argument)
         else:
             rest.append(argument)
     rest = path_overrides(rest)
-    named = [image for image in images if image]
-    if named:
-        rest.append(f"img=[{','.join(quote_override(image) for image in named)}]")
+    images = [image for image in images if image]
+    if images:
+        rest.append(f"img=[{','.join(quote_override(image) for image in images)}]")
     return rest
 
 
 def _is_file_name(argument: str) -> bool:
-    """Tells a bare name from a setting; `+` and `~` begin settings too, unless there is a file of that name."""
+    """Return whether an argument is a bare file name; `+` and `~` begin a setting unless a file of that name exists."""
     if argument.startswith("-"):
         return False
     if argument.startswith(ADDRESS) or os.path.lexists(argument):
@@ -274,12 +279,12 @@ def _is_file_name(argument: str) -> bool:
 
 
 def overrides_for_rank(arguments: list[str]) -> list[str]:
-    """Returns the arguments for this process: of several, only the first has a run's folder made and recorded.
+    """Return the arguments for this process; on ranks other than 0, Hydra makes no run folder and no record.
 
-    torchrun and srun start the same command everywhere, and the time of day, which names the folder, may differ.
+    torchrun and srun start the same command for every rank, but the time in the folder's name may differ.
     """
     launch = detect_launcher(arguments=arguments)
-    if launch is None or launch.by == "Lightning" or launch.rank == 0:
+    if launch is None or launch.launcher == "Lightning" or launch.rank == 0:
         return arguments
     kept = [argument for argument in arguments if not argument.startswith(("hydra.run.dir=", "hydra.output_subdir="))]
     return [*kept, "hydra.run.dir=.", "hydra.output_subdir=null"]

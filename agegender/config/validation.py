@@ -1,4 +1,4 @@
-"""Do settings fit what they will be handed to? The signatures of the code are the only schema there is."""
+"""Validation of settings against the signatures of the classes and functions that take them, the only schema."""
 
 from __future__ import annotations
 
@@ -13,70 +13,78 @@ from agegender.errors import AgeGenderError, did_you_mean, require
 
 
 def validate_kwargs(
-    where: str, node: Mapping[str, Any], *callables: Callable[..., Any], given: tuple[str, ...] = ()
+    where: str, node: Mapping[str, Any], *callables: Callable[..., Any], provided: tuple[str, ...] = ()
 ) -> None:
-    """Checks a node whose entries become keyword arguments of one of the callables.
+    """Check a config node whose entries become keyword arguments of the callables.
 
     Args:
-        where: The node's place in the config, for the messages.
+        where: Dotted key of the node, for messages; empty for the root.
         node: Keyword arguments.
-        callables: Each entry must be an argument of one of them; a single one may take any (`**kwargs`).
-        given: Arguments that the code provides; the config may not.
+        callables: Functions or classes. Each entry must be an argument of one of them; with a single callable that has
+            `**kwargs`, any entry is valid.
+        provided: Arguments that the code passes itself; a config can't set them.
 
     Raises:
-        AgeGenderError: Names a missing key, an unknown one and the nearest known, or a wrong-typed value.
+        AgeGenderError: A key is missing or unknown, or a value has the wrong type; the message names it.
     """
     hints: dict[str, Any] = {}
     required: list[str] = []
-    takes_anything = False
+    takes_any_key = False
     for called in callables:
         function = called.__init__ if inspect.isclass(called) else called
-        known = _type_hints(function)
+        type_hints = _type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                takes_anything = len(callables) == 1
-            elif name not in ("self", *given):
-                hints[name] = known.get(name, Any)
+                takes_any_key = len(callables) == 1
+            elif name not in ("self", *provided):
+                hints[name] = type_hints.get(name, Any)
                 if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
                     required.append(name)
     for key, value in node.items():
         if key in hints:
-            validate_type(_place(where, key), value, hints[key])
-        elif not takes_anything:
-            raise AgeGenderError(f"{_place(where, key)} is not known; {did_you_mean(key, hints)}")
+            validate_type(_dotted_key(where, key), value, hints[key])
+        elif not takes_any_key:
+            raise AgeGenderError(f"{_dotted_key(where, key)} is not known; {did_you_mean(key, hints)}")
     for name in required:
-        require(name in node, f"{_place(where, name)} is missing: it has no default")
+        require(name in node, f"{_dotted_key(where, name)} is missing: it has no default")
 
 
 def validate_choice(key: str, name: object, choices: Iterable[str]) -> None:
-    """Refuses a name that is not among the choices."""
+    """Raise `AgeGenderError` if a name is not among the choices."""
     if name not in list(choices):
         raise AgeGenderError(f"{key}={name} is not known; {did_you_mean(str(name), choices)}")
 
 
-def _place(where: str, key: str) -> str:
+def _dotted_key(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
 def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except NameError:  # a library hides some of its types from run time: its own checks must do
+    except NameError:  # types imported under TYPE_CHECKING: the library must check such arguments itself
         return {}
 
 
 def validate_type(where: str, value: Any, hint: Any) -> None:
-    """Refuses a value that is not of the hinted type; a node with `_target_`, or a list of such, is still to be built.
+    """Check that a value has the hinted type.
+
+    A node with `_target_`, or a list that contains one, passes: its object is built later.
+
+    Args:
+        where: Dotted key of the value, for messages.
+        value: A plain value or container.
+        hint: Type hint.
 
     Raises:
-        AgeGenderError: Names the key, the value and the type wanted.
+        AgeGenderError: The value has another type; the message names the key, the value and the type.
     """
     nodes = value if isinstance(value, list) else [value]
     if any(isinstance(node, Mapping) and "_target_" in node for node in nodes):
         return
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a type that pydantic knows no rules for, such as a dataclass of a library
+    except PydanticUserError:  # a type without a pydantic schema, such as a dataclass of a library
         return
     candidates = [value, tuple(value)] if isinstance(value, list) else [value]  # YAML has no tuples
     for candidate in candidates:
@@ -85,5 +93,5 @@ def validate_type(where: str, value: Any, hint: Any) -> None:
             return
         except ValidationError as error:
             problem = error
-    wanted = "; or ".join(dict.fromkeys(detail["msg"] for detail in problem.errors()[:3]))
-    raise AgeGenderError(f"{where}={value!r} has the wrong type: {wanted[0].lower()}{wanted[1:]}")
+    expected = "; or ".join(dict.fromkeys(detail["msg"] for detail in problem.errors()[:3]))
+    raise AgeGenderError(f"{where}={value!r} has the wrong type: {expected[0].lower()}{expected[1:]}")

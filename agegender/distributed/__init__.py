@@ -1,1 +1,1 @@
-"""The launcher, processes and collectives."""
+"""Launchers, process groups, collectives and FSDP."""

@@ -47,21 +47,21 @@ class MaxOverRanks:
 
     _group: Any = None  # the default group
 
-    def all_reduce_max(self, says: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return the maximum of an integer over all ranks; a collective, which every rank must call."""
         if not is_distributed():
-            return says
+            return value
         if self._group is None and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")
-        vote = torch.tensor([says])
+        vote = torch.tensor([value])
         dist.all_reduce(vote, dist.ReduceOp.MAX, group=self._group)
         return int(vote)
 
 
-def first_not_none(word: T | None) -> T | None:
+def first_not_none(value: T | None) -> T | None:
     """Return the value of the lowest rank that has one, or None; a collective, which every rank must call."""
     if not is_distributed():
-        return word
-    words: list[T | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(words, word)
-    return next((said for said in words if said is not None), None)
+        return value
+    values: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return next((each for each in values if each is not None), None)

@@ -37,12 +37,12 @@ def check_world_size(trainer: pl.Trainer, multirun: bool, batch_size: int) -> No
         f"{devices} in a multirun (-m): each of the processes would start the whole sweep again. Sweep with "
         "trainer.devices=1, or start each training by itself, without -m",
     )
-    if launch is not None and launch.processes is not None:
-        wanted = f"trainer=ddp trainer.devices={launch.per_node or '<processes on each machine>'}"
-        nodes = launch.processes // launch.per_node if launch.per_node else 1
+    if launch is not None and launch.world_size is not None:
+        wanted = f"trainer=ddp trainer.devices={launch.local_world_size or '<processes on each machine>'}"
+        nodes = launch.world_size // launch.local_world_size if launch.local_world_size else 1
         require(
-            trainer.world_size == launch.processes,
-            f"{launch.by} started {launch.processes} processes, but the settings say {devices}: set "
+            trainer.world_size == launch.world_size,
+            f"{launch.launcher} started {launch.world_size} processes, but the settings say {devices}: set "
             f"{wanted} trainer.num_nodes={nodes}",
         )
     require(
@@ -90,7 +90,7 @@ def one_rank_at_a_time(cache_dir: Path) -> Iterator[None]:
 def barrier() -> None:
     """Wait at a barrier before the training if an external launcher started all ranks."""
     launch = detect_launcher()
-    if launch is not None and launch.by != "Lightning":
+    if launch is not None and launch.launcher != "Lightning":
         dist.barrier()
 
 

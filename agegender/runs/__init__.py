@@ -1,1 +1,1 @@
-"""Where a run lies, and how it is found and continued."""
+"""Run folders, checkpoints and resumption."""

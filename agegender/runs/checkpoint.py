@@ -1,4 +1,4 @@
-"""Finds and reads checkpoints, and nothing else: no Lightning, and no code from inside the file is ever run."""
+"""Find and load checkpoints, without Lightning and without running code from the file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from agegender.errors import AgeGenderError, require
 from agegender.tasks.calibration import Calibration
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
-# The weights that come with the package (`agegender bundle`); `./small` is a file or folder of that name.
+# The weights in the package, made by `agegender bundle`. A file or folder of the same name is given as `./small`.
 BUNDLED_WEIGHTS = {"default": _WEIGHTS / "face.ckpt", "face": _WEIGHTS / "face.ckpt", "small": _WEIGHTS / "small.ckpt"}
 
 
 def find_checkpoint(given: str | Path) -> Path:
-    """Resolves what a user gives as weights.
+    """Return the checkpoint of a `weights` setting.
 
     Args:
-        given: `default` or `face`, or `small`, for the weights that come with the package, a checkpoint, a run's folder
-            (its best checkpoint is taken, else its last), or a folder of runs (the newest best checkpoint).
+        given: `default`, `face` or `small` for weights in the package; a checkpoint; a run folder (its best checkpoint,
+            else its last); or a folder of runs (the newest best checkpoint).
 
     Raises:
-        AgeGenderError: There is none, or it is an exported model.
+        AgeGenderError: There is no checkpoint, or the file is an exported model.
     """
     path = BUNDLED_WEIGHTS.get(str(given), Path(given))
     if str(path).startswith("~") and not path.exists():
@@ -38,47 +38,47 @@ def find_checkpoint(given: str | Path) -> Path:
         runs = _best_checkpoints(path)
         if runs:
             return runs[-1]
-        raise AgeGenderError(f"{path} holds no checkpoints/best.ckpt; give a run's folder or a checkpoint")
+        raise AgeGenderError(f"{path} has no checkpoints/best.ckpt; give a run's folder or a checkpoint")
     if not path.is_file():
-        where = path.resolve()
         raise AgeGenderError(
-            f"no model at {where}; give weights=<run folder or checkpoint>, or weights=default for the ones shipped"
+            f"no model at {path.resolve()}; give weights=<run folder or checkpoint>, or weights=default for the "
+            "bundled weights"
         )
     require(
-        path.suffix != ".onnx", f"{path} is an exported model, no checkpoint; predict.py takes it with backend=onnx"
+        path.suffix != ".onnx", f"{path} is an exported model, not a checkpoint; use it in predict with backend=onnx"
     )
     return path
 
 
 def _best_checkpoints(folder: Path) -> list[Path]:
-    """Returns the best checkpoints of the runs below a folder, the newest last."""
+    """Return the best checkpoints of the runs below a folder, newest last."""
     return sorted(folder.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint with `weights_only=True`, on the CPU.
+    """Load a checkpoint with `weights_only=True`, on the CPU.
 
     Returns:
-        Lightning's dictionary; `agegender` describes the network, `network` holds its weights.
+        Lightning's dictionary, with the description of the network in `agegender` and its weights in `network`.
 
     Raises:
-        AgeGenderError: The file is damaged, unsafe, or not one of ours.
+        AgeGenderError: The file is damaged, contains more than weights, or is not an agegender checkpoint.
     """
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        described = isinstance(checkpoint, dict) and {"agegender", "state_dict"} <= set(checkpoint)
+        has_network = isinstance(checkpoint, dict) and {"agegender", "state_dict"} <= set(checkpoint)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise AgeGenderError(
-            f"{path} can't be loaded safely as weights ({reason}); it is damaged or not ours"
+            f"{path} can't be loaded safely as weights ({reason}); it is damaged, or not an agegender checkpoint"
         ) from None
-    except Exception as error:  # PyTorch's reader trips over a damaged file in any way there is
+    except Exception as error:  # torch.load raises errors of many types for damaged files
         raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
-    if not described:
-        raise AgeGenderError(f"{path} is not an agegender checkpoint: it doesn't describe its network")
+    if not has_network:
+        raise AgeGenderError(f"{path} is not an agegender checkpoint: it has no description of the network")
     network = checkpoint["agegender"].get("network") if isinstance(checkpoint["agegender"], dict) else None
-    older = isinstance(network, dict) and not isinstance(network.get("trunk"), dict)
-    require(not older, f"{path} is of an older version, which named its trunk in another way: train it anew")
+    is_older = isinstance(network, dict) and not isinstance(network.get("trunk"), dict)
+    require(not is_older, f"{path} is of an older version, whose format is not supported: train the model again")
     prefix = "network."
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -86,24 +86,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_verified_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint, and holds every byte of it against the checksums in it, which PyTorch passes over.
+    """Load a checkpoint and verify the CRC-32 checksums of its ZIP archive, which PyTorch ignores.
 
     Raises:
-        AgeGenderError: See `load_checkpoint`; or the disk gave back something else than was written.
+        AgeGenderError: See `load_checkpoint`; or a checksum doesn't match.
     """
     checkpoint = load_checkpoint(path)
-    if zipfile.is_zipfile(path):  # not so in PyTorch's oldest format, which has no checksums
+    if zipfile.is_zipfile(path):  # PyTorch's legacy format is no ZIP archive and has no checksums
         with zipfile.ZipFile(path) as archive:
-            changed = archive.testzip()
-        require(changed is None, f"{path} is damaged: {changed} in it doesn't match its checksum")
+            damaged = archive.testzip()
+        require(damaged is None, f"{path} is damaged: the checksum of its part {damaged} doesn't match")
     return checkpoint
 
 
 def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
-    """Returns what a checkpoint says about how far its answers can be trusted; None before its first validation.
+    """Return the calibration in a checkpoint; None before the first validation.
 
     Raises:
-        AgeGenderError: It is not a calibration of ours.
+        AgeGenderError: The calibration is invalid.
     """
     saved = checkpoint["agegender"].get("calibration")
     return None if saved is None else Calibration.from_dict(saved)

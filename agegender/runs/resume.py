@@ -1,4 +1,4 @@
-"""Which run `resume=` means, the newest whole checkpoint in it, and the command line that continues it."""
+"""Resumption of a run: its folder, its newest valid checkpoint, and the overrides that continue it."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from agegender.config.overrides import (
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher
 from agegender.errors import AgeGenderError
 
-AUTO = "auto"  # `./auto` is a folder of that name
+AUTO = "auto"  # a folder of that name is given as `./auto`
 
 
 def train_overrides(arguments: Sequence[str]) -> list[str]:
-    """Rewrites train's command line: `resume=` becomes the run that it names, and paths reach the config unharmed."""
+    """Rewrite train's command line: expand `resume=`, and quote paths for Hydra's grammar."""
     if any(argument.startswith(LIGHTNING_CHILD_FLAG) for argument in arguments):
-        return list(arguments)  # the first process, which Lightning had start this one, has rewritten them
+        return list(arguments)  # already rewritten by rank 0, which launched this process
     return sweep_arguments(overrides_for_rank(resume_overrides(path_overrides(arguments))))
 
 
 def resume_overrides(arguments: Sequence[str]) -> list[str]:
-    """Expands `resume=<run folder or checkpoint>` so that the run continues where and as it was.
+    """Expand `resume=<run folder or checkpoint>` to the overrides that continue the run in its folder.
 
-    The old run's own overrides come first, then the given ones; outputs go to the old run's folder. `resume=auto` finds
-    the run itself (see `find_unfinished_run`): then the command is used as given, and must be that run's. `resume=` is
-    removed if there is no run to continue. Anything else is returned unchanged.
+    The overrides of the run come first, then the given ones, which take precedence. `resume=auto` searches for the run
+    (see `find_unfinished_run`). The run's own overrides are then not added, so the command must be the same. If there
+    is no such run, `resume=` is removed. All other arguments are returned unchanged.
 
     Raises:
-        AgeGenderError: There is no run or checkpoint at that place, or no whole one.
+        AgeGenderError: The run or its overrides don't exist, or there is no valid checkpoint.
     """
     arguments = list(arguments)
     values = [argument.split("=", 1)[1] for argument in arguments if re.match(r"\+*resume=", argument)]
     if not values or values[-1] in ("null", ""):
         return arguments
     if is_sweep(arguments):
-        raise AgeGenderError("resume= continues one run; it can't be part of a multirun (-m)")
-    fresh = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
+        raise AgeGenderError("resume= continues one run: use it without -m and without sweep=")
+    others = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
     if values[-1] == AUTO:
-        if detect_launcher(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in fresh):
-            # each looks for itself, and the first may be at work in the run by the time that the others look
-            raise AgeGenderError("resume=auto of several processes needs to be told the folder: add hydra.run.dir=...")
-        found = find_unfinished_run(fresh)
-        checkpoint = latest_valid_checkpoint(found) if found else None
-        if found is None or checkpoint is None:
-            return fresh
-        command = [argument for argument in fresh if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
-        return _options_first([*command, *_continuing(found, checkpoint, command)])
+        if detect_launcher(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in others):
+            # Every rank searches by itself, and rank 0 may already have locked the run when the others search.
+            raise AgeGenderError("resume=auto with several processes needs the run's folder: add hydra.run.dir=...")
+        run_dir = find_unfinished_run(others)
+        checkpoint = latest_valid_checkpoint(run_dir) if run_dir else None
+        if run_dir is None or checkpoint is None:
+            return others
+        command = [argument for argument in others if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
+        return _options_first([*command, *_resume_settings(run_dir, checkpoint, command)])
     given = Path(values[-1])
     if not given.exists():
         given = Path(unquoted(values[-1])).expanduser()
@@ -65,17 +65,17 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
     saved = run / ".hydra" / "overrides.yaml"
     if not saved.is_file():
         raise AgeGenderError(
-            f"resume={given}: {saved} is missing, so the run's settings are unknown; use weights= instead"
+            f"resume={given} can't be continued: {saved}, the run's settings, is missing; use weights= instead"
         )
     from omegaconf import OmegaConf
 
-    dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # a stranger's record extends no trust; see `trust.py`
+    dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # `trust`: a record can't extend the allow-list, see `trust.py`
     kept = [item for item in as_written(OmegaConf.load(saved)) if not re.match(dropped, item)]
-    return _options_first([*kept, *fresh, *_continuing(run, _checkpoint(given, run), kept)])
+    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
 
 
 def _options_first(arguments: list[str]) -> list[str]:
-    """Moves Hydra's options before the settings, which its parser takes in one piece only."""
+    """Move Hydra's options before the overrides, which its parser accepts only as one contiguous sequence."""
     options: list[str] = []
     settings: list[str] = []
     rest = iter(arguments)
@@ -86,18 +86,20 @@ def _options_first(arguments: list[str]) -> list[str]:
     return [*options, *settings]
 
 
-def _continuing(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:
-    # Hydra would replace the run's record before anything was checked: `run` does it when the run may continue.
+def _resume_settings(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:
+    """Return the overrides that set the checkpoint and the outputs of a resumed run."""
+    # Hydra would overwrite the run's record before the checks; `train` writes it after them.
     outputs = [f"hydra.run.dir={quote_override(str(run))}", "hydra.output_subdir=null"]
-    outputs += ["hydra.mode=RUN"] * any(item.startswith("sweep=") for item in kept)  # a sweep's job, not the sweep
+    # A job of a sweep is continued alone, not the whole sweep.
+    outputs += ["hydra.mode=RUN"] * any(item.startswith("sweep=") for item in kept)
     return [f"resume={quote_override(str(checkpoint))}", *outputs]
 
 
 def run_dir_of(path: Path) -> Path:
-    """Returns the folder of the run that a path (the folder itself, or one of its checkpoints) belongs to.
+    """Return the run folder of a path, which is the folder itself or one of its checkpoints.
 
     Raises:
-        AgeGenderError: There is nothing at that path.
+        AgeGenderError: The path doesn't exist.
     """
     if path.is_file():
         return path.parent.parent
@@ -110,47 +112,45 @@ def _checkpoint(given: Path, run: Path) -> Path:
     checkpoint = given if given.is_file() else latest_valid_checkpoint(run)
     if checkpoint is None:
         last = run / "checkpoints" / "last.ckpt"
-        lacking = "whole checkpoint" if last.parent.is_dir() and any(last.parent.glob("*.ckpt")) else "checkpoint"
-        raise AgeGenderError(f"resume={given}: there is no {lacking} at {last}; start the run again")
+        missing = "valid checkpoint" if last.parent.is_dir() and any(last.parent.glob("*.ckpt")) else "checkpoint"
+        raise AgeGenderError(f"resume={given} has no {missing} at {last}; start the run again without resume=")
     return checkpoint
 
 
 def latest_valid_checkpoint(run: Path) -> Path | None:
-    """Returns the checkpoint of a run that is furthest in the training, or None if there is no whole one.
+    """Return the valid checkpoint of a run with the most steps, or None if there is none.
 
-    How far one is stands in it: the file's time says less, since clocks can be put back. A damaged one is named in a
-    line on standard error, and passed over.
+    The step count is read from the checkpoint, because file times are unreliable if the clock was set back. A damaged
+    checkpoint is skipped with a warning on standard error.
 
     Args:
-        run: The run's folder.
+        run: Run folder.
     """
-    from agegender.runs.checkpoint import (
-        load_verified_checkpoint,  # imports torch: `--help` and typing mistakes answer without it
-    )
+    # Imports torch, which `--help` and errors on the command line don't need.
+    from agegender.runs.checkpoint import load_verified_checkpoint
 
     found: list[tuple[int, int, int, Path]] = []
-    for name in ("best.ckpt", "last.ckpt"):  # of two that are as far, `last` was written later, and knows more
+    for name in ("best.ckpt", "last.ckpt"):  # with equal steps `last` wins: it was written later
         path = run / "checkpoints" / name
         if not path.is_file():
             continue
         try:
             checkpoint = load_verified_checkpoint(path)
         except AgeGenderError as error:
-            print(f"warning: {error}; passed over", file=sys.stderr)
+            print(f"warning: {error}; skipped", file=sys.stderr)
             continue
         found.append((checkpoint["global_step"], checkpoint["epoch"], len(found), path))
     return max(found)[-1] if found else None
 
 
 def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
-    """Returns the folder of the run that `resume=auto` continues, or None if it is to start afresh.
+    """Return the run folder that `resume=auto` continues, or None to start a new run.
 
-    That is the run in `hydra.run.dir`, if the command gives one, even a finished one, of which only the test is left to
-    do. Else it is the newest run beside the folder that the command would make, `logs/<name>/`, that left no
-    `metrics.json` and isn't at work.
+    That is the run in `hydra.run.dir` if the command sets it, even if its training is complete and only the test is
+    missing. Otherwise it is the newest run in `logs/<name>/` that has no `metrics.json` and is not running.
 
     Args:
-        arguments: The command's, without `resume=`.
+        arguments: Command-line arguments without `resume=`.
     """
     from agegender.config.compose import compose_command
     from agegender.runs.run_dir import is_running
@@ -160,12 +160,12 @@ def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
     config = compose_command(config_name, overrides, config_dir(arguments), hydra=True)
     folder = Path(config.hydra.run.dir)
     if any(re.match(r"\+*hydra\.run\.dir=", argument) for argument in arguments):
-        return folder if _settings(folder).is_file() else None
-    begun = [path for path in folder.parent.glob("*") if _settings(path).is_file()]
-    runs = [path for path in begun if not (path / "metrics.json").exists()]
-    runs.sort(key=lambda path: _settings(path).stat().st_mtime_ns)
+        return folder if _overrides_file(folder).is_file() else None
+    started = [path for path in folder.parent.glob("*") if _overrides_file(path).is_file()]
+    runs = [path for path in started if not (path / "metrics.json").exists()]
+    runs.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns)
     return next((path for path in reversed(runs) if not is_running(path)), None)
 
 
-def _settings(run: Path) -> Path:
+def _overrides_file(run: Path) -> Path:
     return run / ".hydra" / "overrides.yaml"

@@ -1,4 +1,4 @@
-"""Each run has its folder to itself: two that begin in the same second get two, and none enters another's."""
+"""Unique, locked run folders: runs that start in the same second get different ones, and each has one process."""
 
 from __future__ import annotations
 
@@ -19,53 +19,54 @@ from agegender.system.files import acquire_lock, raise_write_errors, remove_temp
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".at_work"
+_LOCK_FILE = ".at_work"
 
 
 class UniqueRunDir(Callback):
-    """Makes the folder that Hydra named by the time, or one with `_2`, `_3`, ... behind it if another run just did.
+    """A Hydra callback that creates the run folder, with `_2`, `_3`, ... appended to its name if it exists already.
 
-    A folder that is named in another way, by the command or for a study that goes on in it, is taken as it is.
+    This applies to folders named by the time. Other folders are used as they are: the command set them, or a study
+    continues in them.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Claims a run's folder."""
-        _claim(config, "run")
+        """Create the folder of a run."""
+        _create_run_dir(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Claims a sweep's folder; its jobs' are below it."""
-        _claim(config, "sweep")
+        """Create the folder of a sweep, which contains the folders of its jobs."""
+        _create_run_dir(config, "sweep")
 
 
-def _claim(config: DictConfig, kind: str) -> None:
-    given = as_written(config.hydra.overrides.hydra)
-    named: dict[str, Any] = OmegaConf.to_container(config.hydra[kind], resolve=False)  # type: ignore[assignment]
-    if "${now:" not in str(named["dir"]):
+def _create_run_dir(config: DictConfig, kind: str) -> None:
+    overrides = as_written(config.hydra.overrides.hydra)
+    unresolved: dict[str, Any] = OmegaConf.to_container(config.hydra[kind], resolve=False)  # type: ignore[assignment]
+    if "${now:" not in str(unresolved["dir"]):
         return
     wanted = Path(config.hydra[kind].dir)
     try:
         folder = make_unique_dir(wanted)
     except OSError:
-        return  # Hydra fails at the same, and its error reaches the user; a callback's doesn't
+        return  # Hydra, which doesn't report errors of callbacks, raises and reports the same error afterwards
     if folder == wanted:
         return
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra[kind].dir = str(folder)
-        # a sweep's jobs are composed anew, from these
-        config.hydra.overrides.hydra = [*given, f"hydra.{kind}.dir={quote_override(str(folder))}"]
+        # Configs of a sweep's jobs are composed from these overrides.
+        config.hydra.overrides.hydra = [*overrides, f"hydra.{kind}.dir={quote_override(str(folder))}"]
 
 
 def make_unique_dir(wanted: Path) -> Path:
-    """Makes a folder that wasn't there, by the wanted name or with a number behind it, and returns it.
+    """Create a new folder, with a number appended to its name if `wanted` exists, and return it.
 
     Raises:
-        OSError: None can be made there.
+        OSError: The folder can't be created.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:
-            folder.mkdir()  # of several that try at once, the file system lets one
+            folder.mkdir()  # atomic: of several processes, one succeeds
             break
         except FileExistsError:
             continue
@@ -74,35 +75,35 @@ def make_unique_dir(wanted: Path) -> Path:
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Keeps a run's folder to one training at a time, and clears away what a killed one had half written in it.
+    """Hold the lock of a run folder during a training, and remove the temporary files of killed processes.
 
-    The lock goes with the process, however that ends. Of several processes that train together, the first holds it.
+    The kernel releases the lock when the process ends. In a distributed training, rank 0 holds it.
 
     Raises:
-        AgeGenderError: Another run is at work there.
+        AgeGenderError: Another training holds the lock.
     """
     launch = detect_launcher()
     if launch is not None and launch.rank:
         yield
         return
-    refusal = f"another run is at work in {run}: wait for it, or give this one a folder of its own"
+    refusal = f"another run is training in {run}: wait for it, or set another folder with hydra.run.dir=..."
     with raise_write_errors("the run's folder", run):
-        lock = acquire_lock(run / _LOCK, refusal)
+        lock = acquire_lock(run / _LOCK_FILE, refusal)
     try:
         for left in remove_temp_files(run / "checkpoints"):
-            log.info("removed %s, which a run that was killed had begun to write", left.name)
+            log.info("removed %s, an incomplete file of a killed run", left.name)
         yield
     finally:
         lock.release()
         with suppress(OSError):
-            (run / _LOCK).unlink(missing_ok=True)
+            (run / _LOCK_FILE).unlink(missing_ok=True)
 
 
 def is_running(run: Path) -> bool:
-    """Tells whether a training is at work in a folder now."""
-    if not (run / _LOCK).exists():
+    """Return whether a training holds the lock of a run folder."""
+    if not (run / _LOCK_FILE).exists():
         return False
-    lock = FileLock(run / _LOCK)
+    lock = FileLock(run / _LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -1,1 +1,1 @@
-"""Tables of Hydra sweeps."""
+"""Results of Hydra sweeps, and hyperparameter search with Optuna."""

@@ -39,22 +39,22 @@ class SweepSummary(Callback):
             table: Print and write the table of jobs; False for records only, as the study of `sweep=optuna` has its own
                 table.
         """
-        self.table, self._sweep = table, ""
+        self.table, self._sweep_id = table, ""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Set this multirun's ID, which its jobs record: the folder may contain records of earlier multiruns."""
-        self._sweep = uuid.uuid4().hex
+        self._sweep_id = uuid.uuid4().hex
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Record a job's overrides, and its score or error."""
         if config.hydra.mode is not RunMode.MULTIRUN:
             return
         number, overrides = config.hydra.job.num, as_written(job_return.overrides)
-        record = {"sweep": self._sweep, "job": number, "overrides": overrides, "score": None, "error": None}
+        record = {"sweep": self._sweep_id, "job": number, "overrides": overrides, "score": None, "error": None}
         if job_return.status is JobStatus.COMPLETED:
             record["score"] = job_return.return_value
         else:
-            record["error"] = _failure(number, job_return)
+            record["error"] = _fail_job(number, job_return)
         _write(Path(config.hydra.runtime.output_dir) / JOB_RECORD, record)
         if self.table:
             self._write_table(config)
@@ -85,7 +85,7 @@ class SweepSummary(Callback):
         """Write and return the records of the finished jobs, best first and failed ones last."""
         folder = Path(config.hydra.sweep.dir)
         records = [read_record(path) for path in folder.rglob(JOB_RECORD)]
-        jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep]
+        jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep_id]
         sign = -1 if config.mode == "max" else 1
         jobs.sort(key=lambda job: (math.inf if job["score"] is None else sign * job["score"], job["job"]))
         _write(folder / "sweep.json", {"monitor": config.monitor, "jobs": jobs})
@@ -101,7 +101,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _failure(number: int, job_return: JobReturn) -> str:
+def _fail_job(number: int, job_return: JobReturn) -> str:
     """Log a job's error, mark the job as completed for Hydra, and return the message in one line."""
     error = job_return._return_value
     text = " ".join(str(error).split())

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 # First characters of a formula, from OWASP's list (CSV Injection): spreadsheets skip tabs and line ends, and Japanese
 # and Chinese versions accept the full-width signs too.
-_BEGINNINGS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-_HERE = "./"
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_PREFIX = "./"
 
 
 def escape_formula(path: str) -> str:
     """Return an equivalent path that no spreadsheet evaluates as a formula.
 
-    >>> no_formula("=cmd.jpg")
+    >>> escape_formula("=cmd.jpg")
     './=cmd.jpg'
     """
-    return _HERE + path if path.startswith(_BEGINNINGS) else path
+    return _PREFIX + path if path.startswith(_FORMULA_STARTS) else path
 
 
 def unescape_formula(cell: str) -> str:
     """Return the original path of a cell written by `escape_formula`.
 
-    >>> plain_path("./=cmd.jpg")
+    >>> unescape_formula("./=cmd.jpg")
     '=cmd.jpg'
     """
-    inside = cell.removeprefix(_HERE)
-    return inside if inside.startswith(_BEGINNINGS) else cell
+    inside = cell.removeprefix(_PREFIX)
+    return inside if inside.startswith(_FORMULA_STARTS) else cell

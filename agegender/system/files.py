@@ -101,7 +101,7 @@ def raise_write_errors(what: str, path: Path) -> Iterator[None]:
         path: The file that is written.
 
     Raises:
-        FaultError: An `OSError` was raised inside; the message names the file, the reason and the remedy.
+        SystemFaultError: An `OSError` was raised inside; the message names the file, the reason and the remedy.
     """
     try:
         yield
@@ -188,16 +188,18 @@ def raise_cache_errors(what: str, path: Path, size: int, without: str = "") -> I
         without: Advice for a run without the file: a setting and its effect; empty for none.
 
     Raises:
-        FaultError: An `OSError` was raised inside; the message names the file, its size, the reason and the remedies.
+        SystemFaultError: An `OSError` was raised inside; the message names the file, its size, the reason and remedies.
     """
     try:
         yield
     except OSError as error:
         full = error.errno in DISK_FULL
-        kept = f"{what} {path} ({max(1, round(size / 1e6))} MB: {error.strerror or error})"
-        helps = ["free the disk"] * full + ["choose another folder with data.cache_dir=..."] + [without] * bool(without)
+        details = f"{what} {path} ({max(1, round(size / 1e6))} MB: {error.strerror or error})"
+        remedies = (
+            ["free the disk"] * full + ["choose another folder with data.cache_dir=..."] + [without] * bool(without)
+        )
         failed = "no room for" if full else "can't write"
-        raise SystemFaultError(f"{failed} {kept}; {', or '.join(helps)}") from error
+        raise SystemFaultError(f"{failed} {details}; {', or '.join(remedies)}") from error
 
 
 def display_path(path: Path) -> str:

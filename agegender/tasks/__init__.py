@@ -1,1 +1,1 @@
-"""Age codings, and the calibration of what a network states."""
+"""Age codings, and the calibration of age spreads and gender probabilities."""

@@ -139,7 +139,7 @@ class Coral(Coding):
     """
 
     def __init__(self, max_age: int = 120):
-        """Create one output for each k from 0 to `top - 1`.
+        """Create one output for each k from 0 to `max_age - 1`.
 
         Raises:
             AgeGenderError: `max_age` is below 1 year.
@@ -167,9 +167,8 @@ class Coral(Coding):
         """Return the standard deviation `[batch]` in years of the distribution with these tail probabilities."""
         # Rank consistency holds for a trained network; before, P(y > k) may rise with k.
         above = _cummin(raw.sigmoid())
-        probabilities = functional.pad(above, (1, 0), value=1.0) - functional.pad(
-            above, (0, 1)
-        )  # P(y > k - 1) - P(y > k)
+        # P(y = k) = P(y > k - 1) - P(y > k)
+        probabilities = functional.pad(above, (1, 0), value=1.0) - functional.pad(above, (0, 1))
         year = torch.arange(self.outputs + 1, dtype=raw.dtype, device=raw.device)
         mean = above.sum(1, keepdim=True)  # E[y] is the sum of P(y > k)
         return (probabilities * (year - mean).square()).sum(1).sqrt()

@@ -42,7 +42,7 @@ class _Regression(Coding):
         """Return None: one output implies no spread."""
         return None
 
-    def _answer(self, raw: Tensor) -> Tensor:
+    def _prediction(self, raw: Tensor) -> Tensor:
         return raw[:, 0].clamp(min=-self.offset / self.scale) if self.relu else raw[:, 0]
 
     def _target(self, age: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class L1Age(_Regression):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the mean absolute error in units of `scale` years."""
-        return functional.l1_loss(self._answer(raw), self._target(age))
+        return functional.l1_loss(self._prediction(raw), self._target(age))
 
 
 class MSEAge(_Regression):
@@ -62,7 +62,7 @@ class MSEAge(_Regression):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the mean squared error in units of `scale` years, squared."""
-        return functional.mse_loss(self._answer(raw), self._target(age))
+        return functional.mse_loss(self._prediction(raw), self._target(age))
 
 
 class HuberAge(_Regression):
@@ -90,4 +90,4 @@ class HuberAge(_Regression):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the mean loss in units of `scale` years."""
-        return functional.smooth_l1_loss(self._answer(raw), self._target(age), beta=self.delta / self.scale)
+        return functional.smooth_l1_loss(self._prediction(raw), self._target(age), beta=self.delta / self.scale)

@@ -54,18 +54,18 @@ class Calibration:
             AgeGenderError: The values are not a calibration.
         """
         try:
-            made = cls(**saved)
-            ends = MAX_AGE + 1 if made.has_age else 0
-            fits = len(made.ages) == len(made.std) and len(made.low) == len(made.high) == ends
-            fits = fits and 0.5 <= made.min_confidence <= 1
-            fits = fits and all(isinstance(value, float) for values in vars(made).values() for value in _list(values))
+            calibration = cls(**saved)
+            length = MAX_AGE + 1 if calibration.has_age else 0
+            valid = len(calibration.ages) == len(calibration.std)
+            valid = valid and len(calibration.low) == len(calibration.high) == length
+            valid = valid and 0.5 <= calibration.min_confidence <= 1
+            numbers = (value for values in vars(calibration).values() for value in _list(values))
+            valid = valid and all(isinstance(value, float) for value in numbers)
         except TypeError:
-            fits = False
-        if not fits:
-            raise AgeGenderError(
-                "the checkpoint's calibration is not one of ours: it is damaged, or of another version"
-            )
-        return made
+            valid = False
+        if not valid:
+            raise AgeGenderError("the checkpoint's calibration is invalid: it is damaged, or of another version")
+        return calibration
 
     def predicted_std(self, years: Tensor, stated: Tensor) -> Tensor:
         """Return the standard deviation of the age errors `[batch]` in years.

@@ -147,8 +147,8 @@ def _trainer_overrides(trainer: dict[str, Any]) -> dict[str, Any]:
     """
     arguments: dict[str, Any] = {}
     launch = detect_launcher()
-    if trainer.get("devices") == "auto" and launch is not None and launch.per_node:
-        arguments["devices"] = launch.per_node
+    if trainer.get("devices") == "auto" and launch is not None and launch.local_world_size:
+        arguments["devices"] = launch.local_world_size
     accelerator = trainer.get("accelerator", "auto")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)

@@ -62,7 +62,9 @@ def check_config(config: Mapping[str, Any]) -> None:
         require(bool(config.get(group)), f"{group} is missing: choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         validate_type(key, config[key], hint)
-    validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets, given=("rows", "ages", "p_female", "teachers"))
+    validate_kwargs(
+        "loss", config["loss"], MultiTaskLoss, SoftTargets, provided=("rows", "ages", "p_female", "teachers")
+    )
     MultiTaskLoss(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # checks the values
     _check_instantiable("age", config["age"])
     measured = (*NAMES, *CLASS_NAMES) if instantiate(config["age"], "age").classes else NAMES
@@ -79,8 +81,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_model(config["model"], 1 if config["data"].get("grayscale", True) else 3)
     _check_scheduler(config)
     validate_type("optim.trunk_lr_mult", config["optim"].get("trunk_lr_mult"), NonNegativeFloat)
-    _check_instantiable("optim.optimizer", config["optim"]["optimizer"], given=("params",))
-    _check_instantiable("trainer", config["trainer"], given=("callbacks", "logger"))
+    _check_instantiable("optim.optimizer", config["optim"]["optimizer"], provided=("params",))
+    _check_instantiable("trainer", config["trainer"], provided=("callbacks", "logger"))
     _check_combinations(config)
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
@@ -202,10 +204,10 @@ def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
         hint = did_you_mean(key, options)  # arguments of the trunk, which has its own node
         moved = hint.removeprefix("did you mean ")
         require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
-    validate_kwargs("model", arguments, AgeGenderNet, given=("age", "in_channels", "image_size", "trunk"))
+    validate_kwargs("model", arguments, AgeGenderNet, provided=("age", "in_channels", "image_size", "trunk"))
     if may_be_null:
         trunk = {key: value for key, value in trunk.items() if value is not None}
-    _check_instantiable("model.trunk", trunk, given=("in_channels", "image_size"))
+    _check_instantiable("model.trunk", trunk, provided=("in_channels", "image_size"))
     complete(model, in_channels)  # checks that the published weights match
 
 
@@ -217,8 +219,8 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     validate_type("optim.scheduler.interval", scheduler.get("interval", "epoch"), Literal["step", "epoch"])
     validate_type("optim.scheduler.monitor", scheduler.get("monitor"), str | None)
     arguments = {key: value for key, value in scheduler.items() if key not in LIGHTNING_KEYS}
-    given = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
-    _check_instantiable("optim.scheduler", arguments, given=given)
+    provided = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
+    _check_instantiable("optim.scheduler", arguments, provided=provided)
     if resolve(scheduler, "optim.scheduler") is WarmupCosine:
         check_fractions(
             **{key: value for key, value in arguments.items() if key in ("warmup_fraction", "final_lr_ratio")}
@@ -239,8 +241,8 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     )
 
 
-def _check_instantiable(where: str, node: Mapping[str, Any], place: str = "", given: tuple[str, ...] = ()) -> None:
+def _check_instantiable(where: str, node: Mapping[str, Any], place: str = "", provided: tuple[str, ...] = ()) -> None:
     """Check a node with a `_target_`, whose required type is that of the place `place` (default: `where`)."""
     built = resolve(node, place or where, where)
     check_instantiable(node, where)
-    validate_kwargs(where, kwargs_of(node), built, given=given)
+    validate_kwargs(where, kwargs_of(node), built, provided=provided)

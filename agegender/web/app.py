@@ -30,7 +30,7 @@ from agegender.web.uploads import Limits, check, receive
 log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def create_app(
@@ -40,44 +40,45 @@ def create_app(
     queue_size: int = 64,
     hosts: frozenset[str] | None = None,
 ) -> SecurityMiddleware:
-    """Builds the application.
+    """Build the application.
 
     Args:
-        predictor: Answers; how it looks for faces is what a request gets that doesn't say.
-        limits: Of an upload.
-        max_concurrency: How many pictures are worked on at the same time.
-        queue_size: How many may arrive or wait beside them.
-        hosts: The names under which it may be called; None for any.
+        predictor: The predictor; its `detect` is the default of requests.
+        limits: Limits of an upload.
+        max_concurrency: Maximum number of images predicted at the same time.
+        queue_size: Maximum number of further images that are uploading or waiting.
+        hosts: Allowed names in the `Host` header; None for any.
     """
-    web = _Endpoints(predictor, limits, max_concurrency, queue_size)
+    endpoints = _Endpoints(predictor, limits, max_concurrency, queue_size)
     routes = [
         Route("/", _file(_PAGE / "index.html")),
-        *(Route(f"/{path.name}", _file(path)) for path in sorted(_PAGE.iterdir()) if path.suffix in _TYPES),
+        *(Route(f"/{path.name}", _file(path)) for path in sorted(_PAGE.iterdir()) if path.suffix in _MEDIA_TYPES),
         Route("/samples/{name}", _sample),
-        Route("/api/info", web.info),
-        Route("/api/predict", web.predict, methods=["POST"]),
+        Route("/api/info", endpoints.info),
+        Route("/api/predict", endpoints.predict, methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,
-        lifespan=web.running,
-        exception_handlers={HTTPException: _http_error, Exception: _fault},
+        lifespan=endpoints.lifespan,
+        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )
-    return SecurityMiddleware(app, hosts)  # around all of it, Starlette's own answer to a fault too
+    return SecurityMiddleware(app, hosts)  # outermost: also sets the headers of Starlette's error responses
 
 
 class _Endpoints:
     """State shared by all requests."""
 
     def __init__(self, predictor: Predictor, limits: Limits, max_concurrency: int, queue_size: int):
-        self._limits, self._room = limits, max_concurrency + queue_size
+        self._limits, self._free_slots = limits, max_concurrency + queue_size
         self._detect = predictor.detect
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
             with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
                 predictors.setdefault(detect, predictor.with_detection(detect))
-        self._ways: Mapping[Detect, Predictor] = predictors
-        self._line = RequestQueue(predictors, max_concurrency)
+        self._predictors: Mapping[Detect, Predictor] = predictors
+        self._queue = RequestQueue(predictors, max_concurrency)
         network = predictor.network
+        samples = [name for name in NAMES if name != GROUP or predictor.detect != "never"]
         self._info: dict[str, Any] = {
             "version": __version__,
             "weights": predictor.weights.name,
@@ -88,35 +89,36 @@ class _Endpoints:
             "max_megapixels": limits.pixels / 1e6,
             "meaning": disclaimer(network.trained_on_synthetic, predictor.min_confidence),
             "figures": read_test_metrics(predictor.weights),
-            "samples": [_about(name, predictor) for name in NAMES if name != GROUP or predictor.detect != "never"],
+            "samples": [_sample_info(name, predictor) for name in samples],
         }
 
     @asynccontextmanager
-    async def running(self, _: Starlette) -> AsyncIterator[None]:
-        work = asyncio.create_task(self._line.work())
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Run the queue's worker while the server runs."""
+        worker = asyncio.create_task(self._queue.work())
         yield
-        work.cancel()
+        worker.cancel()
         with suppress(asyncio.CancelledError):
-            await work
+            await worker
 
     async def info(self, _: Request) -> Response:
         return JSONResponse(self._info)
 
     async def predict(self, request: Request) -> Response:
-        detect = self._asked(request)
-        if not self._room:
-            raise HTTPException(503, "too many pictures at once: try again in a moment", {"Retry-After": "2"})
-        self._room -= 1
+        detect = self._requested_detect(request)
+        if not self._free_slots:
+            raise HTTPException(503, "the server is busy: try again in a moment", {"Retry-After": "2"})
+        self._free_slots -= 1
         try:
             content = await receive(request, self._limits)
             await run_in_threadpool(check, content, self._limits)
             answer = await self._while_connected(request, content, detect)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody sees
+            return Response(status_code=400)  # required by Starlette; the client is disconnected
         except asyncio.CancelledError:
             raise HTTPException(503, "the server is stopping", {"Connection": "close"}) from None
         finally:
-            self._room += 1
+            self._free_slots += 1
         error = answer.predictions[0].error
         if error is not None and error != NO_FACE:
             raise HTTPException(422, error)
@@ -124,40 +126,40 @@ class _Endpoints:
         faces = [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
         return JSONResponse({"width": answer.width, "height": answer.height, "faces": faces, "error": error})
 
-    def _asked(self, request: Request) -> Detect:
-        asked = request.query_params.get("detect", self._detect)
-        for way in self._ways:
-            if way == asked:
-                return way
-        raise HTTPException(400, f"detect={asked[:40]} is not known; {did_you_mean(asked[:40], self._ways)}")
+    def _requested_detect(self, request: Request) -> Detect:
+        value = request.query_params.get("detect", self._detect)
+        for detect in self._predictors:
+            if detect == value:
+                return detect
+        raise HTTPException(400, f"detect={value[:40]} is not known; {did_you_mean(value[:40], self._predictors)}")
 
     async def _while_connected(self, request: Request, content: bytes, detect: Detect) -> Answer:
-        """Waits for an answer; if the client goes away before, its place in the line is free."""
-        answer = asyncio.ensure_future(self._line.submit(NamedImage("upload", lambda: content), detect))
-        gone = asyncio.ensure_future(request.receive())  # after the body there is nothing but the end
+        """Return the queue's answer; if the client disconnects before, its image is removed from the queue."""
+        answer = asyncio.ensure_future(self._queue.answer(NamedImage("upload", lambda: content), detect))
+        disconnect = asyncio.ensure_future(request.receive())  # after the body, the only message is the disconnect
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientDisconnect
             return answer.result()
         finally:
             answer.cancel()
-            gone.cancel()
+            disconnect.cancel()
 
 
-def _about(name: str, predictor: Predictor) -> dict[str, str]:
+def _sample_info(name: str, predictor: Predictor) -> dict[str, str]:
     """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
     drawn = predictor.network.trained_on_synthetic and name != GROUP
     return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
 
 
 def _file(path: Path) -> Any:
-    content, kind = path.read_bytes(), _TYPES[path.suffix]
+    content, media_type = path.read_bytes(), _MEDIA_TYPES[path.suffix]
 
-    async def answer(_: Request) -> Response:
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+    async def endpoint(_: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
-    return answer
+    return endpoint
 
 
 def _sample(request: Request) -> Response:
@@ -172,5 +174,5 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _fault(_: Request, error: Exception) -> Response:
+async def _internal_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": "internal server error; see the server's log"}, 500)

@@ -1,4 +1,4 @@
-"""Pictures wait here for their answers; a few are worked on at the same time."""
+"""A request queue in front of the predictor, which processes a few images at the same time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from agegender.prediction.predictor import Detect, Predictor
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered for a picture.
+    """The predictions for an image.
 
     Attributes:
-        width: Of the upright picture in pixels; None if it could not be read.
-        height: Likewise.
+        width: Width of the upright image in pixels; None if it can't be read.
+        height: Height of the upright image in pixels; None if it can't be read.
         predictions: See `predictor.ImageResult`.
     """
 
@@ -28,73 +28,71 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
-    picture: NamedImage
+class _Request:
+    image: NamedImage
     detect: Detect
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class RequestQueue:
-    """Hands pictures to predictors from one thread: they may only be called from one at a time.
+    """A queue of images, which one thread passes to the predictors in small batches.
 
-    A predictor spreads the few pictures that it gets over the cores itself, which a semaphore over several threads
-    would not allow.
+    Predictors are not thread-safe, so there is one thread and not a semaphore over several. A predictor distributes the
+    images of a batch over the cores itself.
     """
 
     def __init__(self, predictors: Mapping[Detect, Predictor], max_concurrency: int):
-        """Starts empty.
+        """Create an empty queue.
 
         Args:
-            predictors: By the way in which they look for faces.
-            max_concurrency: How many pictures are worked on at the same time.
+            predictors: Predictors by their `detect`.
+            max_concurrency: Maximum number of images in a batch.
         """
         self._predictors, self._max_concurrency = predictors, max_concurrency
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "predictor")
 
-    async def submit(self, picture: NamedImage, detect: Detect) -> Answer:
-        """Waits for a picture's answer; of one whose waiting is cancelled before its turn, no answer is made."""
-        one = _Waiting(picture, detect)
-        self._waiting.put_nowait(one)
-        return await one.answer
+    async def answer(self, picture: NamedImage, detect: Detect) -> Answer:
+        """Enqueue an image and wait for its predictions; if the task is cancelled before, the image is skipped."""
+        request = _Request(picture, detect)
+        self._waiting.put_nowait(request)
+        return await request.answer
 
     async def work(self) -> None:
-        """Answers until it is cancelled."""
+        """Process the queue until this task is cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
                 batch = [await self._waiting.get()]
                 while len(batch) < self._max_concurrency and not self._waiting.empty():
                     batch.append(self._waiting.get_nowait())
-                for detect in dict.fromkeys(one.detect for one in batch):
-                    alike = [one for one in batch if one.detect == detect and not one.answer.done()]
-                    if alike:
-                        await loop.run_in_executor(self._thread, self._predict, alike, loop)
+                for detect in dict.fromkeys(request.detect for request in batch):
+                    pending = [each for each in batch if each.detect == detect and not each.answer.done()]
+                    if pending:
+                        await loop.run_in_executor(self._thread, self._predict, pending, loop)
         finally:
-            self._thread.shutdown()  # after the pictures in hand: their answers need this loop
+            self._thread.shutdown()  # waits for the running batch, whose futures need this loop
 
-    def _predict(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        settled = 0
+    def _predict(self, batch: list[_Request], loop: asyncio.AbstractEventLoop) -> None:
+        completed = 0
         try:
-            answers = self._predictors[batch[0].detect].predict_images(
-                [one.picture for one in batch], keep_pictures=True
-            )
-            for answered, one in zip(answers, batch, strict=True):
-                width, height = answered.picture.size if answered.picture else (None, None)
-                loop.call_soon_threadsafe(_settle, one.answer, Answer(width, height, answered.predictions))
-                settled += 1
-        except Exception as error:  # a fault of ours, or no memory: no other picture is to suffer from it
+            results = self._predictors[batch[0].detect].answer([each.image for each in batch], keep_pictures=True)
+            for result, request in zip(results, batch, strict=True):
+                width, height = result.picture.size if result.picture else (None, None)
+                loop.call_soon_threadsafe(_resolve, request.answer, Answer(width, height, result.predictions))
+                completed += 1
+        except Exception as error:  # a bug, or out of memory: predict the other images one by one
             if len(batch) == 1:
-                loop.call_soon_threadsafe(_settle, batch[0].answer, error)
+                loop.call_soon_threadsafe(_resolve, batch[0].answer, error)
                 return
-            for one in batch[settled:]:
-                self._predict([one], loop)
+            for request in batch[completed:]:
+                self._predict([request], loop)
 
 
-def _settle(future: asyncio.Future[Answer], outcome: Answer | Exception) -> None:
+def _resolve(future: asyncio.Future[Answer], result: Answer | Exception) -> None:
     if future.done():
         return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
+    if isinstance(result, Exception):
+        future.set_exception(result)
     else:
-        future.set_result(outcome)
+        future.set_result(result)

@@ -13,7 +13,7 @@ from agegender.data.sources.synthetic import draw_face
 
 _SIDE = 320  # pixels
 # Age, gender, skin tone and seed of each face; the faces of an image are side by side.
-_PICTURES: dict[str, Sequence[tuple[int, int, int, int]]] = {
+_SAMPLES: dict[str, Sequence[tuple[int, int, int, int]]] = {
     "1.jpg": [(5, 1, 2, 2)],
     "2.jpg": [(22, 0, 3, 3)],
     "3.jpg": [(31, 1, 1, 1)],
@@ -22,17 +22,17 @@ _PICTURES: dict[str, Sequence[tuple[int, int, int, int]]] = {
     "group.jpg": [(8, 0, 1, 5), (36, 1, 3, 4), (61, 0, 1, 2)],
 }
 GROUP = "group.jpg"
-NAMES = tuple(_PICTURES)
+NAMES = tuple(_SAMPLES)
 
 
 @cache
 def draw_sample(name: str) -> bytes:
     """Return the sample of a name in `NAMES` as a JPEG; deterministic."""
-    faces = _PICTURES[name]
-    picture = Image.new("RGB", (_SIDE * len(faces), _SIDE))
-    for place, (age, gender, tone, seed) in enumerate(faces):
+    faces = _SAMPLES[name]
+    image = Image.new("RGB", (_SIDE * len(faces), _SIDE))
+    for column, (age, gender, tone, seed) in enumerate(faces):
         face = draw_face(age, gender, tone, np.random.default_rng([seed, age]), _SIDE)
-        picture.paste(face, (_SIDE * place, 0))
+        image.paste(face, (_SIDE * column, 0))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=88)
+    image.save(file, "JPEG", quality=88)
     return file.getvalue()

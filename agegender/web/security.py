@@ -43,28 +43,28 @@ class SecurityMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def send_strictly(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        problem = self._problem(scope["method"], Headers(scope=scope))
-        app = self._app if problem is None else JSONResponse({"error": problem}, 403)
-        await app(scope, receive, send_strictly)
+        reason = self._rejection_reason(scope["method"], Headers(scope=scope))
+        app = self._app if reason is None else JSONResponse({"error": reason}, 403)
+        await app(scope, receive, send_with_headers)
 
-    def _problem(self, method: str, headers: Headers) -> str | None:
+    def _rejection_reason(self, method: str, headers: Headers) -> str | None:
         host = headers.get("host", "").lower()
-        if self._hosts is not None and _name(host) not in self._hosts:
-            return "this server answers to its own address only"
+        if self._hosts is not None and _without_port(host) not in self._hosts:
+            return "the Host header is not an address of this server"
         origin = headers.get("origin")
         if origin is not None and method not in ("GET", "HEAD") and urlsplit(origin.lower()).netloc != host:
-            return "another site's page may not use this server"
+            return "requests from pages of other sites are not allowed"
         return None
 
 
-def _name(host: str) -> str:
+def _without_port(host: str) -> str:
     """Return a host without its port; IPv6 addresses stay in brackets."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdecimal() else host

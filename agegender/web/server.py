@@ -1,4 +1,4 @@
-"""Opens the port and serves until Ctrl-C."""
+"""The server: opens the port and serves until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from agegender.prediction.predictor import Detect, Predictor
 from agegender.web.app import create_app
 from agegender.web.uploads import Limits
 
-_CONNECTIONS = 500  # that are answered at the same time: half of what a process may usually open
-_LAST_ANSWERS = 3  # seconds that the end waits for them
+_MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process
+_SHUTDOWN_TIMEOUT = 3  # seconds to complete pending requests
 
 
 class Server(uvicorn.Server):
-    """The server of one application on one socket."""
+    """A Uvicorn server of one application on an open socket."""
 
     def __init__(self, app: Any, listener: socket.socket, announce: bool = True):
-        """Takes a socket that is bound already, so that its address is known.
+        """Configure Uvicorn.
 
         Args:
-            app: The application.
-            listener: Bound.
-            announce: Print the address when it can be opened.
+            app: ASGI application.
+            listener: Listening socket.
+            announce: Whether to print the address once the server accepts requests.
         """
         super().__init__(
             uvicorn.Config(
@@ -40,8 +40,8 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_CONNECTIONS,
-                timeout_graceful_shutdown=_LAST_ANSWERS,
+                limit_concurrency=_MAX_CONNECTIONS,
+                timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
             )
         )
         host, port = listener.getsockname()[:2]
@@ -49,21 +49,21 @@ class Server(uvicorn.Server):
         self._listener, self._announce = listener, announce
 
     def serve_until_signal(self) -> None:
-        """Serves until Ctrl-C, SIGTERM, or `should_exit`."""
+        """Serve until Ctrl-C, SIGTERM, or `should_exit`."""
         self.run(sockets=[self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts, and says where."""
+        """Start, and print the address."""
         await super().startup(sockets)
         if self.started and self._announce:
-            print(f"ready: {self.address} (Ctrl-C ends)", flush=True)
+            print(f"ready: {self.address} (Ctrl-C to stop)", flush=True)
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Binds a port; 0 for any free one.
+    """Return a listening socket on a port; 0 for any free one.
 
     Raises:
-        AgeGenderError: It is in use, or may not be bound.
+        AgeGenderError: The host is not an address of this computer, or the port is in use or can't be opened.
     """
     require(0 <= port <= 65_535, f"port={port} must be from 0 (any free one) to 65535")
     listener = None
@@ -72,12 +72,12 @@ def open_port(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)  # two of them may bind one port until one listens
+        listener.listen(128)  # with SO_REUSEADDR, only listen fails if another socket is bound to the port
     except OSError as error:
         if listener:
             listener.close()
         if isinstance(error, socket.gaierror):
-            raise AgeGenderError(f"host={host} is no address of this computer; try host=127.0.0.1") from None
+            raise AgeGenderError(f"host={host} is not an address of this computer; try host=127.0.0.1") from None
         if error.errno == errno.EADDRINUSE:
             raise AgeGenderError(f"port={port} is in use; choose another, or port=0 for any free one") from None
         raise AgeGenderError(f"host={host} port={port} can't be opened ({error.strerror}); choose others") from None
@@ -85,13 +85,13 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def allowed_hosts(host: str) -> frozenset[str] | None:
-    """Returns the names under which a browser on this computer reaches a server; None, for any, if others reach it."""
-    address = f"[{host}]" if ":" in host else host
+    """Return the `Host` names of a server that only this computer can reach; None, for any, for other servers."""
+    literal = f"[{host}]" if ":" in host else host
     try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = False
-    return frozenset({"localhost", "127.0.0.1", "[::1]", address.lower()}) if local else None
+        is_local = False
+    return frozenset({"localhost", "127.0.0.1", "[::1]", literal.lower()}) if is_local else None
 
 
 def serve(
@@ -107,23 +107,23 @@ def serve(
     queue_size: int = 64,
     upload_seconds: float = 30,
 ) -> None:
-    """Serves the page and the API; returns after Ctrl-C.
+    """Serve the page and the API until Ctrl-C.
 
     Args:
-        host: Address to listen at.
-        port: 0 for any free one.
+        host: Address to listen on.
+        port: Port; 0 for any free one.
         weights: See `Predictor`.
-        detect: See `Predictor`; a request may ask for another way.
+        detect: See `Predictor`; default of requests.
         device: See `Predictor`.
         min_confidence: See `Predictor`.
-        max_upload_mb: Largest file, in millions of bytes.
-        max_megapixels: Largest picture, in millions of pixels.
-        max_concurrency: How many pictures are worked on at the same time.
-        queue_size: How many may arrive or wait beside them.
-        upload_seconds: Within which an upload must have arrived.
+        max_upload_mb: Maximum size of a file, in millions of bytes.
+        max_megapixels: Maximum size of an image, in millions of pixels.
+        max_concurrency: Maximum number of images predicted at the same time.
+        queue_size: Maximum number of further images that are uploading or waiting.
+        upload_seconds: Time limit of an upload, in seconds.
 
     Raises:
-        AgeGenderError: A setting doesn't fit, the port is in use, or there are no such weights or device.
+        AgeGenderError: A setting is out of range, the port can't be opened, or the weights or device don't exist.
     """
     for name, value in (("max_concurrency", max_concurrency), ("queue_size", queue_size)):
         require(value >= 1, f"{name}={value} must be at least 1")
@@ -136,7 +136,7 @@ def serve(
         limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds)
         app = create_app(predictor, limits, max_concurrency, queue_size, allowed_hosts(host))
         Server(app, listener).serve_until_signal()
-    except KeyboardInterrupt:  # which is how it is meant to end
+    except KeyboardInterrupt:  # the normal end
         print()
     finally:
         listener.close()

@@ -1,4 +1,4 @@
-"""Pictures come in over HTTP: into memory only, and none beyond the limits."""
+"""Uploads over HTTP: read into memory only, within the limits of size, pixels and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import cache
 
-import python_multipart  # noqa: F401  # which Starlette asks for at the first form only
+import python_multipart  # noqa: F401  # Starlette imports it at the first form; here a missing package is noticed at the start
 from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -19,21 +19,21 @@ from starlette.requests import Request
 
 FIELD = "file"
 _FORM = "multipart/form-data"
-_AROUND_A_FILE = 64 << 10  # bytes that a form may have beside it
-_MOST_PARTS = 16
-# Decoders that work in memory and know a picture's size before they decode it. Pillow has others that start programs
-# (EPS) or whose stated size is not the picture's (ICO).
+_FORM_OVERHEAD = 64 << 10  # maximum number of bytes of a form in addition to the file
+_MAX_FIELDS = 16
+# Formats whose decoders work in memory and read the size of an image before decoding. Others of Pillow's decoders start
+# programs (EPS) or have another size in the header (ICO).
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken.
+    """Limits of an upload.
 
     Attributes:
-        size: Of a file, in bytes.
-        pixels: Of a picture.
-        seconds: Within which an upload must have arrived.
+        size: Maximum size of the file in bytes.
+        pixels: Maximum number of pixels of the image.
+        seconds: Time limit of the upload in seconds.
     """
 
     size: int
@@ -41,70 +41,70 @@ class Limits:
     seconds: float
 
 
-class _InMemory(MultiPartParser):
-    spool_max_size = sys.maxsize  # Starlette puts what is larger than this on the disk
+class _InMemoryParser(MultiPartParser):
+    spool_max_size = sys.maxsize  # Starlette writes larger files to the disk
 
 
 async def receive(request: Request, limits: Limits) -> bytes:
-    """Returns the file that a request brings: its body, or the field `file` of a form (multipart/form-data, RFC 7578).
+    """Return the file of a request: its body, or the field `file` of a form (multipart/form-data, RFC 7578).
 
     Raises:
-        HTTPException: It is too large or too slow, or there is no such field.
-        starlette.requests.ClientDisconnect: The client went away.
+        HTTPException: The upload is too large or too slow, or the form has no such field.
+        starlette.requests.ClientDisconnect: The client disconnected.
     """
-    in_form = request.headers.get("content-type", "").lower().startswith(_FORM)
-    largest = limits.size + (_AROUND_A_FILE if in_form else 0)
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > largest:
+    is_form = request.headers.get("content-type", "").lower().startswith(_FORM)
+    max_bytes = limits.size + (_FORM_OVERHEAD if is_form else 0)
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and int(content_length) > max_bytes:
         raise _too_large(limits)
-    chunks = _chunks(request, largest, limits)
+    chunks = _chunks(request, max_bytes, limits)
     try:
         async with asyncio.timeout(limits.seconds):
-            content = await _file_of_form(request, chunks) if in_form else b"".join([chunk async for chunk in chunks])
+            content = await _file_of_form(request, chunks) if is_form else b"".join([chunk async for chunk in chunks])
     except TimeoutError:
-        late = f"the upload took longer than {limits.seconds:g} seconds"
-        raise HTTPException(408, late, {"Connection": "close"}) from None
+        message = f"the upload took longer than {limits.seconds:g} seconds"
+        raise HTTPException(408, message, {"Connection": "close"}) from None
     if len(content) > limits.size:
         raise _too_large(limits)
     return content
 
 
-async def _chunks(request: Request, largest: int, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _chunks(request: Request, max_bytes: int, limits: Limits) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > largest:
+        if size > max_bytes:
             raise _too_large(limits)
         yield chunk
 
 
 async def _file_of_form(request: Request, chunks: AsyncGenerator[bytes, None]) -> bytes:
-    parser = _InMemory(request.headers, chunks, max_files=1, max_fields=_MOST_PARTS, max_part_size=_AROUND_A_FILE)
+    parser = _InMemoryParser(request.headers, chunks, max_files=1, max_fields=_MAX_FIELDS, max_part_size=_FORM_OVERHEAD)
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(400, f"the form is broken: {error.message}") from None
+        raise HTTPException(400, f"the form is invalid: {error.message}") from None
     try:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
-            raise HTTPException(400, f'the form has no file in a field "{FIELD}"')
+            raise HTTPException(400, f'the form has no file in the field "{FIELD}"')
         return await file.read()
     finally:
         await form.close()
 
 
 def check(content: bytes, limits: Limits) -> None:
-    """Refuses what may not be decoded; for a thread in which time may pass.
+    """Check an upload before it is decoded; blocks, so it must run in a thread.
 
     Raises:
-        HTTPException: It is empty, no picture, or one of too many pixels.
+        HTTPException: The file is empty or not an image, or the image has too many pixels.
     """
     if not content:
         raise HTTPException(422, "the file is empty")
     pixels = _pixels(content)
     if pixels > limits.pixels:
-        had = "" if pixels == float("inf") else f"{pixels / 1e6:,.1f} megapixels; "
-        raise HTTPException(413, f"too many pixels: {had}the limit is {limits.pixels / 1e6:g} megapixels")
+        size = "" if pixels == float("inf") else f"{pixels / 1e6:,.1f} megapixels; "
+        raise HTTPException(413, f"too many pixels: {size}the limit is {limits.pixels / 1e6:g} megapixels")
 
 
 def _too_large(limits: Limits) -> HTTPException:
@@ -112,17 +112,17 @@ def _too_large(limits: Limits) -> HTTPException:
 
 
 def _pixels(content: bytes) -> float:
-    """Reads how many pixels a picture has from its header."""
+    """Return the number of pixels in the header of an image; infinity beyond Pillow's own limit."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of many pixels; here they are refused
-            with Image.open(io.BytesIO(content), formats=_formats()) as picture:
-                return float(picture.width * picture.height)
-    except Image.DecompressionBombError:  # Pillow's own limit comes first
+            warnings.simplefilter("ignore")  # damaged EXIF, and many pixels, which are limited here
+            with Image.open(io.BytesIO(content), formats=_formats()) as image:
+                return float(image.width * image.height)
+    except Image.DecompressionBombError:  # above Pillow's own limit
         return float("inf")
     except UnidentifiedImageError:
         raise HTTPException(422, "not a picture that can be read") from None
-    except Exception:  # a damaged file: the decoder, which comes next, says what is wrong with it
+    except Exception:  # a damaged file: decoding, the next step, raises the specific error
         return 0.0
 
 

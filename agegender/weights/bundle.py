@@ -1,4 +1,4 @@
-"""Packs a run's best weights to be passed on: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
+"""Bundle a run's best weights for distribution: `agegender bundle run=logs/small/<time> out=small.ckpt`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write
 
-# The results that are needed to judge the metrics; folders and machine names are not distributed.
-_KEPT = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
-_UNTOLD = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
-_ALSO = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
+# Prefixes and names of the results in the JSON file; folders and machine names are not distributed.
+_RESULT_PREFIXES = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
+_OMITTED_OVERRIDES = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
+_RESULTS = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
 def bundle(run: Path, out: Path) -> Path:
@@ -41,19 +41,19 @@ def bundle(run: Path, out: Path) -> Path:
     """
     checkpoint = load_checkpoint(find_checkpoint(run))
     metrics_file = run / "metrics.json"
-    require(metrics_file.is_file(), f"run={run} has no metrics.json: weights are packed with their test metrics")
+    require(metrics_file.is_file(), f"run={run} has no metrics.json, which is bundled too: give a tested run")
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-    require("test/age_mae" in metrics, f"run={run} was not tested: weights are packed with their test metrics")
+    require("test/age_mae" in metrics, f"run={run} has no test metrics, which are bundled too: give a tested run")
     bands = read_age_bands(run)
-    network = {f"network.{name}": _halved(value) for name, value in checkpoint["network"].items()}
+    network = {f"network.{name}": _to_half(value) for name, value in checkpoint["network"].items()}
     with atomic_write(out) as file:
         torch.save({"agegender": checkpoint["agegender"], "state_dict": network}, file)
     record: dict[str, Any] = {
-        "command": " ".join(["python train.py", *_telling(_overrides(run, metrics))]),
+        "command": " ".join(["python train.py", *_training_overrides(_overrides(run, metrics))]),
         "license": LICENSE,
         "origin": checkpoint["agegender"].get("origin"),
     }
-    record |= {name: value for name, value in metrics.items() if name.startswith(_KEPT) or name in _ALSO}
+    record |= {name: value for name, value in metrics.items() if name.startswith(_RESULT_PREFIXES) or name in _RESULTS}
     if bands is not None:
         record["bands"] = bands
     with atomic_write(out.with_suffix(".json"), "w", encoding="utf-8") as file:
@@ -63,28 +63,28 @@ def bundle(run: Path, out: Path) -> Path:
 
 
 def bundle_command(run: str | None, out: str | None) -> Path:
-    """Packs the run that the settings name; see `pack`.
+    """Bundle the weights of the settings `run` and `out`; see `bundle`.
 
     Raises:
-        AgeGenderError: One of the two is missing, or see `pack`.
+        AgeGenderError: A setting is missing, or see `bundle`.
     """
     if not run or not out:
-        raise AgeGenderError("say which run and where to: agegender bundle run=logs/small/<date_time> out=small.ckpt")
+        raise AgeGenderError("run= or out= is missing: agegender bundle run=logs/small/<date_time> out=small.ckpt")
     return bundle(Path(run), Path(out))
 
 
-def _overrides(run: Path, figures: dict[str, Any]) -> list[str]:
-    """Returns the settings that a run was started with; of a record that is gone, by its figures."""
+def _overrides(run: Path, metrics: dict[str, Any]) -> list[str]:
+    """Return the overrides of a run, from its `.hydra` record or, if that is missing, from its metrics."""
     record = run / ".hydra" / "overrides.yaml"
     if not record.is_file():
-        return str(figures["overrides"]).split()
+        return str(metrics["overrides"]).split()
     return [shlex.quote(item) if " " in item else item for item in as_written(OmegaConf.load(record))]
 
 
-def _telling(overrides: list[str]) -> list[str]:
-    """Returns the overrides that made the weights what they are, without where they lay and what came afterwards."""
-    return [given for given in overrides if given.lstrip("'+").split("=")[0] not in _UNTOLD]
+def _training_overrides(overrides: list[str]) -> list[str]:
+    """Return the overrides that influence the weights, without folders and settings of the evaluation."""
+    return [item for item in overrides if item.lstrip("'+").split("=")[0] not in _OMITTED_OVERRIDES]
 
 
-def _halved(value: torch.Tensor) -> torch.Tensor:
+def _to_half(value: torch.Tensor) -> torch.Tensor:
     return value.half() if value.is_floating_point() and value.ndim > 1 else value.clone()

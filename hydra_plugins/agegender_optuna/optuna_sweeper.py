@@ -1,4 +1,4 @@
-"""The Hydra sweeper of `sweep=optuna`. Hydra imports it at every start, so Optuna is imported only when it runs."""
+"""The Hydra sweeper of `sweep=optuna`. Hydra imports this module in every command, so Optuna is imported lazily."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agegender.errors import missing_extra
 
 
 class OptunaSweeper(Sweeper):
-    """Runs the trials of an Optuna study as the jobs of a multirun, through any of Hydra's launchers.
+    """Run the trials of an Optuna study as the jobs of a multirun, through any of Hydra's launchers.
 
     hydra-optuna-sweeper is no alternative: its releases for Hydra 1.3 need Optuna 2, and none of them prunes trials.
     """

@@ -57,7 +57,7 @@ def test_help_and_version_import_neither_torch_nor_hydra(arguments: tuple[str, .
 
 def test_unknown_command_names_the_nearest(run_here: Run) -> None:
     outcome = run_here(MAIN, "exprot", "out=x.onnx")
-    assert (outcome.code, outcome.err) == (EXIT_USAGE, "error: exprot is no command; did you mean export?\n")
+    assert (outcome.code, outcome.err) == (EXIT_USAGE, "error: exprot is not a command; did you mean export?\n")
 
 
 def test_every_command_has_a_config_a_script_and_its_name(run_here: Run) -> None:
@@ -77,7 +77,7 @@ def test_script_and_subcommand_run_the_same_command(name: str, run_here: Run) ->
 def test_command_names_an_argument_that_is_no_setting(run_here: Run) -> None:
     outcome = run_here(MAIN, "report", "logs/quickstart")
     assert (outcome.code, outcome.out) == (EXIT_USAGE, "")
-    assert outcome.err == "error: logs/quickstart is no setting; write name=value, and see --help\n"
+    assert outcome.err == "error: logs/quickstart is not a setting; write name=value, and see --help\n"
 
 
 def test_main_runs_train_in_a_process_that_lightning_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,10 +76,10 @@ def test_misspelled_setting_is_refused_with_the_nearest_before_any_write(
         ("model.trunk=conv", "model.trunk=conv has no _target_: name the class to build"),
         ("optim.scheduler=cosine", "optim.scheduler=cosine has no _target_: name the class to build"),
         ("callbacks.image_logger=none", "callbacks.image_logger=none has no _target_: name the class to build"),
-        ("+trust=[os]", "trust=os is refused: Python's own modules are no parts"),
-        ("trust=torch", "trust=torch is refused: it holds loaders that could run foreign code"),
-        ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is no "),
-        ("age._target_=torch.optim.Adam", "age._target_: torch.optim.Adam is refused; it lacks layer, "),
+        ("+trust=[os]", "trust=os is refused: modules of Python's standard library"),
+        ("trust=torch", "trust=torch is refused: some of its functions can run code from files"),
+        ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is not a "),
+        ("age._target_=torch.optim.Adam", "age._target_: torch.optim.Adam is refused; it has no layer, "),
         ("model.trunk._target_=nowhere.Trunk", "model.trunk._target_: nowhere.Trunk is refused; the package"),
     ],
 )
@@ -214,7 +214,7 @@ def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_p
     run = make_run(tmp_path / "run", "[]")
     outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
     assert outcome.code == EXIT_ERROR
-    assert outcome.err == "error: resume= continues one run; it can't be part of a multirun (-m)\n"
+    assert outcome.err == "error: resume= continues one run: use it without -m and without sweep=\n"
 
 
 def test_run_dir_of_checkpoint_is_two_levels_up(tmp_path: Path) -> None:

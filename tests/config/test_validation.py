@@ -76,7 +76,7 @@ def test_validate_kwargs_refuses_an_unknown_key_with_the_nearest() -> None:
 
 def test_validate_kwargs_refuses_arguments_that_the_code_provides() -> None:
     with pytest.raises(AgeGenderError, match=r"^model\.handed is not known"):
-        validate_kwargs("model", {"handed": 1}, one, given=("handed",))
+        validate_kwargs("model", {"handed": 1}, one, provided=("handed",))
 
 
 def test_validate_kwargs_names_the_key_of_a_wrong_type() -> None:

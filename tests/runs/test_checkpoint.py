@@ -191,7 +191,7 @@ def test_commands_run_no_code_in_a_checkpoint(
     assert outcome.code == 1, outcome.err
     *warnings, error = outcome.err.splitlines()
     assert error.startswith("error: ") and ".ckpt" in error
-    assert all(warning.startswith("warning: ") and "passed over" in warning for warning in warnings)
+    assert all(warning.startswith("warning: ") and "skipped" in warning for warning in warnings)
     assert not (tmp_path / "harm").exists()
 
 

@@ -318,7 +318,8 @@ def test_second_run_in_the_folder_of_a_running_one_is_refused(run_here: Run, tmp
     with run_lock(tmp_path / "run"):
         assert is_running(tmp_path / "run")
         outcome = run_here("train.py", *TINY, "hydra.run.dir=run")
-    outcome.assert_one_line_error("another run is at work in")
+    outcome.assert_one_line_error()
+    assert "another run is training in" in outcome.err
     assert not is_running(tmp_path / "run")
     assert run_here("train.py", *TINY, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
     assert not (tmp_path / "run/.at_work").exists()

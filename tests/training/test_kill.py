@@ -94,7 +94,7 @@ def test_resume_names_a_damaged_checkpoint_and_takes_the_newest_valid_one(
     outcome = run_here("train.py", f"resume={copied}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("\n") == 1
-    assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "passed over" in outcome.err
+    assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "skipped" in outcome.err
     assert "continuing " in outcome.out and "from checkpoints/best.ckpt" in outcome.out
     assert metrics_of(copied)["epochs"] == 2
     assert load_verified_checkpoint(last)["global_step"] == 12 and load_verified_checkpoint(best)
@@ -117,7 +117,7 @@ def test_resume_without_a_valid_checkpoint_is_refused_after_naming_each(run_here
     assert outcome.code == 1
     lines = outcome.err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["warning", "warning", "error"]
-    assert "no whole checkpoint" in lines[2] and "start the run again" in lines[2]
+    assert "no valid checkpoint" in lines[2] and "start the run again" in lines[2]
 
 
 def test_resume_refuses_a_damaged_checkpoint_given_by_name(run_here: Run, copied: Path) -> None:

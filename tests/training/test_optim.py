@@ -68,7 +68,7 @@ def test_warmup_cosine_uses_the_new_length_when_resumed() -> None:
     [
         ({"_target_": f"{TORCHS}.OneCycleLR"}, "OneCycleLR can't be built with these settings"),
         ({"_target_": f"{TORCHS}.SequentialLR", "schedulers": []}, "SequentialLR can't be built with these settings"),
-        ({"_target_": "torch.optim.Adam"}, "it is no torch.optim.lr_scheduler.LRScheduler"),
+        ({"_target_": "torch.optim.Adam"}, "it is not a subclass of torch.optim.lr_scheduler.LRScheduler"),
         (
             {"_target_": "agegender.training.optim.WarmupCosine", "final_lr_ratio": -1},
             "optim.scheduler.final_lr_ratio=-1 must be a fraction",
@@ -82,5 +82,5 @@ def test_build_scheduler_refuses_in_one_line(node: dict[str, Any], message: str)
 
 
 def test_build_optimizer_refuses_a_scheduler() -> None:
-    with pytest.raises(AgeGenderError, match=r"it is no torch\.optim\.Optimizer"):
+    with pytest.raises(AgeGenderError, match=r"it is not a subclass of torch\.optim\.Optimizer"):
         build_optimizer({"_target_": f"{TORCHS}.StepLR"}, [{"params": [torch.nn.Parameter(torch.zeros(1))]}])

@@ -265,7 +265,7 @@ def test_relocatable_checkpoint_keeps_its_best_in_another_folder(tmp_path: Path)
         (f"optim.scheduler={{{COSINE}, monitor: val/loss}}", "optim.scheduler.monitor is for ReduceLROnPlateau"),
         ("optim.scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "optim.scheduler.step_size is missing"),
         ("~model", "model is missing: choose one of conf/model"),
-        ("logger=null", "a group can't be null; leave it out with ~logger"),
+        ("logger=null", "a config group can't be null; remove it with ~logger"),
     ],
 )
 def test_train_refuses_meaningless_values_in_one_line(run_here: Run, setting: str, message: str) -> None:

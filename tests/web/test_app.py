@@ -96,7 +96,10 @@ def test_api_returns_unsure_with_p_female_below_min_confidence(
         info = ask(never_sure, "/api/info", method="GET").json
         replies = [ask(never_sure, body=picture).json["faces"][0] for picture in pictures]
     assert info["min_confidence"] == 1
-    assert info["meaning"][-1] == "Where the likelier gender is less probable than 100 %, the answer is unsure."
+    assert (
+        info["meaning"][-1]
+        == "If the probability of the likelier gender is below 100 %, the gender is given as unsure."
+    )
     assert {reply["gender"] for reply in replies} == {"unsure"}
     others = [ask(address, "/api/predict?detect=never", picture).json["faces"][0] for picture in pictures]
     assert [reply["p_female"] for reply in replies] == [other["p_female"] for other in others]
@@ -104,7 +107,7 @@ def test_api_returns_unsure_with_p_female_below_min_confidence(
 
 def test_disclaimer_mentions_unsure_genders_only_above_one_half() -> None:
     assert not [line for line in disclaimer(True, 0.5) if "unsure" in line]
-    assert "less probable than 83.4 %" in disclaimer(False, 0.8341)[-1]
+    assert "is below 83.4 %" in disclaimer(False, 0.8341)[-1]
 
 
 def test_api_returns_an_empty_list_for_an_image_without_a_face(address: str) -> None:
@@ -185,12 +188,12 @@ def test_api_refuses_decompression_bombs(address: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
-        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in a field "file"'),
+        (form(b"x", "picture")[0], "multipart/form-data; boundary=edge", 'no file in the field "file"'),
+        (form(b"x")[0][:-10], "multipart/form-data; boundary=edge", 'no file in the field "file"'),
         (form(b"x")[0].replace(b'; filename="a.jpg"', b""), "multipart/form-data; boundary=edge", "no file"),
-        (b"not a form", "multipart/form-data; boundary=edge", "broken"),
+        (b"not a form", "multipart/form-data; boundary=edge", "invalid"),
         (form(b"x")[0], "multipart/form-data", "Missing boundary"),
-        (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "broken"),
+        (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "invalid"),
         (b"--edge\r\nA: b\r\n\r\n\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "must be provided"),
         (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
     ],
@@ -231,7 +234,7 @@ def test_api_refuses_uploads_beyond_the_queue_with_retry_after(trained_run: Path
         while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
             time.sleep(0.05)  # the server may not have accepted both yet
         assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
-        assert reply.json == {"error": "too many pictures at once: try again in a moment"}
+        assert reply.json == {"error": "the server is busy: try again in a moment"}
         for client in begun:
             client.close()
         while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
@@ -247,7 +250,7 @@ def test_security_middleware_refuses_other_origins_and_hosts(address: str, pictu
     port = host.split(":")[1]
     for origin in ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example"):
         reply = ask(address, body=pictures[0], Origin=origin)
-        assert (reply.status, reply.json) == (403, {"error": "another site's page may not use this server"})
+        assert (reply.status, reply.json) == (403, {"error": "requests from pages of other sites are not allowed"})
     assert ask(address, "/api/predict?detect=never", pictures[0], Origin=address).status == 200
     for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
         for path, method in (("/", "GET"), ("/api/info", "GET"), ("/api/predict", "POST")):
@@ -382,7 +385,7 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
         ("detect=sometimes", "detect='sometimes' has the wrong type"),
         ("weights=no, such [file].ckpt", "no, such [file].ckpt"),
         ("host=8.8.8.8", "host=8.8.8.8 port=0 can't be opened"),
-        ("host=no such host", "host=no such host is no address"),
+        ("host=no such host", "host=no such host is not an address"),
     ],
 )
 def test_serve_refuses_invalid_settings_in_one_line(argument: str, reason: str, run_here: Run) -> None:

@@ -132,7 +132,7 @@ def test_page_loads_and_explains_its_metrics(page: Page) -> None:
     meaning = page.inner_text("#meaning")
     for text in ("trained on drawn faces", "80 % of the test faces", "binary label", "non-commercial research only"):
         assert text in meaning
-    assert re.match(r"Measured on \d+ test faces: the age is off by .* was not measured\.", page.inner_text("#figures"))
+    assert re.match(r"Measured on \d+ test faces: the age is off by .* not measured\.", page.inner_text("#figures"))
     assert "Up to 3 MB and 2 megapixels" in page.inner_text("#drop")
     assert "/api/predict" in page.inner_text("#curl")
     assert page.locator("#samples button").count() == 6
@@ -169,9 +169,9 @@ def test_page_shows_an_unsure_gender_without_a_probability(
         served(trained_run / "checkpoints" / "best.ckpt", min_confidence=1.0) as unsure,
         open_page(browser, unsure) as page,
     ):
-        assert "less probable than 100 %, the answer is unsure" in page.inner_text("#meaning")
-        upload_file(page, "astronaut.jpg", photograph)
-        ((_, _, _, gender, probability, _),) = wait_for_rows(page, "astronaut.jpg")
+        assert "is below 100 %, the gender is given as unsure" in page.inner_text("#meaning")
+        choose(page, "astronaut.jpg", photograph)
+        ((_, _, _, gender, probability, _),) = answered(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")
         words = ", ".join(describe(expected))
         assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"
@@ -210,7 +210,7 @@ def test_page_accepts_pasted_and_dropped_images(page: Page, photograph: bytes) -
         page.evaluate(hand_over, [kind, f"{kind}.jpg", base64.b64encode(photograph).decode()])
         assert len(wait_for_rows(page, f"{kind}.jpg")) == 1
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
-    assert page.inner_text("#error") == "the clipboard holds no picture"
+    assert page.inner_text("#error") == "the clipboard contains no picture"
 
 
 @pytest.mark.parametrize(

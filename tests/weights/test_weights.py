@@ -143,7 +143,7 @@ def test_a_run_without_figures_is_not_packed(trained_run: Path, tmp_path: Path) 
     with pytest.raises(AgeGenderError, match=r"no metrics\.json"):
         bundle(tmp_path, tmp_path / "packed.ckpt")
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(AgeGenderError, match="not tested"):
+    with pytest.raises(AgeGenderError, match="no test metrics"):
         bundle(tmp_path, tmp_path / "packed.ckpt")
     assert not (tmp_path / "packed.ckpt").exists()
 
@@ -162,7 +162,7 @@ def test_the_command_packs_and_says_how_large(trained_run: Path, run_here: Run, 
         (("run=logs",), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=", "out=a.ckpt"), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=logs", "out=a.ckpt", "size=8"), "size is not known; there are out, run"),
-        (("logs", "a.ckpt"), "logs is no setting; write name=value"),
+        (("logs", "a.ckpt"), "logs is not a setting; write name=value"),
     ],
     ids=["nothing", "no place", "no run", "one too many", "no names"],
 )

@@ -1,1 +1,1 @@
-"""Where pictures come from: a folder, a download, or drawn faces."""
+"""Sources of images: a folder, a download, or drawn faces."""

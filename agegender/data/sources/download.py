@@ -56,8 +56,8 @@ def fetch_utkface(cache_dir: Path, wanted: Path) -> Path:
         )
         raise AgeGenderError(
             f"data.dir={wanted} does not exist and UTKFace could not be downloaded ({reason}). "
-            "Three ways on: put the folder of images at data.dir=..., go online and run this again, or train on drawn "
-            "faces with data=synthetic"
+            "Set data.dir=... to the folder of images, go online and run the command again, or train on drawn faces "
+            "with data=synthetic"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -86,9 +86,9 @@ def _refuse_links(unpacked: Path) -> None:
     """
     for folder, folders, files in os.walk(unpacked):
         for name in (*folders, *files):
-            refused = f"the downloaded archive of {KAGGLE_DATASET} holds a link, {name!a}, and is refused"
-            link = os.path.islink(os.path.join(folder, name))
-            require(not link, f"{refused}; set data.dir=... to a folder of images instead")
+            refused = f"the downloaded archive of {KAGGLE_DATASET} contains a link, {name!a}, and is refused"
+            is_link = os.path.islink(os.path.join(folder, name))
+            require(not is_link, f"{refused}; set data.dir=... to a folder of images instead")
 
 
 def largest_folder_of_faces(root: Path) -> Path:
@@ -103,6 +103,6 @@ def largest_folder_of_faces(root: Path) -> Path:
     folders = [folder for folder, _, _ in os.walk(root) if has_utkface_files(Path(folder))]
     if not folders:
         raise AgeGenderError(
-            f"the downloaded archive of {KAGGLE_DATASET} holds no UTKFace-named image; set data.dir=... instead"
+            f"the downloaded archive of {KAGGLE_DATASET} contains no UTKFace-named image; set data.dir=... instead"
         )
     return Path(min(folders, key=lambda folder: (-len(os.listdir(folder)), folder.count(os.sep), folder)))

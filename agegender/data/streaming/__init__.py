@@ -1,1 +1,1 @@
-"""Packs of shards, and training from them."""
+"""Packed shards, and streaming training data from them."""

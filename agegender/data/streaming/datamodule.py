@@ -76,16 +76,17 @@ class StreamingDataModule(AgeGenderDataModule):
         """Store the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
-            dir: Folder that `agegender pack` filled, or `s3://bucket/...` where its contents were copied
-                to. Server and credentials are boto3's: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
-            cache_dir: Folder for what comes from an object store; None for the user's cache folder.
-            max_cache: Most of it that is kept, such as `100GB`; None for three quarters of the disk's free space.
-            image_size: Side of the pixels' square that the network sees.
+            dir: Folder written by `agegender pack`, or `s3://bucket/...` with a copy of it. boto3 reads the server and
+                the credentials from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
+            cache_dir: Folder for downloaded shards; None for the user's cache folder.
+            max_cache: Maximum size of the downloaded shards, such as `100GB`; None for three quarters of the free disk
+                space.
+            image_size: Side of the network's input in pixels.
             grayscale: One channel instead of three.
             batch_size: Faces per step.
-            num_workers: Loader processes, which decode; None for one per core, at most 8.
+            num_workers: Number of loader processes, which decode; None for one per core, at most 8.
             augment: See `AgeGenderDataModule`.
-            seed: Chooses order and augmentation.
+            seed: Seed of order and augmentation.
         """
         require(dir is not None, "data=streaming needs data.dir=, the folder or s3:// address of packed faces")
         self.place, self.max_cache = str(dir).rstrip("/"), max_cache
@@ -146,12 +147,14 @@ class StreamingDataModule(AgeGenderDataModule):
         from agegender.data.streaming.litdata_loader import DecodeTransform, streaming_dataset
 
         folder = fetch_dir(self.place, self.cache_dir) / f"{name}{'-single' if apart else ''}"
-        kept = folder if self.place.startswith(BUCKET) else None
-        if kept is not None:
-            kept.mkdir(parents=True, exist_ok=True)
+        cache_folder = folder if self.place.startswith(BUCKET) else None
+        if cache_folder is not None:
+            cache_folder.mkdir(parents=True, exist_ok=True)
         decoder = DecodeTransform(self.image_size, self.grayscale)
-        whole = shuffle and self._part().world_size > 1
-        return streaming_dataset(f"{self.place}/{name}", kept, decoder, self.seed, shuffle, self.max_cache, whole)
+        drop_last = shuffle and self._part().of > 1
+        return streaming_dataset(
+            f"{self.place}/{name}", cache_folder, decoder, self.seed, shuffle, self.max_cache, drop_last
+        )
 
     def _loader(self, name: Split, shuffle: bool = False) -> StreamingFaceLoader:
         from agegender.data.streaming.litdata_loader import StreamingFaceLoader, collate

@@ -1,4 +1,4 @@
-"""Packs a folder of faces into shards for `data=streaming`: `agegender pack data.dir=... out=shards`."""
+"""Pack a folder of faces into shards for `data=streaming`: `agegender pack data.dir=... out=shards`."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ MB = 1_000_000  # bytes
 
 
 def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
-    """Writes the faces of a folder as shards, with their labels and their split.
+    """Write the faces of a folder as shards, with their labels and their split.
 
-    A shard holds the files' own bytes, not pixels: that is a fraction of the size, any image size and color mode can
-    be trained from it, and the pixels are those of the folder to the last bit. Training faces are ordered by the hash
-    of their contents: neighbors, which LitData's shuffling keeps together, have nothing to do with each other.
+    A shard contains the bytes of the files, not pixels: these are smaller, can be decoded to any image size and color
+    mode, and give the same pixels as the folder. Training faces are ordered by the hash of their contents, so that
+    neighbors, which LitData's shuffling keeps together, are unrelated.
 
     Args:
-        data: Arguments of `AgeGenderDataModule`: what is packed, and how it is split.
-        out: Folder that doesn't exist, or is empty. It has its name only when all is written.
-        shard_mb: Size of a shard, in MB.
+        data: Arguments of `AgeGenderDataModule`, which define the faces and the split.
+        out: Output folder, which must not exist or must be empty. It is renamed to `out` after all files were written.
+        shard_mb: Size of a shard in MB.
 
     Returns:
         The folder.
 
     Raises:
-        AgeGenderError: `out` holds something, the faces can't be indexed, one of them changes meanwhile, the disk is
+        AgeGenderError: `out` is not empty, the faces can't be indexed, a file changed while it was packed, the disk is
             full, or LitData is missing.
     """
     folder = Path(out).expanduser().resolve()
     require(shard_mb >= 1, f"shard_mb={shard_mb} must be at least 1")
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    require(not taken, f"out={out} is there already, and is not empty: name another folder, or remove it")
+    is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    require(not is_taken, f"out={out} exists and is not empty: set another folder, or remove it")
     try:
         import litdata  # noqa: F401
     except ImportError as error:
         raise missing_extra("packing", error, "stream") from None
-    from agegender.data.settings import folder_module  # imports torch: mistakes answer without it
+    from agegender.data.settings import folder_module  # imports torch, which the checks above don't need
 
-    module = folder_module(data, "data=streaming is packed already: give the folder of images, data=utkface data.dir=")
-    rule = module.split_settings["split"]
-    require(rule == "content", f"data.split={rule} has no shards: leave it out")
-    require(module.leave_out is None, "data.leave_out is for a training from the folder itself: leave it out")
+    module = folder_module(data, "data=streaming is packed already: set a folder of images with data=utkface data.dir=")
+    split = module.split_settings["split"]
+    require(split == "content", f"data.split={split} can't be packed: remove it")
+    require(module.leave_out is None, "data.leave_out is for a training from the folder itself: remove it")
     index = module.find_index()
     rows = {side: index.rows(side, module.limit) for side in SPLITS}
     rows["train"] = np.array(sorted(rows["train"].tolist(), key=lambda row: (index.digests[row], row)), np.int64)
     unfinished = folder.with_name(f".{folder.name}.packing")
     try:
         with exclusive_lock(folder, f"another run is packing into {folder}: waiting"):
-            if unfinished.exists():  # of a run that was killed
+            if unfinished.exists():  # left by a killed process
                 shutil.rmtree(unfinished)
             try:
                 _write(unfinished, index, rows, module.split_settings, shard_mb)
@@ -102,18 +102,18 @@ def _write(
 
 
 def _write_shards(folder: Path, index: FaceIndex, rows: NDArray[np.int64], first: int, shard_mb: int) -> None:
-    """Writes one split's faces, whose rows in the pack start at `first`."""
+    """Write the faces of one split, whose rows in the pack start at `first`."""
     from litdata.streaming import Cache
 
     folder.mkdir(parents=True)
     shards = Cache(str(folder), chunk_bytes=shard_mb * MB)
-    for place, row in enumerate(track(rows.tolist(), f"packing {folder.name}", len(rows))):
+    for position, row in enumerate(track(rows.tolist(), f"packing {folder.name}", len(rows))):
         path = index.folder / index.names[row]
         content = _read(path)
         if hashlib.sha256(content).hexdigest() != index.digests[row]:
-            raise AgeGenderError(f"{path} changed while it was packed; start again")
+            raise AgeGenderError(f"{path} changed while it was packed: run the command again")
         labels = {"age": int(index.age[row]), "gender": int(index.gender[row])}
-        shards[place] = {"image": content, "row": first + place, **labels}
+        shards[position] = {"image": content, "row": first + position, **labels}
     shards.done()
     shards.merge(1)
 
@@ -122,4 +122,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise AgeGenderError(f"{path} can't be read any more ({error.strerror}); start again") from None
+        raise AgeGenderError(f"{path} can't be read any more ({error.strerror}): run the command again") from None

@@ -40,7 +40,7 @@ class PackedNames(Sequence[str]):
     def __init__(self, folder: Path):
         """Open the names of the pack in `folder`."""
         self._offsets: NDArray[np.int64] = np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False)
-        self._letters: NDArray[np.uint8] = np.memmap(folder / NAMES, np.uint8, "r")
+        self._bytes: NDArray[np.uint8] = np.memmap(folder / NAMES, np.uint8, "r")
 
     def __len__(self) -> int:
         """Return the number of names."""
@@ -53,9 +53,9 @@ class PackedNames(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | list[str]:
         """Return the name of a row, or the names of a slice."""
         if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
+            return [self[index] for index in range(*row.indices(len(self)))]
         start, end = self._offsets[row], self._offsets[row + 1]
-        return os.fsdecode(self._letters[start:end].tobytes())
+        return os.fsdecode(self._bytes[start:end].tobytes())
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class PackedIndex(FaceIndex):
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as read, atomic_write(target) as written:
-        shutil.copyfileobj(read, written)
+    with source.open("rb") as reader, atomic_write(target) as writer:
+        shutil.copyfileobj(reader, writer)
 
 
 def write_columns(folder: Path, index: FaceIndex, rows: NDArray[np.int64]) -> None:
@@ -129,11 +129,11 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise AgeGenderError(_no_pack(place)) from None
+        raise AgeGenderError(_no_pack_message(place)) from None
     except (OSError, ValueError) as error:
         raise AgeGenderError(f"{folder / MANIFEST} can't be read ({error}): pack the faces again") from None
-    written = manifest.get("version")
-    require(written == VERSION, f"{place} has pack version {written}, not {VERSION}: pack the faces again")
+    version = manifest.get("version")
+    require(version == VERSION, f"{place} has pack version {version}, not {VERSION}: pack the faces again")
     try:
         labels = np.load(folder / LABELS, mmap_mode="r", allow_pickle=False)
         names = PackedNames(folder)
@@ -161,10 +161,10 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
     )
 
 
-def _no_pack(place: str) -> str:
+def _no_pack_message(place: str) -> str:
     return (
-        f"data.dir={place} holds no packed faces ({MANIFEST} is missing): give the folder or s3:// address that "
-        "`agegender pack data.dir=<images> out=<folder>` filled"
+        f"data.dir={place} has no packed faces ({MANIFEST} is missing): set the folder or s3:// address of the output "
+        "of `agegender pack data.dir=<images> out=<folder>`"
     )
 
 
@@ -184,7 +184,10 @@ def _fetch(place: str, cache_dir: Path) -> Path:
         raise missing_extra(f"data.dir={place}", error, "stream") from None
     bucket, _, prefix = place.removeprefix(BUCKET).partition("/")
     folder = fetch_dir(place, cache_dir)
-    with _one_line(place), exclusive_lock(folder, f"another run is fetching the index of {place}: waiting"):
+    with (
+        _report_download_errors(place),
+        exclusive_lock(folder, f"another run is fetching the index of {place}: waiting"),
+    ):
         client = boto3.client("s3")
 
         def read(name: str) -> Any:
@@ -204,7 +207,7 @@ def _fetch(place: str, cache_dir: Path) -> Path:
 
 
 @contextmanager
-def _one_line(place: str) -> Iterator[None]:
+def _report_download_errors(place: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -212,7 +215,7 @@ def _one_line(place: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in ("NoSuchKey", "NoSuchBucket", "404"):
-            raise AgeGenderError(_no_pack(place)) from None
+            raise AgeGenderError(_no_pack_message(place)) from None
         raise AgeGenderError(f"data.dir={place} can't be read ({error}); check the credentials (AWS_...)") from None
     except BotoCoreError as error:
         reason = " ".join(str(error).split())

@@ -43,7 +43,7 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
     sections = [Section("Trials", tables=[Table(header, [row_of(trial, keys) for trial in trials])])]
     if measured:
         lower = study.direction is StudyDirection.MINIMIZE
-        plots = [_course(measured, monitor, lower), _curves(measured, monitor)]
+        plots = [_history(measured, monitor, lower), _curves(measured, monitor)]
         text = "Each dot is a trial. A slope or a valley is an effect of the setting; a shapeless cloud shows none."
         effects = [_effect(measured, key, monitor, number) for number, key in enumerate(keys)]
         sections = [Section("The search", plots=plots), Section("The settings", text, plots=effects), *sections]
@@ -51,9 +51,9 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
     write_page(Page(f"Study {study.study_name}", facts, sections, [note]), path)
 
 
-def _course(trials: Sequence[FrozenTrial], monitor: str, lower: bool) -> Plot:
+def _history(trials: Sequence[FrozenTrial], monitor: str, lower: bool) -> Plot:
     figure, axes = new_plot()
-    _dots(axes, [(trial.number, trial) for trial in trials])
+    _scatter(axes, [(trial.number, trial) for trial in trials])
     done = sorted((trial for trial in trials if trial.state is TrialState.COMPLETE), key=lambda trial: trial.number)
     best: list[float] = []
     for trial in done:
@@ -80,24 +80,24 @@ def _curves(trials: Sequence[FrozenTrial], monitor: str) -> Plot:
 
 
 def _effect(trials: Sequence[FrozenTrial], key: str, monitor: str, number: int) -> Plot:
-    with_it = [trial for trial in trials if key in trial.params]
+    trials_with_key = [trial for trial in trials if key in trial.params]
     figure, axes = new_plot()
-    distribution = with_it[0].distributions[key] if with_it else None
+    distribution = trials_with_key[0].distributions[key] if trials_with_key else None
     if isinstance(distribution, CategoricalDistribution):
         choices = [format_value(choice) for choice in distribution.choices]
-        _dots(axes, [(choices.index(format_value(trial.params[key])), trial) for trial in with_it])
+        _scatter(axes, [(choices.index(format_value(trial.params[key])), trial) for trial in trials_with_key])
         axes.set_xticks(range(len(choices)), choices)
     else:
-        _dots(axes, [(trial.params[key], trial) for trial in with_it])
+        _scatter(axes, [(trial.params[key], trial) for trial in trials_with_key])
         if getattr(distribution, "log", False):
             axes.set_xscale("log")
     axes.set(xlabel=key, ylabel=monitor)
     return Plot(f"setting_{number}", f"{key} and the score.", to_png(figure))
 
 
-def _dots(axes: Axes, places: Sequence[tuple[float, FrozenTrial]]) -> None:
+def _scatter(axes: Axes, points_by_trial: Sequence[tuple[float, FrozenTrial]]) -> None:
     for state, color in _COLORS.items():
-        points = [(x, trial.value) for x, trial in places if trial.state is state]
+        points = [(x, trial.value) for x, trial in points_by_trial if trial.state is state]
         if points:
             xs, ys = zip(*points, strict=True)
             axes.scatter(xs, ys, color=color, s=22, label=_NAMES[state])

@@ -51,25 +51,29 @@ class OptunaPruning(Callback):
         """
         self.folder, self.storage, self.study, self.trial, self.monitor = Path(folder), storage, study, trial, monitor
         self.pruner = MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
-        self._live: Trial | None = None
-        self._open = ExitStack()
+        self._running_trial: Trial | None = None
+        self._stack = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the study, on rank 0 only."""
         if self.trial is None or not trainer.is_global_zero:
             return
-        storage = self._open.enter_context(open_storage(self.storage, self.folder))
+        storage = self._stack.enter_context(open_storage(self.storage, self.folder))
         study = load_study(study_name=self.study, storage=storage, pruner=self.pruner)
         if study.get_trials(deepcopy=False)[self.trial].state.is_finished():
             log.info("trial %d of the study has ended: this run isn't reported to it", self.trial)
         else:
-            self._live = running_trial(study, self.trial)
+            self._running_trial = running_trial(study, self.trial)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch, and stop the training on all ranks if the trial is to be pruned."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        stop = self._live is not None and not trainer.should_stop and self._should_prune(self._live, trainer)
+        stop = (
+            self._running_trial is not None
+            and not trainer.should_stop
+            and self._should_prune(self._running_trial, trainer)
+        )
         trainer.should_stop |= trainer.strategy.reduce_boolean_decision(stop, all=False)
 
     def _should_prune(self, trial: Trial, trainer: pl.Trainer) -> bool:
@@ -82,9 +86,9 @@ class OptunaPruning(Callback):
                 return False
             trial.set_user_attr(PRUNED, epoch)
         except UpdateFinishedTrialError:  # a search that was started meanwhile marked this trial as failed
-            self._live = None
+            self._running_trial = None
             return False
-        log.info("pruned after epoch %d: half of the trials were better by then", epoch)
+        log.info("pruned after epoch %d: its best value is worse than the median of the trials", epoch)
         return True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,5 +100,5 @@ class OptunaPruning(Callback):
         self._close()
 
     def _close(self) -> None:
-        self._live = None
-        self._open.close()
+        self._running_trial = None
+        self._stack.close()

@@ -23,7 +23,7 @@ from agegender.sweeps.optuna.ranking import (
 from agegender.sweeps.optuna.space import as_overrides
 from agegender.system.files import atomic_write
 
-_SHOWN = 10  # maximum number of trials in the table on the terminal
+_MAX_ROWS = 10  # maximum number of trials in the table on the terminal
 
 
 def write_study(study: Study, monitor: str, folder: Path, page: bool = True) -> None:
@@ -60,15 +60,15 @@ def print_study(study: Study, monitor: str, folder: Path, fixed: Sequence[str]) 
     trials = rank_trials(study)
     keys = varied_params(trials)
     table = Table("trial", "state", monitor, "epochs", *keys, title=f"study: {folder}")
-    for trial in trials[:_SHOWN]:
+    for trial in trials[:_MAX_ROWS]:
         table.add_row(*row_of(trial, keys)[:-1])
     console = Console()
     console.print(table)
-    for line in _last_lines(trials, folder, fixed):
+    for line in _summary_lines(trials, folder, fixed):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _last_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -> list[str]:
+def _summary_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -> list[str]:
     lines = [f"{count_states(trials)}; all of them: {folder / 'trials.csv'}, {folder / 'study.html'}"]
     if trials and trials[0].state is TrialState.COMPLETE:
         best = trials[0]

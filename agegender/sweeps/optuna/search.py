@@ -88,17 +88,17 @@ class OptunaSearch:
             self._check_folder(study)
             left = self._trials_left(study, space)
             study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
-            asked: list[int] = []
+            started: list[int] = []
             try:
-                while len(asked) < left:
-                    batch = [study.ask(space) for _ in range(min(self.options.n_jobs, left - len(asked)))]
-                    asked += [trial.number for trial in batch]
+                while len(started) < left:
+                    batch = [study.ask(space) for _ in range(min(self.options.n_jobs, left - len(started)))]
+                    started += [trial.number for trial in batch]
                     self._launch(study, batch, fixed, space)
-                self._wait_no_longer(study, asked)
+                self._conclude_running(study, started)
             finally:
                 write_study(study, self.config.monitor, self.folder)
             print_study(study, self.config.monitor, self.folder, fixed)
-            self._check_any([study.get_trials(deepcopy=False)[number] for number in asked])
+            self._check_not_all_failed([study.get_trials(deepcopy=False)[number] for number in started])
 
     def _sampler(self, trials: int) -> TPESampler:
         # A continued study with the same sampler seed would propose its first trials again.
@@ -112,15 +112,15 @@ class OptunaSearch:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self._record_result(study, trial.number):
                 requeue_trial(study, trial.number, space, died=True)
-        ended = study.get_trials(deepcopy=False, states=_ENDED)
-        done = len([trial for trial in ended if trial.user_attrs.get("error") != INTERRUPTED])
-        before: int = study.user_attrs.get("trials", 0)
-        wanted = done + self.options.n_trials if done >= before else max(before, self.options.n_trials)
-        study.set_user_attr("trials", wanted)
-        if ended:
+        finished = study.get_trials(deepcopy=False, states=_FINISHED)
+        done = len([trial for trial in finished if trial.user_attrs.get("error") != INTERRUPTED])
+        previous: int = study.user_attrs.get("trials", 0)
+        total = done + self.options.n_trials if done >= previous else max(previous, self.options.n_trials)
+        study.set_user_attr("trials", total)
+        if finished:
             trials = f"{done} trial{'s' * (done != 1)}"
-            print(f"continuing the study {self.where} with {trials}: {wanted - done} to run", flush=True)
-        return wanted - done
+            print(f"continuing the study {self.where} with {trials}: {total - done} to run", flush=True)
+        return total - done
 
     def _check_folder(self, study: Study) -> None:
         """Raise an error rather than overwrite the runs of a study whose database is gone."""
@@ -133,7 +133,7 @@ class OptunaSearch:
 
     def _launch(self, study: Study, batch: list[Trial], fixed: list[str], space: Space) -> None:
         """Run trials as jobs. Results are read from the jobs' folders, so that they survive a failed launcher."""
-        jobs = [[*fixed, *self._own(trial), *as_overrides(trial.params)] for trial in batch]
+        jobs = [[*fixed, *self._job_overrides(trial), *as_overrides(trial.params)] for trial in batch]
         died = "its process died"
         try:
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
@@ -145,17 +145,17 @@ class OptunaSearch:
         except Exception as error:  # a worker process of the launcher died, perhaps killed for its memory
             died += f": {error}"
         for trial in batch:
-            # If one of several jobs died, the others may still be running; see `_wait_no_longer`.
+            # If one of several jobs died, the others may still be running; see `_conclude_running`.
             self._record_result(study, trial.number, died if len(batch) == 1 else None)
         write_study(study, self.config.monitor, self.folder, page=False)
 
-    def _own(self, trial: Trial) -> list[str]:
-        prunes = (self.config.get("callbacks") or {}).get("pruning") is not None
-        return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * prunes)]
+    def _job_overrides(self, trial: Trial) -> list[str]:
+        has_pruning = (self.config.get("callbacks") or {}).get("pruning") is not None
+        return [f"hydra.sweep.subdir={trial.number}", *([f"callbacks.pruning.trial={trial.number}"] * has_pruning)]
 
-    def _wait_no_longer(self, study: Study, asked: list[int]) -> None:
+    def _conclude_running(self, study: Study, started: list[int]) -> None:
         """Conclude trials that have finished meanwhile, and print those without a result."""
-        running = [number for number in asked if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
+        running = [number for number in started if study.get_trials(deepcopy=False)[number].state is TrialState.RUNNING]
         for number in running:
             if not self._record_result(study, number):
                 print(f"trial {number} has no result: its process died or still runs; the next command checks again")
@@ -185,10 +185,10 @@ class OptunaSearch:
             study.tell(number, state=TrialState.PRUNED)
         else:
             study.tell(number, score)
-        self._say(study, number)
+        self._print_result(study, number)
         return True
 
-    def _say(self, study: Study, number: int) -> None:
+    def _print_result(self, study: Study, number: int) -> None:
         trial = study.get_trials(deepcopy=False)[number]
         result = "" if trial.value is None else f"{self.config.monitor} {trial.value:.4f}"
         if trial.state is TrialState.FAIL:
@@ -200,10 +200,10 @@ class OptunaSearch:
         print(f"trial {number}: {result}{best}", flush=True)
 
     @staticmethod
-    def _check_any(trials: list[FrozenTrial]) -> None:
+    def _check_not_all_failed(trials: list[FrozenTrial]) -> None:
         failed = [trial for trial in trials if trial.state is TrialState.FAIL]
         if failed and len(failed) == len(trials):
             raise AgeGenderError(f"all {len(failed)} trials failed; the last: {failed[-1].user_attrs.get('error')}")
 
 
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -39,7 +39,7 @@ def read_space(params: Mapping[str, str], arguments: list[str], loader: ConfigLo
     }
     fixed = [str(item.input_line) for item in overrides.values() if not item.is_sweep_override()]
     space = {key: _distribution(key, item) for key, item in overrides.items() if item.is_sweep_override()}
-    require(bool(space), "sweep=optuna has nothing to vary: every setting is fixed; give one as optim.lr=1e-3,3e-3")
+    require(bool(space), "sweep=optuna has nothing to vary: give a setting several values, such as optim.lr=1e-3,3e-3")
     return fixed, space
 
 

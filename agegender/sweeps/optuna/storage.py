@@ -23,7 +23,7 @@ from agegender.system.files import acquire_lock
 from agegender.training.results import flatten_dict
 
 # Settings that may differ between the trials of a study: hardware and display. All others change the scores.
-_FREE = (
+_NOT_COMPARED = (
     *("name", "fit", "test", "report", "resume", "compile", "logger", "trainer.accelerator", "trainer.devices"),
     *("trainer.profiler", "trainer.log_every_n_steps", "trainer.default_root_dir", "data.dir", "data.cache"),
     *("data.cache_dir", "data.on_device", "data.num_workers", "data.strict", "callbacks.pruning"),
@@ -73,7 +73,7 @@ def study_lock(folder: Path) -> Iterator[None]:
         AgeGenderError: Another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"another process works on the study in {folder}: wait for it, or start another study with name=..."
+    refusal = f"another search is running in {folder}: wait for it, or start another study with name=..."
     lock = acquire_lock(folder / ".study.lock", refusal)
     try:
         yield
@@ -85,7 +85,7 @@ def comparable_settings(config: DictConfig) -> dict[str, Any]:
     """Return the settings that a trial's score depends on, by dotted key, with interpolations left unresolved."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     plain.pop("hydra", None)
-    return {key: value for key, value in flatten_dict(plain).items() if not _below(key, _FREE)}
+    return {key: value for key, value in flatten_dict(plain).items() if not _is_below(key, _NOT_COMPARED)}
 
 
 def check_compatible(study: Study, settings: Mapping[str, Any], space: Space, where: str) -> None:
@@ -105,7 +105,7 @@ def check_compatible(study: Study, settings: Mapping[str, Any], space: Space, wh
         study.set_user_attr("settings", dict(settings))
     varied = [*space, *(name for trial in study.get_trials(deepcopy=False) for name in trial.params)]
     varied = [key.lstrip("+") for key in varied]
-    names = sorted(key for key in {*(known or settings), *settings} if not _below(key, varied))
+    names = sorted(key for key in {*(known or settings), *settings} if not _is_below(key, varied))
     changed = [
         f"{key} was {(known or {}).get(key)} and is {settings.get(key)}"
         for key in names
@@ -119,8 +119,8 @@ def check_compatible(study: Study, settings: Mapping[str, Any], space: Space, wh
                 check_distribution_compatibility(before, space.get(key, before))
             except ValueError:
                 raise AgeGenderError(
-                    f"{where} chose {key} from {_said(before)}, and now it would be {_said(space[key])}, which Optuna "
-                    f"can't combine: restore it, give a range of the same type, or {otherwise}"
+                    f"{where} has {key} in {_format_range(before)}, which Optuna can't combine with "
+                    f"{_format_range(space[key])}: restore it, give a range of the same type, or {otherwise}"
                 ) from None
 
 
@@ -153,10 +153,10 @@ def requeue_trial(study: Study, number: int, space: Space, died: bool) -> None:
         study.enqueue_trial(params, user_attrs={"repeats": number, DIED: died})
 
 
-def _below(key: str, parents: Any) -> bool:
+def _is_below(key: str, parents: Any) -> bool:
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
-def _said(distribution: Any) -> str:
+def _format_range(distribution: Any) -> str:
     choices = getattr(distribution, "choices", None)
     return ",".join(choices) if choices else f"{distribution.low} to {distribution.high}"

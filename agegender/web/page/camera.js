@@ -13,8 +13,8 @@ export function startCamera(the, taken, fail) {
     the("open-camera").disabled = true;
     the("no-camera").hidden = false;
     the("no-camera").textContent = window.isSecureContext
-      ? "This browser gives no camera."
-      : "Browsers give the camera only to pages of this computer (127.0.0.1) or over https.";
+      ? "This browser has no access to a camera."
+      : "Browsers allow the camera only on pages of this computer (127.0.0.1) or over https.";
     return;
   }
 
@@ -37,7 +37,7 @@ export function startCamera(the, taken, fail) {
       the("take").focus();
     } catch (error) {
       close();
-      const reasons = { NotAllowedError: "it was not allowed", NotFoundError: "there is none" };
+      const reasons = { NotAllowedError: "access was denied", NotFoundError: "no camera was found" };
       fail(`the camera can't be used: ${reasons[error.name] ?? error.message}`);
     }
   });

@@ -3,13 +3,13 @@
 const INK = "#ffffff";
 const PAPER = "#143c8c";
 const LINE = 1.25; // line height, in font sizes
-const SMALLEST = 360; // pixels of the shorter side that legible labels need; smaller images are enlarged
-const LOW = 200; // pixels: images displayed lower than this get a margin, as labels would hide the faces
+const MIN_SIDE = 360; // pixels of the shorter side that legible labels need; smaller images are enlarged
+const MIN_HEIGHT = 200; // pixels: images displayed lower than this get a margin, as labels would hide the faces
 
 /** Returns the age and the gender as text, such as `34 (27-43)` and `female 97 %`. */
-export function inWords(face) {
-  const within = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
-  return [`${Math.round(face.age)}${within}`, face.gender === "unsure" ? "unsure" : `${face.gender} ${percent(face)}`];
+export function predictionText(face) {
+  const interval = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
+  return [`${Math.round(face.age)}${interval}`, face.gender === "unsure" ? "unsure" : `${face.gender} ${percent(face)}`];
 }
 
 /** Returns the probability of the likelier gender as text. */
@@ -28,11 +28,11 @@ export function percent(face) {
  */
 export function draw(canvas, image, answer, room) {
   const fits = Math.min(room.width / answer.width, room.height / answer.height);
-  const scale = Math.min(fits, Math.max(1, SMALLEST / Math.min(answer.width, answer.height)));
+  const scale = Math.min(fits, Math.max(1, MIN_SIDE / Math.min(answer.width, answer.height)));
   const width = Math.max(1, Math.round(answer.width * scale));
   const height = Math.max(1, Math.round(answer.height * scale));
   const letters = Math.min(18, Math.max(12, Math.min(width, height) / 26));
-  const high = height + (height < LOW && answer.faces.length ? Math.ceil(heightOf(2, letters)) : 0);
+  const high = height + (height < MIN_HEIGHT && answer.faces.length ? Math.ceil(labelHeight(2, letters)) : 0);
   const dense = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(width * dense));
   canvas.height = Math.max(1, Math.round(high * dense));
@@ -43,23 +43,23 @@ export function draw(canvas, image, answer, room) {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(image, 0, 0, width, height);
 
-  const taken = [];
+  const labels = [];
   pen.font = `600 ${letters}px system-ui, sans-serif`;
   pen.textBaseline = "top";
   pen.lineWidth = Math.max(2, letters / 6);
   pen.strokeStyle = PAPER;
-  const boxes = answer.faces.map((face) => placeOf(face, scale, width));
+  const boxes = answer.faces.map((face) => boxOf(face, scale, width));
   boxes.forEach((box, i) => {
     if (answer.faces[i].left !== null) frame(pen, box);
   });
   answer.faces.forEach((face, i) => {
-    const lines = inWords(face);
+    const lines = predictionText(face);
     if (answer.faces.length > 1) lines[0] = `${face.face}: ${lines[0]}`;
-    taken.push(label(pen, lines, letters, boxes[i], { width, height: high }, taken));
+    labels.push(label(pen, lines, letters, boxes[i], { width, height: high }, labels));
   });
 }
 
-function placeOf(face, scale, width) {
+function boxOf(face, scale, width) {
   if (face.left === null) return { left: 0, top: 0, right: width, bottom: 0 };
   return { left: face.left * scale, top: face.top * scale, right: face.right * scale, bottom: face.bottom * scale };
 }
@@ -74,15 +74,15 @@ function frame(pen, box) {
   pen.strokeRect(...sides);
 }
 
-function heightOf(lines, letters) {
+function labelHeight(lines, letters) {
   return lines * LINE * letters + letters / 2;
 }
 
 /** Draws a label below, above, beside or inside the box: the first place that overlaps no other label. */
-function label(pen, lines, letters, box, size, taken) {
+function label(pen, lines, letters, box, size, labels) {
   const pad = letters / 3;
   const width = Math.max(...lines.map((text) => pen.measureText(text).width)) + 2 * pad;
-  const height = heightOf(lines.length, letters);
+  const height = labelHeight(lines.length, letters);
   const spots = [
     [box.left, box.bottom], [box.left, box.top - height], [box.right, box.top], [box.left - width, box.top],
     ...Array.from({ length: 8 }, (_, row) => [box.left, box.top + row * height]),
@@ -92,7 +92,7 @@ function label(pen, lines, letters, box, size, taken) {
     const top = Math.max(0, Math.min(y, size.height - height));
     return { left, top, right: left + width, bottom: top + height };
   });
-  const place = places.find((one) => !taken.some((other) => meet(one, other))) ?? places[0];
+  const place = places.find((one) => !labels.some((other) => overlap(one, other))) ?? places[0];
   pen.fillStyle = PAPER;
   pen.fillRect(place.left, place.top, width, height);
   pen.fillStyle = INK;
@@ -100,6 +100,6 @@ function label(pen, lines, letters, box, size, taken) {
   return place;
 }
 
-function meet(one, other) {
+function overlap(one, other) {
   return one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
 }

@@ -12,28 +12,28 @@ export function showInfo(the, info, trySample) {
   the("meaning").replaceChildren(...info.meaning.map((text) => element("p", text)));
   the("about").textContent = `agegender ${info.version}, weights ${info.weights}`;
   the("curl").textContent = `curl --data-binary @photo.jpg ${new URL("api/predict", location.href)}`;
-  showFigures(the, info.figures);
+  showMetrics(the, info.figures);
   the("samples").replaceChildren(...info.samples.map((sample, i) => sampleButton(sample, i + 1, trySample)));
   the("tries").hidden = info.samples.length === 0;
 }
 
-function showFigures(the, figures) {
-  if (!figures) {
-    the("figures").textContent = "How well these weights do was not measured, or is not known here.";
+function showMetrics(the, metrics) {
+  if (!metrics) {
+    the("figures").textContent = "There are no test metrics of these weights.";
     return;
   }
   const parts = [];
-  if (figures.age_mae !== null) parts.push(`the age is off by ${years(figures.age_mae)} years on average`);
-  if (figures.gender_acc !== null) parts.push(`the gender agrees with the label for ${share(figures.gender_acc)}`);
-  const faces = figures.images === null ? "the test faces" : `${figures.images.toLocaleString("en")} test faces`;
+  if (metrics.age_mae !== null) parts.push(`the age is off by ${years(metrics.age_mae)} years on average`);
+  if (metrics.gender_acc !== null) parts.push(`the gender agrees with the label for ${percentage(metrics.gender_acc)}`);
+  const faces = metrics.images === null ? "the test faces" : `${metrics.images.toLocaleString("en")} test faces`;
   if (parts.length) the("figures").textContent = `Measured on ${faces}: ${parts.join(", and ")}.`;
-  if (!figures.bands) {
-    the("figures").append(" How this differs by age was not measured.");
+  if (!metrics.bands) {
+    the("figures").append(" Metrics by age were not measured.");
     return;
   }
-  const rows = figures.bands.map((band) => {
+  const rows = metrics.bands.map((band) => {
     const row = document.createElement("tr");
-    const cells = [band.ages.replace("-", "–"), band.images, years(band.age_mae), share(band.gender_acc), share(band.coverage)];
+    const cells = [band.ages.replace("-", "–"), band.images, years(band.age_mae), percentage(band.gender_acc), percentage(band.coverage)];
     for (const text of cells) row.insertCell().textContent = text;
     return row;
   });
@@ -45,7 +45,7 @@ function years(value) {
   return value === null ? "–" : value.toFixed(1);
 }
 
-function share(value) {
+function percentage(value) {
   return value === null ? "–" : `${(100 * value).toFixed(0)} %`;
 }
 

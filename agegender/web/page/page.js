@@ -1,22 +1,22 @@
 // Reads an image from a file, the camera, drag and drop or the clipboard, sends it, and shows the predictions.
 
 import { startCamera } from "./camera.js";
-import { draw, inWords, percent } from "./draw.js";
+import { draw, predictionText, percent } from "./draw.js";
 import { showInfo } from "./info.js";
 
 const the = (id) => document.getElementById(id);
 let info = null; // the response of api/info
 let shown = null; // the displayed image and response
-let asking = null; // aborts the pending request
+let pending = null; // aborts the pending request
 
-function say(text, busy = false) {
+function setStatus(text, busy = false) {
   the("status").textContent = text;
   document.body.classList.toggle("busy", busy);
   the("answer").setAttribute("aria-busy", String(busy));
 }
 
 function fail(text) {
-  say("");
+  setStatus("");
   the("error").textContent = text;
 }
 
@@ -26,12 +26,12 @@ function clear() {
   the("answer").hidden = true;
 }
 
-async function ask(file, detect, signal) {
+async function requestPredictions(file, detect, signal) {
   const address = detect ? `api/predict?detect=${detect}` : "api/predict";
   const headers = { "Content-Type": file.type || "application/octet-stream" };
   const response = await fetch(address, { method: "POST", body: file, headers, signal });
   const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(content.error || `the server answers ${response.status} ${response.statusText}`);
+  if (!response.ok) throw new Error(content.error || `the server responded with ${response.status} ${response.statusText}`);
   return content;
 }
 
@@ -48,20 +48,20 @@ async function decode(address, { width, height }) {
 }
 
 async function handle(file, name, detect = null) {
-  asking?.abort();
-  const mine = (asking = new AbortController());
+  pending?.abort();
+  const request = (pending = new AbortController());
   the("error").textContent = "";
   if (info && file.size > 1e6 * info.max_upload_mb) {
     clear();
     fail(`${name}: too large: the limit is ${info.max_upload_mb} MB`);
     return;
   }
-  say(`Looking at ${name} …`, true);
+  setStatus(`Processing ${name} …`, true);
   try {
-    const answer = await ask(file, detect, mine.signal);
+    const answer = await requestPredictions(file, detect, request.signal);
     const address = URL.createObjectURL(file);
     const image = await decode(address, answer);
-    if (mine !== asking) {
+    if (request !== pending) {
       URL.revokeObjectURL(address);
       return;
     }
@@ -69,7 +69,7 @@ async function handle(file, name, detect = null) {
     shown = { image, answer, address };
     show(name);
   } catch (error) {
-    if (mine !== asking) return; // superseded by a later image
+    if (request !== pending) return; // superseded by a later image
     clear();
     fail(`${name}: ${error instanceof TypeError ? "the server can't be reached" : error.message}`);
   }
@@ -77,7 +77,7 @@ async function handle(file, name, detect = null) {
 
 function show(name) {
   const { image, answer } = shown;
-  const words = answer.faces.map((face) => inWords(face).join(", "));
+  const words = answer.faces.map((face) => predictionText(face).join(", "));
   the("name").textContent = name;
   the("answer").hidden = false;
   the("undrawn").hidden = image !== null;
@@ -88,15 +88,15 @@ function show(name) {
   the("faces").hidden = rows.length === 0;
   paint();
   if (answer.error) fail(`${name}: ${answer.error}`);
-  else say(`${rows.length === 1 ? "One face" : `${rows.length} faces`}: ${words.join("; ")}`);
+  else setStatus(`${rows.length === 1 ? "One face" : `${rows.length} faces`}: ${words.join("; ")}`);
 }
 
 function rowOf(face) {
   const row = document.createElement("tr");
-  const within = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
+  const interval = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
   const score = face.score === null ? "–" : face.score.toFixed(2);
-  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it would be mistaken for the probability of that
-  for (const text of [face.face, face.age.toFixed(1), within, face.gender, probability, score]) {
+  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it could be mistaken for the probability of "unsure"
+  for (const text of [face.face, face.age.toFixed(1), interval, face.gender, probability, score]) {
     row.insertCell().textContent = text;
   }
   row.cells[3].className = "word";
@@ -130,10 +130,10 @@ function listen() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     the("drop").classList.remove("over");
-    if (!take(event.dataTransfer?.files ?? [], "dropped picture")) fail("what was dropped is no file");
+    if (!take(event.dataTransfer?.files ?? [], "dropped picture")) fail("the dropped item is not a file");
   });
   document.addEventListener("paste", (event) => {
-    if (!take(event.clipboardData?.files ?? [], "pasted picture")) fail("the clipboard holds no picture");
+    if (!take(event.clipboardData?.files ?? [], "pasted picture")) fail("the clipboard contains no picture");
   });
   new ResizeObserver(paint).observe(the("frame"));
   startCamera(the, (file) => handle(file, "camera picture"), fail);

@@ -70,7 +70,7 @@ def test_an_archive_that_reaches_outside_its_folder_is_refused_whole(
         with pytest.raises(AgeGenderError) as refused:
             unpack(tmp_path / "evil.tar")
         assert "\n" not in str(refused.value)
-        assert way != "link inside" or "holds a link, 'evil.jpg', and is refused" in str(refused.value)
+        assert way != "link inside" or "contains a link, 'evil.jpg', and is refused" in str(refused.value)
         assert list((tmp_path / "cache").iterdir()) == []
     assert not list(tmp_path.rglob("evil.jpg"))
 

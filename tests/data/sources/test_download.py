@@ -162,7 +162,7 @@ def test_an_archive_without_faces_is_an_error_and_leaves_nothing(
         return root
 
     kaggle(fetch)
-    with pytest.raises(AgeGenderError, match=r"holds no UTKFace-named image; set data\.dir="):
+    with pytest.raises(AgeGenderError, match=r"contains no UTKFace-named image; set data\.dir="):
         fetch_utkface(tmp_path / "cache", tmp_path / "wanted")
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -174,7 +174,7 @@ def test_a_training_from_a_bucket_is_the_training_from_the_folder_of_shards(
 def test_an_address_that_gives_nothing_ends_in_one_line(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with bucket_with(shards / "val", "elsewhere"), pytest.raises(AgeGenderError, match="holds no packed faces"):
+    with bucket_with(shards / "val", "elsewhere"), pytest.raises(AgeGenderError, match="has no packed faces"):
         module(f"s3://{BUCKET}/nothing")
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
         monkeypatch.setenv(f"AWS_{name}", "us-east-1")
@@ -191,7 +191,7 @@ def test_an_address_that_gives_nothing_ends_in_one_line(
     [
         (("data=streaming",), "data.dir="),
         (("data=streaming", "+data.limit=5", "data.dir=x"), "data.limit"),
-        (("data=streaming", "data.dir=nowhere"), "holds no packed faces"),
+        (("data=streaming", "data.dir=nowhere"), "has no packed faces"),
         (("+data.source=tape",), "data.source is not known"),
     ],
 )

@@ -146,9 +146,9 @@ def test_without_litdata_one_line_says_what_to_install(
 
 
 def test_a_folder_that_is_no_pack_is_refused_in_one_line(faces: Path, packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(AgeGenderError, match=r"holds no packed faces .*agegender pack"):
+    with pytest.raises(AgeGenderError, match=r"has no packed faces .*agegender pack"):
         open_pack(str(faces), tmp_path)
-    with pytest.raises(AgeGenderError, match="holds no packed faces"):
+    with pytest.raises(AgeGenderError, match="has no packed faces"):
         open_pack(str(tmp_path / "nowhere"), tmp_path)
     shutil.copytree(packed, tmp_path / "torn")
     (tmp_path / "torn" / "labels.npy").write_bytes((packed / "labels.npy").read_bytes()[:-3])

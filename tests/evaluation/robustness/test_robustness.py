@@ -235,7 +235,7 @@ def test_limit_takes_a_part_of_a_larger_limits_faces(trained_run: Path, tmp_path
     ("arguments", "line"),
     [
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
-        (("run=empty",), "empty holds no checkpoints/best.ckpt"),
+        (("run=empty",), "empty has no checkpoints/best.ckpt"),
         (("run=small",), "run=small has no recorded data folder: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
         (("run=moved",), "the faces of run=moved are not in gone any more: give their folder with data_dir="),

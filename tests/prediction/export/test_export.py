@@ -254,7 +254,7 @@ def test_export_refuses_a_precision_that_moves_the_predictions(
         (("out=",), "out=model.onnx"),
         (("out=model.ckpt",), "ending in .onnx"),
         (("out=folder.onnx",), "ending in .onnx"),
-        (("model.onnx",), "model.onnx is no setting; write name=value"),
+        (("model.onnx",), "model.onnx is not a setting; write name=value"),
         (("out=a.onnx", "wieghts=default"), "wieghts is not known; did you mean weights?"),
         (("out=a.onnx", "precision=float8"), "precision='float8'"),
         (("out=a.onnx", "format=tflite"), "format='tflite'"),

@@ -1,6 +1,6 @@
 """Traits of a cartoon face: `sample_person` samples a `Person` from (age, gender, group).
 
-Only this module depends on the labels; `cartoon.py` draws the traits. Lengths are in half image sides: the image spans
+Only this module depends on the labels; `face.py` draws the traits. Lengths are in half image sides: the image spans
 -1 to 1 along both axes, y points down, and an upright face is centered at the origin.
 """
 
