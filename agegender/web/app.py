@@ -135,7 +135,7 @@ class _Endpoints:
 
     async def _while_connected(self, request: Request, content: bytes, detect: Detect) -> Answer:
         """Return the queue's answer; if the client disconnects before, its image is removed from the queue."""
-        answer = asyncio.ensure_future(self._queue.answer(NamedImage("upload", lambda: content), detect))
+        answer = asyncio.ensure_future(self._queue.submit(NamedImage("upload", lambda: content), detect))
         disconnect = asyncio.ensure_future(request.receive())  # after the body, the only message is the disconnect
         try:
             await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)

@@ -52,7 +52,7 @@ class RequestQueue:
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "predictor")
 
-    async def answer(self, picture: NamedImage, detect: Detect) -> Answer:
+    async def submit(self, picture: NamedImage, detect: Detect) -> Answer:
         """Enqueue an image and wait for its predictions; if the task is cancelled before, the image is skipped."""
         request = _Request(picture, detect)
         self._waiting.put_nowait(request)
@@ -76,7 +76,9 @@ class RequestQueue:
     def _predict(self, batch: list[_Request], loop: asyncio.AbstractEventLoop) -> None:
         completed = 0
         try:
-            results = self._predictors[batch[0].detect].answer([each.image for each in batch], keep_pictures=True)
+            results = self._predictors[batch[0].detect].predict_images(
+                [each.image for each in batch], keep_pictures=True
+            )
             for result, request in zip(results, batch, strict=True):
                 width, height = result.picture.size if result.picture else (None, None)
                 loop.call_soon_threadsafe(_resolve, request.answer, Answer(width, height, result.predictions))

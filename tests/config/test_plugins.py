@@ -203,7 +203,7 @@ def test_trusted_package_may_provide_factories_of_the_expected_type_only(
     monkeypatch.setenv("AGEGENDER_TRUST", "my_plugin")
     made = instantiate({"_target_": "my_plugin.parts.make_trunk"}, "model.trunk", in_channels=1)
     assert made.num_features == 12
-    for name, said in (
+    for name, message in (
         ("NotATrunk", r"is refused; it is not a subclass of torch\.nn\.Module"),
         ("torch.load", "is refused; it is not a class"),
         ("Path", "is refused; it is not a class"),

@@ -28,7 +28,7 @@ def test_one_of_before_there_was_a_min_confidence_answers_for_all() -> None:
 @pytest.mark.parametrize("wrong", [0.49, 1.01, float("nan"), "high", None])
 def test_a_min_confidence_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(AgeGenderError, match="calibration is invalid"):
-        Calibration.read(asdict(PLAIN) | {"min_confidence": wrong})
+        Calibration.from_dict(asdict(PLAIN) | {"min_confidence": wrong})
 
 
 def test_the_error_is_interpolated_between_knots_and_constant_beyond() -> None:

@@ -170,8 +170,8 @@ def test_page_shows_an_unsure_gender_without_a_probability(
         open_page(browser, unsure) as page,
     ):
         assert "is below 100 %, the gender is given as unsure" in page.inner_text("#meaning")
-        choose(page, "astronaut.jpg", photograph)
-        ((_, _, _, gender, probability, _),) = answered(page, "astronaut.jpg")
+        upload_file(page, "astronaut.jpg", photograph)
+        ((_, _, _, gender, probability, _),) = wait_for_rows(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")
         words = ", ".join(describe(expected))
         assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"

@@ -151,7 +151,7 @@ class StreamingDataModule(AgeGenderDataModule):
         if cache_folder is not None:
             cache_folder.mkdir(parents=True, exist_ok=True)
         decoder = DecodeTransform(self.image_size, self.grayscale)
-        drop_last = shuffle and self._part().of > 1
+        drop_last = shuffle and self._part().world_size > 1
         return streaming_dataset(
             f"{self.place}/{name}", cache_folder, decoder, self.seed, shuffle, self.max_cache, drop_last
         )

@@ -392,7 +392,7 @@ def test_resume_refuses_other_teachers(run_here: Run, folds: Path, tmp_path: Pat
         (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
         (["teacher=[]"], "teacher= is empty: "),
         (["teacher=empty"], "empty has no checkpoints/best.ckpt; "),
-        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with MeanAbsoluteError: choose one with age=dldl"),
+        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with L1Age: choose one with age=dldl"),
         (["teacher=dldl.ckpt", "age.max_age=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
         (
             ["teacher=dldl.ckpt", "age=mae"],
