@@ -25,7 +25,7 @@ from agegender.web.model_info import disclaimer, read_test_metrics
 from agegender.web.queue import Answer, RequestQueue
 from agegender.web.samples import GROUP, NAMES, draw_sample
 from agegender.web.security import SecurityMiddleware
-from agegender.web.uploads import Limits, check, receive
+from agegender.web.uploads import Limits, check, declared_size, receive
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class _Endpoints:
     """State shared by all requests."""
 
     def __init__(self, predictor: Predictor, limits: Limits, max_concurrency: int, queue_size: int):
-        self._limits, self._free_slots = limits, max_concurrency + queue_size
+        self._limits, self._free_slots, self._free_bytes = limits, max_concurrency + queue_size, limits.total
         self._detect = predictor.detect
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
@@ -106,9 +106,10 @@ class _Endpoints:
 
     async def predict(self, request: Request) -> Response:
         detect = self._requested_detect(request)
-        if not self._free_slots:
+        size = declared_size(request, self._limits)
+        if not self._free_slots or size > self._free_bytes:
             raise HTTPException(503, "the server is busy: try again in a moment", {"Retry-After": "2"})
-        self._free_slots -= 1
+        self._free_slots, self._free_bytes = self._free_slots - 1, self._free_bytes - size
         try:
             content = await receive(request, self._limits)
             await run_in_threadpool(check, content, self._limits)
@@ -118,7 +119,7 @@ class _Endpoints:
         except asyncio.CancelledError:
             raise HTTPException(503, "the server is stopping", {"Connection": "close"}) from None
         finally:
-            self._free_slots += 1
+            self._free_slots, self._free_bytes = self._free_slots + 1, self._free_bytes + size
         error = answer.predictions[0].error
         if error is not None and error != NO_FACE:
             raise HTTPException(422, error)

@@ -105,6 +105,7 @@ def serve(
     max_megapixels: float = 40,
     max_concurrency: int = 2,
     queue_size: int = 64,
+    queue_mb: float = 256,
     upload_seconds: float = 30,
 ) -> None:
     """Serve the page and the API until Ctrl-C.
@@ -120,6 +121,7 @@ def serve(
         max_megapixels: Maximum size of an image, in millions of pixels.
         max_concurrency: Maximum number of images predicted at the same time.
         queue_size: Maximum number of further images that are uploading or waiting.
+        queue_mb: Maximum size of all files that are uploading or waiting, in millions of bytes.
         upload_seconds: Time limit of an upload, in seconds.
 
     Raises:
@@ -129,11 +131,12 @@ def serve(
         require(value >= 1, f"{name}={value} must be at least 1")
     for name, size in (("max_upload_mb", max_upload_mb), ("upload_seconds", upload_seconds)):
         require(0 < size < float("inf"), f"{name}={size:g} must be above 0")
+    require(queue_mb >= max_upload_mb, f"queue_mb={queue_mb:g} must be at least max_upload_mb={max_upload_mb:g}")
     require(0 < max_megapixels <= 178, f"max_megapixels={max_megapixels:g} must be above 0, and at most 178")
     listener = open_port(host, port)
     try:
         predictor = Predictor(weights, device, detect=detect, min_confidence=min_confidence)
-        limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds)
+        limits = Limits(int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, int(queue_mb * 1e6))
         app = create_app(predictor, limits, max_concurrency, queue_size, allowed_hosts(host))
         Server(app, listener).serve_until_signal()
     except KeyboardInterrupt:  # the normal end

@@ -34,15 +34,23 @@ class Limits:
         size: Maximum size of the file in bytes.
         pixels: Maximum number of pixels of the image.
         seconds: Time limit of the upload in seconds.
+        total: Maximum size of all uploads that the server holds, in bytes.
     """
 
     size: int
     pixels: int
     seconds: float
+    total: int
 
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = sys.maxsize  # Starlette writes larger files to the disk
+
+
+def declared_size(request: Request, limits: Limits) -> int:
+    """Return the number of bytes to reserve for an upload: its `Content-Length`, or the limit if it has none."""
+    length = request.headers.get("content-length", "")
+    return min(int(length), limits.size) if length.isdecimal() else limits.size
 
 
 async def receive(request: Request, limits: Limits) -> bytes:

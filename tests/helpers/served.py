@@ -18,7 +18,7 @@ from agegender.web.app import create_app
 from agegender.web.server import Server, allowed_hosts, open_port
 from agegender.web.uploads import Limits
 
-LIMITS = Limits(size=3_000_000, pixels=2_000_000, seconds=20.0)
+LIMITS = Limits(size=3_000_000, pixels=2_000_000, seconds=20.0, total=100_000_000)
 
 
 class Reply(NamedTuple):

@@ -215,7 +215,7 @@ def test_api_refuses_other_methods_paths_and_settings_in_json(address: str) -> N
 
 
 def test_api_ends_a_slow_upload_and_closes_its_connection(trained_run: Path, pictures: list[bytes]) -> None:
-    with served(weights_of(trained_run), "never", Limits(3_000_000, 1_000_000, 0.4)) as address:
+    with served(weights_of(trained_run), "never", Limits(3_000_000, 1_000_000, 0.4, 100_000_000)) as address:
         with connect(address) as client:
             client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
             reply = b""
@@ -237,6 +237,19 @@ def test_api_refuses_uploads_beyond_the_queue_with_retry_after(trained_run: Path
         assert reply.json == {"error": "the server is busy: try again in a moment"}
         for client in begun:
             client.close()
+        while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert reply.status == 200
+
+
+def test_api_refuses_uploads_beyond_the_memory_for_them(trained_run: Path, pictures: list[bytes]) -> None:
+    with served(weights_of(trained_run), "never", Limits(1_000_000, 1_000_000, 20, 1_000_000)) as address:
+        with connect(address) as client:
+            client.sendall(b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\nabc")
+            until = time.monotonic() + 20
+            while (reply := ask(address, body=pictures[0])).status == 200 and time.monotonic() < until:
+                time.sleep(0.05)  # the server may not have accepted it yet
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
         while (reply := ask(address, body=pictures[0])).status == 503 and time.monotonic() < until:
             time.sleep(0.05)
         assert reply.status == 200
@@ -380,6 +393,7 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
         ("max_concurrency=0", "max_concurrency=0 must be at least 1"),
         ("queue_size=0", "queue_size=0 must be at least 1"),
+        ("queue_mb=15", "queue_mb=15 must be at least max_upload_mb=16"),
         ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
         ("min_confidence=high", "min_confidence='high' has the wrong type"),
         ("detect=sometimes", "detect='sometimes' has the wrong type"),

@@ -30,7 +30,7 @@ class Stub:
         self.batches: list[list[str]] = []
         self.may = threading.Event()
 
-    def answer(self, pictures: Iterable[NamedImage], keep_pictures: bool) -> Iterator[ImageResult]:
+    def predict_images(self, pictures: Iterable[NamedImage], keep_pictures: bool) -> Iterator[ImageResult]:
         assert keep_pictures and self.may.wait(20)
         names = [picture.path for picture in pictures]
         self.batches.append(names)
@@ -127,5 +127,5 @@ def test_receive_reads_hostile_forms_in_bounded_time(attack: str) -> None:
     scope: Scope = {"type": "http", "headers": [(b"content-type", b"multipart/form-data; boundary=edge")]}
     started = time.process_time()
     with suppress(HTTPException):
-        asyncio.run(receive(Request(scope, chunks), Limits(2 * size, 1, 60)))
+        asyncio.run(receive(Request(scope, chunks), Limits(2 * size, 1, 60, 2 * size)))
     assert time.process_time() - started < 5
