@@ -26,6 +26,7 @@ from helpers.stopped_runs import (
 )
 from omegaconf import OmegaConf
 
+from agegender.errors import EXIT_ERROR, EXIT_USAGE
 from agegender.training.callbacks.checkpoint import RelocatableCheckpoint
 from agegender.training.module import AgeGenderModule
 
@@ -275,7 +276,7 @@ def test_train_refuses_meaningless_values_in_one_line(run_here: Run, setting: st
         "augment=light",
         setting,
     )
-    outcome.assert_one_line_error(message)
+    outcome.assert_one_line_error(message, code=EXIT_USAGE if setting == "logger=null" else EXIT_ERROR)
     assert "epoch 1/" not in outcome.out
 
 

@@ -199,7 +199,7 @@ def test_export_checks_synthetic_faces_by_default(run: Run, checkpoint: Path, tm
 
 
 @pytest.mark.parametrize(
-    "fits",
+    "matches",
     [
         lambda values: values.ndim == 4,  # weights of a convolution
         lambda values: (
