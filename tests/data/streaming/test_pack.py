@@ -124,7 +124,7 @@ def test_pack_refuses_an_image_changed_since_indexing(
 
 
 @pytest.mark.parametrize("rule", ["random", "test"])
-def test_pack_refuses_the_random_split(faces: Path, tmp_path: Path, rule: str) -> None:
+def test_pack_refuses_random_and_test_splits(faces: Path, tmp_path: Path, rule: str) -> None:
     with pytest.raises(AgeGenderError, match=rf"data\.split={rule}"):
         pack({"dir": str(faces), "split": rule}, str(tmp_path / "shards"))
 
