@@ -1,4 +1,4 @@
-"""Settings become loaders: the right faces, in the right shape, augmented in training only."""
+"""Data modules: the right faces, in the configured shape, augmented in training only."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _rows(batches: list[Batch]) -> list[int]:
 
 
 class _Witness(pl.LightningModule):
-    """Learns nothing, and keeps what reaches each stage."""
+    """Module that learns nothing and records the batches of each stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def _fit(module: AgeGenderDataModule, tmp_path: Path, epochs: int = 2) -> _Witne
     return witness
 
 
-def test_the_three_loaders_hold_every_face_once(faces: Path, cache_dir: Path) -> None:
+def test_loaders_hold_every_face_once(faces: Path, cache_dir: Path) -> None:
     module = _module(faces, cache_dir)
     rows = {split: _rows(_batches(module, split)) for split in ("train", "val", "test")}
     assert sorted(row for part in rows.values() for row in part) == list(range(120))
@@ -101,7 +101,7 @@ def test_the_three_loaders_hold_every_face_once(faces: Path, cache_dir: Path) ->
     assert len(rows["train"]) > len(rows["test"]) > len(rows["val"]) > 0
 
 
-def test_validation_and_test_come_in_the_indexs_order_and_training_does_not(faces: Path, cache_dir: Path) -> None:
+def test_loaders_shuffle_training_faces_only(faces: Path, cache_dir: Path) -> None:
     module = _module(faces, cache_dir)
     for split in ("val", "test"):
         rows = _rows(_batches(module, split))
@@ -110,7 +110,7 @@ def test_validation_and_test_come_in_the_indexs_order_and_training_does_not(face
     assert rows != sorted(rows)
 
 
-def test_the_training_seed_moves_the_order_and_not_the_split(faces: Path, cache_dir: Path) -> None:
+def test_training_seed_changes_the_order_and_not_the_split(faces: Path, cache_dir: Path) -> None:
     one, other = (_module(faces, cache_dir, seed=seed) for seed in (1, 2))
     assert one.index.fingerprint == other.index.fingerprint
     assert one.index.split.tolist() == other.index.split.tolist()
@@ -119,7 +119,7 @@ def test_the_training_seed_moves_the_order_and_not_the_split(faces: Path, cache_
     assert first == _rows(_batches(_module(faces, cache_dir, seed=1), "train"))
 
 
-def test_the_random_split_validates_on_its_test_faces_and_says_that_its_figures_are_flattered(
+def test_random_split_validates_on_its_test_faces_with_a_warning(
     faces: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("WARNING"):
@@ -133,12 +133,12 @@ def test_the_random_split_validates_on_its_test_faces_and_says_that_its_figures_
     )
 
 
-def test_a_random_split_and_a_published_one_exclude_each_other() -> None:
+def test_random_split_and_split_file_exclude_each_other() -> None:
     with pytest.raises(AgeGenderError, match=r"data\.split=random and data\.split_file=a\.csv: choose one"):
         AgeGenderDataModule(split="random", split_file="a.csv")
 
 
-def test_parts_left_out_of_training_share_out_its_faces_and_leave_all_else_as_it_was(
+def test_leave_out_partitions_the_training_faces_and_changes_nothing_else(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number, path in enumerate(sorted(faces.iterdir())):  # every face, and an exact copy of every second
@@ -165,7 +165,7 @@ def test_parts_left_out_of_training_share_out_its_faces_and_leave_all_else_as_it
     assert len([*(tmp_path / "cache/pixels").glob("*.npy")]) == 1  # decoded once for all
 
 
-def test_a_part_left_out_that_is_all_there_is_to_train_on_is_refused(faces: Path, cache_dir: Path) -> None:
+def test_leave_out_of_all_training_faces_is_refused(faces: Path, cache_dir: Path) -> None:
     (row,) = _module(faces, cache_dir, limit=3).split("train").rows
     index = _module(faces, cache_dir).index
     part = int(left_out(index.digests, index.duplicates, 0, "1/2")[row])
@@ -176,7 +176,7 @@ def test_a_part_left_out_that_is_all_there_is_to_train_on_is_refused(faces: Path
     assert len(_module(faces, cache_dir, limit=3, leave_out=f"{1 - part}/2").split("train")) == 1
 
 
-def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
+def test_split_seed_changes_the_split(faces: Path, cache_dir: Path) -> None:
     one, other = (_module(faces, cache_dir, split_seed=seed) for seed in (0, 1))
     assert one.index.fingerprint != other.index.fingerprint
     assert other.split_settings == {
@@ -196,7 +196,7 @@ def test_split_seed_moves_the_split(faces: Path, cache_dir: Path) -> None:
 
 @pytest.mark.parametrize("grayscale", [True, False])
 @pytest.mark.parametrize("size", [8, 40])
-def test_pictures_have_the_size_and_channels_asked_for(
+def test_batches_have_the_configured_size_and_channels(
     faces: Path, cache_dir: Path, size: int, grayscale: bool
 ) -> None:
     module = _module(faces, cache_dir, image_size=size, grayscale=grayscale, batch_size=7)
@@ -209,7 +209,7 @@ def test_pictures_have_the_size_and_channels_asked_for(
             assert batch["image"].dtype == torch.uint8
 
 
-def test_decoding_in_workers_gives_the_batches_of_the_cache(faces: Path, cache_dir: Path) -> None:
+def test_workers_decode_color_batches_equal_to_cached_ones(faces: Path, cache_dir: Path) -> None:
     cached = _module(faces, cache_dir, grayscale=False)
     decoded = _module(faces, cache_dir, grayscale=False, cache="none", num_workers=2)
     for split in ("train", "test"):
@@ -219,14 +219,14 @@ def test_decoding_in_workers_gives_the_batches_of_the_cache(faces: Path, cache_d
             assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
 
 
-def test_no_cache_writes_no_pixels(faces: Path, tmp_path: Path) -> None:
+def test_cache_none_writes_no_pixels(faces: Path, tmp_path: Path) -> None:
     _module(faces, tmp_path, cache="none")
     assert not (tmp_path / "pixels").exists()
     _module(faces, tmp_path)
     assert len(list((tmp_path / "pixels").glob("*.npy"))) == 1
 
 
-def test_workers_are_chosen_by_how_pixels_are_read(faces: Path, cache_dir: Path) -> None:
+def test_num_workers_defaults_depend_on_the_cache(faces: Path, cache_dir: Path) -> None:
     assert _module(faces, cache_dir).train_dataloader().num_workers == 0
     assert 1 <= _module(faces, cache_dir, cache="none").train_dataloader().num_workers <= 8
     for cache in ("auto", "none"):
@@ -234,7 +234,7 @@ def test_workers_are_chosen_by_how_pixels_are_read(faces: Path, cache_dir: Path)
         assert loader.num_workers == 3 and loader.persistent_workers and not loader.pin_memory
 
 
-def test_without_a_cache_workers_decode_the_same_batches(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
+def test_workers_decode_gray_batches_equal_to_cached_ones(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
     decoded = _module(faces, tmp_path, cache="none")
     waiting = _module(faces, tmp_path, cache="none", num_workers=0)
     assert 1 <= decoded.train_dataloader().num_workers <= 8 and waiting.train_dataloader().num_workers == 0
@@ -246,7 +246,7 @@ def test_without_a_cache_workers_decode_the_same_batches(faces: Path, cache_dir:
     assert not (tmp_path / "pixels").exists()
 
 
-def test_a_limit_keeps_that_many_faces_on_their_own_sides(faces: Path, cache_dir: Path) -> None:
+def test_limit_keeps_that_many_faces_each_in_its_split(faces: Path, cache_dir: Path) -> None:
     whole = _module(faces, cache_dir)
     for limit in (3, 40, 119, 500):
         module = _module(faces, cache_dir, limit=limit)
@@ -258,7 +258,7 @@ def test_a_limit_keeps_that_many_faces_on_their_own_sides(faces: Path, cache_dir
         assert module.index.fingerprint == whole.index.fingerprint
 
 
-def test_a_limited_run_decodes_only_what_it_uses(faces: Path, tmp_path: Path) -> None:
+def test_limit_decodes_only_the_used_faces(faces: Path, tmp_path: Path) -> None:
     _module(faces, tmp_path, limit=10)
     (array,) = (tmp_path / "pixels").glob("*.npy")
     assert np.load(array, mmap_mode="r").shape[0] == 10
@@ -271,7 +271,7 @@ def test_setup_works_once(faces: Path, cache_dir: Path) -> None:
     assert module.index is index and module.split("train") is train
 
 
-def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
+def test_datamodule_reads_nothing_before_setup(tmp_path: Path) -> None:
     module = AgeGenderDataModule(dir=str(tmp_path / "missing"), cache_dir=str(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
     with pytest.raises(RuntimeError, match="setup"):
@@ -300,7 +300,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
         ({"age_range": [110, 120]}, "no UTKFace-named image"),
     ],
 )
-def test_a_bad_setting_is_an_error_in_one_line_that_names_it(
+def test_datamodule_refuses_an_invalid_setting_by_name(
     faces: Path, cache_dir: Path, wrong: dict[str, Any], message: str
 ) -> None:
     settings: dict[str, Any] = {"dir": str(faces), "image_size": 16, **wrong}
@@ -309,13 +309,13 @@ def test_a_bad_setting_is_an_error_in_one_line_that_names_it(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_given_as_the_folder_is_an_error(faces: Path, cache_dir: Path) -> None:
+def test_data_dir_that_is_a_file_is_refused(faces: Path, cache_dir: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"data\.dir=.* is a file"):
         AgeGenderDataModule(dir=str(min(faces.iterdir())), cache_dir=str(cache_dir)).prepare_data()
 
 
 @pytest.mark.parametrize("options", [{}, {"synthetic": {"count": 20, "size": 32}}])
-def test_a_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "file").touch()
     module = AgeGenderDataModule(dir=str(faces), cache_dir=str(tmp_path / "file" / "cache"), **options)
     with pytest.raises(AgeGenderError, match=r"[Cc]an't write") as caught:
@@ -323,7 +323,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error(faces: Path, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path) -> None:
+def test_synthetic_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path) -> None:
     options: dict[str, Any] = {"synthetic": {"count": 60, "seed": 4, "size": 32}, "image_size": 16}
     modules = [AgeGenderDataModule(cache_dir=str(tmp_path), **options) for _ in range(2)]
     for module in modules:
@@ -334,7 +334,7 @@ def test_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "synthetic").iterdir())) == 1
 
 
-def test_training_is_augmented_and_validation_and_test_never_are(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
+def test_augmentation_applies_to_training_batches_only(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
     module = _module(faces, cache_dir, augment=STRONG)
     witness = _fit(module, tmp_path)
     assert all(witness.seen.values())
@@ -348,9 +348,7 @@ def test_training_is_augmented_and_validation_and_test_never_are(faces: Path, ca
         assert changed.all()
 
 
-def test_each_training_steps_changes_follow_from_seed_epoch_and_step(
-    faces: Path, cache_dir: Path, tmp_path: Path
-) -> None:
+def test_augmentation_depends_on_seed_epoch_and_step_only(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
     module = _module(faces, cache_dir, augment=STRONG, seed=7)
     seen = _fit(module, tmp_path).seen["train"]
     steps = len(module.train_dataloader())
@@ -362,7 +360,7 @@ def test_each_training_steps_changes_follow_from_seed_epoch_and_step(
 
 
 @pytest.mark.parametrize("augment", [None, {}])
-def test_without_augmentation_training_sees_the_pictures_as_they_are_in_another_order_each_epoch(
+def test_no_augmentation_leaves_training_images_as_stored_and_reorders_each_epoch(
     faces: Path, cache_dir: Path, tmp_path: Path, augment: dict[str, Any] | None
 ) -> None:
     module = _module(faces, cache_dir, augment=augment)
@@ -378,7 +376,7 @@ def _as_stored(module: AgeGenderDataModule, batch: Batch) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-def test_pixels_on_the_device_make_the_same_batches(faces: Path, cache_dir: Path) -> None:
+def test_on_device_batches_equal_those_of_the_loader(faces: Path, cache_dir: Path) -> None:
     loaded, placed = (_module(faces, cache_dir, on_device=choice) for choice in (False, True))
     assert isinstance(placed.train_dataloader().dataset, DeviceDataset)
     assert isinstance(loaded.train_dataloader().dataset, FaceDataset)
@@ -387,11 +385,13 @@ def test_pixels_on_the_device_make_the_same_batches(faces: Path, cache_dir: Path
             assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
 
 
-def test_on_a_cpu_pixels_are_not_moved_unless_wished(faces: Path, cache_dir: Path) -> None:
+def test_on_device_is_off_by_default_on_a_cpu(faces: Path, cache_dir: Path) -> None:
     assert isinstance(_module(faces, cache_dir).train_dataloader().dataset, FaceDataset)
 
 
 @pytest.mark.parametrize("clash", [{"cache": "none"}, {"num_workers": 2}])
-def test_pixels_on_the_device_with_a_loader_is_refused(clash: dict[str, Any], faces: Path, cache_dir: Path) -> None:
+def test_on_device_with_workers_or_without_cache_is_refused(
+    clash: dict[str, Any], faces: Path, cache_dir: Path
+) -> None:
     with pytest.raises(AgeGenderError, match=r"data\.on_device=true .* set data\.cache=auto and"):
         _module(faces, cache_dir, on_device=True, **clash)

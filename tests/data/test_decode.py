@@ -1,4 +1,4 @@
-"""Any picture becomes what a person sees in it, or an error with a reason; never anything else."""
+"""Image decoding: every readable image gives RGB pixels, every other one `UnreadableImageError` with a reason."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _close(read: NDArray[np.uint8], expected: Image.Image, most: float = 6) -> b
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_every_exif_orientation_is_turned_upright(orientation: int, form: str) -> None:
+def test_exif_orientation_is_applied(orientation: int, form: str) -> None:
     turn = STORED[orientation]
     stored = _corners() if turn is None else _corners().transpose(turn)
     exif = Image.Exif()
@@ -69,12 +69,12 @@ def test_every_exif_orientation_is_turned_upright(orientation: int, form: str) -
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File Read:UserWarning")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0", b"junk"])
-def test_damaged_exif_does_not_cost_the_picture(exif: bytes) -> None:
+def test_damaged_exif_leaves_the_image_readable(exif: bytes) -> None:
     assert _close(_read(_encoded(_corners(), "JPEG", exif=exif)), _corners())
 
 
 @pytest.mark.parametrize(("form", "mode"), [("PNG", "RGB"), ("BMP", "RGB"), ("PNG", "P"), ("PNG", "L"), ("GIF", "P")])
-def test_lossless_pictures_are_read_to_the_last_bit(form: str, mode: str) -> None:
+def test_lossless_image_is_read_exactly(form: str, mode: str) -> None:
     image = _noise().convert(mode) if mode != "P" else _noise().quantize(200)
     assert (_read(_encoded(image, form)) == np.asarray(image.convert("RGB"))).all()
 
@@ -84,28 +84,28 @@ def test_cmyk_keeps_its_colors(form: str) -> None:
     assert _close(_read(_encoded(_corners().convert("CMYK"), form)), _corners())
 
 
-def test_a_bilevel_picture_is_black_and_white() -> None:
+def test_bilevel_image_is_black_and_white() -> None:
     image = Image.fromarray(np.eye(16, dtype=bool))
     assert image.mode == "1"
     assert (_read(_encoded(image, "PNG")) == np.where(np.eye(16, dtype=bool), 255, 0)[..., None]).all()
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
-def test_transparency_is_laid_on_white(alpha: int) -> None:
+def test_alpha_is_composited_on_white(alpha: int) -> None:
     expected = (np.array([200, 40, 0]) * alpha + 255 * (255 - alpha)) / 255
     read = _read(_encoded(Image.new("RGBA", (8, 8), (200, 40, 0, alpha)), "PNG"))
     assert np.abs(read - expected).max() <= 1
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
-def test_transparent_gray_is_laid_on_white(alpha: int) -> None:
+def test_gray_alpha_is_composited_on_white(alpha: int) -> None:
     expected = (100 * alpha + 255 * (255 - alpha)) / 255
     read = _read(_encoded(Image.new("LA", (8, 8), (100, alpha)), "PNG"))
     assert read.shape == (8, 8, 3) and np.abs(read - expected).max() <= 1
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_palettes_transparent_color_is_white(form: str) -> None:
+def test_palette_transparency_becomes_white(form: str) -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette([0, 0, 0, 200, 40, 0])
     image.paste(1, (4, 0, 8, 8))
@@ -113,20 +113,20 @@ def test_a_palettes_transparent_color_is_white(form: str) -> None:
     assert (read[:, :4] == 255).all() and (read[:, 4:] == (200, 40, 0)).all()
 
 
-def test_transparent_gray_without_an_alpha_channel_is_white() -> None:
+def test_gray_transparency_without_an_alpha_channel_becomes_white() -> None:
     image = Image.fromarray(np.array([[7, 99]], np.uint8))
     assert _read(_encoded(image, "PNG", transparency=7)).tolist() == [[[255] * 3, [99] * 3]]
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
+def test_sixteen_bit_pixels_are_scaled_not_clipped(form: str) -> None:
     ramp = np.array([[0, 256, 257, 5_140, 32_896, 65_535]], np.uint16)
     image = Image.fromarray(ramp)
     assert image.mode == "I;16"
     assert _read(_encoded(image, form))[0, :, 0].tolist() == [0, 0, 1, 20, 128, 255]
 
 
-def test_thirty_two_bits_that_fit_into_sixteen_are_read_and_others_are_refused() -> None:
+def test_thirty_two_bit_pixels_are_read_only_if_they_fit_sixteen_bits() -> None:
     fits = Image.fromarray(np.array([[0, 65_535]], np.int32))
     assert _read(_encoded(fits, "TIFF"))[0, :, 0].tolist() == [0, 255]
     for value in (-1, 65_536):
@@ -142,7 +142,7 @@ def test_float_pixels_are_refused() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
-def test_an_animation_is_its_first_frame(form: str) -> None:
+def test_animation_is_read_as_its_first_frame(form: str) -> None:
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "lime")]
     content = _encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50)
     with Image.open(io.BytesIO(content)) as image:
@@ -150,7 +150,7 @@ def test_an_animation_is_its_first_frame(form: str) -> None:
     assert _close(_read(content), frames[0])
 
 
-def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
+def test_read_image_gives_the_same_pixels_for_every_source_type(tmp_path: Path) -> None:
     content = _encoded(_noise(), "JPEG")
     path = tmp_path / "face.jpg"
     path.write_bytes(content)
@@ -160,7 +160,7 @@ def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
     assert len({picture.tobytes() for picture in pictures}) == 1
 
 
-def test_a_picture_in_memory_is_turned_upright_and_left_as_it_was() -> None:
+def test_read_image_turns_a_pil_image_upright_without_changing_it() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     stored = Image.open(io.BytesIO(_encoded(_corners().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)))
@@ -170,7 +170,7 @@ def test_a_picture_in_memory_is_turned_upright_and_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9])
-def test_a_truncated_picture_is_unreadable(form: str, kept: float) -> None:
+def test_truncated_image_is_unreadable(form: str, kept: float) -> None:
     content = _encoded(_noise().resize((80, 80)), form)
     assert _read(content).shape == (80, 80, 3)
     with pytest.raises(UnreadableImageError):
@@ -190,7 +190,7 @@ def test_a_truncated_picture_is_unreadable(form: str, kept: float) -> None:
         ("nowhere.jpg", "no such file"),
     ],
 )
-def test_a_path_that_is_no_picture_says_why(tmp_path: Path, name: str, reason: str) -> None:
+def test_read_image_reports_why_a_path_is_unreadable(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "empty.jpg").touch()
     os.mkfifo(tmp_path / "pipe.jpg")
     for link, to in (("to the pipe.jpg", "pipe.jpg"), ("loop.jpg", "loop.jpg"), ("nowhere.jpg", "nowhere")):
@@ -200,12 +200,12 @@ def test_a_path_that_is_no_picture_says_why(tmp_path: Path, name: str, reason: s
             read_image(path)
 
 
-def test_a_picture_without_pixels_is_unreadable() -> None:
+def test_empty_image_is_unreadable() -> None:
     with pytest.raises(UnreadableImageError, match="without pixels"):
         read_image(Image.new("RGB", (0, 5)))
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
+def test_decompression_bomb_is_refused_before_decompression() -> None:
     side = 30_000  # 900 million pixels behind a hundred bytes
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -217,7 +217,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
         read_image(content)
 
 
-def test_a_large_but_honest_picture_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_image_below_the_limit_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # warnings are errors in these tests
     assert _read(_encoded(_noise(), "PNG")).shape == (24, 32, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 383)
@@ -230,7 +230,7 @@ def test_a_large_but_honest_picture_is_read_without_a_warning(monkeypatch: pytes
     body=st.binary(),
 )
 @settings(max_examples=150)
-def test_no_bytes_raise_anything_but_unreadable(start: bytes, body: bytes) -> None:
+def test_read_image_of_arbitrary_bytes_raises_only_unreadable(start: bytes, body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
         try:
@@ -245,7 +245,7 @@ def test_no_bytes_raise_anything_but_unreadable(start: bytes, body: bytes) -> No
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
 @settings(max_examples=150)
-def test_no_damaged_picture_raises_anything_but_unreadable(form: str, changes: list[tuple[float, int]]) -> None:
+def test_read_image_of_a_damaged_image_raises_only_unreadable(form: str, changes: list[tuple[float, int]]) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     content = bytearray(_encoded(_noise(), form, **({} if form in ("GIF", "BMP") else {"exif": exif})))
@@ -266,7 +266,7 @@ def test_no_damaged_picture_raises_anything_but_unreadable(form: str, changes: l
 @pytest.mark.parametrize("size", [8, 32, 100])
 @pytest.mark.parametrize(("grayscale", "channels"), [(True, 1), (False, 3)])
 @pytest.mark.parametrize("sides", [(1, 1), (60, 40), (7, 300), (200, 200)])
-def test_pixels_have_the_size_and_channels_asked_for(
+def test_eval_transform_gives_the_requested_size_and_channels(
     size: int, grayscale: bool, channels: int, sides: tuple[int, int]
 ) -> None:
     pixels = eval_transform(Image.new("RGB", sides, (10, 200, 60)), size, grayscale)
@@ -276,7 +276,7 @@ def test_pixels_have_the_size_and_channels_asked_for(
 
 
 @pytest.mark.parametrize("wide", [True, False])
-def test_the_centered_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None:
+def test_eval_transform_crops_the_centered_square(wide: bool) -> None:
     square = _noise().resize((32, 32))
     oblong = Image.new("RGB", (64, 32), "red")
     oblong.paste(square, (16, 0))
@@ -289,13 +289,13 @@ def test_the_centered_square_is_cut_out_of_an_oblong_picture(wide: bool) -> None
         assert np.abs(cut.astype(int) - whole).max() <= 1
 
 
-def test_pixels_of_the_asked_size_are_left_as_they_are() -> None:
+def test_eval_transform_keeps_pixels_of_the_requested_size() -> None:
     square = _noise().resize((32, 32))
     assert (eval_transform(square, 32, grayscale=False) == np.asarray(square)).all()
     assert (eval_transform(square, 32, grayscale=True)[..., 0] == np.asarray(square.convert("L"))).all()
 
 
-def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+def test_eval_transform_averages_when_it_shrinks() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     pixels = eval_transform(Image.fromarray(stripes), 8, grayscale=True)
@@ -303,13 +303,13 @@ def test_shrinking_averages_instead_of_skipping_pixels() -> None:
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_a_picture_that_is_huge_inside_is_refused(kind: str) -> None:
+def test_image_bomb_of_any_kind_is_refused(kind: str) -> None:
     assert len(BOMBS[kind]) < 500_000
     with pytest.raises(UnreadableImageError):
         read_image(BOMBS[kind])
 
 
-def test_no_bomb_costs_more_memory_than_a_photograph() -> None:
+def test_image_bombs_use_less_than_100_mb() -> None:
     code = """
 import resource
 from helpers.hostile import BOMBS
@@ -331,7 +331,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
     assert int(done.stdout) < 100  # MB
 
 
-def test_a_picture_that_is_a_program_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eps_image_is_refused_without_starting_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "EPS")
     started: list[object] = []

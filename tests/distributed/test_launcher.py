@@ -1,4 +1,4 @@
-"""A process knows which of several it is from what its starter told it."""
+"""Detection of the distributed launcher and of the rank."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ SRUN = {
         ({**SRUN, "SLURM_JOB_NAME": "bash"}, [], None),  # a shell on a cluster's machine
     ],
 )
-def test_a_process_knows_its_number_from_what_its_starter_told_it(
+def test_detect_launcher_reads_rank_and_world_size_from_the_environment(
     environment: dict[str, str], arguments: list[str], wanted: Launch | None
 ) -> None:
     assert detect_launcher(environment, arguments) == wanted
 
 
-def test_only_the_first_of_several_processes_has_a_folder_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_for_rank_create_a_run_folder_on_rank_0_only(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["trainer=ddp", "hydra.run.dir=runs/mine"]
     assert overrides_for_rank(given) == given
     for name, value in TORCHRUN.items():

@@ -25,25 +25,25 @@ def small_net(**options: Any) -> AgeGenderNet:
     return AgeGenderNet(**network_settings(**settings | options))
 
 
-def test_answers_one_age_and_one_gender_logit_per_face() -> None:
+def test_network_outputs_one_age_and_one_gender_logit_per_face() -> None:
     net = small_net().eval()
     outputs = net(torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8))
     assert outputs.age.shape == (5, 1) and outputs.gender.shape == (5,)
     assert net.years(outputs).shape == (5,)
 
 
-def test_a_single_face_keeps_its_batch_dimension() -> None:
+def test_network_keeps_the_batch_dimension_of_a_single_face() -> None:
     assert small_net().eval()(torch.zeros(1, 1, 16, 16)).gender.shape == (1,)
 
 
-def test_bytes_and_floats_of_the_same_picture_give_the_same_answer() -> None:
+def test_network_gives_equal_outputs_for_bytes_and_floats() -> None:
     net = small_net().eval()
     pixels = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
     first, second = net(pixels), net(pixels.float() / 255)
     assert torch.equal(first.age, second.age) and torch.equal(first.gender, second.gender)
 
 
-def test_normalization_is_part_of_the_network_and_of_its_weights() -> None:
+def test_normalization_is_part_of_the_network_and_its_state() -> None:
     net = small_net(in_channels=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2.0]).eval()
     seen: list[torch.Tensor] = []
     net.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -53,12 +53,12 @@ def test_normalization_is_part_of_the_network_and_of_its_weights() -> None:
 
 
 @pytest.mark.parametrize("name", ["mean", "std"])
-def test_normalization_values_that_fit_no_channel_are_refused(name: str) -> None:
+def test_normalization_of_a_wrong_number_of_channels_is_refused(name: str) -> None:
     with pytest.raises(AgeGenderError, match=rf"model\.{name}=.* needs 1 value or 3, one per color channel"):
         small_net(in_channels=3, **{name: [0.5, 0.5]})
 
 
-def test_the_default_network_is_the_classic_one() -> None:
+def test_default_network_has_the_classic_layers() -> None:
     net = AgeGenderNet(128, 1, **network_settings(AGE))
     trunk = 320 + 18_496 + 73_856 + 295_168  # 3x3 filters and biases of 1 -> 32 -> 64 -> 128 -> 256
     head = 9216 * 256 + 256 + 257  # 6 x 6 x 256 features -> 256 -> 1
@@ -73,7 +73,7 @@ def test_shared_units_stand_between_trunk_and_both_heads() -> None:
     net.eval()(torch.zeros(2, 1, 16, 16))
 
 
-def test_the_two_heads_share_the_trunk_and_nothing_else() -> None:
+def test_heads_share_the_trunk_only() -> None:
     net = small_net().eval()
     ages = net(torch.rand(2, 1, 16, 16)).age.sum()
     gradients = torch.autograd.grad(ages, list(net.parameters()), allow_unused=True)
@@ -83,7 +83,7 @@ def test_the_two_heads_share_the_trunk_and_nothing_else() -> None:
     assert reached == {name for name, _ in net.named_parameters() if not name.startswith("gender_head")}
 
 
-def test_the_same_seed_builds_the_same_network_and_another_another() -> None:
+def test_network_weights_are_decided_by_the_seed() -> None:
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def test_the_same_seed_builds_the_same_network_and_another_another() -> None:
         ("kaiming_normal", math.sqrt(2 / 400)),
     ],
 )
-def test_each_scheme_sets_the_published_spread_and_zero_biases(scheme: Any, deviation: float) -> None:
+def test_init_weights_sets_the_published_deviation_and_zero_biases(scheme: Any, deviation: float) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(400, 300)
     init_weights(layer, scheme)
@@ -109,20 +109,20 @@ def test_each_scheme_sets_the_published_spread_and_zero_biases(scheme: Any, devi
     assert uniform == scheme.endswith("uniform")
 
 
-def test_the_scheme_reaches_convolutions_and_heads() -> None:
+def test_init_weights_reaches_convolutions_and_heads() -> None:
     net = small_net(weight_init="kaiming_normal")
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert len(layers) == 6 and not any(layer.bias is not None and layer.bias.any() for layer in layers)
 
 
-def test_pytorch_leaves_the_layers_as_pytorch_made_them() -> None:
+def test_init_weights_pytorch_changes_nothing() -> None:
     layer = nn.Linear(20, 10)
     before = layer.weight.clone(), layer.bias.clone()
     init_weights(layer, "pytorch")
     assert torch.equal(layer.weight, before[0]) and torch.equal(layer.bias, before[1])
 
 
-def test_dense_layers_says_how_many_outputs_it_has() -> None:
+def test_mlp_returns_its_number_of_outputs() -> None:
     layers, outputs = mlp(7, [5, 3], 0.1)
     assert outputs == 3 and layers(torch.zeros(2, 7)).shape == (2, 3)
     empty, outputs = mlp(7, [], 0.1)
@@ -130,7 +130,7 @@ def test_dense_layers_says_how_many_outputs_it_has() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(AGE_CODINGS))
-def test_outputs_losses_and_answers_are_float32_under_bfloat16_autocast(name: str) -> None:
+def test_outputs_losses_and_predictions_are_float32_under_autocast(name: str) -> None:
     net = small_net(age={"name": name}).eval()
     with torch.autocast("cpu", torch.bfloat16):
         outputs = net(torch.rand(2, 1, 16, 16))
@@ -142,7 +142,7 @@ def test_outputs_losses_and_answers_are_float32_under_bfloat16_autocast(name: st
 
 
 @pytest.mark.parametrize("age", [64.0, 80.0, 100.0, 113.0])
-def test_old_ages_keep_steps_finer_than_half_a_year_under_bfloat16_autocast(age: float) -> None:
+def test_old_ages_keep_steps_below_half_a_year_under_autocast(age: float) -> None:
     net = small_net(head_units=[]).eval()
     last = net.age_head[0]
     assert isinstance(last, nn.Linear)
@@ -158,7 +158,7 @@ def test_old_ages_keep_steps_finer_than_half_a_year_under_bfloat16_autocast(age:
 
 
 @pytest.mark.parametrize("name", ["feature_dropout", "dropout"])
-def test_dropout_falls_where_its_name_says(name: str) -> None:
+def test_dropout_settings_apply_to_their_own_layers(name: str) -> None:
     net = small_net(**{"dropout": 0.0, name: 0.75}).train()
     seen: dict[str, torch.Tensor] = {}
     net.age_head[0].register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
@@ -177,12 +177,12 @@ def test_dropout_falls_where_its_name_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["feature_dropout", "dropout"])
-def test_a_dropout_of_everything_is_refused(name: str) -> None:
+def test_dropout_of_one_is_refused(name: str) -> None:
     with pytest.raises(AgeGenderError, match=rf"model\.{name}=1\.0 must be at least 0 and below 1"):
         small_net(**{name: 1.0})
 
 
-def test_a_sigmoid_output_says_and_costs_what_the_logit_does() -> None:
+def test_sigmoid_output_equals_the_logit_in_probability_and_loss() -> None:
     logit, sigmoid = small_net().eval(), small_net(gender_output="sigmoid").eval()
     sigmoid.load_state_dict(logit.state_dict())
     images, gender = torch.rand(6, 1, 16, 16), torch.tensor([0.0, 1.0] * 3)
@@ -192,7 +192,7 @@ def test_a_sigmoid_output_says_and_costs_what_the_logit_does() -> None:
     assert torch.allclose(logit.gender_loss(first, gender), sigmoid.gender_loss(second, gender))
 
 
-def test_a_sure_and_wrong_sigmoid_costs_16_at_most_and_a_logit_what_it_says() -> None:
+def test_sigmoid_loss_is_bounded_and_logit_loss_is_not() -> None:
     logit, sigmoid = small_net(), small_net(gender_output="sigmoid")
     wrong, truth = torch.tensor([40.0]), torch.tensor([0.0])
     age = torch.zeros(1, 1)
@@ -202,7 +202,7 @@ def test_a_sure_and_wrong_sigmoid_costs_16_at_most_and_a_logit_what_it_says() ->
     )
 
 
-def test_a_sigmoid_output_learns_under_bfloat16_autocast() -> None:
+def test_sigmoid_output_has_gradients_under_autocast() -> None:
     net = small_net(gender_output="sigmoid")
     with torch.autocast("cpu", torch.bfloat16):
         loss = net.gender_loss(net(torch.rand(4, 1, 16, 16)), torch.tensor([0.0, 1.0, 0.0, 1.0]))
@@ -211,7 +211,7 @@ def test_a_sigmoid_output_learns_under_bfloat16_autocast() -> None:
     assert loss.dtype == torch.float32 and isinstance(gradient, torch.Tensor) and gradient.abs().sum() > 0
 
 
-def test_before_calibration_a_spread_is_what_the_coding_states_and_an_interval_is_unknown() -> None:
+def test_uncalibrated_network_has_the_codings_std_and_no_interval() -> None:
     images = torch.rand(3, 1, 16, 16)
     single = small_net().eval()
     assert single.age_std(single(images)).isnan().all()  # one number states none
@@ -222,7 +222,7 @@ def test_before_calibration_a_spread_is_what_the_coding_states_and_an_interval_i
         assert all(end.isnan().all() for end in net.age_interval(net(images)))
 
 
-def test_a_calibration_moves_what_is_stated_and_neither_the_age_nor_the_gender() -> None:
+def test_calibration_scales_std_and_confidence_only() -> None:
     images = torch.rand(8, 1, 16, 16)
     net = small_net(age={"name": "dldl", "max_age": 100}).eval()
     outputs = net(images)
@@ -235,7 +235,7 @@ def test_a_calibration_moves_what_is_stated_and_neither_the_age_nor_the_gender()
 
 
 @pytest.mark.parametrize("output", ["logit", "sigmoid"])
-def test_the_answer_to_a_face_and_to_its_mirror_image_is_the_same_when_flips_are_averaged(output: str) -> None:
+def test_tta_gives_equal_outputs_for_a_face_and_its_mirror_image(output: str) -> None:
     net = small_net(gender_output=output).eval()
     images = torch.rand(4, 1, 16, 16)
     straight, mirrored = net.forward_tta(images), net.forward_tta(images.flip(3))
@@ -244,7 +244,7 @@ def test_the_answer_to_a_face_and_to_its_mirror_image_is_the_same_when_flips_are
     assert not torch.equal(straight.age, net(images).age)
 
 
-def test_a_calibration_that_knew_no_ages_is_one_of_gender_alone() -> None:
+def test_calibration_without_ages_changes_gender_only() -> None:
     net = small_net(age={"name": "dldl", "max_age": 100}).eval()
     outputs = net(torch.rand(3, 1, 16, 16))
     stated, p_female = net.age_std(outputs), net.p_female(outputs)

@@ -1,4 +1,4 @@
-"""No path in a CSV file of ours is a formula to a spreadsheet, and each leads programs to the same file."""
+"""CSV cells: no path is a formula to a spreadsheet, and each still names the same file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEGINNINGS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 @example(path="=1")
 @example(path="./=1")
 @example(path="")
-def test_a_path_in_a_cell_is_no_formula_leads_to_the_same_file_and_comes_back(path: str) -> None:
+def test_escape_formula_keeps_the_file_and_is_reversible(path: str) -> None:
     cell = escape_formula(path)
     assert not cell.startswith(tuple(BEGINNINGS))
     assert os.path.normpath(cell) == os.path.normpath(path) and escape_formula(cell) == cell
@@ -39,7 +39,7 @@ def cells_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def test_answers_of_predict_are_no_formulas_and_name_the_files(
+def test_predictions_csv_holds_no_formulas_and_names_the_files(
     run_here: Callable[..., Outcome], faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
     given_ = [name for name in FORMULAS if name.strip() == name]  # as lines of a list, the others are no names
@@ -57,7 +57,7 @@ def test_answers_of_predict_are_no_formulas_and_name_the_files(
     assert [json.loads(line)["path"] for line in lines] == given_  # no spreadsheet reads these
 
 
-def test_an_index_with_such_names_is_read_back_as_it_was(faces: Path, tmp_path: Path) -> None:
+def test_index_csv_with_formula_names_is_read_back_unchanged(faces: Path, tmp_path: Path) -> None:
     folder, rows = tmp_path / "theirs", []
     folder.mkdir()
     names = [f"{begin}{number}.jpg" for number in range(12) for begin in "=+-@"]
@@ -76,7 +76,7 @@ def test_an_index_with_such_names_is_read_back_as_it_was(faces: Path, tmp_path: 
     assert (again.names, again.fingerprint) == (index.names, index.fingerprint)
 
 
-def test_a_report_finds_the_copies_of_pictures_with_such_names(tmp_path: Path) -> None:
+def test_report_finds_the_copies_of_images_with_formula_names(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text("file,duplicate_group\n./=a.jpg,./=a.jpg\n./+b.jpg,./=a.jpg\n@c.jpg,@c.jpg\n")
     labels = ",30,31.0,,,,1,0.9,0\n"
     header = "path,age,age_pred,age_std,age_low,age_high,gender,p_female,group\n"

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step, and no result changes by it."""
+"""Memory allocation: freed memory is kept for the next step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
-def test_a_step_reuses_the_memory_of_the_one_before() -> None:
+def test_disable_malloc_trim_reuses_memory_across_steps() -> None:
     faults = {
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
         for how in ("kept", "returned")

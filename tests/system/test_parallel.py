@@ -1,4 +1,4 @@
-"""Work on all cores comes back in order, a little at a time, and leaves nothing behind."""
+"""Parallel maps: results keep their order, run a few items ahead and leave no process behind."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A module of functions, which another process finds where this one does."""
+    """Return a module of functions that worker processes can import too."""
     (tmp_path / "made_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -64,11 +64,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 100, 1000])
-def test_results_come_in_the_order_of_the_items(count: int) -> None:
+def test_map_threads_keeps_the_order_of_the_items(count: int) -> None:
     assert list(map_threads(lambda item: item * 2, range(count), "doubling")) == [2 * item for item in range(count)]
 
 
-def test_work_keeps_only_a_little_ahead_of_what_is_taken() -> None:
+def test_map_threads_runs_only_a_few_items_ahead() -> None:
     done: list[int] = []
     results = map_threads(done.append, range(1000), "noting")
     next(results)
@@ -76,7 +76,7 @@ def test_work_keeps_only_a_little_ahead_of_what_is_taken() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-def test_an_error_ends_the_work_at_once() -> None:
+def test_map_threads_stops_at_the_first_error() -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -89,7 +89,7 @@ def test_an_error_ends_the_work_at_once() -> None:
     assert len(done) <= CHUNK_SIZE * 8
 
 
-def test_warnings_silenced_in_two_threads_at_once_are_heard_again() -> None:
+def test_map_threads_restores_the_warning_filters() -> None:
     first_in, both_in, first_out = threading.Event(), threading.Barrier(2, timeout=20), threading.Event()
 
     def work(item: int) -> None:
@@ -108,7 +108,7 @@ def test_warnings_silenced_in_two_threads_at_once_are_heard_again() -> None:
     assert list(warnings.filters) == before
 
 
-def test_much_work_is_shared_by_other_processes_and_comes_back_in_order(work: ModuleType, tmp_path: Path) -> None:
+def test_map_processes_distributes_many_items_and_keeps_their_order(work: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     results = list(map_processes(partial(work.meet, 2, tmp_path / "notes"), MANY, "working"))
     assert [item for item, _ in results] == list(MANY)
@@ -116,31 +116,31 @@ def test_much_work_is_shared_by_other_processes_and_comes_back_in_order(work: Mo
     assert len(pids) == 2 and os.getpid() not in pids
 
 
-def test_little_work_stays_in_this_process() -> None:
+def test_map_processes_keeps_few_items_in_this_process() -> None:
     items = range(2 * MIN_ITEMS_PER_PROCESS - 1)
     assert list(map_processes(lambda part: [-item for item in part], items, "working")) == [-item for item in items]
 
 
-def test_an_error_in_another_process_arrives_as_it_is(work: ModuleType) -> None:
+def test_map_processes_raises_a_workers_error_unchanged(work: ModuleType) -> None:
     with pytest.raises(AgeGenderError, match="can't") as caught:
         list(map_processes(work.fail, MANY, "working"))
     assert not str(caught.value).startswith(str(os.getpid()))
 
 
-def test_a_killed_process_ends_the_work_with_one_line(work: ModuleType) -> None:
+def test_map_processes_reports_a_killed_worker_in_one_line(work: ModuleType) -> None:
     with pytest.raises(AgeGenderError, match="the system killed a process at work"):
         list(map_processes(partial(work.die, os.getpid()), MANY, "working"))
 
 
 @pytest.mark.slow
-def test_processes_end_with_the_one_that_is_killed(work: ModuleType, tmp_path: Path) -> None:
+def test_map_processes_workers_end_with_a_killed_parent(work: ModuleType, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     program = f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
 from functools import partial
 from pathlib import Path
-from agegender import parallel
+from agegender.system import parallel
 import made_work
 parallel.available_cores = lambda: 3
 list(parallel.map_processes(partial(made_work.meet, 3, Path({str(notes)!r})), range(100_000), "working"))

@@ -1,4 +1,4 @@
-"""An age becomes a target, a loss, an age again and a spread: each coding against a case worked out by hand."""
+"""Age codings: target, loss, decoding and spread against cases computed by hand."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def logits(*shares: float) -> torch.Tensor:
     return torch.tensor([shares]).log()
 
 
-def test_regressions_decode_by_hand() -> None:
+def test_regression_decode_matches_hand_computation() -> None:
     raw = torch.tensor([[0.0], [1.0], [-0.5], [-2.0]])
     for coding in (L1Age(20.0, 33.0), MSEAge(20.0, 33.0), HuberAge(20.0, 33.0)):
         assert coding.decode(raw).tolist() == [33.0, 53.0, 23.0, 0.0]  # -7 years is not an age
 
 
-def test_mae_loss_by_hand() -> None:
+def test_mae_loss_matches_hand_computation() -> None:
     raw, age = torch.tensor([[0.0], [1.0]]), torch.tensor([43.0, 33.0])  # 10 and 20 years off, in units of 20
     assert L1Age(20.0, 33.0).loss(raw, age).item() == pytest.approx((0.5 + 1.0) / 2)
 
 
-def test_mse_loss_by_hand() -> None:
+def test_mse_loss_matches_hand_computation() -> None:
     raw, age = torch.tensor([[0.0], [1.0]]), torch.tensor([43.0, 33.0])
     assert MSEAge(20.0, 33.0).loss(raw, age).item() == pytest.approx((0.25 + 1.0) / 2)
     in_years = torch.tensor([[10.0], [0.0]])
     assert MSEAge(1.0, 33.0).loss(in_years, torch.tensor([33.0, 35.0])).item() == pytest.approx((100 + 4) / 2)
 
 
-def test_huber_loss_by_hand() -> None:
+def test_huber_loss_matches_hand_computation() -> None:
     coding, truth = HuberAge(20.0, 33.0, delta=5.0), torch.tensor([33.0])
     near, far = torch.tensor([[0.1]]), torch.tensor([[1.0]])  # 2 and 20 years off
     # Huber: e^2 / 2 below delta, delta (|e| - delta / 2) above; divided by delta, in units of 20 years
@@ -53,7 +53,7 @@ def test_huber_loss_by_hand() -> None:
     assert coding.loss(far, truth).item() == pytest.approx((20 - 2.5) / 20)
 
 
-def test_classes_by_hand() -> None:
+def test_classes_match_hand_computation() -> None:
     coding = BinnedAge(bin_width=10, max_age=30)  # 0-9, 10-19, 20-29, 30 and more, centered at 4.5, 14.5, 24.5, 34.5
     assert coding.outputs == coding.classes == 4
     assert coding.label(torch.tensor([0.0, 9.0, 10.0, 29.0, 30.0, 116.0])).tolist() == [0, 0, 1, 2, 3, 3]
@@ -66,7 +66,7 @@ def test_classes_by_hand() -> None:
     assert coding.spread(raw).item() == pytest.approx(math.sqrt(between + within), rel=1e-5)
 
 
-def test_the_years_of_a_class_have_its_center_as_their_mean() -> None:
+def test_class_center_is_the_mean_of_its_years() -> None:
     for width in (1, 3, 5, 10):
         coding = BinnedAge(width, 30)
         years = torch.arange(30.0)
@@ -76,14 +76,14 @@ def test_the_years_of_a_class_have_its_center_as_their_mean() -> None:
             assert len(inside) == width and inside.mean() == centers[coding.label(years) == label][0]
 
 
-def test_a_single_sure_class_spreads_by_its_width_only() -> None:
+def test_spread_of_a_certain_class_comes_from_its_width_only() -> None:
     sure = torch.full((1, 4), -1e4)
     sure[0, 2] = 0.0
     assert BinnedAge(1, 3).spread(sure).item() == 0.0
     assert BinnedAge(10, 30).spread(sure).item() == pytest.approx(math.sqrt(99 / 12))
 
 
-def test_dldl_target_and_loss_by_hand() -> None:
+def test_dldl_target_and_loss_match_hand_computation() -> None:
     coding = LabelDistribution(sigma=1.0, max_age=3)
     weights = [math.exp(-0.5), 1.0, math.exp(-0.5), math.exp(-2.0)]  # the normal density at distances 1, 0, 1, 2
     wanted = [weight / sum(weights) for weight in weights]
@@ -94,7 +94,7 @@ def test_dldl_target_and_loss_by_hand() -> None:
     assert coding.loss(torch.tensor([wanted]).log(), torch.tensor([1.0])).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_dldl_answer_spread_and_expectation_part_by_hand() -> None:
+def test_dldl_decode_spread_and_expectation_loss_match_hand_computation() -> None:
     raw, truth = logits(0.1, 0.2, 0.3, 0.4), torch.tensor([1.0])
     plain, second = LabelDistribution(1.0, 3), LabelDistribution(1.0, 3, expectation=0.5)
     mean = 0.2 + 2 * 0.3 + 3 * 0.4
@@ -105,7 +105,7 @@ def test_dldl_answer_spread_and_expectation_part_by_hand() -> None:
     assert extra.item() == pytest.approx(0.5 * abs(mean - 1), rel=1e-5)
 
 
-def test_coral_by_hand() -> None:
+def test_coral_matches_hand_computation() -> None:
     coding = Coral(max_age=3)
     above = torch.tensor([[0.9, 0.6, 0.2]])  # P(age > 0), P(age > 1), P(age > 2)
     raw = above.logit()
@@ -118,7 +118,7 @@ def test_coral_by_hand() -> None:
     assert coding.spread(raw).item() == pytest.approx(math.sqrt(variance), rel=1e-5)
 
 
-def test_corals_outputs_share_their_weights_and_start_in_order() -> None:
+def test_coral_outputs_share_weights_and_start_in_order() -> None:
     layer = Coral(max_age=5).layer(7)
     init_weights(layer, "kaiming_uniform")
     answers = layer(torch.randn(3, 7))
@@ -129,18 +129,18 @@ def test_corals_outputs_share_their_weights_and_start_in_order() -> None:
 
 
 @given(raw=st.lists(st.floats(-20, 20), min_size=4, max_size=4))
-def test_corals_spread_is_a_number_even_before_its_ranks_are_consistent(raw: list[float]) -> None:
+def test_coral_spread_is_finite_for_inconsistent_ranks(raw: list[float]) -> None:
     assert 0 <= Coral(max_age=4).spread(torch.tensor([raw])).item() <= 4
 
 
-def test_an_output_below_age_zero_still_learns() -> None:
+def test_regression_output_below_age_zero_has_a_gradient() -> None:
     raw = torch.tensor([[-3.0]], requires_grad=True)  # decoded, it is clamped; the loss must not be
     (gradient,) = torch.autograd.grad(L1Age().loss(raw, torch.tensor([30.0])), raw)
     assert gradient.item() < 0
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_a_relu_output_is_the_linear_one_above_age_zero_and_stays_there_below(name: str) -> None:
+def test_relu_output_equals_linear_above_age_zero_and_is_clamped_below(name: str) -> None:
     linear, relu = (AGE_CODINGS[name](scale=20.0, offset=33.0, output=output) for output in ("linear", "relu"))  # type: ignore[call-arg]
     truth = torch.tensor([30.0])
     for answer in (-1.0, 0.0, 2.0):
@@ -152,13 +152,13 @@ def test_a_relu_output_is_the_linear_one_above_age_zero_and_stays_there_below(na
     assert torch.autograd.grad(loss, below)[0].item() == 0
 
 
-def test_corals_spread_is_exact_for_the_old_too() -> None:
+def test_coral_spread_is_exact_for_old_ages() -> None:
     raw = 4 * (90.0 - torch.arange(120)).unsqueeze(0) + 1
     assert Coral().spread(raw).item() == pytest.approx(Coral().spread(raw.double()).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", [*REGRESSIONS, "coral"])
-def test_the_default_unit_keeps_age_and_gender_level_for_a_model_that_knows_nothing(name: str) -> None:
+def test_default_scale_balances_age_and_gender_loss_of_an_untrained_model(name: str) -> None:
     ages = torch.tensor([10.0, 20.0, 26.0, 26.0, 30.0, 35.0, 45.0, 60.0, 75.0])  # roughly UTKFace's spread
     coding = AGE_CODINGS[name]()
     nothing = coding.layer(3)
@@ -167,7 +167,7 @@ def test_the_default_unit_keeps_age_and_gender_level_for_a_model_that_knows_noth
 
 
 @pytest.mark.parametrize("name", ["classes", "dldl"])
-def test_a_distribution_starts_at_the_log_of_its_outputs_or_below(name: str) -> None:
+def test_distribution_loss_starts_at_most_at_the_log_of_its_outputs(name: str) -> None:
     coding = AGE_CODINGS[name]()
     loss = coding.loss(torch.zeros(2, coding.outputs), torch.tensor([20.0, 50.0])).item()
     assert 2 < loss <= math.log(coding.outputs) + 1e-4
@@ -175,7 +175,7 @@ def test_a_distribution_starts_at_the_log_of_its_outputs_or_below(name: str) -> 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
 @given(age=ages, scale=st.floats(0.5, 100, width=32), offset=st.floats(0, 100, width=32))
-def test_the_output_without_loss_decodes_to_the_age(name: str, age: float, scale: float, offset: float) -> None:
+def test_regression_output_of_zero_loss_decodes_to_the_age(name: str, age: float, scale: float, offset: float) -> None:
     coding = AGE_CODINGS[name](scale=scale, offset=offset)  # type: ignore[call-arg]
     raw = torch.tensor([[(age - offset) / scale]])
     assert coding.loss(raw, torch.tensor([age])).item() == pytest.approx(0, abs=1e-5)
@@ -184,7 +184,7 @@ def test_the_output_without_loss_decodes_to_the_age(name: str, age: float, scale
 
 @pytest.mark.parametrize("name", REGRESSIONS)
 @given(age=st.floats(0, 120), error=st.floats(0.5, 50), further=st.floats(0.5, 50))
-def test_a_larger_error_costs_more(name: str, age: float, error: float, further: float) -> None:
+def test_regression_loss_increases_with_the_error(name: str, age: float, error: float, further: float) -> None:
     coding, truth = AGE_CODINGS[name](), torch.tensor([age])
     losses = [
         coding.loss((truth + error_ - 33).div(20).unsqueeze(1), truth).item() for error_ in (error, error + further)
@@ -214,12 +214,12 @@ def best(coding: AgeCoding, age: float) -> torch.Tensor:
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
 )
 @pytest.mark.parametrize("age", [20.0, 37.0, 64.0])
-def test_less_loss_leads_to_the_age(coding: AgeCoding, within: float, age: float) -> None:
+def test_minimized_loss_decodes_to_the_age(coding: AgeCoding, within: float, age: float) -> None:
     assert coding.decode(best(coding, age)).item() == pytest.approx(age, abs=within)
 
 
 @pytest.mark.parametrize("name", sorted(AGE_CODINGS))
-def test_a_batch_keeps_its_order(name: str) -> None:
+def test_decode_and_spread_keep_the_batch_order(name: str) -> None:
     coding = AGE_CODINGS[name]()
     raw = torch.randn(7, coding.outputs, generator=torch.Generator().manual_seed(0))
     whole, spread = coding.decode(raw), coding.spread(raw)
@@ -233,7 +233,7 @@ def test_a_batch_keeps_its_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(AGE_CODINGS))
 @given(age=ages)
-def test_every_age_of_the_default_range_has_a_finite_loss_and_gradient(name: str, age: float) -> None:
+def test_loss_and_gradient_are_finite_for_every_age(name: str, age: float) -> None:
     coding = AGE_CODINGS[name]()
     raw = torch.zeros(1, coding.outputs, requires_grad=True)
     loss = coding.loss(raw, torch.tensor([age]))
@@ -242,7 +242,7 @@ def test_every_age_of_the_default_range_has_a_finite_loss_and_gradient(name: str
 
 
 @pytest.mark.parametrize("name", sorted(AGE_CODINGS))
-def test_the_last_layer_gives_as_many_outputs_as_the_coding_reads(name: str) -> None:
+def test_coding_layer_has_the_codings_number_of_outputs(name: str) -> None:
     coding = AGE_CODINGS[name]()
     layer = coding.layer(6)
     assert isinstance(layer, nn.Module) and layer(torch.zeros(2, 6)).shape == (2, coding.outputs)
@@ -261,7 +261,7 @@ def test_the_last_layer_gives_as_many_outputs_as_the_coding_reads(name: str) -> 
         ("coral", {"max_age": 0}, "age.max_age=0 must be at least 1 year"),
     ],
 )
-def test_settings_out_of_range_are_named(name: str, wrong: dict[str, float], message: str) -> None:
+def test_coding_refuses_settings_out_of_range_by_name(name: str, wrong: dict[str, float], message: str) -> None:
     with pytest.raises(AgeGenderError, match=message):
         AGE_CODINGS[name](**wrong)
 
@@ -272,7 +272,7 @@ def test_only_classes_have_labels() -> None:
         L1Age().label(torch.tensor([3.0]))
 
 
-def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
+def test_median_decoding_matches_hand_computation() -> None:
     shares = torch.tensor([[0.2, 0.5, 0.3, 0.0], [0.0, 0.0, 0.0, 1.0], [0.5, 0.0, 0.0, 0.5]])
     coding = LabelDistribution(max_age=3, decoding="median")
     # 0.2 below 0.5, and 0.3 of the next 0.5 after it: at 0.5 + 0.6; a single age is its own median
@@ -285,7 +285,7 @@ def test_a_median_is_where_half_of_the_distribution_is_reached() -> None:
 
 @pytest.mark.parametrize("make", [LabelDistribution, BinnedAge])
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 30))
-def test_no_age_has_a_lower_expected_absolute_error_than_the_median(
+def test_median_decoding_minimizes_the_expected_absolute_error(
     make: type[LabelDistribution | BinnedAge], seed: int, scale: float
 ) -> None:
     coding = make(max_age=60, decoding="median")

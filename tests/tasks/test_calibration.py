@@ -1,4 +1,4 @@
-"""What validation taught, applied to answers: spreads, intervals, and what a checkpoint may hold of it."""
+"""Calibration of predictions: standard deviations, intervals and the values that a checkpoint may hold."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ ENDS = MAX_AGE + 1
 PLAIN = Calibration(1.5, [10.0, 30.0, 70.0], [1.0, 2.0, 4.0], [-1.0] * ENDS, [1.0] * ENDS)
 
 
-def test_one_of_before_there_was_a_min_confidence_answers_for_all() -> None:
+def test_calibration_without_min_confidence_reads_as_answering_all() -> None:
     older = {name: value for name, value in asdict(PLAIN).items() if name not in ("min_confidence", "answered")}
     made = Calibration.from_dict(older)
     assert (made.min_confidence, made.answered) == (0.5, 1.0) and made == PLAIN
 
 
 @pytest.mark.parametrize("wrong", [0.49, 1.01, float("nan"), "high", None])
-def test_a_min_confidence_that_is_none_is_refused(wrong: Any) -> None:
-    with pytest.raises(AgeGenderError, match="calibration is invalid"):
-        Calibration.from_dict(asdict(PLAIN) | {"min_confidence": wrong})
+def test_calibration_with_an_invalid_min_confidence_is_refused(wrong: Any) -> None:
+    with pytest.raises(AgeGenderError, match="calibration is not one of ours"):
+        Calibration.read(asdict(PLAIN) | {"min_confidence": wrong})
 
 
-def test_the_error_is_interpolated_between_knots_and_constant_beyond() -> None:
+def test_calibrated_error_is_interpolated_and_constant_beyond_the_knots() -> None:
     years = torch.tensor([0.0, 10, 20, 30, 50, 70, 100])
     assert PLAIN.predicted_std(years, torch.ones(7)).tolist() == [1, 1, 1.5, 2, 3, 4, 4]
     assert PLAIN.predicted_std(years, torch.full((7,), 2.0)).tolist() == [2, 2, 3, 4, 6, 8, 8]
     assert Calibration(1.0, [5.0], [3.0], [], []).predicted_std(years, torch.ones(7)).tolist() == [3] * 7
 
 
-def test_an_interval_holds_the_ages_whose_faces_are_answered_so() -> None:
+def test_interval_holds_the_ages_consistent_with_the_prediction() -> None:
     low, high = PLAIN.interval(torch.tensor([30.0, 30.4, 0.5, 119.9]), torch.tensor([25.0, 25.0, 9.0, 9.0]))
     assert low.tolist() == [25, 26, 0, 117] and high.tolist() == [35, 35, 3, 120]
 
 
-def test_an_interval_is_lopsided_where_the_errors_are() -> None:
+def test_interval_is_asymmetric_where_errors_are() -> None:
     # faces of 60 and more are answered 10 to 20 years too young, all others within 2 years
     high = [2.0] * 60 + [20.0] * 61
     low = [-2.0] * 60 + [10.0] * 61
@@ -57,9 +57,7 @@ def test_an_interval_is_lopsided_where_the_errors_are() -> None:
     stated=st.floats(1e-3, 200),
     seed=st.integers(0, 10_000),
 )
-def test_an_interval_is_never_empty_nor_outside_the_ages_whatever_was_learned(
-    years: float, stated: float, seed: int
-) -> None:
+def test_interval_is_never_empty_nor_outside_the_age_range(years: float, stated: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     ends = np.sort(rng.normal(0, 10 ** rng.uniform(-2, 2), (ENDS, 2)), 1)
     calibration = Calibration(1.0, [0.0], [1.0], ends[:, 0].tolist(), ends[:, 1].tolist())
@@ -68,7 +66,7 @@ def test_an_interval_is_never_empty_nor_outside_the_ages_whatever_was_learned(
     assert low.item() == round(low.item()) and high.item() == round(high.item())
 
 
-def test_interval_holds_what_it_should_of_normal_errors() -> None:
+def test_interval_covers_the_nominal_fraction_of_normal_errors() -> None:
     truth = np.random.default_rng(0).normal(50, 8, 20_000)
     end = NormalDist(0, 8).inv_cdf((1 + COVERAGE) / 2)
     calibration = Calibration(1.0, [0.0], [8.0], [-end] * ENDS, [end] * ENDS)
@@ -77,8 +75,8 @@ def test_interval_holds_what_it_should_of_normal_errors() -> None:
     assert inside == pytest.approx(COVERAGE, abs=0.03)
 
 
-def test_plain_values_give_the_same_calibration_again() -> None:
-    assert Calibration.from_dict(asdict(PLAIN)) == PLAIN
+def test_calibration_round_trips_through_plain_values() -> None:
+    assert Calibration.read(asdict(PLAIN)) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -93,6 +91,6 @@ def test_plain_values_give_the_same_calibration_again() -> None:
         {"high": [None] * ENDS},
     ],
 )
-def test_what_is_no_calibration_is_refused(wrong: dict[str, Any]) -> None:
+def test_calibration_of_invalid_values_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(AgeGenderError, match="calibration"):
         Calibration.from_dict(asdict(PLAIN) | wrong)

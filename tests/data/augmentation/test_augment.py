@@ -1,4 +1,4 @@
-"""Training pictures vary as far as the settings say, and no further."""
+"""Augmentation: training images vary within the configured ranges."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ NEVER = {name: 0.0 for name, value in EVERYTHING.items() if isinstance(value, fl
 
 
 @pytest.mark.parametrize("settings", [{}, NEVER, EVERYTHING | NEVER])
-def test_settings_of_no_change_change_nothing(settings: dict[str, Any]) -> None:
+def test_neutral_settings_change_nothing(settings: dict[str, Any]) -> None:
     pictures = _pictures(channels=3)
     assert torch.equal(Augment(**settings)(pictures, _generator()), pictures.float() / 255)
     floats = pictures.float() / 255
@@ -80,7 +80,7 @@ def test_settings_of_no_change_change_nothing(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "flip", "contrast", "gray", "blur", "compress", "erase", *QUALITY, "squeeze"])
-def test_the_callers_pictures_are_left_as_they_were(name: str) -> None:
+def test_augment_does_not_modify_its_input(name: str) -> None:
     augment = Augment(**({name: 1.0} if name else EVERYTHING))
     for pictures in (_pictures(channels=3), _pictures(channels=3).float() / 255):
         before = pictures.clone()
@@ -89,13 +89,13 @@ def test_the_callers_pictures_are_left_as_they_were(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 33, 50, 128])
-def test_a_sure_flip_mirrors_left_and_right_and_nothing_else(size: int) -> None:
+def test_flip_of_probability_one_mirrors_left_and_right_only(size: int) -> None:
     pictures = _pictures(size=size, channels=3)
     flipped = Augment(flip=1.0)(pictures, _generator())
     torch.testing.assert_close(flipped, pictures.flip(-1).float() / 255, atol=1e-4, rtol=0)
 
 
-def test_half_of_the_pictures_are_flipped_at_one_half() -> None:
+def test_flip_of_one_half_mirrors_half_of_the_images() -> None:
     pictures = _pictures(1).expand(400, 1, 32, 32)
     flipped = Augment(flip=0.5)(pictures, _generator())
     mirrored = (flipped - pictures.flip(-1) / 255).abs().amax((1, 2, 3)) < 1e-4
@@ -103,18 +103,18 @@ def test_half_of_the_pictures_are_flipped_at_one_half() -> None:
     assert (mirrored ^ same).all() and 160 < mirrored.sum() < 240
 
 
-def test_the_same_generator_state_gives_the_same_changes() -> None:
+def test_augment_is_deterministic_for_a_generator_state() -> None:
     augment = Augment(**EVERYTHING)
     first, again, other = (augment(_pictures(), _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_a_generator_is_drawn_from_so_the_next_batch_differs() -> None:
+def test_augment_advances_the_generator() -> None:
     augment, generator = Augment(**EVERYTHING), _generator()
     assert not torch.equal(augment(_pictures(), generator), augment(_pictures(), generator))
 
 
-def test_the_global_random_state_is_neither_used_nor_moved() -> None:
+def test_augment_ignores_and_keeps_the_global_random_state() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first = Augment(**EVERYTHING)(_pictures(), _generator())
@@ -124,7 +124,7 @@ def test_the_global_random_state_is_neither_used_nor_moved() -> None:
 
 
 @pytest.mark.parametrize("name", ["rotate", "scale", "shift", "brightness", "contrast", "color", *QUALITY, "squeeze"])
-def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
+def test_augment_draws_independently_per_image(name: str) -> None:
     pictures = _pictures(1, channels=3).expand(6, 3, 32, 32)
     setting: dict[str, Any] = {name: 1.0 if name in QUALITY else EVERYTHING[name]}
     changed = Augment(**setting)(pictures, _generator())
@@ -146,7 +146,7 @@ def test_every_picture_of_a_batch_gets_changes_of_its_own(name: str) -> None:
     level=st.sampled_from([None, 0, 255]),
 )
 @settings(max_examples=100)
-def test_any_settings_give_floats_from_zero_to_one_of_the_same_shape(
+def test_augment_keeps_shape_and_range_for_any_settings(
     seed: int, channels: int, level: int | None, **strengths: Any
 ) -> None:
     pictures = _pictures(channels=channels)
@@ -158,7 +158,7 @@ def test_any_settings_give_floats_from_zero_to_one_of_the_same_shape(
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_a_scale_above_one_enlarges_the_face(factor: float) -> None:
+def test_scale_above_one_enlarges_the_face(factor: float) -> None:
     half = 8 if factor == 2 else 16  # half the side of a white square on 64 x 64 pixels
     picture = torch.zeros(1, 1, 64, 64)
     picture[..., 32 - half : 32 + half, 32 - half : 32 + half] = 1
@@ -167,14 +167,14 @@ def test_a_scale_above_one_enlarges_the_face(factor: float) -> None:
     assert scaled[..., 31:33, 31:33].min() == 1  # it stays in the middle
 
 
-def test_scales_are_drawn_between_the_two_ends() -> None:
+def test_scale_stays_within_its_range() -> None:
     picture = _spot(0, 0, width=4).expand(300, 1, 65, 65)
     areas = Augment(scale=(0.8, 1.25))(picture, _generator()).sum((1, 2, 3)) / picture[0].sum()
     assert 0.8**2 * 0.99 < areas.min() < 0.75 and 1.4 < areas.max() < 1.25**2 * 1.01
     assert 120 < (areas < 1).sum() < 180  # as often smaller as larger
 
 
-def test_a_shift_moves_both_ways_along_both_axes_and_no_further_than_asked() -> None:
+def test_shift_moves_both_ways_along_both_axes_within_its_range() -> None:
     picture = _spot(0, 0).expand(300, 1, 65, 65)
     rows, columns = _center(Augment(shift=0.1)(picture, _generator()))
     for moved in (rows, columns):
@@ -184,7 +184,7 @@ def test_a_shift_moves_both_ways_along_both_axes_and_no_further_than_asked() -> 
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_a_rotation_turns_about_the_middle_both_ways_and_no_further_than_asked(flip: float) -> None:
+def test_rotation_turns_both_ways_about_the_center_within_its_range(flip: float) -> None:
     picture = _spot(-20, 0).expand(300, 1, 65, 65)  # above the middle, so that a mirror leaves it there
     rows, columns = _center(Augment(rotate=30.0, flip=flip)(picture, _generator()))
     angles = torch.rad2deg(torch.atan2(columns, -rows))
@@ -192,7 +192,7 @@ def test_a_rotation_turns_about_the_middle_both_ways_and_no_further_than_asked(f
     torch.testing.assert_close(torch.hypot(rows, columns), torch.full((300,), 20.0), atol=0.5, rtol=0)
 
 
-def test_a_turned_face_is_not_sheared() -> None:
+def test_rotation_does_not_shear() -> None:
     right, top = _spot(0, 15)[None], _spot(-15, 0)[None]
     augment = Augment(rotate=45.0)
     for seed in range(10):
@@ -201,7 +201,7 @@ def test_a_turned_face_is_not_sheared() -> None:
         assert math.hypot(float(row), float(column)) == pytest.approx(15, abs=0.5)
 
 
-def test_brightness_adds_one_amount_to_all_pixels_of_a_picture() -> None:
+def test_brightness_adds_one_amount_to_all_pixels_of_an_image() -> None:
     picture = torch.full((200, 1, 8, 8), 0.5)
     picture[..., :4] = 0.4
     change = Augment(brightness=0.2)(picture, _generator()) - picture
@@ -217,14 +217,14 @@ def test_contrast_spreads_gray_levels_about_mid_gray() -> None:
     assert 0.749 < gain.min() < 0.78 and 1.22 < gain.max() < 1.251
 
 
-def test_the_border_is_continued_instead_of_black() -> None:
+def test_border_pixels_are_replicated() -> None:
     white = torch.ones(50, 1, 32, 32)
     moved = Augment(rotate=45.0, scale=(0.5, 0.8), shift=0.3)(white, _generator())
     torch.testing.assert_close(moved, white)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_everything_at_once_gives_the_same_pictures_for_the_same_generator_state(channels: int) -> None:
+def test_all_effects_together_are_deterministic_for_a_generator_state(channels: int) -> None:
     augment, pictures = Augment(**EVERYTHING), _pictures(16, channels=channels)
     first, again, other = (augment(pictures, _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -234,7 +234,7 @@ def test_everything_at_once_gives_the_same_pictures_for_the_same_generator_state
 LIGHT = [[0.9226, 0.6264, 0.2887, 0.0], [1.0, 0.7027, 0.3119, 0.0]]
 
 
-def test_light_is_what_it_was_before_there_were_other_strengths() -> None:
+def test_light_preset_is_unchanged_by_newer_strengths() -> None:
     light: dict[str, Any] = {
         "flip": 0.5,
         "rotate": 8.0,
@@ -254,7 +254,7 @@ WITHOUT_COMPRESSION += [[0.0133, 0.3123, 0.6113, 0.8803], [0.0, 0.1872, 0.6511, 
 DRAWN_NEXT = 401221
 
 
-def test_the_older_strengths_give_the_pictures_that_they_gave_before_there_were_others() -> None:
+def test_older_strengths_give_unchanged_images() -> None:
     row = torch.arange(16).mul(17).repeat(4, 3, 16, 1).to(torch.uint8)
     changed = Augment(**BEFORE | {"compress": 0.0})(row, _generator(2))[:, 1, 5, ::5]
     torch.testing.assert_close(changed, torch.tensor(WITHOUT_COMPRESSION), atol=1e-4, rtol=0)
@@ -264,7 +264,7 @@ def test_the_older_strengths_give_the_pictures_that_they_gave_before_there_were_
 
 
 @pytest.mark.parametrize("name", [*QUALITY, "squeeze"])
-def test_a_strength_of_zero_draws_nothing_whatever_its_range(name: str) -> None:
+def test_zero_strength_draws_no_random_numbers(name: str) -> None:
     names = {name, "resolution_scale", "sharpen_amount", "noise_sigma"}
     without, generators = BEFORE | {key: EVERYTHING[key] for key in names} | {name: 0.0}, (_generator(), _generator())
     never, before = (Augment(**one)(_pictures(8), by) for one, by in zip((without, BEFORE), generators, strict=True))
@@ -275,14 +275,14 @@ def _grads(pictures: Tensor) -> Tensor:
     return pictures.diff(dim=-1).square().mean((1, 2, 3)) + pictures.diff(dim=-2).square().mean((1, 2, 3))
 
 
-def test_a_sure_gray_leaves_the_luma_in_every_channel() -> None:
+def test_gray_of_probability_one_puts_the_luma_into_every_channel() -> None:
     pictures = _pictures(channels=3)
     changed = Augment(gray=1.0)(pictures, _generator())
     luma = (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True) / 255
     torch.testing.assert_close(changed, luma.expand_as(changed))
 
 
-def test_color_changes_saturation_and_each_channels_gain_as_far_as_asked() -> None:
+def test_color_changes_saturation_and_channel_gains_within_range() -> None:
     gray = torch.full((300, 3, 1, 1), 0.5)
     gains = (Augment(color=0.4)(gray, _generator()) / gray).flatten(1)
     luma = gains @ torch.tensor([0.299, 0.587, 0.114])
@@ -295,13 +295,13 @@ def test_color_changes_saturation_and_each_channels_gain_as_far_as_asked() -> No
 
 
 @pytest.mark.parametrize("name", ["color", "gray"])
-def test_color_steps_do_nothing_to_gray_pictures(name: str) -> None:
+def test_color_does_not_change_gray_images(name: str) -> None:
     pictures, strengths = _pictures(channels=1), dict[str, Any]({name: 1.0})
     assert torch.equal(Augment(**strengths)(pictures, _generator()), pictures.float() / 255)
 
 
 @pytest.mark.parametrize("name", ["gray", "blur", "compress", "erase", *QUALITY])
-def test_about_the_share_that_was_asked_for_is_drawn_and_the_others_stay(name: str) -> None:
+def test_effects_apply_to_the_configured_fraction_of_images(name: str) -> None:
     pictures = _pictures(1, size=16, channels=3).expand(400, 3, 16, 16)
     strengths: dict[str, Any] = {name: 0.25, "blur_sigma": (0.05, 0.1)}
     changed = Augment(**strengths)(pictures, _generator())
@@ -311,7 +311,7 @@ def test_about_the_share_that_was_asked_for_is_drawn_and_the_others_stay(name: s
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_blur_takes_detail_and_keeps_the_mean(channels: int) -> None:
+def test_blur_removes_detail_and_keeps_the_mean(channels: int) -> None:
     pictures = _pictures(20, channels=channels)
     blurred = Augment(blur=1.0, blur_sigma=(0.02, 0.05))(pictures, _generator())  # 0.64 to 1.6 of 32 pixels
     left = _grads(blurred) / _grads(pictures / 255)
@@ -319,7 +319,7 @@ def test_a_blur_takes_detail_and_keeps_the_mean(channels: int) -> None:
     torch.testing.assert_close(blurred.mean((1, 2, 3)), (pictures / 255).mean((1, 2, 3)), atol=0.02, rtol=0)
 
 
-def test_a_blur_is_as_wide_on_large_pictures_as_on_small_ones() -> None:
+def test_blur_width_scales_with_the_image() -> None:
     spreads = []
     for size in (33, 99):
         point = torch.zeros(1, 1, size, size)
@@ -331,7 +331,7 @@ def test_a_blur_is_as_wide_on_large_pictures_as_on_small_ones() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_compression_costs_detail_by_its_quality_and_keeps_the_mean(channels: int) -> None:
+def test_jpeg_removes_detail_by_its_quality_and_keeps_the_mean(channels: int) -> None:
     smooth = Augment(blur=1.0, blur_sigma=(0.06, 0.06))(_pictures(8, 64, channels), _generator())
     losses = []
     for quality in (10, 50, 95):
@@ -341,7 +341,7 @@ def test_compression_costs_detail_by_its_quality_and_keeps_the_mean(channels: in
     assert losses[0] > losses[1] > losses[2] and losses[2] < 2 / 255
 
 
-def test_an_erased_rectangle_has_the_area_that_was_asked_for_and_the_rest_stays() -> None:
+def test_erase_changes_the_configured_area_only() -> None:
     pictures = torch.full((300, 3, 64, 64), 2.0)  # no noise is that bright
     erased = (Augment(erase=1.0, erase_area=(0.1, 0.4))(pictures, _generator()) < 2).all(1)
     rows, columns = erased.any(2), erased.any(1)
@@ -353,17 +353,17 @@ def test_an_erased_rectangle_has_the_area_that_was_asked_for_and_the_rest_stays(
     assert erased.any(0)[4:-4, 4:-4].all()  # anywhere in the picture; a corner is seldom met
 
 
-def test_a_rectangle_of_the_whole_picture_fits() -> None:
+def test_erase_of_the_whole_image_fits() -> None:
     pictures = torch.full((20, 1, 16, 16), 2.0)
     assert (Augment(erase=1.0, erase_area=(1.0, 1.0))(pictures, _generator()) < 1).all()
 
 
-def test_pictures_are_erased_by_noise_and_not_by_one_color() -> None:
+def test_erase_fills_with_noise() -> None:
     erased = Augment(erase=1.0, erase_area=(1.0, 1.0))(torch.zeros(1, 3, 32, 32), _generator())
     assert erased.mean().item() == pytest.approx(0.5, abs=0.05) and erased.std() > 0.25
 
 
-def test_noise_has_the_deviations_that_were_asked_for() -> None:
+def test_noise_has_the_configured_deviations() -> None:
     changed = Augment(noise=1.0, noise_sigma=(0.01, 0.1))(torch.full((300, 3, 32, 32), 0.5), _generator())
     sigma = (changed - 0.5).std((2, 3))
     assert 0.009 < sigma.min() < 0.016 and 0.094 < sigma.max() < 0.108
@@ -371,7 +371,7 @@ def test_noise_has_the_deviations_that_were_asked_for() -> None:
     assert (changed.mean((2, 3)) - 0.5).abs().max() < 0.1 / 32 * 4  # four standard errors
 
 
-def test_noise_is_as_often_that_of_the_luminance_as_that_of_each_channel() -> None:
+def test_noise_is_half_luminance_and_half_per_channel() -> None:
     changed = Augment(noise=1.0, noise_sigma=(0.05, 0.05))(torch.full((300, 3, 16, 16), 0.5), _generator())
     red, green, blue = (changed - 0.5).flatten(2).unbind(1)
     same = (red == green).all(1) & (red == blue).all(1)
@@ -381,7 +381,7 @@ def test_noise_is_as_often_that_of_the_luminance_as_that_of_each_channel() -> No
         assert related.abs().max() < 4 / 16  # four standard errors: the channels know nothing of each other
 
 
-def test_noise_is_white_and_each_pictures_own() -> None:
+def test_noise_is_white_and_independent_per_image() -> None:
     changed = Augment(noise=1.0, noise_sigma=(0.05, 0.05))(torch.full((50, 1, 32, 32), 0.5), _generator())
     noise = (changed[:, 0] - 0.5) / 0.05
     beside, below = (noise[..., 1:] * noise[..., :-1]).mean((1, 2)), (noise[:, 1:] * noise[:, :-1]).mean((1, 2))
@@ -398,14 +398,14 @@ def test_sharpening_adds_detail_by_its_amount_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 0.9])
-def test_the_resolution_is_that_of_a_picture_scaled_down_by_the_factor_and_up_again(scale: float) -> None:
+def test_resolution_equals_scaling_down_by_the_factor_and_up_again(scale: float) -> None:
     pictures = _pictures(2, 40, channels=3).float() / 255
     changed = Augment(resolution=1.0, resolution_scale=(scale, scale))(pictures, _generator())
     small = functional.interpolate(pictures, round(40 * scale), mode="bilinear", antialias=True)
     torch.testing.assert_close(changed, functional.interpolate(small, 40, mode="bilinear"), atol=1e-5, rtol=0)
 
 
-def test_resolutions_are_drawn_between_the_two_ends() -> None:
+def test_resolution_stays_within_its_range() -> None:
     pictures = _pictures(1, 64).float().div(255).expand(200, 1, 64, 64)
     left = _grads(Augment(resolution=1.0, resolution_scale=(0.25, 0.9))(pictures, _generator()))
     ends = [
@@ -416,7 +416,7 @@ def test_resolutions_are_drawn_between_the_two_ends() -> None:
 
 
 @pytest.mark.parametrize("squeeze", [0.1, 0.34])
-def test_a_squeeze_changes_the_aspect_ratio_both_ways_no_further_than_asked_and_keeps_the_area(squeeze: float) -> None:
+def test_squeeze_changes_the_aspect_ratio_within_range_and_keeps_the_area(squeeze: float) -> None:
     picture = _spot(0, 0, size=65, width=6).expand(300, 1, 65, 65)
     squeezed = Augment(squeeze=squeeze)(picture, _generator())
     steps = (torch.arange(65.0) - 32).square()
@@ -430,7 +430,7 @@ def test_a_squeeze_changes_the_aspect_ratio_both_ways_no_further_than_asked_and_
     assert max(rows.abs().max(), columns.abs().max()) < 0.1  # about the middle
 
 
-def test_a_squeeze_is_along_the_pictures_axes_however_the_face_is_turned() -> None:
+def test_squeeze_follows_the_image_axes_under_rotation() -> None:
     """A 4:3 picture shown as a square is squeezed as a whole: a disk's main axes stay upright and level."""
     picture = _spot(0, 0, size=65, width=6).expand(100, 1, 65, 65)
     turned = Augment(squeeze=0.5, rotate=90.0, flip=0.5)(picture, _generator())
@@ -439,7 +439,7 @@ def test_a_squeeze_is_along_the_pictures_axes_however_the_face_is_turned() -> No
     assert mixed.abs().max() < 0.1  # of 36 square pixels
 
 
-def test_blur_resolution_sharpening_and_compression_follow_in_that_order() -> None:
+def test_effects_run_in_the_order_blur_resolution_sharpening_jpeg() -> None:
     sure: list[dict[str, Any]] = [
         {"blur": 1.0, "blur_sigma": (0.02, 0.02)},
         {"resolution": 1.0, "resolution_scale": (0.5, 0.5)},
@@ -454,7 +454,7 @@ def test_blur_resolution_sharpening_and_compression_follow_in_that_order() -> No
     torch.testing.assert_close(at_once, one_by_one)
 
 
-def test_noise_comes_after_sharpening_and_before_compression_and_erasing_last() -> None:
+def test_effects_run_in_the_order_sharpening_noise_jpeg_erase() -> None:
     plain = torch.full((20, 1, 64, 64), 0.5)
     sharp: dict[str, Any] = {"noise": 1.0, "noise_sigma": (0.02, 0.02), "sharpen": 1.0}
     assert Augment(**sharp)(plain, _generator()).std().item() == pytest.approx(0.02, rel=0.03)  # not made stronger
@@ -492,7 +492,7 @@ def test_noise_comes_after_sharpening_and_before_compression_and_erasing_last() 
     **{"seed": 362, "channels": 3, "size": 9, "count": 2},
 )
 @settings(max_examples=60)
-def test_any_losses_give_floats_from_zero_to_one_of_the_same_shape(
+def test_degradations_keep_shape_and_range_for_any_settings(
     seed: int, channels: int, size: int, count: int, **strengths: Any
 ) -> None:
     pictures = _pictures(count, size, channels).contiguous(memory_format=torch.channels_last)
@@ -527,16 +527,14 @@ SHARE = "must lie between 0 and 1"
         ({"erase_area": [0.1, 1.1]}, "augment.erase_area=[0.1, 1.1] must be two fractions of the image, above 0"),
     ],
 )
-def test_a_strength_that_means_nothing_is_refused_in_one_line_that_names_it(
-    wrong: dict[str, Any], message: str
-) -> None:
+def test_augment_refuses_an_invalid_strength_by_name(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(AgeGenderError) as refused:
         Augment(**wrong)
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("option", ["light", "medium", "strong", "robust"])
-def test_a_batch_is_varied_without_a_look_at_it(option: str) -> None:
+def test_augment_does_not_synchronize_with_the_device(option: str) -> None:
     """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
     settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "augment" / f"{option}.yaml"))
     settings.pop("_target_")

@@ -41,7 +41,7 @@ def moments(picture: Tensor) -> tuple[float, float, float, float]:
     return x, y, math.sqrt(float(across @ (places - x) ** 2)), math.sqrt(float(down @ (places - y) ** 2))
 
 
-def test_corruptions_are_those_of_the_list() -> None:
+def test_corruptions_equal_the_documented_list() -> None:
     assert tuple(CORRUPTIONS) == NAMES
 
 
@@ -67,7 +67,7 @@ def test_corruption_keeps_shape_and_range_and_leaves_its_input(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_corruption_is_the_same_of_stored_pixels_and_under_mixed_precision(name: str) -> None:
+def test_corruption_is_the_same_for_bytes_and_under_mixed_precision(name: str) -> None:
     stored, rows = (pictures() * 255).byte(), torch.arange(4)
     wanted = corrupt(stored.float() / 255, name, rows)
     with torch.autocast("cpu", torch.bfloat16):
@@ -98,14 +98,14 @@ def test_noise_has_the_stated_deviation_in_gray_levels(kind: str, levels: int) -
 
 
 @pytest.mark.parametrize("side", [SIDE, 2 * SIDE])
-def test_blur_spreads_a_point_by_its_share_of_the_side(side: int) -> None:
+def test_blur_spreads_a_point_by_its_fraction_of_the_side(side: int) -> None:
     point = torch.zeros(1, 1, side, side)
     point[..., side // 2, side // 2] = 1
     _, _, across, down = moments(corrupt(point, "blur", torch.tensor([0]))[0, 0])
     assert (across, down) == pytest.approx((1.5 * side / SIDE, 1.5 * side / SIDE), rel=0.03)
 
 
-def test_sharpening_adds_one_and_a_half_times_what_a_blur_of_one_pixel_takes() -> None:
+def test_sharpening_adds_1_5_times_the_detail_of_a_one_pixel_blur() -> None:
     images = 0.4 + 0.1 * pictures(2, 3, SIDE)  # so that nothing is cut
     blurred = functional.blur(images, torch.ones(2))
     expected = images + 1.5 * (images - blurred)
@@ -113,7 +113,7 @@ def test_sharpening_adds_one_and_a_half_times_what_a_blur_of_one_pixel_takes() -
 
 
 @pytest.mark.parametrize(("side", "small"), [(SIDE, 40), (64, 20)])
-def test_resolution_is_that_of_forty_pixels_a_side(side: int, small: int) -> None:
+def test_resolution_is_forty_pixels_a_side(side: int, small: int) -> None:
     images = pictures(2, 3, side)
     down = torch_functional.interpolate(images, (small, small), mode="bilinear", antialias=True)
     expected = torch_functional.interpolate(down, (side, side), mode="bilinear")
@@ -161,13 +161,13 @@ def test_squeeze_changes_the_aspect_ratio_to_four_to_three_and_keeps_the_area() 
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
-def test_geometry_is_the_same_share_of_a_picture_of_any_size(name: str) -> None:
+def test_geometry_is_the_same_fraction_of_any_image_size(name: str) -> None:
     large = corrupt(blob(), name, torch.arange(4))
     small = corrupt(torch_functional.avg_pool2d(blob(), 2), name, torch.arange(4))
     torch.testing.assert_close(torch_functional.avg_pool2d(large, 2), small, atol=0.01, rtol=0)
 
 
-def test_one_of_all_changes_each_face_by_one_corruption_chosen_by_its_row() -> None:
+def test_mixed_corruption_is_chosen_by_each_faces_row() -> None:
     rows = torch.arange(100, 100 + len(NAMES))
     images = pictures(len(NAMES))
     changed = corrupt_any(images, rows)

@@ -1,4 +1,4 @@
-"""Each effect does to the pixels what its numbers say."""
+"""Image effects: each changes the pixels by its parameters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _pictures(count: int = 3, channels: int = 3, size: int = 24) -> Tensor:
     width=st.integers(1, 20),
 )
 @settings(max_examples=50)
-def test_a_warp_is_that_of_pytorchs_own_grid(theta: list[float], channels: int, height: int, width: int) -> None:
+def test_warp_equals_grid_sample(theta: list[float], channels: int, height: int, width: int) -> None:
     pictures, maps = torch.rand(2, channels, height, width), torch.tensor(theta).view(2, 2, 3)
     grid = torch_functional.affine_grid(maps, [2, channels, height, width], align_corners=False)
     expected = torch_functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(functional.affine_warp(pictures, maps), expected, atol=1e-4, rtol=0)
 
 
-def test_colors_are_mapped_picture_by_picture_and_cut_to_range() -> None:
+def test_map_colors_works_per_image_and_clamps() -> None:
     pictures = _pictures(2)
     matrix = torch.stack((torch.eye(3).flip(0), 3 * torch.eye(3)))
     changed = functional.color_affine(pictures, matrix, torch.tensor([[0.0, 0, 0], [-1, 0, 0]]))
@@ -40,7 +40,7 @@ def test_colors_are_mapped_picture_by_picture_and_cut_to_range() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_blur_spreads_a_point_as_a_gaussian_of_its_pictures_own_width(channels: int) -> None:
+def test_blur_spreads_a_point_as_a_gaussian_of_each_images_width(channels: int) -> None:
     sigma = torch.tensor([0.8, 2.5])
     point = torch.zeros(2, channels, 41, 41)
     point[..., 20, 20] = 1
@@ -52,12 +52,12 @@ def test_a_blur_spreads_a_point_as_a_gaussian_of_its_pictures_own_width(channels
         torch.testing.assert_close(spread, sigma[:, None].expand(2, channels), rtol=0.03, atol=0)
 
 
-def test_a_blur_leaves_a_plain_picture_plain_up_to_the_border() -> None:
+def test_blur_keeps_a_constant_image_constant() -> None:
     plain = torch.full((2, 3, 10, 10), 0.7)
     torch.testing.assert_close(functional.blur(plain, torch.tensor([0.5, 9.0])), plain)
 
 
-def test_sharpening_adds_each_pictures_own_share_of_what_its_blur_takes() -> None:
+def test_sharpening_adds_each_images_amount_of_the_blurred_detail() -> None:
     pictures, amount, sigma = _pictures() / 2 + 0.25, torch.tensor([0.0, 0.4, 1.5]), torch.tensor([1.0, 0.7, 2.0])
     sharp = functional.sharpen(pictures, amount, sigma)
     expected = pictures + amount.view(3, 1, 1, 1) * (pictures - functional.blur(pictures, sigma))
@@ -67,7 +67,7 @@ def test_sharpening_adds_each_pictures_own_share_of_what_its_blur_takes() -> Non
 
 
 @pytest.mark.parametrize("noise_channels", [1, 3])
-def test_noise_is_added_by_each_pictures_own_deviation_and_cut_to_range(noise_channels: int) -> None:
+def test_noise_has_each_images_deviation_and_is_clamped(noise_channels: int) -> None:
     pictures, sigma = _pictures(), torch.tensor([0.0, 0.05, 0.5])
     noise = torch.randn(3, noise_channels, 24, 24, generator=torch.Generator().manual_seed(1))
     noisy = functional.add_noise(pictures, sigma, noise)
@@ -81,9 +81,7 @@ def test_noise_is_added_by_each_pictures_own_deviation_and_cut_to_range(noise_ch
     size=st.integers(2, 40),
 )
 @settings(max_examples=50)
-def test_pictures_scaled_down_and_up_are_those_of_pytorchs_own_scaling(
-    sides: list[int], channels: int, size: int
-) -> None:
+def test_rescale_equals_pytorch_interpolation(sides: list[int], channels: int, size: int) -> None:
     pictures, sides = _pictures(3, channels, size), [min(side, size) for side in sides]
     scaled = functional.resample(pictures, torch.tensor(sides))
     for picture, result, side in zip(pictures, scaled, sides, strict=True):
@@ -92,21 +90,21 @@ def test_pictures_scaled_down_and_up_are_those_of_pytorchs_own_scaling(
         torch.testing.assert_close(result[None], expected, atol=1e-4, rtol=0)
 
 
-def test_a_picture_that_is_not_square_keeps_its_proportions_when_it_is_scaled() -> None:
+def test_rescale_keeps_the_proportions_of_an_oblong_image() -> None:
     pictures = torch.rand(1, 3, 30, 45, generator=torch.Generator().manual_seed(2))
     small = torch_functional.interpolate(pictures, (10, 15), mode="bilinear", antialias=True)
     expected = torch_functional.interpolate(small, (30, 45), mode="bilinear")
     torch.testing.assert_close(functional.resample(pictures, torch.tensor([15])), expected, atol=1e-5, rtol=0)
 
 
-def test_a_picture_scaled_to_one_pixel_is_plain_and_one_scaled_to_its_own_side_is_the_same() -> None:
+def test_rescale_to_one_pixel_is_constant_and_to_full_size_the_identity() -> None:
     pictures = _pictures(2)
     one, same = functional.resample(pictures, torch.tensor([1, 24]))
     torch.testing.assert_close(one, one[:, :1, :1].expand_as(one))
     torch.testing.assert_close(same, pictures[1])
 
 
-def test_a_rectangle_is_erased_and_the_rest_is_untouched() -> None:
+def test_erase_changes_its_rectangle_only() -> None:
     pictures, noise = _pictures(2, size=20), torch.full((3, 20, 20), 2.0)
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]])
     erased = functional.erase(pictures, boxes, noise)
@@ -117,7 +115,7 @@ def test_a_rectangle_is_erased_and_the_rest_is_untouched() -> None:
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_pictures_are_the_same_in_either_memory_format_and_left_as_they_were(memory: torch.memory_format) -> None:
+def test_effects_ignore_the_memory_format_and_keep_their_input(memory: torch.memory_format) -> None:
     pictures = _pictures(2).contiguous(memory_format=memory)
     before = pictures.clone()
     numbers = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))

@@ -39,7 +39,7 @@ def _as_a_file(picture: Image.Image, quality: int) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("size", [80, 64, 51])
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 95])
-def test_it_leaves_what_a_file_of_that_quality_does(
+def test_jpeg_equals_a_pillow_file_of_the_same_quality(
     portraits: list[Image.Image], mode: str, size: int, quality: int
 ) -> None:
     pictures = [picture.convert(mode).resize((size, size)) for picture in portraits]
@@ -51,7 +51,7 @@ def test_it_leaves_what_a_file_of_that_quality_does(
     assert (ours - given).abs().mean().item() == pytest.approx(lost.item(), rel=0.1, abs=0.3 / 255)
 
 
-def test_each_picture_has_a_quality_of_its_own(portraits: list[Image.Image]) -> None:
+def test_jpeg_applies_each_images_own_quality(portraits: list[Image.Image]) -> None:
     given = torch.stack([_tensor(picture) for picture in portraits])
     together = jpeg.jpeg_compress(given, torch.tensor([10, 40, 70, 100]))
     for place, quality in enumerate((10, 40, 70, 100)):
@@ -71,7 +71,7 @@ def test_each_picture_has_a_quality_of_its_own(portraits: list[Image.Image]) -> 
     level=st.sampled_from([None, 0.0, 0.3, 1.0]),
 )
 @settings(max_examples=60)
-def test_any_size_and_quality_give_pictures_of_that_size_in_range(
+def test_jpeg_keeps_size_and_range_for_any_quality(
     count: int, channels: int, height: int, width: int, quality: int, level: float | None
 ) -> None:
     pictures = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(quality))

@@ -1,4 +1,4 @@
-"""Which files count as one photograph."""
+"""Duplicate search: the files that count as one photograph."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def _correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         pytest.param(lambda image: image.resize((80, 80)).resize((200, 200)), id="blurred"),
     ],
 )
-def test_a_changed_copy_is_joined_with_its_original_only(change: Callable[[Image.Image], Image.Image]) -> None:
+def test_changed_copy_is_grouped_with_its_original_only(change: Callable[[Image.Image], Image.Image]) -> None:
     originals = [_photograph(seed) for seed in range(8)]
     copies = [change(image) for image in originals]
     assert _groups([_thumbnail(image) for image in originals + copies]) == [*range(8), *range(8)]
 
 
-def test_light_from_another_side_does_not_hide_a_copy() -> None:
+def test_copy_under_other_lighting_is_found() -> None:
     original = _picture(_noise(1), contrast=20)
     slope = np.linspace(-50, 50, THUMBNAIL)
     copy = np.clip(np.rint(original + slope), 0, 255).astype(np.uint8)
@@ -105,7 +105,7 @@ def test_light_from_another_side_does_not_hide_a_copy() -> None:
     assert _groups([original, copy]) == [0, 0]
 
 
-def test_pictures_that_share_their_outline_only_stay_apart() -> None:
+def test_images_with_equal_outlines_only_are_not_grouped() -> None:
     rows, columns = np.mgrid[:THUMBNAIL, :THUMBNAIL]
     outline = 1.5 * np.exp(-((rows - 12) ** 2 + (columns - 9) ** 2) / 60)
     one, other = (_picture(outline + 0.1 * _noise(seed), contrast=60) for seed in (1, 2))
@@ -113,7 +113,7 @@ def test_pictures_that_share_their_outline_only_stay_apart() -> None:
     assert _groups([one, other]) == [0, 1]
 
 
-def test_near_copies_are_joined_transitively() -> None:
+def test_near_copies_are_grouped_transitively() -> None:
     ends, middle = [_turned(0), _turned(36)], _turned(18)
     assert _groups(ends) == [0, 1]
     assert _groups([*ends, middle]) == [0, 0, 0]
@@ -125,21 +125,21 @@ def test_equal_bytes_and_near_copies_link_into_one_group() -> None:
     assert find_duplicate_groups(digests, thumbnails).tolist() == [0, 0, 0, 0]
 
 
-def test_a_group_is_numbered_by_its_smallest_index() -> None:
+def test_group_is_numbered_by_its_smallest_index() -> None:
     thumbnails = np.stack([_picture(_noise(seed)) for seed in (3, 4, 5, 4, 3)])
     assert find_duplicate_groups(["z", "y", "x", "b", "a"], thumbnails).tolist() == [0, 1, 2, 1, 0]
 
 
-def test_exact_mode_joins_equal_bytes_only() -> None:
+def test_exact_mode_groups_equal_bytes_only() -> None:
     thumbnails = np.stack([_turned(0)] * 4)
     assert find_duplicate_groups(["b", "a", "b", "c"], thumbnails, "exact").tolist() == [0, 1, 0, 3]
 
 
-def test_none_mode_leaves_every_file_alone() -> None:
+def test_none_mode_groups_nothing() -> None:
     assert find_duplicate_groups(["a", "a", "a"], np.stack([_turned(0)] * 3), "none").tolist() == [0, 1, 2]
 
 
-def test_flat_pictures_are_not_joined() -> None:
+def test_flat_images_are_not_grouped() -> None:
     ramp = np.repeat(np.arange(THUMBNAIL, dtype=np.uint8)[:, None], THUMBNAIL, axis=1)  # slopes have no detail either
     flat = [np.full((THUMBNAIL, THUMBNAIL), gray, np.uint8) for gray in (0, 0, 128, 255)]
     speck = flat[0].copy()
@@ -148,14 +148,14 @@ def test_flat_pictures_are_not_joined() -> None:
         assert _groups([*flat, ramp, ramp + 9, speck, speck]) == list(range(8))
 
 
-def test_flat_pictures_of_equal_bytes_are_joined() -> None:
+def test_flat_images_of_equal_bytes_are_grouped() -> None:
     flat = np.zeros((3, THUMBNAIL, THUMBNAIL), np.uint8)
     assert find_duplicate_groups(["a", "b", "a"], flat).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("mode", ["near", "exact", "none"])
 @pytest.mark.parametrize("count", [0, 1])
-def test_no_files_and_a_single_file_are_no_special_case(mode: Mode, count: int) -> None:
+def test_groups_of_zero_and_one_file_are_valid(mode: Mode, count: int) -> None:
     groups = find_duplicate_groups(["a"] * count, np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8), mode)
     assert groups.dtype == np.int64
     assert groups.tolist() == [0] * count
@@ -163,7 +163,7 @@ def test_no_files_and_a_single_file_are_no_special_case(mode: Mode, count: int) 
 
 @given(order=st.permutations(range(10)))
 @settings(max_examples=50)
-def test_the_partition_does_not_depend_on_the_order_of_files(order: list[int]) -> None:
+def test_groups_do_not_depend_on_the_file_order(order: list[int]) -> None:
     thumbnails = np.stack([*(_turned(angle) for angle in range(0, 144, 18)), _picture(_noise(8)), _turned(0)])
     digests = ["same", *_different(8), "same"]
 
@@ -176,7 +176,7 @@ def test_the_partition_does_not_depend_on_the_order_of_files(order: list[int]) -
 
 @given(angles=st.lists(st.floats(0, 90), min_size=2, max_size=7))
 @settings(max_examples=50)
-def test_files_are_joined_if_and_only_if_links_above_the_threshold_lead_from_one_to_the_other(
+def test_groups_are_the_connected_components_above_the_threshold(
     angles: list[float],
 ) -> None:
     pictures = [_turned(angle) for angle in angles]
@@ -189,7 +189,7 @@ def test_files_are_joined_if_and_only_if_links_above_the_threshold_lead_from_one
     assert _groups(pictures) == expected
 
 
-def test_a_pair_right_at_the_threshold_is_decided_beyond_float32() -> None:
+def test_pair_at_the_threshold_is_decided_beyond_float32() -> None:
     pictures = [_turned(0), _turned(20)]
     correlation = _correlation(*pictures)
     assert _groups(pictures, threshold=correlation - 1e-12) == [0, 0]
@@ -197,7 +197,7 @@ def test_a_pair_right_at_the_threshold_is_decided_beyond_float32() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_cutting_the_work_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_block_size_does_not_change_the_groups(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     pictures = [_turned(angle) for angle in (0, 90, 10, 45, 100, 180, 55, 190, 20)]
     whole = _groups(pictures)
     monkeypatch.setattr(duplicates, "BLOCK", size)
@@ -205,7 +205,7 @@ def test_cutting_the_work_into_blocks_changes_nothing(monkeypatch: pytest.Monkey
     assert _groups(pictures) == whole == [0, 1, 0, 3, 1, 5, 3, 5, 0]
 
 
-def test_many_copies_of_one_photograph_are_quickly_joined() -> None:
+def test_many_copies_of_one_photograph_are_grouped_quickly() -> None:
     noisy = np.random.default_rng(0).integers(-3, 4, (1000, THUMBNAIL, THUMBNAIL)) + _turned(0)
     thumbnails = np.clip(noisy, 0, 255).astype(np.uint8)
     assert not find_duplicate_groups([str(number) for number in range(1000)], thumbnails).any()
@@ -222,7 +222,7 @@ def test_many_copies_of_one_photograph_are_quickly_joined() -> None:
         ({"threshold": float("nan")}, "threshold must lie"),
     ],
 )
-def test_wrong_input_is_refused(change: dict[str, Any], message: str) -> None:
+def test_duplicate_grouping_refuses_invalid_input(change: dict[str, Any], message: str) -> None:
     valid: dict[str, Any] = {"digests": ["a", "b"], "thumbnails": np.zeros((2, THUMBNAIL, THUMBNAIL), np.uint8)}
     with pytest.raises(ValueError, match=message):
         find_duplicate_groups(**(valid | change))
@@ -234,7 +234,7 @@ def _setting(name: str) -> Path:
     return Path(os.environ[name])
 
 
-def test_the_known_near_copies_of_utkface_are_found() -> None:
+def test_utkface_near_copies_are_found() -> None:
     folder, known = _setting("UTKFACE_DIR"), _setting("UTKFACE_NEAR_DUPLICATES")
     names = sorted(path.name for path in folder.glob("*.jpg"))
     index = {name: i for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""From file names to an index whose split can be trusted."""
+"""The index of a folder: parsed names, quarantined files and a reproducible split."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def _gray_jpeg(level: int) -> bytes:
         ("47_0_3_201701162202246570.jpg.chip.jpg", (47, 0, 3)),
     ],
 )
-def test_every_unambiguous_name_of_the_real_set_is_read(name: str, label: tuple[int, int, int]) -> None:
+def test_utkface_names_without_ambiguity_are_parsed(name: str, label: tuple[int, int, int]) -> None:
     assert parse_name(name) == FaceLabels(*label)
 
 
 @pytest.mark.parametrize("name", [name for name in synthetic.QUARANTINED if name.count("_") == 2])
 @pytest.mark.parametrize("suffix", ["", ".jpg"])
-def test_a_name_that_lacks_a_field_is_never_guessed(name: str, suffix: str) -> None:
+def test_name_that_lacks_a_field_is_refused(name: str, suffix: str) -> None:
     name = name.removesuffix(".jpg.chip.jpg") + (suffix or ".jpg.chip.jpg")
     with pytest.raises(QuarantinedNameError, match="a field is missing"):
         parse_name(name)
@@ -107,7 +107,7 @@ def test_a_name_that_lacks_a_field_is_never_guessed(name: str, suffix: str) -> N
         ("30_1_0_.jpg", "the name is not"),
     ],
 )
-def test_a_name_is_refused_with_its_reason(name: str, reason: str) -> None:
+def test_name_is_refused_with_its_reason(name: str, reason: str) -> None:
     with pytest.raises(QuarantinedNameError, match=reason):
         parse_name(name)
 
@@ -139,7 +139,7 @@ def test_any_valid_name_is_read_back(age: int, gender: int, group: int, stamp: s
 @example("30_1_0_\udcff.jpg")
 @example("٣٠_1_0_20170116172819213.jpg")
 @settings(max_examples=300)
-def test_no_text_raises_anything_but_a_quarantine(text: str) -> None:
+def test_name_of_arbitrary_text_is_parsed_or_quarantined(text: str) -> None:
     try:
         label = parse_name(text)
     except QuarantinedNameError:
@@ -179,7 +179,7 @@ def test_every_odd_file_is_read_or_quarantined_for_its_own_reason(odd_index: Fac
     }
 
 
-def test_a_file_that_only_claims_to_be_a_picture_is_quarantined(folder: Path, tmp_path: Path) -> None:
+def test_file_with_an_image_suffix_only_is_quarantined(folder: Path, tmp_path: Path) -> None:
     (folder / f"30_1_0_{STAMP}.jpg").write_bytes(b"<html>not found</html>")
     (folder / f"31_1_0_{STAMP}.jpg").symlink_to(tmp_path / "gone.jpg")
     (folder / f"32_1_0_{STAMP}.jpg").mkdir()
@@ -192,7 +192,7 @@ def test_a_file_that_only_claims_to_be_a_picture_is_quarantined(folder: Path, tm
     }
 
 
-def test_pictures_that_are_huge_inside_are_quarantined_and_the_others_taken(folder: Path, tmp_path: Path) -> None:
+def test_image_bombs_are_quarantined_and_the_others_indexed(folder: Path, tmp_path: Path) -> None:
     for age, bomb in enumerate(BOMBS.values(), start=20):
         (folder / f"{age}_1_0_{STAMP}.jpg").write_bytes(bomb)
     index = build_index(folder, tmp_path / "cache")
@@ -200,7 +200,7 @@ def test_pictures_that_are_huge_inside_are_quarantined_and_the_others_taken(fold
     assert index.quarantine[f"20_1_0_{STAMP}.jpg"] == "more than 178,956,970 pixels"
 
 
-def test_the_index_lists_every_readable_file_with_its_own_labels(plain_index: FaceIndex, faces: Path) -> None:
+def test_index_lists_every_readable_file_with_its_labels(plain_index: FaceIndex, faces: Path) -> None:
     assert plain_index.names == sorted(path.name for path in faces.iterdir())
     labels = [parse_name(name) for name in plain_index.names]
     assert plain_index.age.tolist() == [label.age for label in labels]
@@ -209,14 +209,14 @@ def test_the_index_lists_every_readable_file_with_its_own_labels(plain_index: Fa
     assert plain_index.quarantine == {}
 
 
-def test_a_custom_age_range_quarantines_whatever_lies_outside(faces: Path, tmp_path: Path) -> None:
+def test_age_range_quarantines_ages_outside(faces: Path, tmp_path: Path) -> None:
     index = build_index(faces, tmp_path, age_range=(18, 60))
     assert index.age.min() >= 18 and index.age.max() <= 60
     outside = {path.name for path in faces.iterdir() if not 18 <= parse_name(path.name).age <= 60}
     assert outside and set(index.quarantine) == outside
 
 
-def test_strict_turns_any_quarantined_file_into_one_line(odd_faces: Path, tmp_path: Path) -> None:
+def test_strict_refuses_a_quarantined_file_in_one_line(odd_faces: Path, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"data\.strict=true and 9 of the files") as caught:
         build_index(odd_faces, tmp_path, strict=True)
     message = str(caught.value)
@@ -224,17 +224,17 @@ def test_strict_turns_any_quarantined_file_into_one_line(odd_faces: Path, tmp_pa
     assert str(odd_faces) in message and "\n" not in message
 
 
-def test_strict_takes_a_folder_in_which_all_is_well(faces: Path, plain_index: FaceIndex, tmp_path: Path) -> None:
+def test_strict_accepts_a_folder_without_quarantined_files(faces: Path, plain_index: FaceIndex, tmp_path: Path) -> None:
     assert build_index(faces, tmp_path, strict=True).fingerprint == plain_index.fingerprint
 
 
-def test_an_unreadable_file_is_enough_for_strict(folder: Path, tmp_path: Path) -> None:
+def test_strict_refuses_an_unreadable_file(folder: Path, tmp_path: Path) -> None:
     (folder / f"30_1_0_{STAMP}.jpg").touch()
     with pytest.raises(AgeGenderError, match=r"1 of the files .* an empty file"):
         build_index(folder, tmp_path / "cache", strict=True)
 
 
-def test_images_one_folder_deeper_are_pointed_out(faces: Path, tmp_path: Path) -> None:
+def test_index_error_names_the_subfolder_that_holds_images(faces: Path, tmp_path: Path) -> None:
     outer = tmp_path / "outer"
     shutil.copytree(faces, outer / "UTKFace")
     with pytest.raises(AgeGenderError, match=r"data\.dir=") as caught:
@@ -242,14 +242,14 @@ def test_images_one_folder_deeper_are_pointed_out(faces: Path, tmp_path: Path) -
     assert str(caught.value).endswith(f"set data.dir={outer / 'UTKFace'}")
 
 
-def test_a_folder_without_any_face_is_an_error_that_says_what_is_needed(tmp_path: Path) -> None:
+def test_folder_without_faces_is_an_error_with_the_expected_layout(tmp_path: Path) -> None:
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "beach.jpg").touch()
     with pytest.raises(AgeGenderError, match=r"no UTKFace-named image .*data\.dir must be the folder"):
         build_index(tmp_path / "holiday", tmp_path / "cache")
 
 
-def test_holds_faces_looks_at_the_folder_itself_only(faces: Path, odd_faces: Path, tmp_path: Path) -> None:
+def test_holds_faces_ignores_subfolders(faces: Path, odd_faces: Path, tmp_path: Path) -> None:
     assert has_utkface_files(faces) and has_utkface_files(odd_faces)
     shutil.copytree(odd_faces / "nested", tmp_path / "outer" / "inner")
     assert not has_utkface_files(tmp_path / "outer")
@@ -265,7 +265,7 @@ def test_duplicates_never_straddle_the_split(odd_faces: Path, odd_index: FaceInd
         assert index.split[place[copy]] == index.split[place[original]]
 
 
-def test_the_near_copy_would_straddle_some_split_if_it_were_not_looked_for(odd_faces: Path, tmp_path: Path) -> None:
+def test_near_copy_straddles_some_split_without_the_duplicate_search(odd_faces: Path, tmp_path: Path) -> None:
     """Without this, the test above could pass by luck."""
     (exact, exact_of), (near, near_of) = synthetic.duplicates(60, 2).items()
     apart = set()
@@ -279,7 +279,7 @@ def test_the_near_copy_would_straddle_some_split_if_it_were_not_looked_for(odd_f
     assert True in apart
 
 
-def test_without_looking_for_copies_every_picture_is_its_own_group(odd_faces: Path, tmp_path: Path) -> None:
+def test_duplicates_none_gives_every_image_its_own_group(odd_faces: Path, tmp_path: Path) -> None:
     index = build_index(odd_faces, tmp_path, duplicates="none")
     assert index.duplicates.tolist() == list(range(len(index.names)))
 
@@ -301,7 +301,7 @@ def _new_dates(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_new_stamps, _new_labels, _new_dates])
-def test_names_and_dates_of_files_do_not_move_the_split(
+def test_split_does_not_depend_on_file_names_or_dates(
     folder: Path, tmp_path: Path, plain_index: FaceIndex, change: Callable[[Path], None]
 ) -> None:
     change(folder)
@@ -310,7 +310,7 @@ def test_names_and_dates_of_files_do_not_move_the_split(
     assert index.fingerprint == plain_index.fingerprint
 
 
-def test_the_order_in_which_the_system_lists_files_does_not_move_the_split(
+def test_split_does_not_depend_on_the_directory_order(
     faces: Path, tmp_path: Path, plain_index: FaceIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Backwards:
@@ -331,7 +331,9 @@ def test_the_order_in_which_the_system_lists_files_does_not_move_the_split(
 
 
 @pytest.mark.parametrize("kept", [70, 100])
-def test_unrelated_files_move_no_picture(folder: Path, tmp_path: Path, plain_index: FaceIndex, kept: int) -> None:
+def test_split_does_not_depend_on_unrelated_files(
+    folder: Path, tmp_path: Path, plain_index: FaceIndex, kept: int
+) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: path.read_bytes())[kept:]:
         path.unlink()
     few = _sides(build_index(folder, tmp_path / "cache"))
@@ -341,14 +343,14 @@ def test_unrelated_files_move_no_picture(folder: Path, tmp_path: Path, plain_ind
     assert _sides(build_index(folder, tmp_path / "cache")) == few
 
 
-def test_split_seed_moves_the_split(faces: Path, tmp_path: Path, plain_index: FaceIndex) -> None:
+def test_split_seed_changes_the_split(faces: Path, tmp_path: Path, plain_index: FaceIndex) -> None:
     other = build_index(faces, tmp_path, split_seed=1)
     assert other.fingerprint != plain_index.fingerprint
     moved = np.mean(other.split != plain_index.split)
     assert 0.2 < moved < 0.7  # independent draws of 72 / 8 / 20 % differ in about 43 %
 
 
-def test_a_split_file_decides_the_sides(faces: Path, tmp_path: Path) -> None:
+def test_split_file_decides_the_split(faces: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in faces.iterdir())
     protocol = tmp_path / "protocol.csv"
     sides = ["train", "val", "test"]
@@ -358,7 +360,7 @@ def test_a_split_file_decides_the_sides(faces: Path, tmp_path: Path) -> None:
     assert sum(len(index.rows(side)) for side in sides) == 90  # unlisted images are in no split
 
 
-def test_a_split_file_may_name_a_file_that_was_quarantined(odd_faces: Path, tmp_path: Path) -> None:
+def test_split_file_may_name_a_file_that_was_quarantined(odd_faces: Path, tmp_path: Path) -> None:
     protocol = tmp_path / "protocol.csv"
     names = sorted(path.name for path in odd_faces.iterdir() if path.suffix == ".jpg")
     protocol.write_text(
@@ -368,9 +370,7 @@ def test_a_split_file_may_name_a_file_that_was_quarantined(odd_faces: Path, tmp_
     assert len(index.quarantine) == 9 and "unused" not in index.split
 
 
-def test_index_csv_lists_every_file_with_its_side_and_the_first_of_its_copies(
-    odd_index: FaceIndex, tmp_path: Path
-) -> None:
+def test_index_csv_lists_every_file_with_split_and_duplicate_group(odd_index: FaceIndex, tmp_path: Path) -> None:
     odd_index.write_csv(tmp_path / "index.csv")
     with (tmp_path / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
@@ -387,7 +387,7 @@ def test_quarantine_csv_lists_every_file_with_its_reason(odd_index: FaceIndex, t
         assert {row["file"]: row["reason"] for row in csv.DictReader(file)} == odd_index.quarantine
 
 
-def test_a_name_that_is_no_utf8_reaches_the_quarantine_list(folder: Path, tmp_path: Path) -> None:
+def test_quarantine_csv_lists_a_name_that_is_not_utf8(folder: Path, tmp_path: Path) -> None:
     try:
         (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg"))).touch()
     except OSError:
@@ -397,7 +397,7 @@ def test_a_name_that_is_no_utf8_reaches_the_quarantine_list(folder: Path, tmp_pa
     assert r"caf\udce9.jpg" in (tmp_path / "quarantine.csv").read_text(encoding="utf-8")
 
 
-def test_what_file_managers_leave_is_passed_over(faces: Path, tmp_path: Path) -> None:
+def test_file_manager_leftovers_are_ignored(faces: Path, tmp_path: Path) -> None:
     folder = tmp_path / "faces"
     shutil.copytree(faces, folder)
     for name in (".DS_Store", "Thumbs.db", "._1_0_0_20170101000000000.jpg"):

@@ -64,7 +64,7 @@ def _kept(folder: Path, pattern: str) -> Path:
     return path
 
 
-def test_a_scan_gives_each_files_digest_and_thumbnail(folder: Path) -> None:
+def test_scan_gives_each_files_digest_and_thumbnail(folder: Path) -> None:
     scanned = _scan(folder)
     assert scanned.names == _names(folder) and not scanned.unreadable
     for name, digest, thumbnail in zip(scanned.names, scanned.digests, scanned.thumbnails, strict=True):
@@ -74,7 +74,7 @@ def test_a_scan_gives_each_files_digest_and_thumbnail(folder: Path) -> None:
         assert (thumbnail == np.asarray(gray)).all()
 
 
-def test_a_second_scan_reads_nothing_and_says_the_same(folder: Path, reads: list[str]) -> None:
+def test_second_scan_reads_no_file_and_returns_the_same(folder: Path, reads: list[str]) -> None:
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "empty.jpg").touch()
     first = _scan(folder)
@@ -84,7 +84,7 @@ def test_a_second_scan_reads_nothing_and_says_the_same(folder: Path, reads: list
     assert first.unreadable == {"broken.jpg": "not a picture that can be read", "empty.jpg": "an empty file"}
 
 
-def test_only_a_changed_file_is_read_again(folder: Path, reads: list[str]) -> None:
+def test_scan_reads_only_changed_files_again(folder: Path, reads: list[str]) -> None:
     first = _scan(folder)
     changed, other = first.names[2], first.names[5]
     shutil.copyfile(folder / other, folder / changed)
@@ -96,7 +96,7 @@ def test_only_a_changed_file_is_read_again(folder: Path, reads: list[str]) -> No
     assert _same(_scan(folder), second) and reads == []  # and the new reading is kept
 
 
-def test_a_change_that_keeps_the_size_is_noticed(folder: Path, reads: list[str]) -> None:
+def test_scan_detects_a_change_that_keeps_the_size(folder: Path, reads: list[str]) -> None:
     first = _scan(folder)
     path = folder / first.names[0]
     size, content = path.stat().st_size, bytearray(path.read_bytes())
@@ -107,7 +107,7 @@ def test_a_change_that_keeps_the_size_is_noticed(folder: Path, reads: list[str])
     assert path.stat().st_size == size and _scan(folder).digests[0] != first.digests[0] and reads == [path.name]
 
 
-def test_a_file_that_breaks_or_is_mended_changes_sides(folder: Path) -> None:
+def test_scan_follows_a_file_that_becomes_unreadable_or_readable(folder: Path) -> None:
     name = _names(folder)[3]
     whole = (folder / name).read_bytes()
     assert name in _scan(folder).names
@@ -118,7 +118,7 @@ def test_a_file_that_breaks_or_is_mended_changes_sides(folder: Path) -> None:
     assert name in _scan(folder).names
 
 
-def test_an_added_file_is_read_alone_and_a_removed_one_is_gone(folder: Path, faces: Path, reads: list[str]) -> None:
+def test_scan_reads_only_added_files_and_drops_removed_ones(folder: Path, faces: Path, reads: list[str]) -> None:
     first = _scan(folder)
     added = sorted(faces.iterdir())[20]
     shutil.copyfile(added, folder / added.name)
@@ -129,19 +129,19 @@ def test_an_added_file_is_read_alone_and_a_removed_one_is_gone(folder: Path, fac
     assert sorted(second.names) == sorted({*first.names[1:], added.name})
 
 
-def test_a_file_that_vanishes_before_it_is_read_has_a_reason(folder: Path) -> None:
+def test_scan_reports_a_file_that_vanishes(folder: Path) -> None:
     scanned = scan_folder(folder, [*_names(folder), "gone.jpg"], folder.parent / "cache")
     assert scanned.unreadable == {"gone.jpg": "can't be read: No such file or directory"} and len(scanned.names) == 8
 
 
-def test_a_pipe_that_nobody_writes_into_has_a_reason_and_is_not_waited_for(folder: Path) -> None:
+def test_scan_reports_a_pipe_without_waiting(folder: Path) -> None:
     os.mkfifo(folder / "pipe.jpg")
     scanned = _scan(folder)
     assert scanned.unreadable == {"pipe.jpg": "can't be read: a pipe or a device, not a file"}
     assert len(scanned.names) == 8
 
 
-def test_a_file_that_may_not_be_read_has_a_reason(folder: Path) -> None:
+def test_scan_reports_a_file_without_read_permission(folder: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     name = _names(folder)[0]
@@ -149,7 +149,7 @@ def test_a_file_that_may_not_be_read_has_a_reason(folder: Path) -> None:
     assert _scan(folder).unreadable == {name: "can't be read: Permission denied"}
 
 
-def test_two_folders_of_the_same_names_are_not_mixed_up(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_scan_cache_separates_folders_with_equal_names(folder: Path, faces: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for name, path in zip(_names(folder), sorted(faces.iterdir())[50:58], strict=True):
@@ -157,14 +157,14 @@ def test_two_folders_of_the_same_names_are_not_mixed_up(folder: Path, faces: Pat
     assert not set(_scan(folder).digests) & set(_scan(other).digests)
 
 
-def test_one_folder_by_two_paths_is_read_once(folder: Path, tmp_path: Path, reads: list[str]) -> None:
+def test_scan_cache_is_shared_by_two_paths_to_one_folder(folder: Path, tmp_path: Path, reads: list[str]) -> None:
     first = _scan(folder)
     (tmp_path / "link").symlink_to(folder)
     reads.clear()
     assert _same(_scan(tmp_path / "link"), first) and reads == []
 
 
-def test_no_file_at_all_is_an_empty_scan(tmp_path: Path) -> None:
+def test_scan_of_no_files_is_empty(tmp_path: Path) -> None:
     scanned = scan_folder(tmp_path, [], tmp_path / "cache")
     assert scanned.names == [] and scanned.thumbnails.shape == (0, THUMBNAIL, THUMBNAIL)
 
@@ -184,7 +184,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_readings_are_made_anew(
+def test_scan_cache_is_rebuilt_when_damaged(
     folder: Path, reads: list[str], damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = _scan(folder)
@@ -198,7 +198,7 @@ def test_damaged_readings_are_made_anew(
     assert _same(_scan(folder), first) and reads == []
 
 
-def test_groups_are_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicate_groups_are_cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = _names(folder)[0]
     shutil.copyfile(folder / name, folder / f"0{name}")
     scanned = _scan(folder)
@@ -209,7 +209,9 @@ def test_groups_are_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "header only"])
-def test_damaged_groups_are_made_anew(folder: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_duplicate_group_cache_is_rebuilt_when_damaged(
+    folder: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     scanned = _scan(folder)
     groups = group_duplicates(scanned, "near", folder.parent / "cache")
     kept = _kept(folder, "*.npy")
@@ -219,7 +221,7 @@ def test_damaged_groups_are_made_anew(folder: Path, damage: str, caplog: pytest.
     assert "is damaged" in caplog.text and (np.load(kept) == groups).all()
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_scan_cache_that_cannot_be_written_is_an_error_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache_dir = tmp_path / "file" / "cache"
     with pytest.raises(AgeGenderError, match=r"can't write .*data\.cache_dir=") as caught:
@@ -229,9 +231,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_one_line(folder: Path, tm
         group_duplicates(_scan(folder), "near", cache_dir)
 
 
-def test_on_a_full_disk_one_line_says_what_could_not_be_kept_and_nothing_half_is_left(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_scan_on_a_full_disk_fails_in_one_line_and_leaves_no_partial_file(folder: Path, tmp_path: Path) -> None:
     ends = r"\(1 MB: File too large\); free the disk, or choose another folder with data\.cache_dir=\.\.\.$"
     scanned = _scan(folder)
     with room_for(100):

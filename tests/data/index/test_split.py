@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests."""
+"""Split rules: training, validation and test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _digests(count: int = COUNT) -> list[str]:
 
 
 def _groups(labels: list[int]) -> NDArray[np.int64]:
-    """Numbers groups as the index does: by the smallest place of a member."""
+    """Number groups as the index does: by the smallest row of a member."""
     return np.array([labels.index(label) for label in labels], dtype=np.int64)
 
 
@@ -51,14 +51,14 @@ def _split(digests: list[str], groups: NDArray[np.int64], seed: int = 0, **optio
 
 @given(labels=GROUPS, seed=SEEDS)
 @settings(max_examples=100)
-def test_a_group_never_straddles(labels: list[int], seed: int) -> None:
+def test_split_never_separates_a_group(labels: list[int], seed: int) -> None:
     sides = _split(_digests(), _groups(labels), seed)
     assert len({*zip(labels, sides, strict=True)}) == len(set(labels))
 
 
 @given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
 @settings(max_examples=50)
-def test_the_order_of_files_moves_no_picture(labels: list[int], seed: int, order: list[int]) -> None:
+def test_split_does_not_depend_on_the_file_order(labels: list[int], seed: int, order: list[int]) -> None:
     digests = _digests()
     before = dict(zip(digests, _split(digests, _groups(labels), seed), strict=True))
     shuffled = [digests[i] for i in order]
@@ -68,60 +68,60 @@ def test_the_order_of_files_moves_no_picture(labels: list[int], seed: int, order
 
 @given(labels=GROUPS, seed=SEEDS, added=st.integers(1, 40))
 @settings(max_examples=50)
-def test_unrelated_pictures_move_no_other(labels: list[int], seed: int, added: int) -> None:
+def test_split_does_not_depend_on_unrelated_images(labels: list[int], seed: int, added: int) -> None:
     digests = _digests(COUNT + added)
     before = _split(digests[:COUNT], _groups(labels), seed)
     more = _groups([*labels, *range(COUNT, COUNT + added)])
     assert _split(digests, more, seed)[:COUNT] == before
 
 
-def test_the_shares_are_about_right() -> None:
+def test_split_fractions_are_approximately_met() -> None:
     sides = assign_splits(_digests(20_000), np.arange(20_000), 0, 0.2, 0.1)
     assert abs(np.mean(sides == "test") - 0.2) < 0.01
     assert abs(np.mean(sides == "val") / np.mean(sides != "test") - 0.1) < 0.01
     assert set(sides.tolist()) == set(SPLITS)
 
 
-def test_the_share_of_validation_does_not_move_the_test_set() -> None:
+def test_val_fraction_does_not_change_the_test_set() -> None:
     digests, groups = _digests(500), np.arange(500)
     few, many = (assign_splits(digests, groups, 0, 0.2, share) for share in (0.1, 0.4))
     assert ((few == "test") == (many == "test")).all()
     assert (many[few == "val"] == "val").all()  # a larger share only adds to it
 
 
-def test_a_larger_test_share_keeps_the_smaller_one() -> None:
+def test_larger_test_fraction_contains_the_smaller_one() -> None:
     digests, groups = _digests(500), np.arange(500)
     few, many = (assign_splits(digests, groups, 0, share, 0.1) for share in (0.1, 0.3))
     assert (many[few == "test"] == "test").all() and (many == "test").sum() > (few == "test").sum()
 
 
-def test_being_in_test_says_nothing_about_validation() -> None:
+def test_test_and_validation_draws_are_independent() -> None:
     """One number for both draws would take validation from a slice next to test, or leave it empty."""
     sides = assign_splits(_digests(5_000), np.arange(5_000), 0, 0.5, 0.5)
     assert abs(np.mean(sides == "val") - 0.25) < 0.03
 
 
-def test_another_seed_is_another_split() -> None:
+def test_split_seed_changes_the_split() -> None:
     digests, groups = _digests(500), np.arange(500)
     first, second = (assign_splits(digests, groups, seed, 0.2, 0.1) for seed in (0, 1))
     assert 0.3 < np.mean(first != second) < 0.6
 
 
 @pytest.mark.parametrize(("test_share", "val_share", "empty"), [(1e-9, 0.5, "test"), (0.5, 1e-9, "val")])
-def test_an_empty_side_is_an_error_that_names_it(test_share: float, val_share: float, empty: str) -> None:
+def test_empty_split_is_an_error_that_names_it(test_share: float, val_share: float, empty: str) -> None:
     with pytest.raises(AgeGenderError, match=f"the {empty} split of 80 images is empty") as caught:
         assign_splits(_digests(), np.arange(COUNT), 0, test_share, val_share)
     assert "\n" not in str(caught.value)
 
 
-def test_a_single_photograph_cannot_be_split() -> None:
+def test_single_photograph_cannot_be_split() -> None:
     with pytest.raises(AgeGenderError, match="is empty"):
         assign_splits(_digests(), np.zeros(COUNT, np.int64), 0, 0.2, 0.1)
 
 
 @given(sides=SIDES, order=st.permutations(range(COUNT)))
 @settings(max_examples=50)
-def test_a_fingerprint_depends_on_pictures_and_sides_not_on_their_order(sides: list[str], order: list[int]) -> None:
+def test_fingerprint_does_not_depend_on_the_order(sides: list[str], order: list[int]) -> None:
     digests = _digests()
     shuffled = fingerprint([digests[i] for i in order], np.array([sides[i] for i in order]))
     assert shuffled == fingerprint(digests, np.array(sides))
@@ -129,7 +129,7 @@ def test_a_fingerprint_depends_on_pictures_and_sides_not_on_their_order(sides: l
 
 @given(sides=SIDES, place=st.integers(0, COUNT - 1), other=st.sampled_from([*SPLITS, "unused"]))
 @settings(max_examples=50)
-def test_a_fingerprint_changes_with_any_picture_and_any_side(sides: list[str], place: int, other: str) -> None:
+def test_fingerprint_changes_with_any_image_and_any_split(sides: list[str], place: int, other: str) -> None:
     digests = _digests()
     whole = fingerprint(digests, np.array(sides))
     moved = [other if i == place else side for i, side in enumerate(sides)]
@@ -141,7 +141,7 @@ def test_a_fingerprint_changes_with_any_picture_and_any_side(sides: list[str], p
 
 @given(labels=GROUPS, published=st.lists(st.sampled_from(["train", "train", "test", "unused"]), min_size=COUNT))
 @settings(max_examples=50)
-def test_validation_is_carved_out_of_a_protocols_training_part_only(labels: list[int], published: list[str]) -> None:
+def test_protocol_validation_comes_from_its_training_part_only(labels: list[int], published: list[str]) -> None:
     published = published[:COUNT]
     logging.getLogger("agegender").setLevel(logging.ERROR)
     try:
@@ -154,12 +154,12 @@ def test_validation_is_carved_out_of_a_protocols_training_part_only(labels: list
     assert len(parts) == len({label for label, _ in parts})  # copies are carved out together
 
 
-def test_a_protocol_with_validation_is_taken_as_it_is() -> None:
+def test_protocol_with_validation_is_kept_unchanged() -> None:
     published = [("train", "val", "test", "unused")[i % 4] for i in range(COUNT)]
     assert assign_splits(_digests(), np.arange(COUNT), 0, 0.2, 0.1, published).tolist() == published
 
 
-def test_a_protocol_that_leaks_is_reported_with_the_number_of_test_images(caplog: pytest.LogCaptureFixture) -> None:
+def test_protocol_leaks_are_reported_with_the_number_of_test_images(caplog: pytest.LogCaptureFixture) -> None:
     labels = list(range(COUNT))
     labels[1], labels[5], labels[7] = 0, 0, 3  # 0 trains; its copies 1 and 5 test, 7 tests with 3
     published = ["test" if i % 2 else "train" for i in range(COUNT)]
@@ -181,7 +181,7 @@ def _protocol(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_split_file_is_read(tmp_path: Path, start: str, end: str) -> None:
+def test_split_file_is_read(tmp_path: Path, start: str, end: str) -> None:
     lines = ["split,other,file", "test,1,part1/b.jpg", "train,2,a.jpg", "val,3,c.jpg", "test,4,bad.jpg"]
     path = tmp_path / "protocol.csv"
     path.write_bytes((start + end.join(lines)).encode())
@@ -207,19 +207,19 @@ def test_a_split_file_is_read(tmp_path: Path, start: str, end: str) -> None:
         ("file,split\na.jpg,train\na.jpg,test\n", r"line 3: 'a\.jpg' is in train and test"),
     ],
 )
-def test_a_malformed_split_file_is_an_error_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_split_file_is_an_error_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = _protocol(tmp_path, text)
     with pytest.raises(AgeGenderError, match=message) as caught:
         read_split_file(path, ["a.jpg", "b.jpg"], set())
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_split_file_is_an_error(tmp_path: Path) -> None:
+def test_missing_split_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"data\.split_file=.*nowhere\.csv does not exist"):
         read_split_file(tmp_path / "nowhere.csv", ["a.jpg"], set())
 
 
-def test_a_split_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+def test_binary_split_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "protocol.csv").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(1, 10)))
     with pytest.raises(AgeGenderError, match="needs a header line"):
         read_split_file(tmp_path / "protocol.csv", ["a.jpg"], set())
@@ -227,7 +227,7 @@ def test_a_split_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
 
 @given(sides=SIDES, limits=st.tuples(st.integers(3, COUNT), st.integers(3, COUNT)))
 @settings(max_examples=200)
-def test_a_limit_is_exact_spread_over_the_splits_and_nested(sides: list[str], limits: tuple[int, int]) -> None:
+def test_limit_is_exact_nested_and_covers_every_split(sides: list[str], limits: tuple[int, int]) -> None:
     if not set(SPLITS) <= set(sides):
         reject()
     digests, split = _digests(), np.array(sides)
@@ -247,7 +247,7 @@ def test_a_limit_is_exact_spread_over_the_splits_and_nested(sides: list[str], li
 
 @given(limit=st.integers(3, COUNT), order=st.permutations(range(COUNT)))
 @settings(max_examples=30)
-def test_a_limit_keeps_the_same_pictures_in_whatever_order_they_come(limit: int, order: list[int]) -> None:
+def test_limit_does_not_depend_on_the_file_order(limit: int, order: list[int]) -> None:
     digests = _digests()
     split = assign_splits(digests, np.arange(COUNT), 0, 0.3, 0.3)
     shuffled = [digests[i] for i in order]
@@ -256,7 +256,7 @@ def test_a_limit_keeps_the_same_pictures_in_whatever_order_they_come(limit: int,
         assert {digests[row] for row in one[side]} == {shuffled[row] for row in other[side]}
 
 
-def test_no_limit_keeps_all_that_a_protocol_uses() -> None:
+def test_limit_of_none_keeps_every_image_of_a_protocol() -> None:
     split = np.array([("train", "val", "test", "unused")[i % 4] for i in range(COUNT)])
     for limit in (None, 60, 10_000):
         rows = subsample(_digests(), split, limit)
@@ -266,7 +266,7 @@ def test_no_limit_keeps_all_that_a_protocol_uses() -> None:
 
 
 @pytest.mark.parametrize("limit", [2, 0, -5])
-def test_a_limit_that_leaves_a_split_empty_is_an_error(limit: int) -> None:
+def test_limit_that_leaves_a_split_empty_is_an_error(limit: int) -> None:
     split = assign_splits(_digests(), np.arange(COUNT), 0, 0.3, 0.3)
     with pytest.raises(AgeGenderError, match=f"data.limit={limit} is too small"):
         subsample(_digests(), split, limit)
@@ -278,16 +278,14 @@ def _rows(sides: NDArray[np.str_], limit: int | None = None) -> dict[str, list[i
 
 @given(seed=SEEDS, fraction=st.floats(0.05, 0.95), count=st.integers(2, 60))
 @settings(max_examples=50)
-def test_the_random_rule_tests_on_its_share_and_validates_on_the_same_pictures(
-    seed: int, fraction: float, count: int
-) -> None:
+def test_random_split_tests_and_validates_on_the_same_fraction(seed: int, fraction: float, count: int) -> None:
     rows = _rows(random_split(_digests(count), seed, fraction))
     assert rows["val"] == rows["test"] and 1 <= len(rows["test"]) < count
     assert len(rows["test"]) == min(max(round(fraction * count), 1), count - 1)
     assert sorted(rows["train"] + rows["test"]) == list(range(count))
 
 
-def test_the_random_rule_parts_copies() -> None:
+def test_random_split_separates_copies() -> None:
     digests = [digest for digest in _digests(40) for _ in range(2)]  # each file twice
     sides = random_split(digests, 0, 0.2)
     parted = sum(sides[i] != sides[i + 1] for i in range(0, 80, 2))
@@ -297,20 +295,20 @@ def test_the_random_rule_parts_copies() -> None:
 
 @given(seed=SEEDS, order=st.permutations(range(20)))
 @settings(max_examples=30)
-def test_the_random_rule_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
+def test_random_split_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
     digests = _digests(20)
     sides = dict(zip(digests, random_split(digests, seed, 0.3).tolist(), strict=True))
     shuffled = [digests[i] for i in order]
     assert dict(zip(shuffled, random_split(shuffled, seed, 0.3).tolist(), strict=True)) == sides
 
 
-def test_another_seed_is_another_random_split() -> None:
+def test_random_split_changes_with_the_seed() -> None:
     assert random_split(_digests(), 0, 0.2).tolist() != random_split(_digests(), 1, 0.2).tolist()
 
 
 @given(limit=st.integers(3, 60))
 @settings(max_examples=30)
-def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
+def test_limit_on_a_random_split_keeps_training_and_test(limit: int) -> None:
     sides = random_split(_digests(60), 0, 0.2)
     rows = _rows(sides, limit)
     assert rows["val"] == rows["test"] and len(rows["train"]) + len(rows["test"]) == limit
@@ -320,7 +318,7 @@ def test_a_limit_on_a_random_split_keeps_its_two_sides(limit: int) -> None:
 
 @given(labels=GROUPS, seed=SEEDS, parts=st.integers(2, 9))
 @settings(max_examples=100)
-def test_parts_to_leave_out_are_disjoint_hold_every_picture_and_keep_groups_together(
+def test_leave_out_parts_partition_the_images_and_keep_groups_together(
     labels: list[int], seed: int, parts: int
 ) -> None:
     groups = _groups(labels)
@@ -332,7 +330,7 @@ def test_parts_to_leave_out_are_disjoint_hold_every_picture_and_keep_groups_toge
 
 @given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
 @settings(max_examples=50)
-def test_a_part_to_leave_out_depends_on_neither_the_order_of_files_nor_on_unrelated_ones(
+def test_leave_out_part_depends_on_neither_file_order_nor_unrelated_files(
     labels: list[int], seed: int, order: list[int]
 ) -> None:
     digests, groups = _digests(), _groups(labels)
@@ -344,7 +342,7 @@ def test_a_part_to_leave_out_depends_on_neither_the_order_of_files_nor_on_unrela
     assert fewer.tolist() == whole[kept].tolist()
 
 
-def test_parts_to_leave_out_are_of_about_one_size_and_another_seed_deals_them_anew() -> None:
+def test_leave_out_parts_are_of_similar_size_and_change_with_the_seed() -> None:
     digests, alone = _digests(3000), np.arange(3000)
     sizes = [int(left_out(digests, alone, 0, f"{part}/5").sum()) for part in range(5)]
     assert sum(sizes) == 3000 and all(500 < size < 700 for size in sizes)

@@ -54,7 +54,7 @@ def one(folder: Path, **cells: str) -> FaceLabels | str:
     + [("+7", 7), ("3e1", 30), (".5", 0), ("30.", 30)]
     + [(word, MISSING) for word in ("", " ", "NA", "na", "N/A", "NaN", "nan", "None", "null", "NULL", "Unknown")],
 )
-def test_an_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int) -> None:
+def test_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int) -> None:
     assert one(tmp_path, age=text, gender="1") == FaceLabels(age, 1, MISSING)
 
 
@@ -74,7 +74,7 @@ def test_an_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int) 
         ("9" * 60, f"age '{'9' * 40}...' outside 0..120"),
     ],
 )
-def test_an_age_that_is_none_is_quarantined_with_its_reason(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_age_is_quarantined_with_its_reason(tmp_path: Path, text: str, reason: str) -> None:
     assert one(tmp_path, age=text, gender="1") == reason
 
 
@@ -86,7 +86,7 @@ def test_both_ends_of_the_age_range_are_taken(tmp_path: Path, age: str, taken: b
     assert list(listing.quarantine.values()) == [f"age '{age}' outside 18..40"] * (not taken)
 
 
-def test_no_age_overflows_the_index_whatever_range_is_asked_for(tmp_path: Path) -> None:
+def test_age_outside_the_index_type_never_overflows(tmp_path: Path) -> None:
     table = write_table(tmp_path / "labels.csv", [{"path": "a.jpg", "age": "1000"}, {"path": "b.jpg", "age": "999"}])
     assert list(read_table(table, tmp_path, age_range=(0, 10**9)).labels) == ["b.jpg"]
 
@@ -97,16 +97,16 @@ def test_no_age_overflows_the_index_whatever_range_is_asked_for(tmp_path: Path) 
     + [("1.0", 1), ("1.", 1)]
     + [(word, MISSING) for word in ("", "NA", "nan", "none", "Null", "unknown")],
 )
-def test_a_gender_is_read_from_codes_and_words(tmp_path: Path, text: str, gender: int) -> None:
+def test_gender_is_read_from_codes_and_words(tmp_path: Path, text: str, gender: int) -> None:
     assert one(tmp_path, gender=text, age="30") == FaceLabels(30, gender, MISSING)
 
 
 @pytest.mark.parametrize("text", ["2", "-1", "0.5", "woman", "True", "mf", "01"])
-def test_a_gender_that_is_none_is_quarantined(tmp_path: Path, text: str) -> None:
+def test_invalid_gender_is_quarantined(tmp_path: Path, text: str) -> None:
     assert one(tmp_path, gender=text, age="30") == f"gender '{text}' is none of 0, 1, male, female, m, f"
 
 
-def test_one_of_age_and_gender_is_enough_and_neither_is_not(tmp_path: Path) -> None:
+def test_row_needs_an_age_or_a_gender(tmp_path: Path) -> None:
     assert one(tmp_path, age="30", gender="") == FaceLabels(30, MISSING, MISSING)
     assert one(tmp_path, age="", gender="f") == FaceLabels(MISSING, 1, MISSING)
     assert one(tmp_path, age="30") == FaceLabels(30, MISSING, MISSING)
@@ -126,7 +126,7 @@ def test_one_of_age_and_gender_is_enough_and_neither_is_not(tmp_path: Path) -> N
         (["", ""], GROUPS, [-1, -1]),
     ],
 )
-def test_groups_keep_their_own_names_unless_they_are_utkfaces(
+def test_groups_keep_their_names_unless_they_are_utkface_codes(
     tmp_path: Path, texts: list[str], names: tuple[str, ...], codes: list[int]
 ) -> None:
     rows = [{"path": f"{number}.jpg", "age": 30, "group": text} for number, text in enumerate(texts)]
@@ -135,7 +135,7 @@ def test_groups_keep_their_own_names_unless_they_are_utkfaces(
     assert [label.group for label in listing.labels.values()] == codes
 
 
-def test_a_column_of_names_is_no_group(tmp_path: Path) -> None:
+def test_name_column_is_not_read_as_a_group(tmp_path: Path) -> None:
     rows = [{"path": f"{number}.jpg", "age": 30, "group": f"person {number}"} for number in range(MOST_GROUPS + 1)]
     with pytest.raises(AgeGenderError, match=r"column group holds 101 different texts, 'person 0' the first: at most"):
         read_table(write_table(tmp_path / "labels.csv", rows), tmp_path)
@@ -144,14 +144,14 @@ def test_a_column_of_names_is_no_group(tmp_path: Path) -> None:
 # Which file it is about
 
 
-def test_a_file_has_one_name_however_its_path_is_written(tmp_path: Path) -> None:
+def test_path_spellings_of_one_file_give_one_name(tmp_path: Path) -> None:
     outside = tmp_path.parent / "elsewhere.jpg"
     paths = ("a.jpg", "./b.jpg", "sub//c.jpg", "sub/../d.jpg", str(tmp_path / "sub" / "e.jpg"), str(outside), " f.jpg ")
     listing = read_table(write_table(tmp_path / "t.csv", [{"path": path, "age": 3} for path in paths]), tmp_path)
     assert list(listing.labels) == ["a.jpg", "b.jpg", "sub/c.jpg", "d.jpg", "sub/e.jpg", str(outside), "f.jpg"]
 
 
-def test_exact_repeats_count_once_and_contradictions_are_quarantined(tmp_path: Path) -> None:
+def test_repeated_rows_count_once_and_contradictory_ones_are_quarantined(tmp_path: Path) -> None:
     listing = listed(
         tmp_path,
         "path,age,gender\na.jpg,30,f\n./a.jpg,30.5,female\nb.jpg,30,f\nb.jpg,31,f\nc.jpg,3,f\nc.jpg,3,\nd.jpg,3,f\n"
@@ -162,13 +162,13 @@ def test_exact_repeats_count_once_and_contradictions_are_quarantined(tmp_path: P
     assert listing.quarantine == {"b.jpg": differ, "c.jpg": differ, "d.jpg": broken, "e.jpg": broken}
 
 
-def test_a_row_without_a_path_is_quarantined_under_its_place(tmp_path: Path) -> None:
+def test_row_without_a_path_is_quarantined_under_its_line(tmp_path: Path) -> None:
     listing = listed(tmp_path, 'path,age\na.jpg,3\n,4\n  ,5\n,,\n\n"b\n.jpg",6\n,7\n')
     assert list(listing.labels) == ["a.jpg", "b\n.jpg"]
     assert listing.quarantine == {f"(line {line})": "no path" for line in (3, 4, 9)}
 
 
-def test_a_row_with_too_many_cells_is_not_guessed_at(tmp_path: Path) -> None:
+def test_row_with_too_many_cells_is_quarantined(tmp_path: Path) -> None:
     listing = listed(tmp_path, "path,age\na.jpg,3,,\nb, c.jpg,4\nd.jpg\n")
     assert listing.labels == {"a.jpg": FaceLabels(3, MISSING, MISSING)}
     assert listing.quarantine == {"b": "age 'c.jpg' is not a number of years", "d.jpg": "neither age nor gender"}
@@ -176,7 +176,7 @@ def test_a_row_with_too_many_cells_is_not_guessed_at(tmp_path: Path) -> None:
     assert listing.quarantine == {"a.jpg": "more cells than the header has: is a comma not quoted?"}
 
 
-def test_a_path_may_hold_bytes_that_are_no_utf8(tmp_path: Path, faces: Path, cache_dir: Path) -> None:
+def test_path_may_hold_bytes_that_are_not_utf8(tmp_path: Path, faces: Path, cache_dir: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     try:
         shutil.copy(min(faces.iterdir()), tmp_path / name)
@@ -195,14 +195,14 @@ def test_a_path_may_hold_bytes_that_are_no_utf8(tmp_path: Path, faces: Path, cac
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("path", ["path", " Path ", "file", "FILE"])
-def test_columns_are_found_in_any_order_case_and_company(tmp_path: Path, start: str, end: str, path: str) -> None:
+def test_columns_are_found_in_any_order_and_case_among_others(tmp_path: Path, start: str, end: str, path: str) -> None:
     lines = [f'note,GENDER,Age,{path},"group"', 'x,f, 30,"a, b.jpg","Asian"', "", "y,m,,c.jpg,"]
     assert listed(tmp_path, start + end.join(lines)) == LabelTable(
         {"a, b.jpg": FaceLabels(30, 1, 2), "c.jpg": FaceLabels(MISSING, 0, MISSING)}, {}
     )
 
 
-def test_beside_a_path_a_file_is_another_column(tmp_path: Path) -> None:
+def test_file_column_is_ignored_beside_a_path_column(tmp_path: Path) -> None:
     assert list(listed(tmp_path, "file,path,age\nx.jpg,a.jpg,3\n").labels) == ["a.jpg"]
 
 
@@ -221,13 +221,13 @@ def test_beside_a_path_a_file_is_another_column(tmp_path: Path) -> None:
         (b"\xff\xd8\xff\xe0" + bytes(range(1, 10)), "needs a header line"),
     ],
 )
-def test_a_malformed_table_is_an_error_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_malformed_table_is_an_error_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(AgeGenderError, match=message) as caught:
         listed(tmp_path, text)
     assert str(tmp_path / "labels.csv") in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_table_that_is_not_there_or_no_table_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_binary_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"data\.table=.*nowhere\.csv: there is no such file"):
         read_table(tmp_path / "nowhere.csv", tmp_path)
     for name in ("labels.tsv", "labels", "labels.xlsx"):
@@ -244,7 +244,7 @@ CELLS = st.text(max_size=12) | st.sampled_from(
 @example(rows=[["a", "30", "1", "\ud800", "x"]], broken="")
 @example(rows=[["a\0b", "30", "1", "", ""]], broken='"')
 @settings(max_examples=300)
-def test_any_text_is_read_or_quarantined_and_never_anything_else(
+def test_table_of_arbitrary_text_is_read_or_quarantined(
     rows: list[list[str]], broken: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     table = tmp_path_factory.getbasetemp() / "any.csv"
@@ -262,7 +262,7 @@ def test_any_text_is_read_or_quarantined_and_never_anything_else(
 # Parquet
 
 
-def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
+def test_parquet_table_equals_its_csv_table(tmp_path: Path) -> None:
     columns = {
         "File": ["a.jpg", "b.jpg", "c.jpg", None, None],
         "age": [30.5, None, float("nan"), 4.0, None],
@@ -281,7 +281,7 @@ def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_parquet_file_is_an_error_in_one_line(tmp_path: Path) -> None:
+def test_damaged_parquet_file_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(AgeGenderError, match=r"labels\.parquet can't be read as Parquet \(") as caught:
         read_table(tmp_path / "labels.parquet", tmp_path)
@@ -291,7 +291,9 @@ def test_a_damaged_parquet_file_is_an_error_in_one_line(tmp_path: Path) -> None:
         read_table(tmp_path / "labels.parquet", tmp_path)
 
 
-def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_is_an_error_with_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "labels.parquet").touch()
     with pytest.raises(AgeGenderError, match=r'pip install -e "\.\[parquet\]"; or give the table as CSV'):
@@ -305,7 +307,7 @@ def indexed(faces: Path, where: Path, rows: list[dict[str, object]], cache_dir: 
     return build_index(faces, cache_dir, table=write_table(where / "labels.csv", rows), **options)
 
 
-def test_a_table_of_what_the_names_say_gives_their_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_table_of_the_labels_in_the_names_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     by_name = build_index(faces, cache_dir)
     by_table = indexed(faces, tmp_path, rows_of(faces), cache_dir)
     assert by_table.names == by_name.names and by_table.fingerprint == by_name.fingerprint and by_table.complete
@@ -314,7 +316,7 @@ def test_a_table_of_what_the_names_say_gives_their_index(faces: Path, tmp_path: 
         assert (getattr(by_table, column) == getattr(by_name, column)).all(), column
 
 
-def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_index_csv_used_as_a_table_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     index = indexed(faces, tmp_path, half_labeled(faces), cache_dir)
     assert not index.complete and (index.age == MISSING).sum() == 60 and (index.gender == MISSING).sum() == 20
     index.write_csv(tmp_path / "index.csv")
@@ -327,7 +329,7 @@ def test_a_runs_index_csv_is_a_table_that_gives_the_same_index(faces: Path, tmp_
 
 @given(paths=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["/", "..", "a" * 300, "\udcff"]), max_size=4))
 @settings(max_examples=40)
-def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
+def test_index_survives_arbitrary_paths_in_a_table(
     paths: list[str], faces: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows = rows_of(faces)[:3]
@@ -337,9 +339,7 @@ def test_whatever_paths_say_the_faces_that_are_there_are_indexed(
     assert len(index.quarantine) <= len(paths)
 
 
-def test_a_table_may_name_files_anywhere_and_reads_nothing_there_but_pictures(
-    faces: Path, tmp_path: Path, cache_dir: Path
-) -> None:
+def test_table_path_outside_the_folder_is_read_as_an_image_only(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     folder, outside = tmp_path / "theirs", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()
@@ -359,7 +359,7 @@ def test_a_table_may_name_files_anywhere_and_reads_nothing_there_but_pictures(
     assert set(index.quarantine) == set(refused) and "hunter2" not in str(index.quarantine)
 
 
-def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_missing_and_unreadable_files_are_quarantined(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "sub").mkdir()
     rows = rows_of(faces)
@@ -374,7 +374,7 @@ def test_files_that_are_gone_or_no_pictures_are_quarantined(faces: Path, tmp_pat
         indexed(faces, tmp_path, rows, cache_dir, strict=True)
 
 
-def test_a_table_without_a_usable_row_says_why(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_table_without_a_valid_row_is_an_error_with_the_reason(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     rows: list[dict[str, object]] = [{"path": "a.jpg", "age": ""}, *({"path": f"{i}.jpg", "age": 3} for i in range(3))]
     with pytest.raises(AgeGenderError, match=r"none of its 4 files can be used, '0\.jpg' .* can't be read: .*dir"):
         indexed(faces, tmp_path, rows, cache_dir)
@@ -383,7 +383,7 @@ def test_a_table_without_a_usable_row_says_why(faces: Path, tmp_path: Path, cach
         build_index(faces, cache_dir, table=tmp_path / "labels.csv")
 
 
-def test_a_tables_own_split_is_taken_and_its_leaks_are_reported(
+def test_split_column_is_used_and_its_leaks_are_reported(
     faces: Path, tmp_path: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(faces, tmp_path / "faces")
@@ -405,15 +405,13 @@ def test_a_tables_own_split_is_taken_and_its_leaks_are_reported(
     assert any("1 test images have a copy in its training part" in message for message in messages)
 
 
-def test_a_split_column_that_is_empty_is_none(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_empty_split_column_is_ignored(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     rows = [row | {"split": " "} for row in rows_of(faces)]
     index = indexed(faces, tmp_path, rows, cache_dir)
     assert index.split_source is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
 
 
-def test_a_split_column_without_training_pictures_points_to_the_test_rule(
-    faces: Path, tmp_path: Path, cache_dir: Path
-) -> None:
+def test_split_column_without_training_images_suggests_split_test(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     rows = [row | {"split": "test"} for row in rows_of(faces)]
     with pytest.raises(AgeGenderError, match=r"the train split .* the given split names none .*data\.split=test"):
         indexed(faces, tmp_path, rows, cache_dir)
@@ -421,7 +419,7 @@ def test_a_split_column_without_training_pictures_points_to_the_test_rule(
 
 
 @pytest.mark.parametrize("limit", [None, 1, 50])
-def test_under_the_test_rule_every_picture_is_a_test_picture(faces: Path, cache_dir: Path, limit: int | None) -> None:
+def test_split_test_puts_every_image_into_the_test_set(faces: Path, cache_dir: Path, limit: int | None) -> None:
     index = build_index(faces, cache_dir, split="test")
     assert {name: len(index.rows(name, limit)) for name in ("train", "val", "test")} == {
         "train": 0,
@@ -440,7 +438,7 @@ def module_of(cache_dir: Path, **options: Any) -> AgeGenderDataModule:
     return module
 
 
-def test_paths_start_from_the_tables_folder_or_from_data_dir(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_paths_are_relative_to_the_table_or_to_data_dir(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     shutil.copytree(faces, tmp_path / "a" / "faces")
     rows = [row | {"path": f"faces/{row['path']}"} for row in rows_of(faces)]
     beside = module_of(cache_dir, table=str(write_table(tmp_path / "a" / "labels.csv", rows)))
@@ -450,7 +448,7 @@ def test_paths_start_from_the_tables_folder_or_from_data_dir(faces: Path, tmp_pa
     assert beside.split_settings["table"] == "labels.csv"
 
 
-def test_what_is_missing_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+def test_missing_label_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     table = write_table(tmp_path / "labels.csv", half_labeled(faces))
     module = module_of(cache_dir, table=str(table), dir=str(faces), batch_size=200)
     (batch,) = module.train_dataloader()

@@ -71,7 +71,7 @@ def _epoch(loader: ResumableDataLoader, epoch: int) -> list[list[int]]:
     return [batch["row"].tolist() for batch in loader]
 
 
-def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: Faces, index: FaceIndex) -> None:
+def test_batch_holds_each_faces_own_pixels_and_labels(dataset: Faces, index: FaceIndex) -> None:
     batch = dataset.__getitems__([4, 0, 10])
     rows = [41, 3, 119]
     assert batch["row"].tolist() == rows
@@ -90,7 +90,7 @@ def test_a_batch_holds_each_faces_own_pixels_and_labels(dataset: Faces, index: F
     }
 
 
-def test_a_batch_may_be_changed_without_changing_the_next(dataset: Faces) -> None:
+def test_batch_changed_in_place_leaves_the_dataset_unchanged(dataset: Faces) -> None:
     batch = dataset.__getitems__([0, 1])
     before = batch["image"].clone()
     batch["image"].zero_()
@@ -99,7 +99,7 @@ def test_a_batch_may_be_changed_without_changing_the_next(dataset: Faces) -> Non
     assert torch.equal(again["image"], before) and again["row"].tolist() == [3, 8]
 
 
-def test_a_single_face_is_a_batch_of_one(dataset: Faces) -> None:
+def test_single_face_is_a_batch_of_one(dataset: Faces) -> None:
     assert len(dataset) == len(ROWS)
     single, many = dataset[5], dataset.__getitems__([5])
     assert single["image"].shape == (1, 3, 16, 16) and single["row"].tolist() == [60]
@@ -107,16 +107,14 @@ def test_a_single_face_is_a_batch_of_one(dataset: Faces) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_goes_through_every_face_once_in_the_indexs_order(dataset: Faces, workers: int) -> None:
+def test_evaluation_sampler_yields_every_face_once_in_index_order(dataset: Faces, workers: int) -> None:
     loader = FaceDataLoader(dataset, batch_size=4, num_workers=workers, collate_fn=_as_it_is)
     assert [row for batch in loader for row in batch["row"].tolist()] == ROWS.tolist()
 
 
 @given(size=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
 @settings(max_examples=100)
-def test_an_epochs_order_holds_every_item_once_and_is_a_function_of_seed_and_epoch(
-    size: int, seed: int, epoch: int
-) -> None:
+def test_epoch_order_is_a_permutation_given_by_seed_and_epoch(size: int, seed: int, epoch: int) -> None:
     one, other = ResumableShuffleSampler(size, seed), ResumableShuffleSampler(size, seed)
     one.set_epoch(epoch)
     list(other)  # what was drawn before says nothing
@@ -133,7 +131,7 @@ def test_an_epochs_order_holds_every_item_once_and_is_a_function_of_seed_and_epo
     seen=st.integers(0, 40),
 )
 @settings(max_examples=300)
-def test_the_parts_of_all_processes_are_the_batches_of_one_whatever_was_seen_before(
+def test_rank_batches_together_equal_those_of_one_process(
     size: int, each: int, processes: int, epoch: int, seen: int
 ) -> None:
     whole, start = each * processes, min(seen * each * processes, (size - 1) // (each * processes) * each * processes)
@@ -162,7 +160,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one_whatever_was_seen_bef
         )
 
 
-def test_orders_differ_by_epoch_and_by_seed() -> None:
+def test_epoch_order_differs_by_epoch_and_by_seed() -> None:
     orders = set()
     for seed in range(3):
         sampler = ResumableShuffleSampler(50, seed)
@@ -177,7 +175,7 @@ def test_orders_differ_by_epoch_and_by_seed() -> None:
     there=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
 )
 @settings(max_examples=100)
-def test_every_step_and_purpose_has_a_seed_of_its_own(
+def test_step_seed_is_distinct_for_every_step_and_purpose(
     here: tuple[int, int, int, str], there: tuple[int, int, int, str]
 ) -> None:
     assert (step_seed(*here) == step_seed(*there)) == (here == there)
@@ -185,13 +183,13 @@ def test_every_step_and_purpose_has_a_seed_of_its_own(
     torch.Generator().manual_seed(step_seed(*here))
 
 
-def test_a_step_seed_is_the_same_on_every_machine() -> None:
+def test_step_seed_is_the_same_on_every_machine() -> None:
     assert step_seed(0, 3, 7, "augment") == 7_227_122_816_519_945_307  # a change breaks the resuming of old runs
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("seen", [0, 1, 3])
-def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: Faces, seen: int, workers: int) -> None:
+def test_resumed_epoch_yields_exactly_the_remaining_faces(dataset: Faces, seen: int, workers: int) -> None:
     whole = _epoch(_loader(dataset, seed=5), 2)
     interrupted = _loader(dataset, seed=5, workers=workers)
     interrupted.sampler.set_epoch(2)
@@ -207,7 +205,7 @@ def test_a_resumed_epoch_yields_exactly_the_remaining_faces(dataset: Faces, seen
     assert _epoch(resumed, 3) == _epoch(_loader(dataset, seed=5), 3)  # the next epoch is whole again
 
 
-def test_an_epoch_can_be_interrupted_twice(dataset: Faces) -> None:
+def test_epoch_resumes_after_two_interruptions(dataset: Faces) -> None:
     whole = _epoch(_loader(dataset), 0)
     state = {"epoch": 0, "handed_out": 0}
     seen = []
@@ -221,7 +219,7 @@ def test_an_epoch_can_be_interrupted_twice(dataset: Faces) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: Faces, workers: int) -> None:
+def test_resume_after_a_finished_epoch_starts_the_next(dataset: Faces, workers: int) -> None:
     loader = _loader(dataset, workers=workers)
     first = _epoch(loader, 0)
     assert [len(rows) for rows in first] == [3, 3, 3, 2]  # the last batch is smaller, none is lost
@@ -234,19 +232,19 @@ def test_after_a_finished_epoch_a_resumed_run_starts_the_next(dataset: Faces, wo
     assert [batch["row"].tolist() for batch in resumed] == _epoch(loader, 1) != first
 
 
-def test_workers_change_nothing(dataset: Faces) -> None:
+def test_worker_count_does_not_change_the_batches(dataset: Faces) -> None:
     alone, helped = _loader(dataset), _loader(dataset, workers=2)
     for epoch in (0, 1):
         assert _epoch(helped, epoch) == _epoch(alone, epoch)
 
 
-def test_the_length_is_that_of_a_whole_epoch_even_when_resumed(dataset: Faces) -> None:
+def test_loader_length_is_that_of_a_whole_epoch_when_resumed(dataset: Faces) -> None:
     loader = _loader(dataset)
     loader.load_state_dict({"epoch": 0, "handed_out": 6})
     assert len(loader) == 4
 
 
-def test_on_a_device_a_batch_is_made_without_a_look_at_it(dataset: Faces) -> None:
+def test_device_dataset_does_not_synchronize_with_the_device(dataset: Faces) -> None:
     """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
     if not isinstance(dataset, DeviceDataset):
         return

@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "features").glob("*.npy")}
 
 
-def test_first_view_holds_what_the_trunk_answers_for_the_face_as_it_is(make: Make) -> None:
+def test_first_view_holds_the_features_of_the_unaugmented_face(make: Make) -> None:
     data, net = make(augment={"flip": 1.0}), frozen()
     data.keep_features(net, nullcontext)
     faces = data.split("train")
@@ -64,7 +64,7 @@ def test_second_view_of_validation_faces_is_the_corrupted_one(make: Make) -> Non
     torch.testing.assert_close(data._features["val"].read(batch["row"], 1), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_features_are_computed_once_and_anew_for_another_trunk_or_augmentation(
+def test_features_are_cached_per_trunk_and_augmentation(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(augment={"flip": 0.5}).keep_features(frozen(), nullcontext)
@@ -87,7 +87,7 @@ def test_augmented_views_differ_from_each_other(make: Make) -> None:
     assert not torch.equal(one, other) and not torch.equal(one, as_it_is)
 
 
-def test_each_view_is_drawn_as_often_as_the_others_and_as_the_generator_says() -> None:
+def test_views_are_drawn_uniformly_by_the_generator() -> None:
     rows = np.arange(5, 3005)
     views = FeatureViews(rows, [torch.full((3000, 1), float(view)) for view in range(3)])
     drawn = [views.draw(torch.from_numpy(rows), torch.Generator().manual_seed(7)) for _ in range(2)]

@@ -60,7 +60,7 @@ def _all(index: FaceIndex) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("grayscale", [True, False])
 @pytest.mark.parametrize("size", [16, 50, 96])
-def test_cached_pixels_are_those_of_decoding(index: FaceIndex, tmp_path: Path, size: int, grayscale: bool) -> None:
+def test_cached_pixels_equal_decoded_ones(index: FaceIndex, tmp_path: Path, size: int, grayscale: bool) -> None:
     images = [decode.read_image(index.folder / name) for name in index.names]
     expected = np.stack([decode.eval_transform(image, size, grayscale) for image in images])
     assert expected.shape == (40, size, size, 1 if grayscale else 3)
@@ -74,7 +74,7 @@ def test_cached_pixels_are_those_of_decoding(index: FaceIndex, tmp_path: Path, s
     assert (uncached.read(odd_order) == expected[odd_order]).all()
 
 
-def test_what_is_read_is_a_copy_that_may_be_written(index: FaceIndex, tmp_path: Path) -> None:
+def test_cached_pixels_are_returned_as_a_writable_copy(index: FaceIndex, tmp_path: Path) -> None:
     pixels = _open(index, tmp_path / "cache")
     first = pixels.read(_all(index))
     before = first.copy()
@@ -82,7 +82,7 @@ def test_what_is_read_is_a_copy_that_may_be_written(index: FaceIndex, tmp_path: 
     assert (pixels.read(_all(index)) == before).all()
 
 
-def test_only_the_used_files_are_decoded(index: FaceIndex, tmp_path: Path) -> None:
+def test_cache_decodes_only_the_used_files(index: FaceIndex, tmp_path: Path) -> None:
     used = [5, 9, 30]
     (index.folder / index.names[0]).write_bytes(b"")  # not used: nobody minds
     pixels = _open(index, tmp_path / "cache", used=used)
@@ -93,18 +93,20 @@ def test_only_the_used_files_are_decoded(index: FaceIndex, tmp_path: Path) -> No
         pixels.read(np.array([1]))  # rather than another face's pixels
 
 
-def test_copies_are_kept_once(index: FaceIndex, tmp_path: Path) -> None:
+def test_cache_stores_equal_files_once(index: FaceIndex, tmp_path: Path) -> None:
     assert np.load(_open(index, tmp_path / "cache").path, mmap_mode="r").shape[0] == 39
 
 
-def test_the_second_opening_decodes_nothing(index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_decodes_nothing_when_opened_again(
+    index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = _open(index, tmp_path / "cache")
     monkeypatch.setattr(decode, "read_image", lambda *_: pytest.fail("decoded again"))
     second = _open(index, tmp_path / "cache")
     assert second.path == first.path and (second.read(_all(index)) == first.read(_all(index))).all()
 
 
-def test_sizes_colors_and_subsets_have_arrays_of_their_own(index: FaceIndex, tmp_path: Path) -> None:
+def test_cache_keeps_an_array_per_size_color_and_subset(index: FaceIndex, tmp_path: Path) -> None:
     paths = {
         _open(index, tmp_path / "cache", size, grayscale, used).path
         for size in (16, 32)
@@ -114,7 +116,7 @@ def test_sizes_colors_and_subsets_have_arrays_of_their_own(index: FaceIndex, tmp
     assert len(paths) == 8 and all(path.is_file() for path in paths)
 
 
-def test_renamed_files_share_an_array_and_a_changed_one_makes_another(index: FaceIndex, tmp_path: Path) -> None:
+def test_cache_key_follows_contents_not_names(index: FaceIndex, tmp_path: Path) -> None:
     first = _open(index, tmp_path / "cache")
     options = {"test_fraction": 0.4, "val_fraction": 0.4}
     for number, name in enumerate(index.names):
@@ -134,7 +136,7 @@ def test_renamed_files_share_an_array_and_a_changed_one_makes_another(index: Fac
     assert (other.read(np.array([8])) != first.read(np.array([8]))).any()
 
 
-def test_another_decoder_makes_another_array(index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_key_changes_with_the_decoder(index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _open(index, tmp_path / "cache")
     monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
     assert _open(index, tmp_path / "cache").path != first.path
@@ -150,7 +152,7 @@ def _with_a_face_less(index: FaceIndex, _: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_with_another_face, _with_a_face_less])
-def test_an_added_and_a_removed_file_are_noticed(
+def test_cache_key_changes_with_added_and_removed_files(
     index: FaceIndex, faces: Path, tmp_path: Path, change: Callable[[FaceIndex, Path], None]
 ) -> None:
     first = _open(index, tmp_path / "cache")
@@ -211,7 +213,7 @@ def _decoded(tmp_path: Path) -> int:
     return notes.stat().st_size if notes.exists() else 0
 
 
-def test_two_builds_at_once_decode_once(index: FaceIndex, tmp_path: Path) -> None:
+def test_concurrent_builds_decode_once(index: FaceIndex, tmp_path: Path) -> None:
     builds = [_start_build(index, tmp_path) for _ in range(2)]
     said = [build.stderr.readline().decode() for build in builds if build.stderr]  # the one builds, the other waits
     (tmp_path / "go").touch()
@@ -227,7 +229,7 @@ def test_two_builds_at_once_decode_once(index: FaceIndex, tmp_path: Path) -> Non
     assert _decoded(tmp_path) == 39
 
 
-def test_a_killed_build_harms_nothing_and_the_next_one_clears_it_away(index: FaceIndex, tmp_path: Path) -> None:
+def test_killed_build_is_cleaned_up_by_the_next(index: FaceIndex, tmp_path: Path) -> None:
     build = _start_build(index, tmp_path)
     _wait_for(lambda: _decoded(tmp_path) >= 5)
     build.kill()
@@ -241,9 +243,7 @@ def test_a_killed_build_harms_nothing_and_the_next_one_clears_it_away(index: Fac
     assert _files(tmp_path / "cache") == sorted([unrelated, pixels.path])
 
 
-def test_a_build_in_several_processes_holds_what_decoding_gives(
-    index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_multiprocess_build_equals_decoding(index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "available_cores", lambda: 3)
     monkeypatch.setattr(parallel, "MIN_ITEMS_PER_PROCESS", 5)
     built = _open(index, tmp_path / "cache", 50, grayscale=False).read(_all(index))
@@ -259,7 +259,7 @@ def _break(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_break, Path.unlink])
-def test_a_file_that_turned_unreadable_is_an_error_and_leaves_nothing(
+def test_build_fails_on_a_file_become_unreadable_and_leaves_nothing(
     index: FaceIndex, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
     victim = index.folder / index.names[20]
@@ -273,7 +273,7 @@ def test_a_file_that_turned_unreadable_is_an_error_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(
+def test_interrupted_build_leaves_nothing_and_can_be_repeated(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
     read_image, done = decode.read_image, []
@@ -292,7 +292,7 @@ def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(
 
 
 @pytest.mark.parametrize("reserves", [True, False])
-def test_on_a_full_disk_one_line_says_how_much_is_needed_and_what_helps(
+def test_full_disk_is_an_error_in_one_line_with_the_needed_size(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserves: bool
 ) -> None:
     if not reserves:
@@ -308,7 +308,7 @@ def test_on_a_full_disk_one_line_says_how_much_is_needed_and_what_helps(
     assert _open(index, tmp_path / "cache", size=400).read(rows).shape == (len(rows), 400, 400, 1)  # it fits by now
 
 
-def test_a_full_disk_is_noticed_before_anything_is_decoded(
+def test_full_disk_is_detected_before_decoding(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "read_image", lambda *_: pytest.fail("decoded in vain"))
@@ -317,7 +317,7 @@ def test_a_full_disk_is_noticed_before_anything_is_decoded(
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
-def test_a_disk_that_reserves_no_room_is_written_all_the_same(
+def test_cache_is_written_where_space_cannot_be_reserved(
     index: FaceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refused(*_: int) -> None:
@@ -328,14 +328,14 @@ def test_a_disk_that_reserves_no_room_is_written_all_the_same(
     assert (_open(index, tmp_path / "cache").read(_all(index)) == expected).all()
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(index: FaceIndex, tmp_path: Path) -> None:
+def test_cache_folder_that_cannot_be_made_is_an_error_in_one_line(index: FaceIndex, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AgeGenderError, match=r"can't write the pixel cache .*data\.cache_dir=") as caught:
         _open(index, tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)
 
 
-def test_a_worker_process_is_sent_no_pixels_and_reads_the_same(faces: Path, tmp_path: Path) -> None:
+def test_pickled_cache_holds_no_pixels_and_reads_the_same(faces: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in faces.iterdir())[:20]
     digests = [str(i) for i in range(20)]
     cached = open_pixel_cache(faces, names, digests, np.arange(20), 32, False, tmp_path)

@@ -1,4 +1,4 @@
-"""What an archive says of places outside its folder changes nothing there."""
+"""Archives: an entry that names a path outside its folder changes nothing there."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def unpack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], 
 
 
 @pytest.mark.parametrize("way", ["above", "absolute", "link", "link inside", "hard link", "device"])
-def test_an_archive_that_reaches_outside_its_folder_is_refused_whole(
+def test_archive_with_an_entry_outside_its_folder_is_refused(
     way: str, faces: Path, unpack: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
@@ -76,7 +76,7 @@ def test_an_archive_that_reaches_outside_its_folder_is_refused_whole(
 
 
 @pytest.mark.parametrize("name", ["../../../evil.jpg", "ABSOLUTE", "a/../../../../evil.jpg", "..\\..\\evil.jpg"])
-def test_a_zip_archive_unpacks_nothing_outside_its_folder(
+def test_zip_archive_unpacks_nothing_outside_its_folder(
     name: str, faces: Path, unpack: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
@@ -93,7 +93,7 @@ def test_a_zip_archive_unpacks_nothing_outside_its_folder(
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.jpg", b"a" * 300 + b".jpg", b"<b>.jpg"], ids=["bytes", "long", "tag"])
-def test_odd_names_in_an_archive_cost_a_line_at_most(
+def test_archive_with_odd_names_is_unpacked_or_refused_in_one_line(
     name: bytes, faces: Path, unpack: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     with tarfile.open(tmp_path / "odd.tar", "w") as archive:

@@ -74,15 +74,13 @@ def test_each_image_of_the_archives_copies_is_counted_once(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["utkface"]  # nothing else stays
 
 
-def test_what_was_downloaded_is_not_downloaded_again(
-    kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
-) -> None:
+def test_download_is_not_repeated(kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path) -> None:
     handles = kaggle(_archive(faces))
     first = fetch_utkface(tmp_path / "cache", tmp_path / "wanted")
     assert fetch_utkface(tmp_path / "cache", tmp_path / "wanted") == first and len(handles) == 1
 
 
-def test_a_folder_that_is_there_is_used_and_nothing_is_downloaded(
+def test_existing_folder_is_used_without_a_download(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
 ) -> None:
     handles = kaggle(_archive(faces))
@@ -92,7 +90,7 @@ def test_a_folder_that_is_there_is_used_and_nothing_is_downloaded(
     assert module.index.folder == faces and handles == [] and not (tmp_path / "cache" / "utkface").exists()
 
 
-def test_a_folder_that_is_missing_is_downloaded_and_indexed(
+def test_folder_that_is_missing_is_downloaded_and_indexed(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
 ) -> None:
     handles = kaggle(_archive(faces))
@@ -117,7 +115,7 @@ def test_a_folder_that_is_missing_is_downloaded_and_indexed(
         (ValueError("two\nlines"), "ValueError: two lines"),
     ],
 )
-def test_offline_names_the_three_ways_on_and_leaves_nothing(
+def test_offline_error_names_the_alternatives_and_leaves_nothing(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path, error: Exception, reason: str
 ) -> None:
     kaggle(_fail_after_half(error, faces))
@@ -130,7 +128,7 @@ def test_offline_names_the_three_ways_on_and_leaves_nothing(
     assert list((tmp_path / "cache").iterdir()) == [] and not wanted.exists()
 
 
-def test_a_download_that_failed_can_be_repeated(
+def test_download_that_failed_can_be_repeated(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
 ) -> None:
     kaggle(_fail_after_half(requests.exceptions.ConnectionError(), faces))
@@ -140,9 +138,7 @@ def test_a_download_that_failed_can_be_repeated(
     assert len(list(fetch_utkface(tmp_path / "cache", tmp_path / "wanted").iterdir())) == 120
 
 
-def test_an_interrupted_download_leaves_nothing(
-    kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
-) -> None:
+def test_interrupted_download_leaves_nothing(kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path) -> None:
     def fetch(root: Path) -> Path:
         _fill(root / "UTKFace", faces, 10)
         raise KeyboardInterrupt
@@ -153,7 +149,7 @@ def test_an_interrupted_download_leaves_nothing(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_archive_without_faces_is_an_error_and_leaves_nothing(
+def test_archive_without_faces_is_an_error_and_leaves_nothing(
     kaggle: Callable[[Fetch], list[str]], tmp_path: Path
 ) -> None:
     def fetch(root: Path) -> Path:
@@ -167,7 +163,7 @@ def test_an_archive_without_faces_is_an_error_and_leaves_nothing(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_whoever_finishes_second_takes_the_firsts_copy(
+def test_concurrent_download_uses_the_copy_finished_first(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
 ) -> None:
     def fetch(root: Path) -> Path:
@@ -181,7 +177,7 @@ def test_whoever_finishes_second_takes_the_firsts_copy(
 
 @pytest.mark.parametrize("before", [None, "/elsewhere"])
 @pytest.mark.parametrize("fails", [True, False])
-def test_the_users_kagglehub_folder_is_given_back(
+def test_kagglehub_cache_variable_is_restored(
     kaggle: Callable[[Fetch], list[str]],
     faces: Path,
     tmp_path: Path,
@@ -201,7 +197,7 @@ def test_the_users_kagglehub_folder_is_given_back(
     assert os.environ.get("KAGGLEHUB_CACHE") == before
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(
+def test_cache_folder_that_cannot_be_made_is_an_error_in_one_line(
     kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
 ) -> None:
     handles = kaggle(_archive(faces))
@@ -211,7 +207,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_in_one_line(
     assert "\n" not in str(caught.value) and handles == []
 
 
-def test_the_folder_with_most_faces_is_taken_and_among_equals_the_nearest(faces: Path, tmp_path: Path) -> None:
+def test_archive_folder_with_the_most_faces_is_used(faces: Path, tmp_path: Path) -> None:
     _fill(tmp_path / "a" / "deep", faces, 9)
     _fill(tmp_path / "z", faces, 9)
     _fill(tmp_path / "b", faces, 8)

@@ -36,7 +36,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate_faces(tmp_path_factory.mktemp("faces") / "odd", 8, seed=3, size=64, odd_files=True)
 
 
-def test_every_name_follows_utkface_and_every_picture_opens(faces: Path) -> None:
+def test_synthetic_names_follow_utkface_and_every_image_opens(faces: Path) -> None:
     matches = [NAME.fullmatch(path.name) for path in faces.iterdir()]
     assert len(matches) == 24 and all(matches)
     assert len({match[4] for match in matches if match}) == 24  # the stamps are unique
@@ -46,7 +46,7 @@ def test_every_name_follows_utkface_and_every_picture_opens(faces: Path) -> None
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))
 
 
-def test_the_same_seed_draws_the_same_bytes(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_seed_draws_the_same_bytes(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the fixture used every core
     assert read_all(generate_faces(tmp_path / "again", 24, seed=3, size=64)) == read_all(faces)
 
@@ -61,7 +61,7 @@ def test_growing_the_count_keeps_earlier_faces(faces: Path, tmp_path: Path) -> N
     assert len(more) == 30 and read_all(faces).items() <= more.items()
 
 
-def test_ages_are_those_of_a_population() -> None:
+def test_ages_follow_a_population() -> None:
     labels = np.array([synthetic._traits(0, index)[0] for index in range(3000)])
     ages = labels[:, 0]
     assert ages.min() == 1 and 90 < ages.max() <= 100 and 31 < ages.mean() < 38
@@ -69,7 +69,7 @@ def test_ages_are_those_of_a_population() -> None:
     assert 0.46 < labels[:, 1].mean() < 0.54 and set(labels[:, 2]) == {0, 1, 2, 3, 4}
 
 
-def test_a_folder_drawn_before_is_returned_untouched(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_drawn_before_is_returned_untouched(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "draw_face", lambda *_: pytest.fail("drew a face again"))
     (faces / ".DS_Store").touch()
     assert generate_faces(faces, 24, seed=3, size=64) == faces
@@ -77,7 +77,7 @@ def test_a_folder_drawn_before_is_returned_untouched(faces: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("asked", "says"), [((25, 3, 64), "missing"), ((24, 4, 64), "is "), ((24, 3, 72), "72 x 72")])
-def test_faces_of_another_request_are_an_error(faces: Path, asked: tuple[int, int, int], says: str) -> None:
+def test_folder_drawn_with_other_settings_is_an_error(faces: Path, asked: tuple[int, int, int], says: str) -> None:
     before = read_all(faces)
     with pytest.raises(AgeGenderError, match=says) as caught:
         generate_faces(faces, *asked)
@@ -85,7 +85,7 @@ def test_faces_of_another_request_are_an_error(faces: Path, asked: tuple[int, in
     assert read_all(faces) == before
 
 
-def test_a_folder_with_other_files_is_never_overwritten(faces: Path, tmp_path: Path) -> None:
+def test_folder_with_other_files_is_never_overwritten(faces: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(faces, tmp_path / "mine")
     (mine / "holiday.jpg").write_bytes(b"mine")
     before = read_all(mine)
@@ -95,21 +95,21 @@ def test_a_folder_with_other_files_is_never_overwritten(faces: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("end", [0, -1])
-def test_an_empty_first_or_last_face_is_an_error(faces: Path, tmp_path: Path, end: int) -> None:
+def test_empty_first_or_last_face_is_an_error(faces: Path, tmp_path: Path, end: int) -> None:
     copy = shutil.copytree(faces, tmp_path / "copy")
     os.truncate(sorted(copy.iterdir(), key=lambda path: path.name.split("_")[3])[end], 0)
     with pytest.raises(AgeGenderError, match="is not an image"):
         generate_faces(copy, 24, seed=3, size=64)
 
 
-def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+def test_file_at_the_target_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "faces").write_text("mine")
     with pytest.raises(AgeGenderError, match="not a folder"):
         generate_faces(tmp_path / "faces", 2, size=32)
     assert (tmp_path / "faces").read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_target_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AgeGenderError, match="Can't write"):
         generate_faces(tmp_path / "file" / "faces", 2, size=32)
@@ -123,7 +123,7 @@ def test_arguments_out_of_range_are_an_error(tmp_path: Path, wrong: dict[str, in
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, stop: type[BaseException]) -> None:
+def test_interrupted_run_leaves_nothing_behind(tmp_path: Path, stop: type[BaseException]) -> None:
     def progress(done: int) -> None:
         if done == 3:
             raise stop
@@ -133,7 +133,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, stop: type[Bas
     assert not list(tmp_path.iterdir())
 
 
-def test_the_loser_of_a_race_takes_the_winners_copy(tmp_path: Path) -> None:
+def test_concurrent_generation_uses_the_copy_finished_first(tmp_path: Path) -> None:
     barrier, ends = threading.Barrier(2), []
 
     def progress(done: int) -> None:
@@ -152,7 +152,7 @@ def test_the_loser_of_a_race_takes_the_winners_copy(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["faces"] and len(read_all(tmp_path / "faces")) == 6
 
 
-def test_a_script_without_a_main_guard_can_draw(tmp_path: Path) -> None:
+def test_generate_faces_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from agegender.data.sources.synthetic import generate_faces\n"
@@ -192,7 +192,7 @@ def test_only_the_broken_odd_files_fail_to_open(odd: Path) -> None:
     assert broken == {name for name, why in synthetic.QUARANTINED.items() if why in reasons} | set(synthetic.IGNORED)
 
 
-def test_the_first_duplicate_is_exact_and_relabeled_the_second_only_near(odd: Path) -> None:
+def test_odd_files_hold_a_relabeled_exact_copy_and_a_near_copy(odd: Path) -> None:
     (same, same_of), (near, near_of) = duplicates(8, 3).items()
     assert (odd / same).read_bytes() == (odd / same_of).read_bytes()
     assert abs(int(same.split("_")[0]) - int(same_of.split("_")[0])) == 5
@@ -202,7 +202,7 @@ def test_the_first_duplicate_is_exact_and_relabeled_the_second_only_near(odd: Pa
     assert np.abs(second[:, 1:] - first[:, :-1]).mean() < 4
 
 
-def test_looks_depend_on_age_and_gender() -> None:
+def test_appearance_depends_on_age_and_gender() -> None:
     def mean(group: list[Person], trait: str) -> float:
         return float(np.mean([getattr(person, trait) for person in group]))
 
@@ -217,14 +217,14 @@ def test_looks_depend_on_age_and_gender() -> None:
     assert mean(women, "beard") == 0 < mean(adults, "beard") and mean(infants, "beard") == 0
 
 
-def test_looks_of_the_genders_overlap() -> None:
+def test_appearance_of_the_genders_overlaps() -> None:
     men, women = people(range(25, 40), 0), people(range(25, 40), 1)
     lengthy = ("bob", "long", "bun")
     assert 0.02 < np.mean([p.style in lengthy for p in men]) < 0.4 < np.mean([p.style in lengthy for p in women]) < 0.98
     assert max(p.lash for p in men) > min(p.lash for p in women)
 
 
-def test_the_group_moves_the_skin_tone_a_little_and_nothing_else() -> None:
+def test_group_changes_the_skin_tone_only() -> None:
     first, last = (sample_person(30, 1, group, np.random.default_rng(5)) for group in (0, 4))
     changed = {field for field in Person.__dataclass_fields__ if getattr(first, field) != getattr(last, field)}
     assert changed == {"skin", "lip_color"}  # lips blend with the skin
@@ -233,7 +233,7 @@ def test_the_group_moves_the_skin_tone_a_little_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("age", [1, 8, 30, 60, 100])
 @pytest.mark.parametrize("gender", [0, 1])
-def test_a_face_is_a_picture_of_the_size_asked_for(age: int, gender: int) -> None:
+def test_face_has_the_requested_size(age: int, gender: int) -> None:
     face = draw_face(age, gender, 2, np.random.default_rng(age), size=48)
     assert face.size == (48, 48) and face.mode == "RGB"
     assert np.asarray(face).std() > 10  # something is drawn

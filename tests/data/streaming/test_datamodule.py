@@ -48,7 +48,7 @@ def rows_of(batches: list[dict[str, torch.Tensor]]) -> list[list[int]]:
     return [batch["row"].tolist() for batch in batches]
 
 
-def test_every_batch_holds_the_folders_pixels_and_labels(shards: Path, faces: Path) -> None:
+def test_streamed_batches_hold_the_folders_pixels_and_labels(shards: Path, faces: Path) -> None:
     theirs = AgeGenderDataModule(str(faces), image_size=32, batch_size=16)
     theirs.setup()
     ours = module(shards)
@@ -68,7 +68,7 @@ def test_every_batch_holds_the_folders_pixels_and_labels(shards: Path, faces: Pa
         assert (seen == faces_of.rows.tolist()) is (name != "train")
 
 
-def test_every_epoch_has_another_order_and_the_seed_decides_it(shards: Path) -> None:
+def test_epoch_order_is_decided_by_the_seed(shards: Path) -> None:
     loader, again = module(shards).train_dataloader(), module(shards).train_dataloader()
     first, second = rows_of(list(loader)), rows_of(list(loader))
     assert first != second and sorted(chain(*first)) == sorted(chain(*second))
@@ -77,7 +77,7 @@ def test_every_epoch_has_another_order_and_the_seed_decides_it(shards: Path) -> 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_that_was_stopped_in_an_epoch_gives_the_batches_that_were_to_come(shards: Path, workers: int) -> None:
+def test_loader_resumed_within_an_epoch_gives_the_remaining_batches(shards: Path, workers: int) -> None:
     """Also in the epoch after; and from shards that lie elsewhere by now."""
     loader = module(shards, workers).train_dataloader()
     whole = [rows_of(list(loader)) for _ in range(3)]
@@ -112,7 +112,7 @@ def parts(shards: Path, loaded: str, processes: int, workers: int) -> list[Strea
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(2, 0), (3, 2), (5, 0)])
-def test_several_processes_see_every_face_once_in_as_many_steps(shards: Path, processes: int, workers: int) -> None:
+def test_ranks_see_every_face_once_in_equally_many_steps(shards: Path, processes: int, workers: int) -> None:
     for loaded in ("val", "test"):
         dealt = [list(loader) for loader in parts(shards, loaded, processes, workers)]
         assert len({len(batches) for batches in dealt}) == 1
@@ -123,9 +123,7 @@ def test_several_processes_see_every_face_once_in_as_many_steps(shards: Path, pr
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(2, 0), (2, 2), (3, 0)])
-def test_several_processes_train_on_whole_batches_of_different_faces(
-    shards: Path, processes: int, workers: int
-) -> None:
+def test_ranks_train_on_whole_disjoint_batches(shards: Path, processes: int, workers: int) -> None:
     loaders = parts(shards, "train", processes, workers)
     epochs = [[rows_of(list(loader)) for loader in loaders] for _ in range(2)]
     for dealt in epochs:
@@ -137,7 +135,7 @@ def test_several_processes_train_on_whole_batches_of_different_faces(
     assert epochs[0] != epochs[1]
 
 
-def test_a_model_has_the_same_figures_and_predictions_on_the_folder_and_on_its_shards(
+def test_metrics_and_predictions_are_equal_on_folder_and_shards(
     run_here: Run, trained_run: Path, shards: Path, faces: Path, tmp_path: Path
 ) -> None:
     judged = ("fit=false", f"weights={trained_run}", *NETWORK, "data.batch_size=16")
@@ -156,9 +154,7 @@ def test_a_model_has_the_same_figures_and_predictions_on_the_folder_and_on_its_s
 
 
 @pytest.mark.slow
-def test_a_training_from_a_bucket_is_the_training_from_the_folder_of_shards(
-    run_here: Run, shards: Path, tmp_path: Path
-) -> None:
+def test_training_from_a_bucket_equals_training_from_local_shards(run_here: Run, shards: Path, tmp_path: Path) -> None:
     few = ("data=streaming", *SMALL, "data.num_workers=0", "trainer.max_epochs=2")
     assert run_here("train.py", *few, f"data.dir={shards}", "hydra.run.dir=folder").code == 0
     with bucket_with(shards, "some/faces") as address:
@@ -171,7 +167,7 @@ def test_a_training_from_a_bucket_is_the_training_from_the_folder_of_shards(
     assert {key for key in theirs if ours[key] != theirs[key]} <= timings
 
 
-def test_an_address_that_gives_nothing_ends_in_one_line(
+def test_unreachable_address_is_an_error_in_one_line(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with bucket_with(shards / "val", "elsewhere"), pytest.raises(AgeGenderError, match="has no packed faces"):
@@ -195,7 +191,7 @@ def test_an_address_that_gives_nothing_ends_in_one_line(
         (("+data.source=tape",), "data.source is not known"),
     ],
 )
-def test_settings_that_lead_nowhere_are_refused_in_one_line(
+def test_streaming_refuses_invalid_settings_in_one_line(
     run_here: Run, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     outcome = run_here("train.py", *SMALL[1:], *arguments)

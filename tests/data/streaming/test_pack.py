@@ -27,7 +27,7 @@ def packed(odd_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack({"dir": str(odd_faces)}, str(tmp_path_factory.mktemp("packed") / "shards"))
 
 
-def test_a_pack_has_the_folders_split_labels_and_quarantine(packed: Path, odd_faces: Path, tmp_path: Path) -> None:
+def test_pack_has_the_folders_split_labels_and_quarantine(packed: Path, odd_faces: Path, tmp_path: Path) -> None:
     theirs, ours = build_index(odd_faces, tmp_path / "cache"), open_pack(str(packed), tmp_path)
     assert ours.fingerprint == theirs.fingerprint
     assert ours.complete == theirs.complete and ours.groups == theirs.groups
@@ -46,9 +46,7 @@ def test_a_pack_has_the_folders_split_labels_and_quarantine(packed: Path, odd_fa
     assert (packed / "quarantine.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
 
 
-def test_training_faces_are_packed_in_an_order_that_has_nothing_to_do_with_their_names(
-    packed: Path, tmp_path: Path
-) -> None:
+def test_pack_shuffles_the_training_faces(packed: Path, tmp_path: Path) -> None:
     """A folder lists UTKFace by age: shards in that order would make batches of one age."""
     index = open_pack(str(packed), tmp_path)
     names = [index.names[row] for row in index.rows("train").tolist()]
@@ -57,7 +55,7 @@ def test_training_faces_are_packed_in_an_order_that_has_nothing_to_do_with_their
     assert names == sorted(names, key=lambda name: (digests[name], name)) and names != sorted(names)
 
 
-def test_a_table_with_its_own_split_groups_and_missing_labels_survives_packing(faces: Path, tmp_path: Path) -> None:
+def test_pack_keeps_a_tables_split_groups_and_missing_labels(faces: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in faces.glob("*.jpg"))[:12]
     sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 3 + [""]
     ages = ["", *(str(20 + place) for place in range(11))]
@@ -73,7 +71,7 @@ def test_a_table_with_its_own_split_groups_and_missing_labels_survives_packing(f
 
 
 @pytest.mark.parametrize("left", ["a file of mine", ".hidden"])
-def test_a_folder_with_something_in_it_is_refused_and_left_alone(faces: Path, tmp_path: Path, left: str) -> None:
+def test_pack_refuses_a_folder_that_is_not_empty(faces: Path, tmp_path: Path, left: str) -> None:
     out = tmp_path / "shards"
     out.mkdir()
     (out / left).write_text("mine")
@@ -82,7 +80,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(faces: Path, tm
     assert [path.name for path in out.iterdir()] == [left] and (out / left).read_text() == "mine"
 
 
-def test_a_packing_that_was_stopped_leaves_no_half_and_can_be_repeated(
+def test_interrupted_pack_leaves_no_partial_folder_and_can_be_repeated(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "shards"
@@ -108,7 +106,7 @@ def test_a_packing_that_was_stopped_leaves_no_half_and_can_be_repeated(
     assert not half.exists()
 
 
-def test_a_full_disk_ends_packing_in_one_line_and_leaves_nothing(faces: Path, tmp_path: Path) -> None:
+def test_pack_on_a_full_disk_fails_in_one_line_and_leaves_nothing(faces: Path, tmp_path: Path) -> None:
     build_index(faces, tmp_path / "cache")
     data = {"dir": str(faces), "cache_dir": str(tmp_path / "cache")}
     with pytest.raises(AgeGenderError, match="can't write out="), room_for(50_000):
@@ -116,7 +114,7 @@ def test_a_full_disk_ends_packing_in_one_line_and_leaves_nothing(faces: Path, tm
     assert not {"shards", ".shards.packing"} & set(os.listdir(tmp_path))
 
 
-def test_a_picture_that_changed_since_it_was_indexed_is_not_packed(
+def test_pack_refuses_an_image_changed_since_indexing(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_read", lambda path: path.read_bytes() + b"more")
@@ -126,18 +124,18 @@ def test_a_picture_that_changed_since_it_was_indexed_is_not_packed(
 
 
 @pytest.mark.parametrize("rule", ["random", "test"])
-def test_a_split_for_comparison_only_has_no_shards(faces: Path, tmp_path: Path, rule: str) -> None:
+def test_pack_refuses_random_and_test_splits(faces: Path, tmp_path: Path, rule: str) -> None:
     with pytest.raises(AgeGenderError, match=rf"data\.split={rule}"):
         pack({"dir": str(faces), "split": rule}, str(tmp_path / "shards"))
 
 
-def test_faces_without_a_part_that_a_training_leaves_out_are_not_packed(faces: Path, tmp_path: Path) -> None:
+def test_pack_refuses_leave_out(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"^data\.leave_out is for a training from the folder itself"):
         pack({"dir": str(faces), "leave_out": "0/5"}, str(tmp_path / "shards"))
     assert not (tmp_path / "shards").exists()
 
 
-def test_without_litdata_one_line_says_what_to_install(
+def test_pack_without_litdata_is_an_error_with_the_install_command(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "litdata", None)
@@ -145,8 +143,8 @@ def test_without_litdata_one_line_says_what_to_install(
         pack({"dir": str(faces)}, str(tmp_path / "shards"))
 
 
-def test_a_folder_that_is_no_pack_is_refused_in_one_line(faces: Path, packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(AgeGenderError, match=r"has no packed faces .*agegender pack"):
+def test_folder_without_a_pack_is_refused_in_one_line(faces: Path, packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"holds no packed faces .*agegender pack"):
         open_pack(str(faces), tmp_path)
     with pytest.raises(AgeGenderError, match="has no packed faces"):
         open_pack(str(tmp_path / "nowhere"), tmp_path)

@@ -172,7 +172,7 @@ def crowded_page(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The page
 
 
-def test_the_page_refers_to_nothing_outside_itself(odd_page: Path) -> None:
+def test_page_refers_to_nothing_outside_itself(odd_page: Path) -> None:
     page, html = read_page(odd_page), (odd_page / "explore.html").read_text(encoding="utf-8")
     assert len(page.addresses) > 60
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
@@ -180,7 +180,7 @@ def test_the_page_refers_to_nothing_outside_itself(odd_page: Path) -> None:
     assert "url(" not in html and "@import" not in html
 
 
-def test_the_page_has_every_section_and_each_plot_is_a_png_beside_it(odd_page: Path) -> None:
+def test_page_has_every_section_and_each_plot_is_a_png_beside_it(odd_page: Path) -> None:
     page = read_page(odd_page)
     assert tuple(page.sections) == TITLES
     assert {str(path.relative_to(odd_page)) for path in odd_page.rglob("*") if path.is_file()} == FILES
@@ -192,7 +192,7 @@ def test_the_page_has_every_section_and_each_plot_is_a_png_beside_it(odd_page: P
         assert shown.get(name) in (None, (odd_page / "plots" / f"{name}.png").read_bytes())
 
 
-def test_the_counts_are_those_of_the_file_names(odd_page: Path) -> None:
+def test_explore_counts_equal_those_of_the_file_names(odd_page: Path) -> None:
     labels = [[int(part) for part in row["file"].split("_")[:3]] for row in table_of(odd_page / "index.csv")]
     ages, genders, groups = zip(*labels, strict=True)
     found = figures_of(odd_page)
@@ -222,14 +222,14 @@ def test_every_quarantined_name_stands_with_its_reason(odd_page: Path) -> None:
     assert figures_of(odd_page)["quarantined"] == {"files": 9, "reasons": dict(Counter(rows.values()))}
 
 
-def test_of_many_quarantined_names_200_are_shown_and_the_rest_counted(crowded_page: Path) -> None:
+def test_quarantine_section_shows_200_names_and_counts_the_rest(crowded_page: Path) -> None:
     section = read_page(crowded_page).sections["Quarantine"]
     assert "<b>?.jpg" in section.cells and "note 198.txt" in section.cells and "note 199.txt" not in section.cells
     assert "204 files" in section.text and " 4 more" in section.text
     assert len(table_of(crowded_page / "quarantine.csv")) == 204
 
 
-def test_copies_that_disagree_stand_side_by_side_on_gender_first(odd_page: Path, flipped: tuple[str, str]) -> None:
+def test_conflicting_copies_are_shown_together_gender_conflicts_first(odd_page: Path, flipped: tuple[str, str]) -> None:
     rows = faces_of(read_page(odd_page).sections["Copies"])
     assert [{name for name, _ in row} for row in rows] == [set(flipped), set(EXACT)]
     index = {row["file"]: row for row in table_of(odd_page / "index.csv")}
@@ -244,12 +244,12 @@ def test_copies_that_disagree_stand_side_by_side_on_gender_first(odd_page: Path,
     assert (copies["all"]["disagree_on_age"], copies["all"]["disagree_on_gender"]) == (1, 1)
 
 
-def test_of_a_picture_that_is_there_21_times_eight_copies_are_shown(crowded_page: Path) -> None:
+def test_duplicates_section_shows_at_most_eight_copies(crowded_page: Path) -> None:
     (row,) = faces_of(read_page(crowded_page).sections["Copies"])
     assert len(row) == 9 and row[-1] == ("", "and 13 more")
 
 
-def test_outliers_are_shown_with_their_values_the_furthest_out_first(crowded_page: Path) -> None:
+def test_outliers_are_shown_with_values_in_order_of_extremity(crowded_page: Path) -> None:
     sections = read_page(crowded_page).sections
     dark, bright = faces_of(sections["Brightness"])
     assert [name for name, _ in dark] == ["30_0_0_2.png", "30_0_0_1.png"] and "brightness 1.0" in dark[0][1]
@@ -262,12 +262,12 @@ def test_outliers_are_shown_with_their_values_the_furthest_out_first(crowded_pag
     assert light["darkest"] == [{"file": "30_0_0_2.png", "value": 1.0}, {"file": "30_0_0_1.png", "value": 2.0}]
 
 
-def test_a_sample_larger_than_the_folder_is_the_folder(crowded_page: Path) -> None:
+def test_sample_larger_than_the_folder_is_the_folder(crowded_page: Path) -> None:
     (row,) = faces_of(read_page(crowded_page).sections["Sample"])
     assert {name for name, _ in row} == {row["file"] for row in table_of(crowded_page / "index.csv")}
 
 
-def test_the_splits_table_counts_every_image_once_and_no_copies_straddle(odd_page: Path) -> None:
+def test_splits_table_counts_every_image_once_and_no_copies_straddle(odd_page: Path) -> None:
     split, section = figures_of(odd_page)["split"], read_page(odd_page).sections["Split"]
     rows = table_of(odd_page / "index.csv")
     sides = Counter(row["split"] for row in rows)
@@ -280,7 +280,7 @@ def test_the_splits_table_counts_every_image_once_and_no_copies_straddle(odd_pag
     assert split["straddling_groups"] == 0 and "0 of 2 duplicate groups" in section.text
 
 
-def test_a_random_split_and_a_limit_are_told(crowded_page: Path) -> None:
+def test_explore_page_names_a_random_split_and_a_limit(crowded_page: Path) -> None:
     section = read_page(crowded_page).sections["Split"]
     assert "the validation images are the test images" in section.text and "data.limit=40" in section.text
     assert section.cells[section.cells.index("all") + 1 :][:2] == ["40", "100.0 %"]
@@ -290,9 +290,7 @@ def test_a_random_split_and_a_limit_are_told(crowded_page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others(
-    explore_here: Run, faces: Path, tmp_path: Path
-) -> None:
+def test_explore_replaces_its_output_and_samples_by_seed(explore_here: Run, faces: Path, tmp_path: Path) -> None:
     pages = []
     for seed in (0, 0, 1):
         assert explore_here(f"data.dir={faces}", "out=page", "samples=10", f"seed={seed}").code == 0
@@ -309,9 +307,7 @@ def test_a_second_run_replaces_what_the_first_left_and_another_seed_shows_others
     assert len(set(names)) == 10 and ages == sorted(ages)
 
 
-def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
-    explore_here: Run, faces: Path, tmp_path: Path
-) -> None:
+def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, faces: Path, tmp_path: Path) -> None:
     rows = half_labeled(faces)
     for number, row in enumerate(rows):
         row |= {"group": ("north", "$ou_th$", "")[number % 3], "split": ("train", "val", "test", "")[number % 4]}
@@ -337,7 +333,7 @@ def test_a_table_is_explored_with_its_own_groups_and_what_it_does_not_know(
 
 
 @pytest.mark.parametrize("lacking", ["age", "gender", "group"])
-def test_a_table_without_a_column_is_explored_without_it(
+def test_explore_accepts_a_table_without_a_label_column(
     explore_here: Run, faces: Path, tmp_path: Path, lacking: str
 ) -> None:
     rows = [{name: cell for name, cell in row.items() if name != lacking} for row in rows_of(faces)]
@@ -352,7 +348,7 @@ def test_a_table_without_a_column_is_explored_without_it(
     assert "every image is a test image" in page.sections["Split"].text
 
 
-def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
+def test_explore_marks_synthetic_faces_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
     drawn = ("data=synthetic", "data.synthetic.count=40", "data.synthetic.size=32", "data.cache_dir=cache")
     outcome = explore_here(*drawn, "data.duplicates=none")
     assert outcome.code == 0, outcome.err
@@ -364,7 +360,7 @@ def test_exploring_drawn_faces_says_that_they_are_drawn_and_caches_no_pixels(exp
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "cache"}
 
 
-def test_real_faces_are_not_called_drawn_and_their_license_stands_below(odd_page: Path) -> None:
+def test_explore_names_the_license_of_real_faces(odd_page: Path) -> None:
     text = read_page(odd_page).text
     assert "These faces and their labels are synthetic" not in text
     assert "non-commercial research" in text and "binary label" in text
@@ -388,7 +384,7 @@ def test_real_faces_are_not_called_drawn_and_their_license_stands_below(odd_page
         ("data.dir=few", 1, "split of 2 images is empty"),
     ],
 )
-def test_what_can_not_be_meant_is_one_line_and_leaves_nothing(
+def test_explore_refuses_wrong_arguments_in_one_line_and_writes_nothing(
     argument: str, code: int, said: str, explore_here: Run, faces: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -401,14 +397,16 @@ def test_what_can_not_be_meant_is_one_line_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
 
 
-def test_a_place_that_can_not_be_written_is_one_line(explore_here: Run, faces: Path, tmp_path: Path) -> None:
+def test_explore_folder_that_cannot_be_written_is_an_error_in_one_line(
+    explore_here: Run, faces: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     outcome = explore_here(f"data.dir={faces}", "out=file/page")
     outcome.assert_one_line_error()
     assert re.fullmatch(r"error: can't write to out=file/page \(.*\); choose another folder\n", outcome.err)
 
 
-def test_help_and_mistakes_import_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+def test_explore_help_and_errors_skip_slow_imports(tmp_path: Path) -> None:
     probe = "import sys, agegender.evaluation.explore; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     command = [sys.executable, "-c", probe]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -34,7 +34,7 @@ def picture_of(png: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("age", [0, 116])
-def test_one_face_alone_can_be_drawn(age: int, index: FaceIndex) -> None:
+def test_plots_of_one_face_are_drawn(age: int, index: FaceIndex) -> None:
     """One gender, one group, one age, empty sides of the split: no warning either."""
     one, none = np.array([age], np.int16), np.zeros(0, np.int64)
     alone = replace(index, age=one, gender=np.array([1], np.int8), group=np.array([3], np.int8), names=["x"])
@@ -45,13 +45,13 @@ def test_one_face_alone_can_be_drawn(age: int, index: FaceIndex) -> None:
     assert all(min(picture_of(plot.png).size) > 100 for plot in plots)
 
 
-def test_a_plot_depends_on_what_it_shows_and_on_nothing_else(index: FaceIndex) -> None:
+def test_plot_is_deterministic_for_its_data(index: FaceIndex) -> None:
     first, again = plot_age_by_group(index), plot_age_by_group(index)
     older = plot_age_by_group(replace(index, age=index.age + np.where(index.group == 2, 9, 0).astype(np.int16)))
     assert first == again and first.png != older.png
 
 
-def test_the_sheet_shows_the_faces_row_by_row_each_above_its_labels(index: FaceIndex) -> None:
+def test_sheet_shows_faces_row_by_row_above_their_labels(index: FaceIndex) -> None:
     album, rows = FaceSheet(index), [5, 50, 7]
     sheet = np.asarray(picture_of(album.sheet(rows, columns=2))).astype(int)
     assert sheet.shape == (2 * (120 + 20), 2 * 120, 3)
@@ -61,7 +61,7 @@ def test_the_sheet_shows_the_faces_row_by_row_each_above_its_labels(index: FaceI
     assert (sheet[140:, 120:] == 255).all(), "something in the empty place"
 
 
-def test_a_card_carries_the_labels_and_the_file_name(index: FaceIndex) -> None:
+def test_card_carries_the_labels_and_the_file_name(index: FaceIndex) -> None:
     card = FaceSheet(index).card(4, "more")
     age, gender, group = map(int, index.names[4].split("_")[:3])
     names = ("male", "female"), ("White", "Black", "Asian", "Indian", "Others")

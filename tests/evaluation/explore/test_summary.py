@@ -56,7 +56,7 @@ SIX = index_of(
 # Labels
 
 
-def test_labels_are_counted_by_age_gender_group_and_band() -> None:
+def test_summary_counts_labels_by_age_gender_group_and_band() -> None:
     counts = describe(SIX, np.arange(6))
     assert counts["images"] == 6
     assert counts["age"] == {"mean": pytest.approx(223 / 6, abs=1e-4), "median": 39.5, "min": 2, "max": 70}
@@ -68,7 +68,7 @@ def test_labels_are_counted_by_age_gender_group_and_band() -> None:
     assert describe(SIX, np.array([1, 2]))["group"]["Others"] == 2
 
 
-def test_no_faces_have_no_mean_age() -> None:
+def test_summary_of_no_faces_has_no_mean_age() -> None:
     counts = describe(SIX, np.array([], dtype=np.int64))
     assert counts["images"] == 0 and set(counts["age"].values()) == {None} and counts["gender"]["male"] == 0
 
@@ -76,14 +76,14 @@ def test_no_faces_have_no_mean_age() -> None:
 # Copies
 
 
-def test_copies_are_found_with_what_their_labels_disagree_on() -> None:
+def test_duplicates_are_listed_with_their_label_conflicts() -> None:
     assert find_copies(SIX) == [
         DuplicateGroup(rows=(0, 1), exact=False, years=1, gender=True, group=True),
         DuplicateGroup(rows=(3, 4, 5), exact=True, years=1, gender=True, group=False),
     ]
 
 
-def test_duplicate_groups_are_summarized_by_what_they_disagree_on() -> None:
+def test_duplicate_groups_are_summarized_by_label_conflict() -> None:
     copies = [
         DuplicateGroup((0, 1), exact=True, years=0, gender=False, group=False),
         DuplicateGroup((2, 3, 4), exact=True, years=9, gender=True, group=False),
@@ -100,7 +100,7 @@ def test_duplicate_groups_are_summarized_by_what_they_disagree_on() -> None:
     assert summarize_copies([])["years_apart"] == {"mean": None, "median": None, "max": None}
 
 
-def test_the_labels_noise_is_the_error_of_the_best_answer_for_each_photograph() -> None:
+def test_label_noise_is_the_error_of_the_best_constant_per_photograph() -> None:
     # ages 10, 12, 20 (median 12: errors 2, 0, 8) and 30, 40 (35: 5, 5); genders 0, 0, 1 and 1, 1
     labels = [(10, 0, 0), (12, 0, 0), (20, 1, 0), (30, 1, 0), (40, 1, 0), (99, 0, 0)]
     index = index_of(labels, [0, 0, 0, 3, 3, 5], "abcdef")
@@ -124,14 +124,14 @@ def copies_apart(on_gender: list[int], on_age: list[int]) -> list[DuplicateGroup
         ([], [], []),
     ],
 )
-def test_the_groups_that_disagree_most_are_shown_first(
+def test_duplicate_groups_are_sorted_by_disagreement(
     on_gender: list[int], on_age: list[int], shown: list[tuple[int, bool]]
 ) -> None:
     chosen = worst_first(copies_apart(on_gender, on_age), 4)
     assert [(one.years, one.gender) for one in chosen] == shown
 
 
-def test_a_group_straddles_if_it_lies_on_two_sides_and_what_is_left_out_lies_on_none() -> None:
+def test_group_straddles_if_two_splits_hold_it_ignoring_left_out_files() -> None:
     for sides, straddling in (
         (["train"] * 6, 0),
         (["train", "test", "val", "val", "val", "val"], 1),
@@ -143,7 +143,7 @@ def test_a_group_straddles_if_it_lies_on_two_sides_and_what_is_left_out_lies_on_
         assert count_straddling(index, find_copies(index)) == straddling, sides
 
 
-def test_a_protocol_that_tears_copies_apart_is_counted_with_what_it_leaves_out(odd_faces: Path, tmp_path: Path) -> None:
+def test_straddling_groups_of_a_protocol_are_counted_with_left_out_files(odd_faces: Path, tmp_path: Path) -> None:
     copy, face = next(iter(duplicates(60, 2).items()))
     others = sorted(path.name for path in odd_faces.glob("*_2018*") if path.name != face)
     with (tmp_path / "protocol.csv").open("w", newline="", encoding="utf-8") as file:
@@ -160,7 +160,7 @@ def test_a_protocol_that_tears_copies_apart_is_counted_with_what_it_leaves_out(o
 # Light
 
 
-def test_brightness_contrast_and_sharpness_are_what_a_hand_gets() -> None:
+def test_brightness_contrast_and_sharpness_match_hand_computation() -> None:
     spot = np.zeros((5, 5), np.uint8)
     spot[2, 2] = 250  # Laplacian of the inner 3 x 3: -1000 in the middle, 250 at its four sides, 0 in the corners
     brightness, contrast, sharpness = image_quality(spot)
@@ -170,17 +170,17 @@ def test_brightness_contrast_and_sharpness_are_what_a_hand_gets() -> None:
 
 
 @pytest.mark.parametrize("gray", [0, 7, 255])
-def test_a_blank_picture_has_its_brightness_and_nothing_else(gray: int) -> None:
+def test_blank_image_has_neither_contrast_nor_sharpness(gray: int) -> None:
     assert image_quality(np.full((8, 8), gray, np.uint8)) == (gray, 0, 0)
 
 
-def test_an_even_slope_is_contrast_without_sharpness() -> None:
+def test_linear_gradient_has_contrast_without_sharpness() -> None:
     slope = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
     brightness, contrast, sharpness = image_quality(slope)
     assert (brightness, sharpness) == (75, 0) and contrast == pytest.approx(10 * np.sqrt((16**2 - 1) / 12))
 
 
-def test_a_blurred_a_dimmed_and_a_washed_out_copy_are_told_from_the_face(faces: Path, tmp_path: Path) -> None:
+def test_image_measures_separate_blurred_dimmed_and_washed_out_copies(faces: Path, tmp_path: Path) -> None:
     source = min(faces.iterdir())
     with Image.open(source) as picture:
         face = picture.convert("RGB")
@@ -201,7 +201,7 @@ def test_a_blurred_a_dimmed_and_a_washed_out_copy_are_told_from_the_face(faces: 
     assert contrast[3] == pytest.approx(contrast[0] / 8, abs=1) and contrast.argmin() == 3
 
 
-def test_the_extremes_are_the_furthest_out_of_each_measure() -> None:
+def test_outliers_are_the_extremes_of_each_measure() -> None:
     measured = {
         "brightness": np.array([5.0, 1, 9, 7]),
         "contrast": np.array([4.0, 2, 2, 9]),
@@ -216,7 +216,7 @@ def test_the_extremes_are_the_furthest_out_of_each_measure() -> None:
     assert len(find_extremes(measured, 10)["darkest"]) == 4
 
 
-def test_a_face_that_is_gone_since_it_was_indexed_is_one_line(faces: Path, tmp_path: Path) -> None:
+def test_image_missing_since_indexing_is_an_error_in_one_line(faces: Path, tmp_path: Path) -> None:
     shutil.copytree(faces, tmp_path / "faces")
     module = AgeGenderDataModule(dir=str(tmp_path / "faces"))
     index = module.find_index()

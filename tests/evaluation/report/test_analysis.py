@@ -1,4 +1,4 @@
-"""The numbers of a run, counted by hand for a few answers."""
+"""Metrics of a run, computed by hand for a few predictions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def found(folder: Path, *made: Made, faces: int = 2, seed: int = 0) -> tuple[Tes
     return answers, analyze(answers, resamples=200, faces=faces, seed=seed)
 
 
-def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
+def test_headline_metrics_match_hand_computation(tmp_path: Path) -> None:
     _, findings = found(tmp_path, *FEW_FACES)
     values = {name: estimate.value for name, estimate in findings.headline.items()}
     # errors 5, 2, 10, 0; of the four pairs of a woman and a man, c loses to b; gaps of the bins 0.1, 0.6, 0.8, 0.1
@@ -48,14 +48,14 @@ def test_the_headline_figures_are_those_counted_by_hand(tmp_path: Path) -> None:
     assert findings.cumulative_score[[0, 2, 4, 5, 9, 10]].tolist() == [0.25, 0.5, 0.5, 0.75, 0.75, 1]
 
 
-def test_answers_are_also_counted_in_whole_years_as_the_labels_are(tmp_path: Path) -> None:
+def test_rounded_age_metrics_use_whole_years(tmp_path: Path) -> None:
     near, far = Made("a.jpg", age=30, age_pred=35.4), Made("b.jpg", age=30, age_pred=35.6)
     _, findings = found(tmp_path, near, far, Made("c.jpg", age=30, age_pred=24.6))
     assert findings.headline["age_cs5"].value == 0
     assert findings.headline["age_cs5_whole"].value == pytest.approx(2 / 3)
 
 
-def test_each_part_has_the_figures_of_its_own_images_and_empty_parts_are_left_out(tmp_path: Path) -> None:
+def test_slices_have_the_metrics_of_their_images_and_empty_ones_are_omitted(tmp_path: Path) -> None:
     _, findings = found(tmp_path, *FEW_FACES)
     assert {kind: [part.name for part in parts] for kind, parts in findings.slices.items()} == {
         "age": ["0-2", "3-9", "70+"],
@@ -70,14 +70,14 @@ def test_each_part_has_the_figures_of_its_own_images_and_empty_parts_are_left_ou
         assert sum(part.images for part in parts) == 4
 
 
-def test_the_whole_is_the_mean_of_its_parts(tmp_path: Path) -> None:
+def test_overall_metric_is_the_weighted_mean_of_its_slices(tmp_path: Path) -> None:
     _, findings = found(tmp_path, *FEW_FACES)
     for parts in findings.slices.values():
         assert sum(part.images * part.age_mae.value for part in parts) / 4 == pytest.approx(4.25)
         assert sum(part.images * part.gender_acc.value for part in parts) / 4 == pytest.approx(0.5)
 
 
-def test_genders_below_the_runs_min_confidence_are_not_answered(tmp_path: Path) -> None:
+def test_genders_below_min_confidence_count_as_unanswered(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", FEW_FACES, {"min_confidence": 0.7}))
     values = {name: estimate.value for name, estimate in analyze(run.answers, 200, 2, 0).headline.items()}
     assert values["gender_answered"] == 0.75  # b, at 0.6, is not
@@ -96,7 +96,7 @@ PARTLY_LABELED = (
 )
 
 
-def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
+def test_missing_labels_are_not_counted(tmp_path: Path) -> None:
     _, findings = found(tmp_path, *PARTLY_LABELED)
     assert (findings.images, findings.ages, findings.genders) == (4, 3, 3)
     values = {name: estimate.value for name, estimate in findings.headline.items()}
@@ -117,9 +117,7 @@ def test_what_is_not_known_counts_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("lacking", "left"), [("age", "gender"), ("gender", "age")])
-def test_without_any_label_of_a_kind_its_figures_are_no_numbers_and_the_others_stay(
-    tmp_path: Path, lacking: str, left: str
-) -> None:
+def test_metrics_of_a_missing_label_kind_are_nan_and_others_stay(tmp_path: Path, lacking: str, left: str) -> None:
     _, whole = found(tmp_path / "whole", *FEW_FACES)
     none: dict[str, Any] = {lacking: ""}
     _, findings = found(tmp_path, *(replace(made, **none) for made in FEW_FACES))
@@ -130,7 +128,7 @@ def test_without_any_label_of_a_kind_its_figures_are_no_numbers_and_the_others_s
     json.dumps(to_json(findings), allow_nan=False)
 
 
-def test_copies_of_a_photograph_are_one_draw(tmp_path: Path) -> None:
+def test_bootstrap_draws_copies_of_a_photograph_together(tmp_path: Path) -> None:
     copies = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8, photograph=str(i % 2)) for i in range(40)]
     _, together = found(tmp_path, *copies)
     singles = [Made(f"{i}.jpg", age_pred=30 + i % 2 * 8) for i in range(40)]
@@ -140,14 +138,14 @@ def test_copies_of_a_photograph_are_one_draw(tmp_path: Path) -> None:
     assert 2 < apart.headline["age_mae"].low < 4 < apart.headline["age_mae"].high < 6
 
 
-def test_the_same_answers_give_the_same_digits_whatever_the_order_of_the_lines(tmp_path: Path) -> None:
+def test_analysis_does_not_depend_on_the_order_of_predictions(tmp_path: Path) -> None:
     _, first = found(tmp_path, *FEW_FACES)
     _, again = found(tmp_path / "again", *reversed(FEW_FACES))
     _, other = found(tmp_path / "other", *FEW_FACES, seed=1)
     assert to_json(first) == to_json(again) != to_json(other)
 
 
-def test_cases_are_the_largest_errors_the_surest_mistakes_and_a_draw(tmp_path: Path) -> None:
+def test_example_cases_are_largest_errors_surest_mistakes_and_a_sample(tmp_path: Path) -> None:
     answers, findings = found(tmp_path, *FEW_FACES)
     names = {kind: [answers.names[row] for row in rows] for kind, rows in vars(findings.cases).items()}
     assert names["largest_age_errors"] == ["c.jpg", "a.jpg"]
@@ -159,7 +157,7 @@ def test_cases_are_the_largest_errors_the_surest_mistakes_and_a_draw(tmp_path: P
     assert not any(len(rows) for rows in vars(nobody.cases).values())
 
 
-def test_the_coverage_counts_images_with_a_stated_spread_only(tmp_path: Path) -> None:
+def test_coverage_counts_images_with_a_std_only(tmp_path: Path) -> None:
     made = [Made(f"{i}.jpg", age_pred=30 + error, age_std=std) for i, (error, std) in enumerate(
         [(1, "1"), (2, "1"), (0, "0"), (50, "")]
     )]  # fmt: skip
@@ -170,7 +168,7 @@ def test_the_coverage_counts_images_with_a_stated_spread_only(tmp_path: Path) ->
     assert without.coverage is None and without.spread is None
 
 
-def test_stated_intervals_are_counted_as_they_are_overall_and_in_each_part(tmp_path: Path) -> None:
+def test_interval_coverage_is_counted_overall_and_per_slice(tmp_path: Path) -> None:
     made = [
         Made("a.jpg", age=30, age_std="1", interval=(30, 40)),  # at its end is inside
         Made("b.jpg", age=30, age_std="99", interval=(31, 40)),  # whatever the spread says
@@ -184,7 +182,7 @@ def test_stated_intervals_are_counted_as_they_are_overall_and_in_each_part(tmp_p
     assert parts == pytest.approx({"3-9": float("nan"), "30-39": 0.5, "70+": 1.0}, nan_ok=True)
 
 
-def test_a_run_better_by_a_year_everywhere_differs_by_a_year_for_sure(tmp_path: Path) -> None:
+def test_comparison_of_a_constant_difference_has_a_zero_width_interval(tmp_path: Path) -> None:
     first = [Made(f"{i}.jpg", age_pred=31 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
     second = [Made(f"{i}.jpg", age_pred=30 + i, gender=i % 2, p_female=0.5 + i / 50) for i in range(20)]
     (_, worse), (_, better) = found(tmp_path / "a", *first), found(tmp_path / "b", *second)
@@ -206,7 +204,7 @@ def test_a_run_better_by_a_year_everywhere_differs_by_a_year_for_sure(tmp_path: 
     ],
     ids=["one image", "one gender", "constant p_female", "all the same", "far out", "one photograph"],
 )
-def test_degenerate_answers_are_counted_without_a_warning(tmp_path: Path, made: list[Made]) -> None:
+def test_analysis_of_degenerate_predictions_gives_no_warning(tmp_path: Path, made: list[Made]) -> None:
     _, findings = found(tmp_path, *made)
     both = len({one.gender for one in made}) == 2
     assert np.isfinite(findings.headline["gender_auroc"].value) == both and (findings.roc is not None) == both
@@ -224,12 +222,12 @@ NESTED = st.recursive(
 
 
 @given(NESTED)
-def test_anything_made_plain_is_json_without_what_is_not_a_number(value: Any) -> None:
+def test_plain_values_of_arbitrary_input_are_json_without_nan(value: Any) -> None:
     text = json.dumps(to_json(value), allow_nan=False)
     assert to_json(json.loads(text)) == to_json(value)
 
 
-def test_what_is_not_a_number_becomes_null_and_the_rest_stays() -> None:
+def test_plain_values_replace_nan_by_null_only() -> None:
     estimate = Estimate(1.5, float("nan"), float("inf"))
     assert to_json({"a": (estimate, np.array([1, 2])), "b": np.float64("nan"), "c": "x"}) == {
         "a": [{"value": 1.5, "low": None, "high": None}, [1, 2]],

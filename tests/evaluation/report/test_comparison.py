@@ -29,7 +29,7 @@ def report_on(*folders: Path, **settings: int) -> Report:
     return build_report(folders, SETTINGS | settings, "the command")
 
 
-def test_two_runs_on_the_same_images_are_compared_image_by_image(tmp_path: Path) -> None:
+def test_comparison_of_runs_on_the_same_images_is_paired(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", list(reversed(faces(3))))
     report = report_on(first, second)
     assert list(report.runs) == ["A", "B"] and report.warnings == []
@@ -40,14 +40,14 @@ def test_two_runs_on_the_same_images_are_compared_image_by_image(tmp_path: Path)
         assert to_json(one) == to_json(both)  # a run's digits don't depend on its company
 
 
-def test_runs_on_other_images_get_no_difference_and_a_warning(tmp_path: Path) -> None:
+def test_comparison_of_runs_on_other_images_is_omitted_with_a_warning(tmp_path: Path) -> None:
     report = report_on(make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", faces(3, count=10)))
     assert report.difference is None
     assert report.warnings == ["The runs were tested on different images: no difference is given."]
 
 
 @pytest.mark.parametrize("other", ["other", None])
-def test_runs_under_other_splits_are_called_incomparable(tmp_path: Path, other: str | None) -> None:
+def test_comparison_of_runs_under_other_splits_gives_a_warning(tmp_path: Path, other: str | None) -> None:
     second = make_run(tmp_path / "b", faces(3), {"split_fingerprint": other} if other else {})
     if other is None:
         (second / "metrics.json").unlink()
@@ -56,7 +56,7 @@ def test_runs_under_other_splits_are_called_incomparable(tmp_path: Path, other: 
     assert f"A: abc123, B: {other or 'unknown'}" in warning and "can't be compared" in warning
 
 
-def test_what_one_run_knows_about_copies_holds_for_the_other(tmp_path: Path) -> None:
+def test_comparison_uses_the_duplicate_groups_of_either_run(tmp_path: Path) -> None:
     plain_list, knowing = make_run(tmp_path / "a", faces(5), index=False), make_run(tmp_path / "b", faces(3))
     report = report_on(plain_list, knowing)
     for label, run in report.runs.items():
@@ -66,7 +66,7 @@ def test_what_one_run_knows_about_copies_holds_for_the_other(tmp_path: Path) -> 
     assert report_on(plain_list, others).findings["A"].clusters == 12  # other images
 
 
-def test_three_runs_none_and_the_same_twice_are_refused(tmp_path: Path) -> None:
+def test_report_refuses_three_runs_none_and_one_run_twice(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, faces(1)) for name in "abc"]
     with pytest.raises(AgeGenderError, match="one run or two, not 3: run=a or run=a,b"):
         report_on(*runs)
@@ -77,14 +77,14 @@ def test_three_runs_none_and_the_same_twice_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("resamples", 0), ("faces", -1), ("seed", -1)])
-def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, name: str, value: int) -> None:
+def test_report_refuses_an_invalid_setting_by_name(tmp_path: Path, name: str, value: int) -> None:
     run = make_run(tmp_path / "a", faces(1))
     with pytest.raises(AgeGenderError, match=f"{name}={value} must be at least {value + 1}"):
         report_on(run, **{name: value})
     report_on(run, **{name: value + 1})
 
 
-def test_the_json_holds_every_number_and_who_made_it(tmp_path: Path) -> None:
+def test_report_json_holds_every_metric_and_its_provenance(tmp_path: Path) -> None:
     known = {"best_epoch": 2, "baseline/age_mae": 15.5, "baseline/gender_acc": None, "data": "somewhere"}
     first = make_run(tmp_path / "a", [Made("x.jpg", 20, 26.5, 1, 0.25, 2, "3.5"), Made("y.jpg", 3)], known)
     (first / "csv").mkdir()
@@ -113,7 +113,7 @@ def test_the_json_holds_every_number_and_who_made_it(tmp_path: Path) -> None:
     assert run["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1  # nothing was said of it
 
 
-def test_runs_with_and_without_a_min_confidence_are_compared_at_their_own(tmp_path: Path) -> None:
+def test_comparison_uses_each_runs_own_min_confidence(tmp_path: Path) -> None:
     made = [Made(f"{i}.jpg", gender=i % 2, p_female=(0.6, 0.9)[i % 2]) for i in range(40)]  # men are answered wrong
     older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, {"min_confidence": 0.8})
     held = report_json(report_on(older, newer))
@@ -126,7 +126,7 @@ def test_runs_with_and_without_a_min_confidence_are_compared_at_their_own(tmp_pa
     assert share["low"] < 0.5 < share["high"] and (right["low"], right["high"]) == (1, 1)
 
 
-def test_of_two_runs_the_json_holds_the_difference(tmp_path: Path) -> None:
+def test_report_json_of_two_runs_holds_the_difference(tmp_path: Path) -> None:
     report = report_on(make_run(tmp_path / "a", faces(5)), make_run(tmp_path / "b", faces(3)))
     held = report_json(report)
     assert [run["label"] for run in held["runs"]] == ["A", "B"]

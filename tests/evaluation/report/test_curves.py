@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agegender.evaluation.report.curves import Curves, curve_names, read_curves
 
 
-def test_a_run_without_logs_has_no_curves(tmp_path: Path) -> None:
+def test_run_without_logs_has_no_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path) == {}
 
 
-def test_the_curves_of_a_real_run_are_what_tensorboard_shows(trained_run: Path) -> None:
+def test_curves_equal_the_tensorboard_scalars(trained_run: Path) -> None:
     shown = EventAccumulator(str(trained_run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     curves = read_curves(trained_run)
     tags = {tag for tag in shown.Tags()["scalars"] if tag.startswith(("train/", "val/"))}
@@ -27,9 +27,7 @@ def test_the_curves_of_a_real_run_are_what_tensorboard_shows(trained_run: Path) 
         assert list(curves[tag]) == [1, 2]
 
 
-def test_a_run_with_the_csv_logger_has_the_curves_that_it_logged(
-    run_here: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_curves_equal_the_csv_loggers_values(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run_here("train.py", *TINY, "logger=csv", "hydra.run.dir=run").code == 0
     curves = read_curves(tmp_path / "run")
     assert {"train/loss", "val/loss", "train/age_mae", "val/gender_acc"} <= set(curves)
@@ -44,7 +42,7 @@ def write_table(folder: Path, text: str) -> None:
     (folder / "csv" / "metrics.csv").write_text(text, encoding="utf-8")
 
 
-def test_the_csv_loggers_table_is_read_with_its_gaps(tmp_path: Path) -> None:
+def test_csv_logger_table_is_read_with_its_gaps(tmp_path: Path) -> None:
     write_table(
         tmp_path, "epoch,lr,step,train/loss,val/loss\n,0.1,0,,\n0,,5,,3.5\n0,,5,2.5,\n1,,11,,nonsense\n1,,11,1.5"
     )
@@ -53,12 +51,12 @@ def test_the_csv_loggers_table_is_read_with_its_gaps(tmp_path: Path) -> None:
     assert curves["val/loss"][1] == 3.5 and np.isnan(curves["val/loss"][2])
 
 
-def test_a_table_in_which_an_epoch_occurs_twice_counts_the_later_row(tmp_path: Path) -> None:
+def test_curves_use_the_later_row_of_a_repeated_epoch(tmp_path: Path) -> None:
     write_table(tmp_path, "epoch,step,val/loss\n0,5,3.5\n1,11,3.0\n1,11,2.0\n")
     assert read_curves(tmp_path)["val/loss"] == {1: 3.5, 2: 2.0}
 
 
-def test_a_curve_needs_both_stages_and_new_ones_follow_the_usual() -> None:
+def test_curve_needs_both_stages_and_unknown_metrics_come_last() -> None:
     tags = ["zeal", "age_class_acc", "gender_acc", "loss", "age_mae"]
     both: Curves = {f"{stage}/{name}": {1: 0.0} for name in tags for stage in ("train", "val")}
     assert curve_names([both, {"val/lonely": {1: 0.0}}]) == ["loss", "age_mae", "gender_acc", "age_class_acc", "zeal"]

@@ -26,7 +26,7 @@ def cards_of(section: Section) -> list[Card]:
     return list(row)
 
 
-def test_a_card_says_labels_and_answer_with_the_spread_and_the_probability_of_what_it_says(tmp_path: Path) -> None:
+def test_card_shows_labels_prediction_std_and_probability(tmp_path: Path) -> None:
     largest, wrong, drawn = sections_of(
         tmp_path,
         Made("a.jpg", age=23, age_pred=61.4, gender=1, p_female=0.82, age_std="8.6"),
@@ -40,7 +40,7 @@ def test_a_card_says_labels_and_answer_with_the_spread_and_the_probability_of_wh
     assert [card.title for card in cards_of(drawn)] == ["a.jpg", "b.jpg"]  # by age
 
 
-def test_pictures_are_in_the_cards_and_what_is_gone_leaves_an_empty_one(tmp_path: Path) -> None:
+def test_cards_hold_their_images_and_stay_empty_for_missing_files(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.jpg")
     Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "there.jpg")
     Image.new("RGB", (40, 40), (30, 200, 30)).save(os.path.join(tmp_path, name), "JPEG")
@@ -56,7 +56,7 @@ def test_pictures_are_in_the_cards_and_what_is_gone_leaves_an_empty_one(tmp_path
     assert "2 of 4 images are not" in sections[0].text
 
 
-def test_rows_hold_as_many_as_asked_and_without_a_case_there_is_no_section(tmp_path: Path) -> None:
+def test_example_rows_respect_the_limit_and_empty_sections_are_omitted(tmp_path: Path) -> None:
     made = [Made(f"{i}.jpg", age_pred=30 + i) for i in range(9)]
     sections = sections_of(tmp_path, *made, label="B", faces=4)
     assert [section.title for section in sections] == [

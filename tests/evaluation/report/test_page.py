@@ -1,4 +1,4 @@
-"""What the sections of the page say, for runs whose answers are known."""
+"""Report page: the text of its sections for runs of known predictions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows_of(table: Table) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in table.rows}
 
 
-def test_the_sections_come_in_reading_order_and_say_where_the_run_comes_from(tmp_path: Path) -> None:
+def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path) -> None:
     known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
@@ -69,7 +69,7 @@ def test_the_sections_come_in_reading_order_and_say_where_the_run_comes_from(tmp
     }
 
 
-def test_the_figures_stand_beside_their_intervals_and_the_baseline(tmp_path: Path) -> None:
+def test_page_shows_metrics_beside_intervals_and_baseline(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path / "run", answers(), {"baseline/age_mae": 15.008, "baseline/gender_acc": 0.5}))
     (table,) = section(page, "Metrics").tables
     rows = rows_of(table)
@@ -86,7 +86,7 @@ def test_the_figures_stand_beside_their_intervals_and_the_baseline(tmp_path: Pat
     assert "Copies of one photograph are drawn together." in section(page, "Metrics").text
 
 
-def test_the_share_of_answered_genders_and_of_the_right_ones_stand_with_the_bound(tmp_path: Path) -> None:
+def test_page_shows_answered_fraction_and_accuracy_with_min_confidence(tmp_path: Path) -> None:
     made = [replace(each, p_female=0.4 if i < 6 else each.p_female) for i, each in enumerate(answers())]
     page = page_of(make_run(tmp_path / "run", made, {"min_confidence": 0.65}))
     assert dict(page.facts)["least confidence for a gender"] == "0.650"
@@ -99,7 +99,7 @@ def test_the_share_of_answered_genders_and_of_the_right_ones_stand_with_the_boun
     assert rows[SHOWN["gender_acc"][0]]["test 1"] == "87.50"
 
 
-def test_without_an_index_the_page_says_that_files_were_drawn(tmp_path: Path) -> None:
+def test_page_without_an_index_notes_that_files_are_resampled(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path / "run", answers(), index=False))
     text = section(page, "Metrics").text
     assert "each file is drawn by itself" in text and "drawn together" not in text
@@ -114,12 +114,12 @@ def test_without_an_index_the_page_says_that_files_were_drawn(tmp_path: Path) ->
         ({"epochs": 3}, "This run has no curves: no logger wrote them, or their files were removed."),
     ],
 )
-def test_a_run_without_curves_says_why(tmp_path: Path, metrics: dict[str, Any], sentence: str) -> None:
+def test_page_without_curves_gives_the_reason(tmp_path: Path, metrics: dict[str, Any], sentence: str) -> None:
     curves = section(page_of(make_run(tmp_path / "run", answers(), metrics)), "Curves")
     assert curves.text == sentence and not curves.plots
 
 
-def test_the_spread_is_told_as_a_number_or_as_missing(tmp_path: Path) -> None:
+def test_page_shows_the_std_or_that_it_is_missing(tmp_path: Path) -> None:
     title = "Calibration of the age intervals"
     without = section(page_of(make_run(tmp_path / "without", answers(), age_std=False)), title)
     assert without.text == "This run predicts no age intervals."
@@ -140,7 +140,7 @@ def test_the_spread_is_told_as_a_number_or_as_missing(tmp_path: Path) -> None:
     assert [plot.name for plot in told.plots] == ["age_coverage", "age_spread"]
 
 
-def test_few_images_are_named_beside_their_rough_intervals(tmp_path: Path) -> None:
+def test_page_warns_of_intervals_from_few_images(tmp_path: Path) -> None:
     made = [*answers(), Made("old.jpg", 80, 80, 1, 0.9)]
     page = page_of(make_run(tmp_path / "run", made))
     bands = section(page, "By age band")
@@ -159,7 +159,7 @@ def test_few_images_are_named_beside_their_rough_intervals(tmp_path: Path) -> No
     assert "Fewer" not in section(page, "By group").text
 
 
-def test_one_gender_only_is_said_and_has_no_curve(tmp_path: Path) -> None:
+def test_page_of_one_gender_has_no_roc_curve_and_says_so(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path / "run", [Made(f"{i}.jpg") for i in range(3)]))
     gender = section(page, "Gender")
     assert "This run has only one gender among its test images: no ROC, no AUROC." in gender.text
@@ -168,7 +168,7 @@ def test_one_gender_only_is_said_and_has_no_curve(tmp_path: Path) -> None:
     assert set(row.values()) == {"n/a"}
 
 
-def test_the_notes_say_what_must_not_be_read_into_the_figures(tmp_path: Path) -> None:
+def test_page_notes_state_the_limits_of_the_metrics(tmp_path: Path) -> None:
     usual = " ".join(page_of(make_run(tmp_path / "usual", answers(), {"data": "data/UTKFace"})).notes)
     assert "non-commercial research" in usual and "binary label" in usual and "do not publish" in usual
     assert "without the test images" in usual and "synthetic" not in usual
@@ -178,7 +178,7 @@ def test_the_notes_say_what_must_not_be_read_into_the_figures(tmp_path: Path) ->
     assert "the epoch was selected on its test images" in random and "without the test images" not in random
 
 
-def test_two_runs_stand_side_by_side_with_their_difference(tmp_path: Path) -> None:
+def test_page_shows_two_runs_side_by_side_with_their_difference(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "first", answers(4)), make_run(tmp_path / "second", answers(3.999))
     page = page_of(first, second)
     assert page.title == "Test report of first and second"
@@ -193,7 +193,7 @@ def test_two_runs_stand_side_by_side_with_their_difference(tmp_path: Path) -> No
     )
 
 
-def test_what_one_run_lacks_is_shown_of_the_other(tmp_path: Path) -> None:
+def test_page_shows_what_only_one_run_has(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", [Made(f"{i}.jpg") for i in range(4)])
     second = make_run(tmp_path / "b", [Made(f"{i}.jpg", gender=i % 2, age_std="3") for i in range(4)])
     page = page_of(first, second)
@@ -206,7 +206,7 @@ def test_what_one_run_lacks_is_shown_of_the_other(tmp_path: Path) -> None:
     assert [plot.name for plot in spread.plots] == ["age_coverage"]
 
 
-def test_runs_that_can_not_be_compared_are_called_so_at_the_top(tmp_path: Path) -> None:
+def test_page_warns_of_incomparable_runs_at_the_top(tmp_path: Path) -> None:
     other = make_run(tmp_path / "b", answers(count=10), {"split_fingerprint": "other"})
     report = build_report([make_run(tmp_path / "a", answers()), other], SETTINGS, "")
     page = build_page(report)
@@ -216,7 +216,7 @@ def test_runs_that_can_not_be_compared_are_called_so_at_the_top(tmp_path: Path) 
     assert headline_lines(report)[0] == "age MAE, years: A 4.00 (4.00 to 4.00), B 4.00 (4.00 to 4.00)"
 
 
-def test_labels_that_are_missing_are_counted_and_said(tmp_path: Path) -> None:
+def test_page_counts_missing_labels(tmp_path: Path) -> None:
     made = [replace(one, age="" if i % 3 else one.age, gender="" if i % 4 else 1) for i, one in enumerate(answers())]
     made = [replace(one, group=i % 2) for i, one in enumerate(made)]
     run = make_run(tmp_path / "run", made, {"groups": ["n $ n", "south"], "table": "labels.csv"})
@@ -234,7 +234,7 @@ def test_labels_that_are_missing_are_counted_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["age", "gender", "group"])
-def test_a_run_that_knows_nothing_of_a_kind_has_a_page_that_says_so(tmp_path: Path, lacking: str) -> None:
+def test_page_of_a_run_without_a_label_kind_says_so(tmp_path: Path, lacking: str) -> None:
     none: dict[str, Any] = {lacking: ""}
     made = [replace(one, **none, age_std="4.0") for one in answers()]
     page = page_of(make_run(tmp_path / "run", made))
@@ -251,7 +251,7 @@ def test_a_run_that_knows_nothing_of_a_kind_has_a_page_that_says_so(tmp_path: Pa
     )
 
 
-def test_without_training_images_the_baseline_is_called_what_it_is(tmp_path: Path) -> None:
+def test_page_names_the_baseline_of_a_run_without_training_images(tmp_path: Path) -> None:
     known = {"baseline/age_mae": 10.0, "baseline/from": "the test images themselves"}
     (table,) = section(page_of(make_run(tmp_path / "run", answers(), known)), "Metrics").tables
     assert table.header[-1] == "the best single answer"

@@ -1,4 +1,4 @@
-"""The drawings: each opens, shows what it was given, and no answers are too odd to be drawn."""
+"""Report plots: each opens, shows its data, and no predictions are too odd to be drawn."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def all_plots(runs: dict[str, tuple[TestPredictions, RunMetrics]]) -> list[Plot]
     ]
 
 
-def test_every_drawing_of_two_runs_shows_both_or_has_a_twin(tmp_path: Path) -> None:
+def test_plots_of_two_runs_show_both_runs(tmp_path: Path) -> None:
     both = {"A": run_of(tmp_path / "a", *usual(2)), "B": run_of(tmp_path / "b", *usual(6))}
     plots = all_plots(both)
     names = [plot.name for plot in plots]
@@ -67,7 +67,7 @@ def test_every_drawing_of_two_runs_shows_both_or_has_a_twin(tmp_path: Path) -> N
     assert {name.removesuffix("_a").removesuffix("_b") for name in names} == {plot.name for plot in single}
 
 
-def test_a_run_keeps_its_color_where_the_other_has_nothing_to_show(tmp_path: Path) -> None:
+def test_plots_keep_a_runs_color_without_the_other(tmp_path: Path) -> None:
     without = [Made(one.name, one.age, one.age_pred, 0, one.p_female) for one in usual(2)]
     runs = {"A": run_of(tmp_path / "a", *without)[1], "B": run_of(tmp_path / "b", *usual(6))[1]}
     for plot in (draw.roc_plot(runs), draw.coverage_plot(runs), draw.spread_plot(runs)):
@@ -85,12 +85,12 @@ def test_a_run_keeps_its_color_where_the_other_has_nothing_to_show(tmp_path: Pat
     ],
     ids=["one image", "all the same", "constant", "far out", "one gender"],
 )
-def test_odd_answers_are_drawn_without_a_warning(tmp_path: Path, made: list[Made]) -> None:
+def test_plots_of_odd_predictions_give_no_warning(tmp_path: Path, made: list[Made]) -> None:
     for plot in all_plots({"": run_of(tmp_path / "run", *made)}):
         assert len(np.unique(pixels(plot).astype(int) @ (65536, 256, 1))) > 5, plot.name
 
 
-def test_an_answer_far_out_stays_at_the_edge_and_is_counted(tmp_path: Path) -> None:
+def test_plots_clip_outliers_to_the_edge_and_count_them(tmp_path: Path) -> None:
     near, far = usual(1), [*usual(1), Made("far.jpg", 30, 1e6), Made("below.jpg", 30, -1e6)]
     plain, marked = (
         draw.age_plot(answers, found.slices["age"])
@@ -101,7 +101,7 @@ def test_an_answer_far_out_stays_at_the_edge_and_is_counted(tmp_path: Path) -> N
     assert heights[0] > 0.5 * heights[1] > 50  # the line of the bands' means still rises
 
 
-def test_the_confusion_drawing_darkens_with_the_share(tmp_path: Path) -> None:
+def test_confusion_plot_darkens_with_the_fraction(tmp_path: Path) -> None:
     right = [Made(f"{i}.jpg", gender=i % 2, p_female=i % 2) for i in range(4)]
     good, bad = (
         pixels(draw.confusion_plot(run_of(tmp_path / name, *made)[1]))
@@ -127,7 +127,7 @@ def curves(*names: str, epochs: int = 3) -> dict[str, dict[int, float]]:
     }
 
 
-def test_every_logged_pair_is_drawn_known_or_not() -> None:
+def test_curve_plots_show_every_logged_pair() -> None:
     logged = curves("loss", "age_mae", "age_class_acc", "new/thing")
     plots = draw.curve_plots({"": logged}, {"": None}, {"age_mae": "age MAE, years"})
     assert [plot.name for plot in plots] == ["curve_loss", "curve_age_mae", "curve_age_class_acc", "curve_new_thing"]
@@ -135,14 +135,14 @@ def test_every_logged_pair_is_drawn_known_or_not() -> None:
     assert all(count(plot, BLUE) > 50 and count(plot, ORANGE) > 50 for plot in plots)
 
 
-def test_the_chosen_epoch_is_marked_where_it_is_known() -> None:
+def test_curve_plots_mark_the_best_epoch_if_known() -> None:
     (without,), (second,), (third,) = (draw.curve_plots({"": curves("loss")}, {"": best}, {}) for best in (None, 2, 3))
     places = [np.flatnonzero((pixels(plot) != pixels(without)).any((0, 2))) for plot in (second, third)]
     assert all(0 < np.ptp(place) < 5 for place in places)  # one thin line
     assert places[1].mean() > places[0].mean() + 50
 
 
-def test_a_single_epoch_is_a_dot_and_what_is_not_a_number_a_gap() -> None:
+def test_curve_plots_show_a_single_epoch_as_a_dot_and_nan_as_a_gap() -> None:
     (dot,) = draw.curve_plots({"": curves("loss", epochs=1)}, {"": 1}, {})
     assert count(dot, BLUE) > 20 and count(dot, ORANGE) > 20
     gap = {"train/loss": {1: 1.0, 2: float("nan"), 3: float("inf")}, "val/loss": {1: 2.0, 2: 1.0}}
@@ -150,6 +150,6 @@ def test_a_single_epoch_is_a_dot_and_what_is_not_a_number_a_gap() -> None:
     assert count(plot, ORANGE) > 50
 
 
-def test_a_run_without_a_curve_leaves_it_to_the_other() -> None:
+def test_curve_plots_show_a_curve_that_only_one_run_has() -> None:
     (plot,) = draw.curve_plots({"A": {}, "B": curves("loss")}, {"A": None, "B": 2}, {})
     assert count(plot, ORANGE) > 50 and count(plot, BLUE) == 0

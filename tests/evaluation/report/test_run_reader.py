@@ -1,4 +1,4 @@
-"""Finding runs, and reading what they left; what is damaged is said in one line that names the place."""
+"""Run reader: finding runs and reading their files; a damaged file is one line that names it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def predictions(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_answers_come_in_the_order_of_their_file_names_with_every_column(tmp_path: Path) -> None:
+def test_predictions_are_read_with_every_column_in_file_name_order(tmp_path: Path) -> None:
     answers = read_answers(make_run(tmp_path / "run", TWO, pictures="some/where"))
     assert answers.names == ["a.jpg", "b.jpg"] and answers.paths[1] == "some/where/b.jpg"
     assert (answers.age.tolist(), answers.age_pred.tolist()) == ([7, 40], [30, 41.5])
@@ -32,7 +32,7 @@ def test_answers_come_in_the_order_of_their_file_names_with_every_column(tmp_pat
     assert np.isnan(answers.age_std[0]) and answers.age_std[1] == 6.25
 
 
-def test_a_run_from_before_the_spread_was_stated_has_none(tmp_path: Path) -> None:
+def test_predictions_without_a_std_column_have_no_std(tmp_path: Path) -> None:
     assert np.isnan(read_answers(make_run(tmp_path / "run", TWO, age_std=False)).age_std).all()
 
 
@@ -43,7 +43,7 @@ def test_copies_of_a_photograph_share_a_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [None, "", "file,split,duplicate_of\na.jpg,test,b.jpg\n"])
-def test_without_duplicate_groups_every_file_is_its_own_photograph(tmp_path: Path, index: str | None) -> None:
+def test_files_without_duplicate_groups_are_their_own_clusters(tmp_path: Path, index: str | None) -> None:
     run = make_run(tmp_path / "run", TWO, index=False)
     if index is not None:
         (run / "index.csv").write_text(index, encoding="utf-8")
@@ -51,25 +51,25 @@ def test_without_duplicate_groups_every_file_is_its_own_photograph(tmp_path: Pat
     assert answers.clusters.tolist() == [0, 1] and not answers.duplicates_known
 
 
-def test_a_file_that_the_index_does_not_know_is_its_own_photograph(tmp_path: Path) -> None:
+def test_file_missing_from_the_index_is_its_own_cluster(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Made("a.jpg"), Made("b.jpg"), Made("c.jpg")])
     (run / "index.csv").write_text("file,duplicate_group\na.jpg,a.jpg\nb.jpg,a.jpg\n", encoding="utf-8")
     assert read_answers(run).clusters.tolist() == [0, 0, 1]
 
 
-def test_a_name_with_bytes_that_are_no_text_is_read_as_it_is(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_is_read_unchanged(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.jpg")
     assert read_answers(make_run(tmp_path / "run", [Made(name), Made("日本, a.jpg")])).names == ["日本, a.jpg", name]
 
 
-def test_an_empty_cell_is_a_label_that_is_not_known(tmp_path: Path) -> None:
+def test_empty_cell_is_a_missing_label(tmp_path: Path) -> None:
     made = [Made("a.jpg", age="", gender=1), Made("b.jpg", gender=""), Made("c.jpg", group="")]
     answers = read_answers(make_run(tmp_path / "run", made))
     assert answers.has_age.tolist() == [False, True, True] and answers.has_gender.tolist() == [True, False, True]
     assert np.isnan(answers.age[0]) and answers.gender[1] == answers.group[2] == -1
 
 
-def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_in_two_folders_stay_distinct(tmp_path: Path) -> None:
     copies = [Made("x/1.jpg", photograph="x/1.jpg"), Made("y/1.jpg", photograph="x/1.jpg")]
     made = [*copies, Made("1.jpg"), Made("/z/1.jpg")]
     run = make_run(tmp_path / "run", made, {"data": "some/where"}, pictures="some/where")
@@ -80,7 +80,7 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None
     assert answers.clusters.tolist() == [0, 1, 2, 2]
 
 
-def test_groups_are_utkfaces_unless_the_run_says_others(tmp_path: Path) -> None:
+def test_group_names_are_utkfaces_unless_the_run_has_others(tmp_path: Path) -> None:
     ours, theirs = Made("a.jpg", group=4), Made("a.jpg", group=1)
     assert read_run(make_run(tmp_path / "a", [ours])).answers.groups[4] == "Others"
     other = {"groups": ["north", "south"]}
@@ -89,7 +89,7 @@ def test_groups_are_utkfaces_unless_the_run_says_others(tmp_path: Path) -> None:
         read_run(make_run(tmp_path / "c", [ours], other))
 
 
-def test_a_real_run_is_read_whole(trained_run: Path) -> None:
+def test_real_run_is_read_completely(trained_run: Path) -> None:
     run = read_run(trained_run)
     assert len(run.answers.age) == metrics_of(trained_run)["images/test"] and run.answers.duplicates_known
     with (trained_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
@@ -118,27 +118,27 @@ def test_a_real_run_is_read_whole(trained_run: Path) -> None:
         (HEADER + "a" * 200_000 + ",3,4,,1,0.5,0\n", "field larger than field limit"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_line_and_what_to_do(tmp_path: Path, text: str, reason: str) -> None:
+def test_damaged_file_is_an_error_with_its_line_and_a_remedy(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(AgeGenderError) as error:
         read_answers(predictions(tmp_path, text))
     line = str(error.value)
     assert reason in line and line.startswith(str(tmp_path / "predictions.csv")) and "fit=false" in line
 
 
-def test_a_run_that_was_not_tested_is_told_to_be_tested_first(tmp_path: Path) -> None:
+def test_untested_run_is_an_error_with_the_test_command(tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"has no predictions\.csv: run its test first, python train.py fit=false"):
         read_run(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\x80"])
-def test_damaged_figures_are_named(tmp_path: Path, text: str) -> None:
+def test_damaged_metrics_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     run = make_run(tmp_path / "run", TWO)
     (run / "metrics.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(AgeGenderError, match=r"metrics\.json is damaged"):
         read_run(run)
 
 
-def test_a_run_that_stopped_before_its_end_is_read_without_figures(tmp_path: Path) -> None:
+def test_stopped_run_is_read_without_metrics(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", TWO)
     (run / "metrics.json").unlink()
     assert read_run(run).results == {} and len(read_run(run).answers.age) == 2
@@ -155,20 +155,20 @@ def finished(folder: Path, age: float) -> Path:
     return run
 
 
-def test_a_runs_folder_is_itself_and_a_folder_of_runs_is_its_newest(tmp_path: Path) -> None:
+def test_find_run_accepts_a_run_or_the_newest_of_a_folder(tmp_path: Path) -> None:
     old, new = finished(tmp_path / "logs/default/b", 60), finished(tmp_path / "logs/sweep/3/a", 30)
     assert find_runs(str(old)) == [old]
     assert find_runs(str(tmp_path / "logs")) == find_runs(None, tmp_path / "logs") == [new]
     assert find_runs([str(new), str(tmp_path / "logs/default")]) == [new, old]
 
 
-def test_a_run_that_trained_on_after_an_other_was_tested_is_not_the_newest(tmp_path: Path) -> None:
+def test_newest_run_is_the_one_tested_last(tmp_path: Path) -> None:
     run = finished(tmp_path / "logs/a", 30)
     (tmp_path / "logs/b/checkpoints").mkdir(parents=True)  # no test yet
     assert find_runs(None, tmp_path / "logs") == [run]
 
 
-def test_where_there_is_no_tested_run_the_line_says_what_to_do(tmp_path: Path) -> None:
+def test_folder_without_a_tested_run_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     untested, empty, file = tmp_path / "untested", tmp_path / "empty", tmp_path / "file"
     (untested / "checkpoints").mkdir(parents=True)
     empty.mkdir()

@@ -22,12 +22,12 @@ def mean_of(values: NDArray[np.float64], clusters: NDArray[np.int64], resamples:
     return resample(lambda weights: (weights @ values / weights.sum(1))[:, None], clusters, resamples, 0)[:, 0]
 
 
-def test_groups_are_numbered_as_they_come() -> None:
+def test_groups_are_numbered_in_order_of_appearance() -> None:
     assert number_clusters(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
 
 
 @given(GROUPS, st.integers(1, 20), st.integers(0, 5))
-def test_a_resample_draws_as_many_whole_groups_as_there_are(groups: list[str], resamples: int, seed: int) -> None:
+def test_resample_draws_whole_groups_as_many_as_given(groups: list[str], resamples: int, seed: int) -> None:
     clusters = number_clusters(groups)
     weights = weights_of(clusters, resamples, seed)
     assert weights.shape == (resamples, len(groups))
@@ -36,7 +36,7 @@ def test_a_resample_draws_as_many_whole_groups_as_there_are(groups: list[str], r
     assert (weights[:, first].sum(1) == len(first)).all()
 
 
-def test_the_draws_depend_on_the_seed_and_not_on_how_many_there_are() -> None:
+def test_draws_depend_on_the_seed_and_not_on_their_number() -> None:
     clusters = np.arange(30)
     assert (weights_of(clusters, 450)[:150] == weights_of(clusters, 150)).all()
     assert (weights_of(clusters, 50) != weights_of(clusters, 50, seed=1)).any()
@@ -51,7 +51,7 @@ def test_resampled_means_scatter_around_the_mean_by_its_standard_error() -> None
     assert means.std() == pytest.approx(error, rel=0.05)
 
 
-def test_copies_widen_the_interval_as_if_they_were_not_there() -> None:
+def test_interval_is_not_narrowed_by_copies() -> None:
     values = np.random.default_rng(1).normal(0, 1, 100)
     single = mean_of(values, np.arange(100), 4000)
     copied = mean_of(np.repeat(values, 4), np.repeat(np.arange(100), 4), 4000)
@@ -60,7 +60,7 @@ def test_copies_widen_the_interval_as_if_they_were_not_there() -> None:
     assert alone.std() == pytest.approx(single.std() / 2, rel=0.05)  # what one would be fooled by
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_interval_has_its_nominal_coverage() -> None:
     random, held = np.random.default_rng(5), 0
     for _ in range(200):
         values = random.normal(10, 3, 60)
@@ -69,7 +69,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert 0.90 * 200 <= held <= 0.99 * 200
 
 
-def test_an_interval_runs_between_the_percentiles_of_what_could_be_counted() -> None:
+def test_interval_ends_are_percentiles_of_the_finite_resamples() -> None:
     samples = np.stack([np.arange(1001.0), np.where(np.arange(1001) % 2, np.nan, 7.0), np.full(1001, np.nan)], axis=1)
     first, second, third = percentile_intervals(np.array([500.0, 7, np.nan]), samples)
     assert (first.value, first.low, first.high) == pytest.approx((500, 25, 975))

@@ -12,13 +12,13 @@ from torchmetrics.functional.classification import binary_calibration_error
 from agegender.evaluation.statistics.calibration import reliability, spread, weighted_ece, within_interval
 
 
-def test_every_bin_holds_its_beginning_and_the_last_its_end_too() -> None:
+def test_bins_are_half_open_except_the_last() -> None:
     p_female = np.array([*(i / 10 for i in range(11)), 0.05, 0.999])
     counts = reliability(p_female, np.zeros(13, dtype=np.int64)).images
     assert counts.tolist() == [2, 1, 1, 1, 1, 1, 1, 1, 1, 3]
 
 
-def test_a_bin_says_its_mean_answer_and_its_share_of_women() -> None:
+def test_bin_holds_its_mean_probability_and_fraction_of_women() -> None:
     bins = reliability(np.array([0.62, 0.68, 0.66, 0.1]), np.array([1, 0, 1, 0]))
     assert bins.low.tolist() == [i / 10 for i in range(10)]
     assert bins.p_female[6] == pytest.approx(0.6533333) and bins.female[6] == pytest.approx(2 / 3)
@@ -26,7 +26,7 @@ def test_a_bin_says_its_mean_answer_and_its_share_of_women() -> None:
     assert np.isnan(bins.p_female[0]) and np.isnan(bins.female[0])  # empty
 
 
-def test_the_calibration_error_is_the_mean_distance_weighted_by_images() -> None:
+def test_calibration_error_is_the_mean_distance_weighted_by_images() -> None:
     p_female, gender = np.array([0.9, 0.9, 0.05, 0.05]), np.array([1, 0, 0, 0])
     assert weighted_ece(np.ones((1, 4)), p_female, gender) == pytest.approx([(2 * 0.4 + 2 * 0.05) / 4])
     assert weighted_ece(np.array([[3.0, 0, 1, 0]]), p_female, gender) == pytest.approx([(3 * 0.1 + 0.05) / 4])
@@ -37,13 +37,13 @@ INSIDE = st.integers(0, 99).map(lambda place: (place + 0.5) / 100)
 
 
 @given(st.lists(st.tuples(INSIDE, st.integers(0, 1)), min_size=1, max_size=40))
-def test_the_calibration_error_equals_that_of_torchmetrics(answers: list[tuple[float, int]]) -> None:
+def test_calibration_error_equals_that_of_torchmetrics(answers: list[tuple[float, int]]) -> None:
     p_female, gender = np.array([p for p, _ in answers]), np.array([gender for _, gender in answers])
     theirs = binary_calibration_error(torch.tensor(p_female), torch.tensor(gender), n_bins=10, norm="l1").item()
     assert weighted_ece(np.ones((1, len(gender))), p_female, gender)[0] == pytest.approx(theirs, abs=1e-5)
 
 
-def test_a_central_interval_holds_what_a_normal_table_says() -> None:
+def test_central_interval_matches_the_normal_table() -> None:
     errors = np.array([0, 2.56, 2.57, 0, 0.1])
     assert within_interval(errors, np.array([2.0, 2, 2, 0, 0]), 0.8).tolist() == [
         1,
@@ -54,7 +54,7 @@ def test_a_central_interval_holds_what_a_normal_table_says() -> None:
     ]  # 1.2816 standard deviations
 
 
-def test_a_spread_that_fits_covers_what_it_promises_and_one_half_as_wide_covers_less() -> None:
+def test_coverage_is_nominal_for_the_true_std_and_lower_for_half() -> None:
     random = np.random.default_rng(3)
     std = random.uniform(2, 12, 20_000)
     errors = np.abs(random.normal(0, std))
@@ -68,14 +68,14 @@ def test_a_spread_that_fits_covers_what_it_promises_and_one_half_as_wide_covers_
     assert (np.diff(fitting.bin_std) > 0).all()
 
 
-def test_the_bins_of_the_spread_are_counted_by_hand() -> None:
+def test_std_bins_match_hand_computation() -> None:
     found = spread(np.array([3.0, 4, 1, 1]), np.array([5.0, 5, 1, np.nan]))
     assert found is not None
     assert found.images == 3 and found.bin_images.tolist() == [1, 2]
     assert found.bin_std.tolist() == [1, 5] and found.bin_rmse == pytest.approx([1, np.sqrt(12.5)])
 
 
-def test_the_same_spread_for_all_is_one_bin() -> None:
+def test_std_of_one_value_is_one_bin() -> None:
     found = spread(np.array([3.0, 4, 0]), np.full(3, 6.5))
     assert found is not None
     assert found.bin_images.tolist() == [3] and found.bin_std.tolist() == [6.5]
@@ -83,7 +83,7 @@ def test_the_same_spread_for_all_is_one_bin() -> None:
 
 
 @given(st.lists(st.floats(0, 50) | st.just(float("nan")), min_size=1, max_size=30))
-def test_every_stated_spread_falls_into_one_bin(std: list[float]) -> None:
+def test_std_bins_hold_every_value_once(std: list[float]) -> None:
     found = spread(np.ones(len(std)), np.array(std))
     stated = sum(value == value for value in std)
     assert (found.bin_images.sum() if found else 0) == stated

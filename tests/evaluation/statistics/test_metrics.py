@@ -1,4 +1,4 @@
-"""What is counted from answers, against cases counted by hand and against torchmetrics."""
+"""Metrics from predictions, against cases computed by hand and against torchmetrics."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ def split(answers: list[tuple[float, int]]) -> tuple[NDArray[np.float64], NDArra
     return floats(*(p for p, _ in answers)), integers(*(gender for _, gender in answers))
 
 
-def test_every_age_lies_in_the_one_band_whose_name_holds_it() -> None:
+def test_age_bands_hold_every_age_once_as_named() -> None:
     for age, place in enumerate(age_bands(np.arange(121))):
         low, _, high = AGE_BANDS[place].removesuffix("+").partition("-")
         assert int(low) <= age <= int(high or 1000)
 
 
-def test_the_bands_are_those_of_the_issue() -> None:
+def test_age_bands_are_the_specified_ones() -> None:
     assert AGE_BANDS == ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 
 
 @given(ANSWERS)
-def test_an_answer_is_female_exactly_where_the_runs_own_accuracy_takes_it_so(answers: list[tuple[float, int]]) -> None:
+def test_gender_threshold_equals_that_of_the_runs_accuracy(answers: list[tuple[float, int]]) -> None:
     p_female, gender = split(answers)
     ours = (predicts_female(p_female) == gender).mean()
     assert ours == pytest.approx(binary_accuracy(torch.tensor(p_female), torch.tensor(gender)).item())
 
 
-def test_a_mean_counts_each_image_as_often_as_its_weight_and_only_within_its_column() -> None:
+def test_weighted_mean_counts_each_image_by_its_weight_per_column() -> None:
     weights = np.array([[1.0, 1, 1], [0, 2, 1], [0, 0, 3]])
     values = np.array([[1.0, 10], [2, 20], [6, 60]])
     within = np.array([[True, True], [True, True], [True, False]])
@@ -74,20 +74,20 @@ def test_a_mean_counts_each_image_as_often_as_its_weight_and_only_within_its_col
     assert means[:2, 1].tolist() == [15, 20] and np.isnan(means[2, 1])  # nobody is left to count
 
 
-def test_dividing_by_nothing_is_not_a_number_and_no_warning() -> None:
+def test_division_by_zero_is_nan_without_a_warning() -> None:
     assert (
         safe_divide(floats(1, 6), floats(0, 3)).tolist()[1:] == [2] and np.isnan(safe_divide(floats(1), floats(0)))[0]
     )
 
 
-def test_auroc_is_the_share_of_pairs_in_the_right_order_ties_counting_half() -> None:
+def test_auroc_is_the_fraction_of_ordered_pairs_with_ties_as_half() -> None:
     p_female, gender = floats(0.1, 0.4, 0.4, 0.8), integers(0, 0, 1, 1)
     assert weighted_auroc(once(gender), p_female, gender).tolist() == [3.5 / 4]
     assert weighted_auroc(np.array([[1.0, 3, 1, 0]]), p_female, gender).tolist() == [(1 + 3 * 0.5) / 4]
 
 
 @given(ANSWERS)
-def test_auroc_equals_that_of_torchmetrics_or_is_no_number_with_one_gender_only(
+def test_auroc_equals_torchmetrics_and_is_nan_for_one_gender(
     answers: list[tuple[float, int]],
 ) -> None:
     p_female, gender = split(answers)
@@ -100,7 +100,7 @@ def test_auroc_equals_that_of_torchmetrics_or_is_no_number_with_one_gender_only(
 
 
 @given(ANSWERS, st.data())
-def test_auroc_with_whole_weights_is_that_of_images_repeated(answers: list[tuple[float, int]], data: Any) -> None:
+def test_auroc_with_integer_weights_equals_repeated_images(answers: list[tuple[float, int]], data: Any) -> None:
     p_female, gender = split(answers)
     times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(gender), max_size=len(gender))))
     (ours,) = weighted_auroc(times[None].astype(float), p_female, gender)
@@ -109,16 +109,16 @@ def test_auroc_with_whole_weights_is_that_of_images_repeated(answers: list[tuple
     assert ours == pytest.approx(theirs, nan_ok=True)
 
 
-def test_the_cumulative_score_takes_an_error_of_exactly_k_years_as_within() -> None:
+def test_cumulative_score_includes_errors_of_exactly_k_years() -> None:
     assert cumulative_score(floats(0, 4.9, 5, 5.1), (0, 5, 6)).tolist() == [0.25, 0.75, 1]
 
 
-def test_the_confusion_has_true_genders_in_rows_and_answers_in_columns() -> None:
+def test_confusion_has_true_genders_in_rows_and_predictions_in_columns() -> None:
     gender, female = integers(0, 0, 0, 1, 1), np.array([False, False, True, True, True])
     assert confusion(gender, female).tolist() == [[2, 1], [0, 2]]
 
 
-def test_the_roc_curve_has_the_corners_counted_by_hand() -> None:
+def test_roc_curve_matches_hand_computation() -> None:
     curve = roc(floats(0.9, 0.8, 0.7, 0.7, 0.2), integers(1, 1, 0, 1, 0))
     assert curve is not None
     # two women, then a man and a woman at once, then a man
@@ -128,7 +128,7 @@ def test_the_roc_curve_has_the_corners_counted_by_hand() -> None:
 
 
 @given(ANSWERS)
-def test_the_roc_curve_rises_from_corner_to_corner_over_an_area_equal_to_the_auroc(
+def test_roc_curve_is_monotonic_with_area_equal_to_auroc(
     answers: list[tuple[float, int]],
 ) -> None:
     p_female, gender = split(answers)

@@ -13,14 +13,14 @@ from agegender.errors import AgeGenderError
 from agegender.models.trunks.conv_stack import ConvStack
 
 
-def test_the_classic_stack_without_padding_ends_in_6_x_6_x_256() -> None:
+def test_classic_stack_without_padding_ends_in_6_x_6_x_256() -> None:
     # 128 -> 126 -> 63 -> 61 -> 30 -> 28 -> 14 -> 12 -> 6, as the classic notebook's summary prints
     trunk = ConvStack(1, 128)
     assert trunk.num_features == 256 * 6 * 6
     assert trunk(torch.zeros(1, 1, 128, 128)).shape == (1, 256 * 6 * 6)
 
 
-def test_the_classic_stack_with_padding_ends_in_8_x_8_x_256() -> None:
+def test_classic_stack_with_padding_ends_in_8_x_8_x_256() -> None:
     assert ConvStack(3, 128, padding="same").num_features == 256 * 8 * 8
 
 
@@ -33,7 +33,7 @@ def test_the_classic_stack_with_padding_ends_in_8_x_8_x_256() -> None:
     batch_norm=st.booleans(),
     in_channels=st.sampled_from([1, 3]),
 )
-def test_exactly_the_sizes_that_pytorch_can_do_are_taken_and_features_is_what_forward_returns(
+def test_conv_stack_accepts_exactly_the_sizes_that_forward_supports(
     image_size: int, channels: list[int], kernel_size: int, padding: str, batch_norm: bool, in_channels: int
 ) -> None:
     stages = [nn.Sequential(nn.Conv2d(1, 1, kernel_size, padding=padding), nn.MaxPool2d(2)) for _ in channels]
@@ -52,7 +52,7 @@ def test_exactly_the_sizes_that_pytorch_can_do_are_taken_and_features_is_what_fo
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_pooling_before_the_relu_equals_pooling_after_it(padding: str) -> None:
+def test_pooling_before_relu_equals_pooling_after_it(padding: str) -> None:
     torch.manual_seed(0)
     trunk = ConvStack(1, 33, (4, 8), padding=padding)  # type: ignore[arg-type]
     images = torch.randn(3, 1, 33, 33)
@@ -72,7 +72,7 @@ def test_pooling_before_the_relu_equals_pooling_after_it(padding: str) -> None:
     in_channels=st.sampled_from([1, 3]),
     channels_last=st.booleans(),
 )
-def test_the_layout_in_which_a_cpu_trains_changes_neither_answers_nor_gradients(
+def test_memory_layout_changes_neither_outputs_nor_gradients(
     image_size: int, channels: list[int], kernel_size: int, padding: str, in_channels: int, channels_last: bool
 ) -> None:
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def test_the_layout_in_which_a_cpu_trains_changes_neither_answers_nor_gradients(
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("channels", [(4,), (32, 64, 48)])
-def test_in_mixed_precision_the_layout_changes_no_more_than_bfloat16_does(padding: str, channels: tuple[int]) -> None:
+def test_memory_layout_changes_less_than_bfloat16_rounding(padding: str, channels: tuple[int]) -> None:
     torch.manual_seed(0)
     trunk = ConvStack(3, 40, channels, padding=padding)  # type: ignore[arg-type]
     images = torch.randn(8, 3, 40, 40)
@@ -111,7 +111,7 @@ def test_in_mixed_precision_the_layout_changes_no_more_than_bfloat16_does(paddin
         assert error < 1.5 * usual + 1e-3
 
 
-def test_without_gradients_the_layout_is_pytorchs() -> None:
+def test_memory_layout_is_pytorchs_without_gradients() -> None:
     trunk, images = ConvStack(1, 32, (4,)), torch.zeros(1, 1, 32, 32)
     assert trunk._trains_in_onednn_layout(images)
     with torch.no_grad():

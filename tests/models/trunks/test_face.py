@@ -26,7 +26,7 @@ from agegender.prediction.faces.alignment import TEMPLATE
 BACKBONES = get_args(Backbone)
 
 
-def test_crop_template_is_the_one_that_photographs_are_cut_by() -> None:
+def test_crop_template_equals_that_of_face_alignment() -> None:
     np.testing.assert_array_equal(CROP_TEMPLATE, TEMPLATE)
 
 
@@ -43,7 +43,7 @@ def test_align_brings_a_crops_landmarks_onto_arcfaces_template(size: int) -> Non
         assert np.hypot(found[0] - wanted[0], found[1] - wanted[1]) < 3.2, (point, found, wanted)
 
 
-def test_align_keeps_a_plain_picture_plain_and_continues_its_border() -> None:
+def test_align_keeps_a_constant_image_and_replicates_its_border() -> None:
     trunk = FaceTrunk(3, 128)
     torch.testing.assert_close(trunk.align(torch.full((1, 3, 128, 128), 0.3)), torch.full((1, 3, 112, 112), 0.3))
     top = torch.zeros(1, 3, 128, 128)
@@ -53,19 +53,19 @@ def test_align_keeps_a_plain_picture_plain_and_continues_its_border() -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_trunk_returns_its_number_of_features_in_float32_under_autocast_too(backbone: Backbone, channels: int) -> None:
+def test_trunk_returns_float32_features_under_autocast(backbone: Backbone, channels: int) -> None:
     trunk = FaceTrunk(channels, 64, backbone).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         features = trunk(torch.rand(2, channels, 64, 64))
     assert features.shape == (2, trunk.num_features) and features.dtype == torch.float32 and features.isfinite().all()
 
 
-def test_trunk_refuses_pictures_of_too_few_pixels() -> None:
+def test_trunk_refuses_images_of_too_few_pixels() -> None:
     with pytest.raises(AgeGenderError, match=r"data.image_size=16 is too small for model=face"):
         FaceTrunk(3, 16)
 
 
-def test_strided_depthwise_layers_train_to_the_values_and_gradients_of_the_plain_convolution() -> None:
+def test_strided_depthwise_layers_equal_plain_convolution_and_its_gradients() -> None:
     torch.manual_seed(0)
     trunk = FaceTrunk(3, 64)
     strided = [layer for layer in trunk.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
@@ -97,7 +97,7 @@ def network(trainable: str, **options: object) -> AgeGenderNet:
 
 
 @pytest.mark.parametrize("trainable", ["none", "upper", "all"])
-def test_only_the_layers_that_trainable_names_get_gradients(trainable: str) -> None:
+def test_trainable_selects_the_layers_with_gradients(trainable: str) -> None:
     net = network(trainable).train()
     outputs = net(torch.rand(2, 3, 64, 64))
     (outputs.age.square().sum() + outputs.gender.square().sum()).backward()
@@ -109,7 +109,7 @@ def test_only_the_layers_that_trainable_names_get_gradients(trainable: str) -> N
     assert trained == wanted[trainable] and len(heads) < len(heads | upper) < len(wanted["all"])
 
 
-def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
+def test_frozen_trunk_keeps_its_batch_norm_statistics() -> None:
     net = AgeGenderNet(
         64, 3, **network_settings({"name": "mae"}, "torchvision", name="resnet18", trainable="none")
     ).train()
@@ -119,7 +119,7 @@ def test_a_frozen_trunk_keeps_its_batch_norms_as_they_are() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.trunk.state_dict().items())
 
 
-def test_upper_is_refused_for_a_trunk_that_does_not_name_its_upper_layers() -> None:
+def test_trainable_upper_is_refused_for_a_trunk_without_upper_layers() -> None:
     with pytest.raises(AgeGenderError, match=r"model.trainable=upper requires a trunk that defines its upper layers"):
         AgeGenderNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
 
@@ -149,7 +149,7 @@ def test_weights_are_read_with_batch_norms_folded_into_the_convolutions(
         torch.testing.assert_close(trunk.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
     make_face_weights(tmp_path / "made.onnx", "sface")
     with pytest.raises(AgeGenderError, match=r"is not of the network model.trunk.backbone=mobilefacenet"):
         load_face_weights(FaceTrunk(3, 128), str(tmp_path / "made.onnx"))
@@ -164,9 +164,7 @@ def test_weights_of_the_other_network_and_of_none_are_refused_in_a_line(tmp_path
         describe_weights("w600k_mbf", "sface")
 
 
-def test_missing_weights_are_named_with_their_place_and_license_when_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_error_names_the_weights_path_and_license(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object) -> None:
         raise URLError("no route")
 
@@ -180,7 +178,7 @@ def test_missing_weights_are_named_with_their_place_and_license_when_offline(
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_downloaded_weights_are_kept_and_checked_by_their_digest(
+def test_downloaded_weights_are_cached_and_checked_by_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     content, calls = b"the network", []
@@ -206,7 +204,7 @@ def test_downloaded_weights_are_kept_and_checked_by_their_digest(
 
 
 @pytest.mark.parametrize(("name", "scale"), [("w600k_mbf", 127.5), ("sface", 128.0)])
-def test_published_weights_answer_as_in_onnx_runtime(name: str, scale: float) -> None:
+def test_published_weights_give_the_outputs_of_onnx_runtime(name: str, scale: float) -> None:
     if not os.environ.get("AGEGENDER_FACE_WEIGHTS"):
         pytest.skip("set AGEGENDER_FACE_WEIGHTS to a folder with the published files")
     import onnxruntime

@@ -30,7 +30,7 @@ def shipped_net(in_channels: int = 3, **options: Any) -> AgeGenderNet:
     return AgeGenderNet(128, in_channels, age_node("mae"), **{**shipped, **options})
 
 
-def test_the_default_ends_in_the_mean_over_8_x_8_x_192() -> None:
+def test_default_resnet_ends_in_the_mean_over_8_x_8_x_192() -> None:
     trunk = ResNetTrunk(3, 128)
     seen: list[torch.Tensor] = []
     trunk.stages.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
@@ -39,7 +39,7 @@ def test_the_default_ends_in_the_mean_over_8_x_8_x_192() -> None:
     torch.testing.assert_close(features, seen[0].mean((2, 3)))
 
 
-def test_the_shipped_network_keeps_its_budget_of_weights_and_multiplications() -> None:
+def test_bundled_network_keeps_its_budget_of_weights_and_multiplications() -> None:
     net = shipped_net().eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counted:
         net(torch.rand(1, 3, 128, 128))
@@ -54,7 +54,7 @@ def test_the_shipped_network_keeps_its_budget_of_weights_and_multiplications() -
     stages=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2)), min_size=1, max_size=4),
     in_channels=st.sampled_from([1, 3]),
 )
-def test_exactly_the_sizes_are_taken_that_leave_a_single_picture_enough_for_batch_norm(
+def test_resnet_refuses_sizes_too_small_for_batch_norm_of_one_image(
     image_size: int, stem: int, stages: list[tuple[int, int]], in_channels: int
 ) -> None:
     channels, blocks = [width for width, _ in stages], [count for _, count in stages]
@@ -81,14 +81,14 @@ def test_exactly_the_sizes_are_taken_that_leave_a_single_picture_enough_for_batc
         ({"image_size": 18}, r"image_size=18 is too small for 3 stages of model\.trunk\.channels; use .* 19 pixels"),
     ],
 )
-def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(options: dict[str, Any], place: str) -> None:
+def test_resnet_refuses_a_setting_out_of_range_by_name(options: dict[str, Any], place: str) -> None:
     with pytest.raises(AgeGenderError, match=place) as refused:
         ResNetTrunk(**{"in_channels": 3, "image_size": 64, **options})
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("weight_init", ["pytorch", "xavier_uniform", "kaiming_uniform", "kaiming_normal"])
-def test_every_block_of_a_new_network_is_its_shortcut_whatever_the_initialization(weight_init: str) -> None:
+def test_new_residual_block_equals_its_shortcut_under_any_initialization(weight_init: str) -> None:
     trunk = shipped_net(blocks=[1, 2, 1], weight_init=weight_init).trunk
     assert isinstance(trunk, ResNetTrunk)
     blocks = [layer for layer in trunk.stages if hasattr(layer, "shortcut")]
@@ -100,14 +100,14 @@ def test_every_block_of_a_new_network_is_its_shortcut_whatever_the_initializatio
         maps = out
 
 
-def test_a_shortcut_has_weights_only_where_the_shape_changes() -> None:
+def test_shortcut_has_weights_only_where_the_shape_changes() -> None:
     trunk = ResNetTrunk(1, 64, stem=8, channels=(8, 16), blocks=(2, 2))
     shortcuts = [layer.shortcut for layer in trunk.stages if hasattr(layer, "shortcut")]
     assert [isinstance(shortcut, nn.Identity) for shortcut in shortcuts] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_it_learns_a_small_batch_by_heart(in_channels: int) -> None:
+def test_resnet_overfits_a_small_batch(in_channels: int) -> None:
     torch.manual_seed(0)
     age = {"name": "mae", "scale": 20.0, "offset": 33.0}
     options: dict[str, Any] = {"stem": 8, "channels": [8, 16], "blocks": [1, 1], "head_units": []}
@@ -126,7 +126,7 @@ def test_it_learns_a_small_batch_by_heart(in_channels: int) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-def test_a_run_trains_keeps_a_checkpoint_and_measures_it_again(
+def test_resnet_run_trains_and_its_checkpoint_is_evaluated_again(
     run_here: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     small = [setting for setting in TINY if not setting.startswith("model.")]

@@ -22,13 +22,13 @@ SMALL = (*(setting for setting in TINY if not setting.startswith("model.")), "mo
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_backbone_says_how_many_features_it_has(name: str, channels: int) -> None:
+def test_timm_trunk_reports_its_number_of_features(name: str, channels: int) -> None:
     trunk = TimmTrunk(channels, 64, name).eval()
     with torch.inference_mode():
         assert trunk(torch.rand(2, channels, 64, 64)).shape == (2, trunk.num_features)
 
 
-def test_a_transformer_takes_other_sizes_when_told() -> None:
+def test_transformer_accepts_a_configured_image_size() -> None:
     with pytest.raises(AgeGenderError, match=r"rejects images of data\.image_size=64 .*model\.trunk\.img_size=64"):
         TimmTrunk(3, 64, "vit_tiny_patch16_224")
     assert TimmTrunk(3, 64, "vit_tiny_patch16_224", img_size=64).num_features > 0
@@ -46,13 +46,13 @@ def test_a_transformer_takes_other_sizes_when_told() -> None:
         ("resnet18", {"sizes": 3}, "can't be built with these settings"),
     ],
 )
-def test_a_checkpoint_can_not_have_timm_download_anything(name: str, options: dict[str, Any], said: str) -> None:
+def test_checkpoint_cannot_trigger_a_timm_download(name: str, options: dict[str, Any], said: str) -> None:
     trunk = {"_target_": "agegender.models.trunks.timm.TimmTrunk", "name": name, **options}
     with pytest.raises(AgeGenderError, match=said):
         AgeGenderNet(64, 3, age_node("mae"), trunk)
 
 
-def test_null_statistics_are_those_of_the_published_weights() -> None:
+def test_null_normalization_uses_the_published_weights_statistics() -> None:
     node = {"_target_": "agegender.models.trunks.timm.TimmTrunk", "name": "resnet18"}
     model: dict[str, Any] = {"trunk": node, "pretrained": True, "mean": None, "std": None}
     assert complete(model, 3)["mean"] == pytest.approx([0.485, 0.456, 0.406])
@@ -62,7 +62,7 @@ def test_null_statistics_are_those_of_the_published_weights() -> None:
         complete(model | {"pretrained": "nope"}, 3)
 
 
-def test_a_training_starts_from_published_weights_and_its_checkpoint_needs_none(
+def test_training_starts_from_published_weights_and_its_checkpoint_needs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Outcome], faces: Path
 ) -> None:
     from safetensors.torch import save_file
@@ -90,7 +90,7 @@ def test_a_training_starts_from_published_weights_and_its_checkpoint_needs_none(
     assert answered.code == 0, answered.err
 
 
-def test_weights_that_can_not_be_had_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_timm_weights_are_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     outcome = run_script("train.py", *SMALL, "model.pretrained=true", cwd=tmp_path)

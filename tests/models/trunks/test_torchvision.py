@@ -29,7 +29,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_of_classifiers_answers_through_the_heads(name: str) -> None:
+def test_torchvision_families_work_as_trunks(name: str) -> None:
     net = AgeGenderNet(64, 3, **network_settings({"name": "dldl"}, "torchvision", head_units=(), name=name)).eval()
     with torch.inference_mode():
         outputs = net(torch.rand(2, 3, 64, 64))
@@ -37,7 +37,7 @@ def test_each_family_of_classifiers_answers_through_the_heads(name: str) -> None
     assert net.age_head[-1].in_features == net.trunk.num_features
 
 
-def test_the_removed_layer_is_the_only_one_that_is_missing() -> None:
+def test_torchvision_trunk_lacks_the_classifier_layer_only() -> None:
     whole, trunk = models.resnet18(weights=None), TorchvisionTrunk(3, 64, "resnet18")
     names = {name for name, _ in whole.named_parameters()} - {"fc.weight", "fc.bias"}
     assert {name.removeprefix("classifier.") for name, _ in trunk.named_parameters()} == names
@@ -47,7 +47,7 @@ def test_the_removed_layer_is_the_only_one_that_is_missing() -> None:
     torch.testing.assert_close(trunk.eval()(images), whole.eval()(images))
 
 
-def test_a_gray_picture_is_taken_as_three_equal_channels() -> None:
+def test_gray_image_is_expanded_to_three_equal_channels() -> None:
     torch.manual_seed(0)
     trunk = TorchvisionTrunk(1, 64, "resnet18").eval()
     gray = torch.rand(2, 1, 64, 64)
@@ -56,7 +56,7 @@ def test_a_gray_picture_is_taken_as_three_equal_channels() -> None:
     assert mean == [pytest.approx(0.449, abs=1e-3)] and std == [pytest.approx(0.226, abs=1e-3)]
 
 
-def test_the_initialization_of_the_heads_leaves_the_trunk_as_torchvision_made_it() -> None:
+def test_head_initialization_keeps_the_torchvision_trunk_unchanged() -> None:
     torch.manual_seed(0)
     plain = TorchvisionTrunk(3, 64, "resnet18").state_dict()
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_the_initialization_of_the_heads_leaves_the_trunk_as_torchvision_made_it
         ("alexnet", 32, "rejects images of data.image_size=32"),
     ],
 )
-def test_what_cannot_be_a_trunk_is_refused_in_one_line(name: str, image_size: int, reason: str) -> None:
+def test_unsupported_torchvision_model_is_refused_in_one_line(name: str, image_size: int, reason: str) -> None:
     with pytest.raises(AgeGenderError, match=reason) as refused:
         TorchvisionTrunk(3, image_size, name)
     assert "\n" not in str(refused.value)
@@ -93,7 +93,7 @@ def published(home: Path, name: str = "mobilenet_v3_small") -> nn.Module:
     return made
 
 
-def test_published_weights_come_from_torchvisions_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_published_weights_are_read_from_the_torchvision_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = published(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     trunk = TorchvisionTrunk(3, 64, "mobilenet_v3_small")
@@ -123,9 +123,7 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_file_that_lies_where_published_weights_would_is_not_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cached_weights_file_with_code_is_not_executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     published(tmp_path)
     file = next((tmp_path / "hub" / "checkpoints").iterdir())
     torch.save({"features": Payload(tmp_path / "harm")}, file)
@@ -135,7 +133,7 @@ def test_code_in_a_file_that_lies_where_published_weights_would_is_not_run(
     assert not (tmp_path / "harm").exists() and "\n" not in str(refused.value)
 
 
-def test_a_run_starts_from_published_weights_and_its_checkpoint_needs_them_no_more(
+def test_checkpoint_of_a_pretrained_run_needs_no_published_weights(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: Path
 ) -> None:
     published(tmp_path / "home")
@@ -156,7 +154,7 @@ def test_a_run_starts_from_published_weights_and_its_checkpoint_needs_them_no_mo
     assert run_here("predict.py", "detect=never", f"img={next(faces.glob('*.jpg'))}", "weights=run").code == 0
 
 
-def test_weights_that_cannot_be_had_end_the_run_in_one_line(
+def test_unavailable_weights_end_the_run_in_one_line(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
@@ -167,6 +165,6 @@ def test_weights_that_cannot_be_had_end_the_run_in_one_line(
 
 
 @pytest.mark.parametrize("wrong", ["model.pretrained=3.5", "model.name=5", "model.nam=resnet18"])
-def test_a_wrong_setting_is_refused_before_any_data_is_read(run_here: Run, wrong: str) -> None:
+def test_torchvision_setting_is_checked_before_data_is_read(run_here: Run, wrong: str) -> None:
     outcome = run_here("train.py", *BASE, *MODEL, wrong if "nam=" not in wrong else f"+{wrong}")
     assert outcome.code == 1 and "model." in outcome.err
