@@ -28,7 +28,7 @@ def test_calibration_without_min_confidence_reads_as_answering_all() -> None:
 @pytest.mark.parametrize("wrong", [0.49, 1.01, float("nan"), "high", None])
 def test_calibration_with_an_invalid_min_confidence_is_refused(wrong: Any) -> None:
     with pytest.raises(AgeGenderError, match="calibration is not one of ours"):
-        Calibration.read(asdict(PLAIN) | {"min_confidence": wrong})
+        Calibration.from_dict(asdict(PLAIN) | {"min_confidence": wrong})
 
 
 def test_calibrated_error_is_interpolated_and_constant_beyond_the_knots() -> None:
@@ -76,7 +76,7 @@ def test_interval_covers_the_nominal_fraction_of_normal_errors() -> None:
 
 
 def test_calibration_round_trips_through_plain_values() -> None:
-    assert Calibration.read(asdict(PLAIN)) == PLAIN
+    assert Calibration.from_dict(asdict(PLAIN)) == PLAIN
 
 
 @pytest.mark.parametrize(
