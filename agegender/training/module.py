@@ -120,7 +120,6 @@ class AgeGenderModule(pl.LightningModule):
         unknown = sorted(set(saved) - set(inspect.signature(cls).parameters))
         require(not unknown, f"{checkpoint_path} has unknown hyperparameters ({', '.join(unknown)}): it is refused")
         module = cls(**{**defaults, **saved, **kwargs})
-        module.origin = described.get("origin")
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
         return module.to(map_location) if map_location is not None else module
@@ -296,12 +295,15 @@ class AgeGenderModule(pl.LightningModule):
             "labels": {"gender": ["male", "female"], "age": "years"},
             "split": self.hparams["split"],
             "origin": self.origin,
+            "pretrained_split": self.pretrained_split,
             "calibration": None if self.network.calibration is None else asdict(self.network.calibration),
             **({} if self.soft_targets is None else {"teachers": self.soft_targets.teachers}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the calibration that belongs to the weights."""
+        """Restore what belongs to the weights: their origin and their calibration."""
+        self.origin = checkpoint["agegender"].get("origin")
+        self.pretrained_split = checkpoint["agegender"].get("pretrained_split")
         self.network.calibration = read_calibration(checkpoint)
 
 

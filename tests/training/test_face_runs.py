@@ -65,8 +65,10 @@ def test_probe_resumes_between_epochs_to_the_same_bits(run_here: Run, probe: Pat
     one = run_here("train.py", "experiment=face_probe", *short, schedule, "trainer.max_epochs=1", "hydra.run.dir=parts")
     two = run_here("train.py", "resume=parts", "trainer.max_epochs=2")
     assert (whole.code, one.code, two.code) == (0, 0, 0), two.err
-    ends = [load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["network"] for run in ("whole", "parts")]
-    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    ends = [load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "parts")]
+    assert all(torch.equal(value, ends[1]["network"][name]) for name, value in ends[0]["network"].items())
+    origins = {end["agegender"]["origin"] for end in ends}  # name and license of the published weights
+    assert len(origins) == 1 and None not in origins
 
 
 def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
