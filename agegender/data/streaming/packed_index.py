@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 for _name in ("litdata", "botocore"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they log their cache and credentials at every epoch
 
-VERSION = 1  # increment it when the format of a pack changes
+VERSION = 2  # increment it when the format of a pack changes
 MANIFEST = "pack.json"
 LABELS, NAMES, OFFSETS = "labels.npy", "names.bin", "names.npy"
 INDEX, QUARANTINE = "index.csv", "quarantine.csv"
