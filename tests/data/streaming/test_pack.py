@@ -144,7 +144,7 @@ def test_pack_without_litdata_is_an_error_with_the_install_command(
 
 
 def test_folder_without_a_pack_is_refused_in_one_line(faces: Path, packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(AgeGenderError, match=r"holds no packed faces .*agegender pack"):
+    with pytest.raises(AgeGenderError, match=r"has no packed faces .*agegender pack"):
         open_pack(str(faces), tmp_path)
     with pytest.raises(AgeGenderError, match="has no packed faces"):
         open_pack(str(tmp_path / "nowhere"), tmp_path)
