@@ -277,7 +277,7 @@ def test_export_refuses_invalid_settings_in_one_line(
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "folder.onnx" / "b.onnx").write_text("an export")
     outcome = run(*(argument.format(checkpoint=checkpoint) for argument in arguments))
-    misspelled = "is no setting" in message or "is not known" in message
+    misspelled = "is not a setting" in message or "is not known" in message
     outcome.assert_one_line_error(message, code=EXIT_USAGE if misspelled else EXIT_ERROR)
     assert outcome.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
