@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils.data import DataLoader
 
 from agegender.data.loading.dataset import Batch, step_seed
-from agegender.models.trunks.conv_stack import ConvStack
+from agegender.models.trunks import conv_stack
 from agegender.training.module import AgeGenderModule
 from agegender.training.optim import WarmupCosine, warmup_cosine
 
@@ -303,7 +303,7 @@ def test_training_step_never_synchronizes_with_the_device(coding: str, monkeypat
     """PyTorch's fake tensors have no values: reading one, which would synchronize, raises an error."""
     module = module_of({"age": age_node(coding)})
     # a CPU layout that fake tensors don't support
-    monkeypatch.setattr(ConvStack, "_trains_in_onednn_layout", lambda *_: False)
+    monkeypatch.setattr(conv_stack, "can_train_in_onednn_layout", lambda _: False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):
         faces: dict[str, Any] = {**some_faces(4)}
         batch: Any = {name: fake.from_tensor(values) for name, values in faces.items()}
