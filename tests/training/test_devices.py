@@ -82,6 +82,7 @@ def assert_same_results(first: Path, second: Path) -> None:
         assert other_calibration[name] == pytest.approx(values, rel=1e-2, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(run_here: Run, tmp_path: Path) -> None:
     alone = run_here("train.py", *SAME, "hydra.run.dir=one")
     assert alone.code == 0, alone.err

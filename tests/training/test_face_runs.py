@@ -58,6 +58,7 @@ def test_probe_trains_the_heads_only_and_predicts_as_in_its_test(run_here: Run, 
         assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=0.01)
 
 
+@pytest.mark.slow
 def test_probe_resumes_between_epochs_to_the_same_bits(run_here: Run, probe: Path, tmp_path: Path) -> None:
     short = [setting for setting in SMALL if not setting.startswith("trainer.max_epochs")]
     schedule = "optim.scheduler=null"  # a cosine depends on the length of the training
@@ -88,6 +89,7 @@ def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
     assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_resumes_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     probe.rename(tmp_path / "logs" / "face_probe")  # the default weights of the experiment

@@ -152,6 +152,7 @@ def test_baseline_is_the_training_median_and_majority_on_the_test_images(trained
     assert results["baseline/gender_acc"] == pytest.approx(sum(row["gender"] == majority for row in test) / len(test))
 
 
+@pytest.mark.slow
 def test_train_lists_the_odd_files_that_it_quarantined(odd_faces: Path, tmp_path: Path) -> None:
     tiny = [setting for setting in TINY if not setting.startswith(("data=", "data.synthetic"))]
     outcome = run_script("train.py", *tiny, "data=utkface", f"data.dir={odd_faces}", "hydra.run.dir=run", cwd=tmp_path)
@@ -290,6 +291,7 @@ def test_report_is_written_unless_disabled(run_here: Run, tmp_path: Path, traine
     assert not (trained_run / "report").exists()  # trained with report=false
 
 
+@pytest.mark.slow
 def test_report_failure_does_not_fail_the_training(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/report").write_text("in the way")

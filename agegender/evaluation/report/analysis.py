@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.index.utkface import GROUPS, MISSING
-from agegender.evaluation.report.run_reader import TestPredictions
+from agegender.evaluation.report.run_reader import RunPredictions
 from agegender.evaluation.statistics.bootstrap import Estimate, percentile_intervals, resample
 from agegender.evaluation.statistics.calibration import (
     IntervalCalibration,
@@ -125,7 +125,7 @@ class RunMetrics:
     samples: Floats
 
 
-def analyze(answers: TestPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:
+def analyze(answers: RunPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:
     """Compute all metrics of a run, with bootstrap intervals.
 
     Args:
@@ -163,12 +163,12 @@ def analyze(answers: TestPredictions, resamples: int, faces: int, seed: int) -> 
 _Parts = dict[str, dict[str, NDArray[np.bool_]]]
 
 
-def _errors(answers: TestPredictions) -> Floats:
+def _errors(answers: RunPredictions) -> Floats:
     """Return the absolute age errors in years `[n]`; NaN where the age is unknown."""
     return np.abs(answers.age_pred - answers.age)
 
 
-def _estimate(answers: TestPredictions, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
+def _estimate(answers: RunPredictions, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
     """Return estimates (headline, coverage; then age MAE, gender accuracy, coverage of each slice) and all samples."""
     errors, has_age, has_gender = _errors(answers), answers.has_age, answers.has_gender
     right = (predicts_female(answers.p_female) == answers.gender).astype(np.float64)
@@ -202,7 +202,7 @@ def _within_five(errors: Floats) -> Floats:
     return (errors <= 5).astype(np.float64)
 
 
-def _held(answers: TestPredictions) -> tuple[Floats, NDArray[np.bool_]]:
+def _held(answers: RunPredictions) -> tuple[Floats, NDArray[np.bool_]]:
     """Tells (1 or 0) whose true age lies in the stated 80 % interval, and for whom that can be told.
 
     Runs that were tested before there were intervals state a spread only: theirs are those of a normal distribution.
@@ -214,7 +214,7 @@ def _held(answers: TestPredictions) -> tuple[Floats, NDArray[np.bool_]]:
     return np.where(stated, inside, normal), (stated | spread_only) & answers.has_age
 
 
-def _parts(answers: TestPredictions) -> _Parts:
+def _parts(answers: RunPredictions) -> _Parts:
     """Return a mask `[n]` of the images of each slice, by kind; slices without an image are left out."""
     bands = np.where(answers.has_age, age_bands(answers.age), MISSING)
     places = {"age": bands, "gender": answers.gender, "group": answers.group}
@@ -225,7 +225,7 @@ def _parts(answers: TestPredictions) -> _Parts:
     }
 
 
-def _slice(answers: TestPredictions, name: str, part: NDArray[np.bool_], *found: Estimate) -> SubgroupMetrics:
+def _slice(answers: RunPredictions, name: str, part: NDArray[np.bool_], *found: Estimate) -> SubgroupMetrics:
     mae, accuracy, coverage = found
     has_age = part & answers.has_age
     age, errors = answers.age[has_age], (answers.age_pred - answers.age)[has_age]
@@ -247,7 +247,7 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _cases(answers: TestPredictions, faces: int, seed: int) -> ExampleRows:
+def _cases(answers: RunPredictions, faces: int, seed: int) -> ExampleRows:
     errors, has_age = _errors(answers), np.flatnonzero(answers.has_age)
     wrong = np.flatnonzero((predicts_female(answers.p_female) != answers.gender) & answers.has_gender)
     surest = wrong[np.argsort(-np.abs(answers.p_female[wrong] - 0.5), kind="stable")]

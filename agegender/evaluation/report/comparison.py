@@ -10,7 +10,7 @@ from typing import Any
 from agegender.data.index.utkface import MISSING
 from agegender.errors import require
 from agegender.evaluation.report.analysis import HEADLINE, YEARS, RunMetrics, analyze, paired_difference, to_json
-from agegender.evaluation.report.run_reader import Run, TestPredictions, read_run
+from agegender.evaluation.report.run_reader import Run, RunPredictions, read_run
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
 
 LABELS = ("A", "B")  # of two runs; folder names are too long and too similar to label a plot
@@ -73,7 +73,7 @@ def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     return [replace(run, answers=replace(run.answers, clusters=known.clusters, duplicates_known=True)) for run in runs]
 
 
-def _same_images(answers: Sequence[TestPredictions]) -> bool:
+def _same_images(answers: Sequence[RunPredictions]) -> bool:
     return all(each.names == answers[0].names for each in answers)
 
 
@@ -148,7 +148,7 @@ def _curve_json(points: Mapping[int, float]) -> dict[str, Any]:
     return {"epoch": list(points), "value": to_json(list(points.values()))}
 
 
-def _case_json(answers: TestPredictions, row: int) -> dict[str, Any]:
+def _case_json(answers: RunPredictions, row: int) -> dict[str, Any]:
     columns = ("age", "age_pred", "age_std", "gender", "p_female", "group")
     numbers = {name: getattr(answers, name)[row].item() for name in columns}
     for name in ("gender", "group"):

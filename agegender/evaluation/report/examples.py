@@ -7,7 +7,7 @@ import math
 from agegender.data.decode import UnreadableImageError, read_image
 from agegender.evaluation.html.page import Card, Section, face_uri
 from agegender.evaluation.report.analysis import RunMetrics
-from agegender.evaluation.report.run_reader import TestPredictions
+from agegender.evaluation.report.run_reader import RunPredictions
 from agegender.evaluation.statistics.metrics import Integers, predicts_female
 
 LETTERS = ("M", "F")
@@ -22,7 +22,7 @@ _LINES = (
 )
 
 
-def face_sections(answers: TestPredictions, findings: RunMetrics, label: str = "") -> list[Section]:
+def face_sections(answers: RunPredictions, findings: RunMetrics, label: str = "") -> list[Section]:
     """Return a section of cards for each kind of case; kinds without a case are left out."""
     uris: dict[str, str] = {}
     sections = []
@@ -37,7 +37,7 @@ def face_sections(answers: TestPredictions, findings: RunMetrics, label: str = "
     return sections
 
 
-def _card(answers: TestPredictions, row: int, uris: dict[str, str]) -> Card:
+def _card(answers: RunPredictions, row: int, uris: dict[str, str]) -> Card:
     path, female = answers.paths[row], bool(predicts_female(answers.p_female[row]))
     if path not in uris:
         try:

@@ -12,7 +12,7 @@ from agegender.evaluation.html.page import Plot
 from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, ORANGE, new_plot, to_png
 from agegender.evaluation.report.analysis import GENDERS, SUBGROUP_TITLES, SUBGROUPS, YEARS, RunMetrics, SubgroupMetrics
 from agegender.evaluation.report.curves import Curves, curve_names
-from agegender.evaluation.report.run_reader import TestPredictions
+from agegender.evaluation.report.run_reader import RunPredictions
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.calibration import BINS
 
@@ -71,7 +71,7 @@ def _curve(axes: Axes, points: Mapping[int, float], color: str, style: str, labe
         axes.plot(list(points), list(points.values()), style, color=color, marker=marker, label=label)
 
 
-def age_plot(answers: TestPredictions, bands: list[SubgroupMetrics], label: str = "") -> Plot:
+def age_plot(answers: RunPredictions, bands: list[SubgroupMetrics], label: str = "") -> Plot:
     """Draw predicted against true age, with the mean prediction of each age band; requires a known age."""
     _, axes = new_plot(*_SQUARE)
     age, age_pred = answers.age[answers.has_age], answers.age_pred[answers.has_age]

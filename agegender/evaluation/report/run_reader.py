@@ -24,7 +24,7 @@ from agegender.system.csv_escape import unescape_formula
 
 
 @dataclass(frozen=True)
-class TestPredictions:
+class RunPredictions:
     """A run's labels and predictions for its n test images, in the order of their file names.
 
     Attributes:
@@ -76,7 +76,7 @@ class Run:
 
     folder: Path
     results: dict[str, Any]
-    answers: TestPredictions
+    answers: RunPredictions
     curves: Curves
     robustness: dict[str, Any] | None = None
 
@@ -157,7 +157,7 @@ def _again() -> str:
     return f"measure the run again with {script('train')} fit=false weights=<its folder>"
 
 
-def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> TestPredictions:
+def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS) -> RunPredictions:
     """Read `predictions.csv`, and the clusters of copies from `index.csv`.
 
     Args:
@@ -183,7 +183,7 @@ def read_answers(folder: Path, data: str = "", groups: tuple[str, ...] = GROUPS)
     names, paths = [row[0] for row in named], [row[1] for row in named]
     columns = np.array([row[2] for row in named], dtype=np.float64).T
     age, age_pred, gender, p_female, group, age_std, age_low, age_high = columns
-    return TestPredictions(
+    return RunPredictions(
         paths=paths,
         names=names,
         age=age,

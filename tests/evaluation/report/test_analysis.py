@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.analysis import HEADLINE, RunMetrics, analyze, paired_difference, to_json
-from agegender.evaluation.report.run_reader import TestPredictions, read_answers, read_run
+from agegender.evaluation.report.run_reader import RunPredictions, read_answers, read_run
 from agegender.evaluation.statistics.bootstrap import Estimate
 
 FEW_FACES = (
@@ -26,11 +26,11 @@ FEW_FACES = (
 )
 
 
-def answers_of(folder: Path, *made: Made) -> TestPredictions:
+def answers_of(folder: Path, *made: Made) -> RunPredictions:
     return read_answers(make_run(folder / "run", made))
 
 
-def found(folder: Path, *made: Made, faces: int = 2, seed: int = 0) -> tuple[TestPredictions, RunMetrics]:
+def found(folder: Path, *made: Made, faces: int = 2, seed: int = 0) -> tuple[RunPredictions, RunMetrics]:
     answers = answers_of(folder, *made)
     return answers, analyze(answers, resamples=200, faces=faces, seed=seed)
 

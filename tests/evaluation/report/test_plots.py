@@ -15,7 +15,7 @@ from PIL import Image
 from agegender.evaluation.html.page import Plot
 from agegender.evaluation.report import plots as draw
 from agegender.evaluation.report.analysis import SUBGROUPS, RunMetrics, analyze
-from agegender.evaluation.report.run_reader import TestPredictions, read_answers
+from agegender.evaluation.report.run_reader import RunPredictions, read_answers
 
 BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xE8, 0x59, 0x0C)
 
@@ -30,7 +30,7 @@ def count(plot: Plot, color: tuple[int, int, int]) -> int:
     return int((pixels(plot) == color).all(-1).sum())
 
 
-def run_of(folder: Path, *made: Made) -> tuple[TestPredictions, RunMetrics]:
+def run_of(folder: Path, *made: Made) -> tuple[RunPredictions, RunMetrics]:
     answers = read_answers(make_run(folder, made))
     return answers, analyze(answers, resamples=50, faces=2, seed=0)
 
@@ -42,7 +42,7 @@ def usual(step: int) -> list[Made]:
     ]
 
 
-def all_plots(runs: dict[str, tuple[TestPredictions, RunMetrics]]) -> list[Plot]:
+def all_plots(runs: dict[str, tuple[RunPredictions, RunMetrics]]) -> list[Plot]:
     findings = {label: found for label, (_, found) in runs.items()}
     plots = [draw.age_plot(answers, found.slices["age"], label) for label, (answers, found) in runs.items()]
     plots += [draw.confusion_plot(found, label) for label, found in findings.items()]

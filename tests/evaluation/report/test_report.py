@@ -191,6 +191,7 @@ def as_module(*arguments: str, cwd: Path, python: tuple[str, ...] = ()) -> Outco
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_report_process_compares_two_runs_and_writes_the_report_only(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "logs/a", answers(3)), make_run(tmp_path / "logs/b", answers(1.5))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}

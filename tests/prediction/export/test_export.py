@@ -177,6 +177,7 @@ def test_export_checks_the_given_faces_and_writes_one_file(
     assert (narrow[precision] in kinds) if precision in narrow else kinds == {onnx.TensorProto.FLOAT}
 
 
+@pytest.mark.slow
 def test_quantize_weights_shrinks_the_file_and_keeps_the_predictions(pixels: np.ndarray, tmp_path: Path) -> None:
     source = TorchBackend(save_network(tmp_path / "wide.ckpt", channels=[16, 128, 128]), "cpu")
     model, theirs = build_graph(source), source(pixels)

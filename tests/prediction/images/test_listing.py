@@ -83,6 +83,7 @@ def make(folder: Path, names: list[str]) -> None:
             assume(False)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @example(names=list(TRAPS))
 @example(names=["\\${"])

@@ -312,6 +312,7 @@ def distance(run: Path, teacher: Path, data: AgeGenderDataModule) -> tuple[float
     return divergence.item(), (p_female[0] - torch.from_numpy(theirs)).abs().mean().item()
 
 
+@pytest.mark.slow
 def test_student_of_soft_targets_alone_approaches_its_teacher(run_here: Run, teacher: Path, tmp_path: Path) -> None:
     taught = ("data.grayscale=false", "optim.lr=1e-2", "trainer.max_epochs=12", "augment=none", "model.dropout=0")
     for name, more in (("labels", ()), ("soft", (f"teacher={teacher}", "loss.teacher=1"))):
@@ -323,6 +324,7 @@ def test_student_of_soft_targets_alone_approaches_its_teacher(run_here: Run, tea
     assert little < wrong / 2
 
 
+@pytest.mark.slow
 def test_teacher_weight_of_one_ignores_the_labels(run_here: Run, teacher: Path, faces: Path, tmp_path: Path) -> None:
     weights = []
     for name, rows in (("whole", rows_of(faces)), ("half", half_labeled(faces))):
@@ -341,6 +343,7 @@ def test_teacher_weight_of_zero_trains_the_bits_of_no_teacher(run_here: Run, tea
     assert differences(*weights) == []
 
 
+@pytest.mark.slow
 def test_student_trains_to_the_same_bits_with_any_cache_and_on_device(
     run_here: Run, folds: Path, tmp_path: Path
 ) -> None:
@@ -354,6 +357,7 @@ def test_student_trains_to_the_same_bits_with_any_cache_and_on_device(
     assert differences(weights[0], placed) == []
 
 
+@pytest.mark.slow
 def test_distillation_resumes_after_a_crash_to_the_same_bits(
     run_here: Run, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +372,7 @@ def test_distillation_resumes_after_a_crash_to_the_same_bits(
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_teachers(run_here: Run, folds: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(folds / "0", tmp_path / "mine")
     assert run_here("train.py", *STUDENT, f"teacher={mine}", "hydra.run.dir=run").code == 0
@@ -434,6 +439,7 @@ def test_streaming_data_refuses_teacher_and_leave_out(run_here: Run) -> None:
     assert outcome.code == 2 and outcome.err.startswith("error: data.leave_out is not known; ")
 
 
+@pytest.mark.slow
 def test_multirun_over_teachers_trains_one_run_each(run_here: Run, folds: Path, tmp_path: Path) -> None:
     outcome = run_here(
         *("train.py", "-m", *STUDENT, f"teacher={folds}/0,[{folds}/0,{folds}/1]", "hydra.sweep.dir=students"),
