@@ -40,9 +40,9 @@ def test_transformer_accepts_a_configured_image_size() -> None:
         ("resnet19", {}, "none of timm's backbones"),
         ("hf-hub:somebody/resnet18", {}, "none of timm's backbones"),
         ("resnet18.a:b", {}, "none of timm's backbones"),
-        ("resnet18", {"checkpoint_path": "x.pth"}, "model.trunk.checkpoint_path is refused"),
-        ("resnet18", {"pretrained_cfg_overlay": {"file": "x"}}, "model.trunk.pretrained_cfg_overlay is refused"),
-        ("resnet18", {"pretrained": True}, "model.trunk.pretrained is refused"),
+        ("resnet18", {"checkpoint_path": "x.pth"}, "model.trunk.checkpoint_path is not allowed"),
+        ("resnet18", {"pretrained_cfg_overlay": {"file": "x"}}, "model.trunk.pretrained_cfg_overlay is not allowed"),
+        ("resnet18", {"pretrained": True}, "model.trunk.pretrained is not allowed"),
         ("resnet18", {"sizes": 3}, "can't be built with these settings"),
     ],
 )
