@@ -357,7 +357,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
         faces = self._features["val"]
         return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
 
-    def keep_features(self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]]) -> None:
+    def keep_features(
+        self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
+    ) -> None:
         """Cache the features of a frozen trunk; batches then carry them, and images are no longer augmented.
 
         A training face has its unchanged view and `views` augmented ones, of which each step draws one. Validation
@@ -366,8 +368,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
         Args:
             network: A network with `trainable="none"`, in evaluation mode.
             precision: Factory of the training's precision context.
+            test: Whether the test faces are needed too.
         """
         for name, split in self._splits.items():
+            if name == "test" and not test:
+                continue
             # all training faces, including those of `leave_out`: one cache serves the trainings of all parts
             faces = FaceDataset(self.index, self.index.rows(name, self.limit), split.pixels)
             changes: dict[str, Change | None] = {"as it is": None}

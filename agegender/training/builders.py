@@ -86,7 +86,9 @@ def network_kwargs(
 _SCALED_BY = 2048  # training faces from which the features' statistics are computed if nothing is cached
 
 
-def prepare_features(module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fresh: bool) -> None:
+def prepare_features(
+    module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fresh: bool, test: bool
+) -> None:
     """Cache a frozen trunk's features, and fit the feature scaler.
 
     Args:
@@ -94,11 +96,12 @@ def prepare_features(module: AgeGenderModule, data: AgeGenderDataModule, trainer
         data: Data that is set up; its batches contain the features from now on.
         trainer: The features are computed in its precision.
         fresh: Whether to fit the scaler; False if a checkpoint contains it.
+        test: Whether the run ends with a test.
     """
     network, precision = module.network.eval(), trainer.precision_plugin.forward_context
     cached = network.trainable == "none" and data.cache == "auto"
     if cached:
-        data.keep_features(network, precision)
+        data.keep_features(network, precision, test)
     if network.scaler is not None and fresh:
         network.scaler.fit(torch.cat(data.training_features() if cached else _some_features(network, data, precision)))
     network.train()

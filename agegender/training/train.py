@@ -118,7 +118,8 @@ def _fit_and_test(
         if module.network.trainable == "none":  # features are computed before Lightning restores the run
             module.network.load_state_dict(load_checkpoint(resume)["network"])
     with one_rank_at_a_time(data.cache_dir):
-        builders.prepare_features(module, data, trainer, fresh=settings["fit"] and not (weights or resume))
+        fresh = settings["fit"] and not (weights or resume)
+        builders.prepare_features(module, data, trainer, fresh, settings["test"])
     if is_rank_zero():
         if resume:
             _keep_settings(config, folder / ".hydra")

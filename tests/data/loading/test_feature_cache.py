@@ -95,3 +95,12 @@ def test_views_are_drawn_uniformly_by_the_generator() -> None:
     assert (torch.bincount(drawn[0][:, 0].long()) / 3000).sub(1 / 3).abs().max() < 0.04
     with pytest.raises(IndexError):
         views.read(torch.tensor([0]))  # no face of this split
+
+
+def test_features_of_test_faces_are_computed_for_a_test_only(make: Make, tmp_path: Path) -> None:
+    data = make()
+    data.keep_features(frozen(), nullcontext, test=False)
+    before = files(tmp_path)
+    assert "test" not in data._features
+    data.keep_features(frozen(), nullcontext)
+    assert len(files(tmp_path)) == len(before) + 1 and "test" in data._features
