@@ -1,0 +1,117 @@
+"""The plain description of a task, shared by checkpoints, exported files, predictions and reports; needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from agegender.errors import AgeGenderError
+
+Kind = Literal["number", "binary", "classes"]
+UNSURE = "unsure"  # class whose probability is below the task's min_confidence
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a task predicts, as plain values.
+
+    Attributes:
+        name: Name of the task, its key in `tasks` of the config.
+        kind: `number`, `binary` (two classes, one probability) or `classes`.
+        label: Column of the index that holds the labels: numbers, or positions in `classes`.
+        columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, and the
+            ends of the 80 % interval; for classes: one probability for each, for `binary` only that of `classes[1]`.
+        digits: Decimals of each of `columns` in files; None for whole numbers.
+        classes: Names of the classes, in the order of their codes; empty for a number.
+        unit: Unit of a number.
+        min_confidence: Probability of the likeliest class below which the class is `unsure`.
+    """
+
+    name: str
+    kind: Kind
+    label: str
+    columns: tuple[str, ...]
+    digits: tuple[int | None, ...]
+    classes: tuple[str, ...] = ()
+    unit: str = ""
+    min_confidence: float = 0.5
+
+    @classmethod
+    def from_dict(cls, saved: Any) -> TaskInfo:
+        """Build a description from a file's plain values.
+
+        Raises:
+            AgeGenderError: The values are not a task's description.
+        """
+        try:
+            info = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+            widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
+            texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
+            valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]
+            valid = valid and all(isinstance(text, str) for text in texts) and 0 <= info.min_confidence <= 1
+        except (TypeError, AttributeError, KeyError):
+            valid = False
+        if not valid:
+            raise AgeGenderError("the description of a task is invalid: the file is damaged, or of another version")
+        return info
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain values for a checkpoint or JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the columns of a prediction: `columns`, and for classes the name of the predicted class."""
+        return self.columns if self.kind == "number" else (*self.columns, self.name)
+
+    @property
+    def test_columns(self) -> tuple[str, ...]:
+        """Names of `columns` in `predictions.csv`, where `name` is the label: a number's value is `<name>_pred`."""
+        return (f"{self.name}_pred", *self.columns[1:]) if self.kind == "number" else self.columns
+
+    def probabilities(self, values: Mapping[str, float]) -> list[float]:
+        """Return the probability of each class, from a prediction's values."""
+        if self.kind == "binary":
+            second = values[self.columns[0]]
+            return [1 - second, second]
+        return [values[column] for column in self.columns]
+
+    def predicted_class(self, values: Mapping[str, float], min_confidence: float | None = None) -> str:
+        """Return the name of the likeliest class; `unsure` if its probability is below `min_confidence`.
+
+        Args:
+            values: A prediction's values, by the names in `columns`.
+            min_confidence: None for that of the task. At equal probabilities the first class is taken.
+        """
+        probabilities = self.probabilities(values)
+        highest = max(probabilities)
+        least = self.min_confidence if min_confidence is None else min_confidence
+        return UNSURE if highest < least else self.classes[probabilities.index(highest)]
+
+    def describe(self, values: Mapping[str, Any]) -> str:
+        """Return a prediction as text, such as `34 (27-43)`, `female 97 %` or `unsure`.
+
+        Args:
+            values: A prediction's values, by the names in `fields`; the ends of an interval may be None.
+        """
+        if self.kind == "number":
+            value, _, low, high = (values[column] for column in self.columns)
+            decimals = 0 if self.digits[2] is None else self.digits[2]
+            within = "" if low is None else f" ({low:.{decimals}f}-{high:.{decimals}f})"
+            return f"{value:.{decimals}f}{within}"
+        name: str = values[self.name]
+        if name == UNSURE:
+            return name
+        return f"{name} {100 * max(self.probabilities(values)):.0f} %"
+
+
+def read_tasks(saved: Sequence[Any]) -> tuple[TaskInfo, ...]:
+    """Return the descriptions of tasks from a file's plain values.
+
+    Raises:
+        AgeGenderError: A description is invalid.
+    """
+    if not isinstance(saved, list | tuple):
+        raise AgeGenderError("the description of the tasks is invalid: the file is damaged, or of another version")
+    return tuple(TaskInfo.from_dict(each) for each in saved)
