@@ -18,6 +18,11 @@ PERCENT: Form = (100, 1)
 ACCURACY: Form = (100, 2)
 
 
+def capitalize(text: str) -> str:
+    """Return the text with its first letter in upper case, as a title."""
+    return text[:1].upper() + text[1:]
+
+
 def metric_title(task: TaskInfo, metric: str) -> tuple[str, Form]:
     """Return a metric's display name and its format; see `task_values` for the names of metrics."""
     name, unit = task.name, f", {task.unit}" if task.unit else ""

@@ -23,7 +23,7 @@ from agegender.evaluation.statistics.metrics import (
     weighted_auroc,
     weighted_means,
 )
-from agegender.evaluation.statistics.task_values import Values, calibration_pair, task_values
+from agegender.evaluation.statistics.task_values import Values, calibration_pair, is_subgroup_metric, task_values
 
 SMALL_SAMPLE = 20  # images; below this count, an interval is unreliable
 
@@ -138,7 +138,7 @@ def _estimate(
         tolerance = run.tolerances.get(task.name)
         for metric, (value, counted) in task_values(task, run.labels, run.columns, tolerance).items():
             means[*_ALL, task.name, metric] = value, counted
-            if not metric.endswith(("_whole", "_from_5", "answered")):
+            if is_subgroup_metric(metric):
                 for label, named in parts.items():
                     means |= {(label, part, task.name, metric): (value, counted & named[part]) for part in named}
     # All means over images are computed in one matrix product; see `weighted_means`.

@@ -18,7 +18,7 @@ STAGES = ("train", "val")
 _TITLES = {
     "loss": "{name} loss",
     "mae": "{name} MAE{unit}",
-    "cs": "{name} CS@{limit}",
+    "cs": "CS@{limit}",
     "acc": "{name} accuracy",
     "mse": "{name} MSE{unit} squared",
     "auroc": "{name} AUROC",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from agegender.evaluation.html.metric_format import (
     NOTHING,
     PERCENT,
     MetricColumn,
+    capitalize,
     format_interval,
     format_number,
     metric_column,
@@ -26,6 +28,7 @@ from agegender.evaluation.robustness.page import robustness_section
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.calibration import BINS
 from agegender.evaluation.statistics.metrics import AGE
+from agegender.evaluation.statistics.task_values import is_subgroup_metric
 from agegender.tasks.info import TaskInfo
 
 
@@ -34,16 +37,17 @@ def build_page(report: Report) -> Page:
     facts = {label: facts_of(run, report.findings[label]) for label, run in report.runs.items()}
     single = facts.get("")
     names = [run.folder.resolve().name for run in report.runs.values()]
-    numbers = [task for task in report.tasks if task.kind == "number"]
-    classes = [task for task in report.tasks if task.kind != "number"]
+    numbers, classes = (
+        [task for task in report.tasks if (task.kind == "number") == number] for number in (True, False)
+    )
     slices = dict.fromkeys(label for found in report.findings.values() for label in found.slices)
     sections = [
         _headline(report),
         _curves(report),
         *(_number(report, task) for task in numbers),
         *(_slices(report, label) for label in slices),
-        *(section(report, task) for task in classes for section in (_classes, _calibration)),
-        *(_intervals(report, task) for task in numbers),
+        *(section for task in classes for section in _classes(report, task)),
+        *(_intervals(report, task) for task in numbers if report.of_task(task)),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
@@ -124,20 +128,12 @@ def _headline(report: Report) -> Section:
         text += "Copies of one photograph are unknown (not in index.csv): each file is drawn by itself. "
     if report.difference:
         text += "The difference is paired: both runs are evaluated on the same resamples. "
-    for task in report.tasks:
-        limit, unit = _tolerance(report, task), f" {task.unit}" if task.unit else ""
-        if limit is not None:
-            text += f"CS@{limit:g} is the fraction of {task.name} predictions within {limit:g}{unit} of the truth. "
+    if any(task.kind == "number" for task in report.tasks):
+        text += "CS@k is the fraction of predictions within k of the truth. "
     if any(task.kind != "number" for task in report.tasks):
         text += "A class is answered if its probability is at least the run's min_confidence, chosen on validation "
-        text += "faces; accuracy counts all faces. "
-    text += " ".join(_unknown(report, task) for task in report.tasks)
+        text += "faces; accuracy counts all faces."
     return Section("Metrics", text.strip(), tables=[_headline_table(report)])
-
-
-def _tolerance(report: Report, task: TaskInfo) -> float | None:
-    found = (run.predictions.tolerances.get(task.name) for run in report.runs.values())
-    return next((limit for limit in found if limit is not None), None)
 
 
 def _curves(report: Report) -> Section:
@@ -168,16 +164,12 @@ def _unknown(report: Report, task: TaskInfo) -> str:
     return f"{' and '.join(without)} was tested on images without any {task.label}." if without else ""
 
 
-def _title(task: TaskInfo) -> str:
-    return task.name[:1].upper() + task.name[1:]
-
-
 def _number(report: Report, task: TaskInfo) -> Section:
     known = report.of_task(task, NumberMetrics)
     plots = [draw.scatter_plot(report.runs[run].predictions, task, run) for run in known]
     scored = {run: found for run, found in known.items() if len(found.limits)}
     plots += [draw.cumulative_score_plot(scored)] if scored else []
-    return Section(_title(task), _unknown(report, task), plots=plots)
+    return Section(capitalize(task.name), _unknown(report, task), plots=plots)
 
 
 def _slices(report: Report, label: str) -> Section:
@@ -206,24 +198,25 @@ def _slices(report: Report, label: str) -> Section:
 
 
 def _slice_columns(report: Report, task: TaskInfo) -> list[MetricColumn]:
-    if task.kind != "number":
-        return [metric_column(task, "acc", PERCENT, interval=True)]
-    limit = _tolerance(report, task)
-    others = ("bias", *([] if limit is None else [f"cs{limit:g}"]))
-    return [metric_column(task, "mae", interval=True), *(metric_column(task, metric) for metric in others)]
+    measured = dict.fromkeys(metric for found in report.of_task(task).values() for metric in found.metrics)
+    return [
+        metric_column(task, metric, PERCENT if metric == "acc" else None, interval=metric in ("mae", "acc"))
+        for metric in measured
+        if is_subgroup_metric(metric) and metric != "coverage"
+    ]
 
 
-def _classes(report: Report, task: TaskInfo) -> Section:
+def _classes(report: Report, task: TaskInfo) -> list[Section]:
     known = report.of_task(task, ClassMetrics)
     missing = [run_name(run) for run, found in known.items() if found.roc is None and task.kind == "binary"]
     plots = [draw.roc_plot(known)] if any(found.roc for found in known.values()) else []
     plots += [draw.confusion_plot(found, run) for run, found in known.items()]
     only = f"{' and '.join(missing)} has only one {task.name} among its test images: no ROC, no AUROC."
-    return Section(_title(task), f"{only if missing else ''} {_unknown(report, task)}".strip(), plots=plots)
+    section = Section(capitalize(task.name), f"{only if missing else ''} {_unknown(report, task)}".strip(), plots=plots)
+    return [section, _calibration(task, known)] if known else [section]
 
 
-def _calibration(report: Report, task: TaskInfo) -> Section:
-    known = report.of_task(task, ClassMetrics)
+def _calibration(task: TaskInfo, known: Mapping[str, ClassMetrics]) -> Section:
     probability, outcome = probability_titles(task)
     tables = []
     for label, found in known.items():
@@ -238,28 +231,22 @@ def _calibration(report: Report, task: TaskInfo) -> Section:
         "width, weighted by their images. Sampling noise biases it upward, and resampling adds to that: the interval "
         "lies slightly too high, the more so the fewer images there are."
     )
-    plots = [draw.reliability_plot(known)] if known else []
-    return Section(f"Calibration of {probability}", text if known else _unknown(report, task), tables, plots)
+    return Section(f"Calibration of {probability}", text, tables, [draw.reliability_plot(known)])
 
 
 def _intervals(report: Report, task: TaskInfo) -> Section:
     lines: list[str] = []
     tables: list[Table] = []
     known, unit = report.of_task(task, NumberMetrics), f", {task.unit}" if task.unit else ""
-    for label, findings in report.findings.items():
-        if task.name not in findings.tasks:
-            continue
-        spread = known[label].spread if label in known else None
+    for label, found in known.items():
+        spread = found.spread
         if spread is None:
-            reason = "predicts no {0} intervals" if label in known else "was tested on images without any {1}"
-            lines.append(f"{run_name(label)} {reason.format(task.name, task.label)}.")
+            lines.append(f"{run_name(label)} predicts no {task.name} intervals.")
             continue
-        inside, interval = format_interval(known[label].metrics["coverage"], PERCENT)
-        share = f"{inside} % of the true {task.name} labels lie inside the 80 % intervals ({interval})"
-        lines.append(f"{run_name(label)}: {share}.")
-        if spread.images < known[label].images:
-            stated = f"{spread.images:,} of {known[label].images:,} images"
-            lines.append(f"Only {stated} have a predicted standard deviation.")
+        inside, interval = format_interval(found.metrics["coverage"], PERCENT)
+        lines.append(f"{run_name(label)}: {inside} % of the labels lie inside the 80 % intervals ({interval}).")
+        if spread.images < found.images:
+            lines.append(f"Only {spread.images:,} of {found.images:,} images have a predicted standard deviation.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
         caption = f"Intervals of a normal distribution with the predicted standard deviation {label}".strip()
         tables.append(Table(("nominal", "inside"), rows, caption))
@@ -269,12 +256,11 @@ def _intervals(report: Report, task: TaskInfo) -> Section:
             header = (f"predicted{unit}", f"RMSE{unit}", "images")
             tables.append(Table(header, cells, f"Error by predicted standard deviation {label}".strip()))
         else:
-            line = "The predicted standard deviation is constant: {} {}, at an RMSE of {}."
-            lines.append(line.format(cells[0][0], task.unit, cells[0][1]).replace(" ,", ","))
+            constant = f"{cells[0][0]} {task.unit}".strip()
+            lines.append(f"The predicted standard deviation is constant: {constant}, at an RMSE of {cells[0][1]}.")
         column = MetricColumn(f"{task.name}_coverage", "inside, %", PERCENT, interval=True)
-        bands = [
-            (part.name, *column.cells(part.metrics)) for part in findings.slices.get(AGE, []) if part.known[task.name]
-        ]
+        parts = [part for part in report.findings[label].slices.get(AGE, []) if part.known[task.name]]
+        bands = [(part.name, *column.cells(part.metrics)) for part in parts]
         if bands:
             tables.append(Table((draw.slice_title(AGE), *column.header), bands, f"The 80 % intervals {label}".strip()))
     plots = [draw.coverage_plot(known)] if tables else []

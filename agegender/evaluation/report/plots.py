@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agegender.evaluation.html.metric_format import metric_title, probability_titles
+from agegender.evaluation.html.metric_format import capitalize, metric_title, probability_titles
 from agegender.evaluation.html.page import Plot
 from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, ORANGE, new_plot, to_png
 from agegender.evaluation.report.analysis import RunMetrics
@@ -128,7 +128,8 @@ def cumulative_score_plot(runs: Numbers) -> Plot:
         axes.plot(found.limits, found.cumulative_score, "-", color=_color(label), label=legend)
         axes.plot([limit], [score], "o", color=_color(label), markersize=5)
     axes.set_ylim(0, 1.02)
-    caption = _with_unit(f"Fraction of {task.name} predictions within k of the truth (CS@k)", task)
+    axes.set_xticks(next(iter(runs.values())).limits[::_AT_TOLERANCE])
+    caption = f"Fraction of {task.name} predictions within k {task.unit}".rstrip() + " of the truth (CS@k)"
     return _finish(axes, f"{task.name}_cumulative_score", caption, _with_unit("k", task), "fraction of images")
 
 
@@ -155,7 +156,7 @@ def slice_plots(runs: Runs, tasks: Sequence[TaskInfo], label: str) -> list[Plot]
         else:
             axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.0)
         title = metric_title(task, metric)[0].removesuffix(", %")
-        caption = f"{title.partition(',')[0]} by {by}, with 95 % intervals"
+        caption = f"{capitalize(title.partition(',')[0])} by {by}, with 95 % intervals"
         plots.append(_finish(axes, f"{task.name}_{metric}_by_{label}", caption, by, title))
     return plots
 
@@ -187,7 +188,7 @@ def roc_plot(runs: Classes) -> Plot:
             axes.plot(found.roc.false_positive, found.roc.true_positive, color=_color(label), label=legend)
             axes.plot(*([rate] for rate in found.roc.at_threshold), "o", color=_color(label), markersize=6)
     x, y = (f"{name} faces predicted {task.classes[1]}" for name in task.classes)
-    caption = f"ROC of {task.name}; the dot marks the threshold of 0.5"
+    caption = f"{capitalize(task.name)} ROC; the dot marks the threshold of 0.5"
     return _finish(axes, f"{task.name}_roc", caption, f"{x} (FPR)", f"{y} (TPR)")
 
 
@@ -205,7 +206,7 @@ def confusion_plot(found: ClassMetrics, label: str = "") -> Plot:
         axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=13 if count < 4 else 9)
     axes.set_xticks(range(count), task.classes, parse_math=False)
     axes.set_yticks(range(count), task.classes, parse_math=False)
-    caption = _captioned(f"Confusion of {task.name}: counts, and percentages of the true class", label)
+    caption = _captioned(f"{capitalize(task.name)} confusion: counts, and percentages of the true {task.name}", label)
     return _finish(axes, _named(f"{task.name}_confusion", label), caption, "prediction", "label")
 
 

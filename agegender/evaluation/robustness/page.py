@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
-from agegender.evaluation.html.metric_format import MetricColumn, metric_column, metric_title
+from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column, metric_title
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
@@ -94,7 +94,7 @@ def print_table(numbers: Mapping[str, Any]) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     units = "".join(f"{task.name} in {task.unit}; " for task in read_tasks(numbers["tasks"]) if task.unit)
-    print(f"{units[:1].upper()}{units[1:]}CS, accuracy (of all faces, and of ages {GROWN}+) and coverage (held) in %.")
+    print(capitalize(f"{units}CS, accuracy (of all faces, and of ages {GROWN}+) and coverage (held) in %."))
 
 
 def _faces(numbers: Mapping[str, Any]) -> str:

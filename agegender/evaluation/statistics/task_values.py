@@ -38,6 +38,11 @@ def task_values(
     return _number(task, labels, columns, tolerance) if task.kind == "number" else _classes(task, labels, columns)
 
 
+def is_subgroup_metric(metric: str) -> bool:
+    """Return whether a metric is computed for subgroups of the images too."""
+    return metric in ("mae", "bias", "coverage", "acc") or (metric.startswith("cs") and not metric.endswith("_whole"))
+
+
 def _number(
     task: TaskInfo, labels: Mapping[str, Floats], columns: Mapping[str, Floats], tolerance: float | None
 ) -> dict[str, Values]:
