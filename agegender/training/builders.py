@@ -18,7 +18,7 @@ from agegender.config.allowlist import accepted_kwargs, check_built, instantiate
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.launcher import detect_launcher
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
 from agegender.training.callbacks.divergence import StopOnNonFinite
 from agegender.training.callbacks.graceful_stop import GracefulStop
@@ -108,7 +108,7 @@ def prepare_features(
 
 
 def _some_features(
-    network: AgeGenderNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
+    network: MultiTaskNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
 ) -> list[Tensor]:
     """Return the features of up to `_SCALED_BY` evenly spaced training faces."""
     faces = data.split("train")

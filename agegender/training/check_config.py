@@ -20,7 +20,7 @@ from agegender.config.validation import validate_choice, validate_kwargs, valida
 from agegender.data.augmentation.build import resolve_augmentation
 from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
 from agegender.training.builders import PROFILERS
 from agegender.training.distillation.soft_targets import SoftTargets
@@ -200,11 +200,11 @@ def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
     arguments = {key: value for key, value in model.items() if key not in ("trunk", "name", "pretrained")}
     arguments = {key: value for key, value in arguments.items() if value is not None or key not in may_be_null}
     options = [name for name in inspect.signature(made).parameters if name not in ("in_channels", "image_size")]
-    for key in {*arguments} - {*inspect.signature(AgeGenderNet).parameters}:
+    for key in {*arguments} - {*inspect.signature(MultiTaskNet).parameters}:
         hint = did_you_mean(key, options)  # arguments of the trunk, which has its own node
         moved = hint.removeprefix("did you mean ")
         require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
-    validate_kwargs("model", arguments, AgeGenderNet, provided=("age", "in_channels", "image_size", "trunk"))
+    validate_kwargs("model", arguments, MultiTaskNet, provided=("age", "in_channels", "image_size", "trunk"))
     if may_be_null:
         trunk = {key: value for key, value in trunk.items() if value is not None}
     _check_instantiable("model.trunk", trunk, provided=("in_channels", "image_size"))

@@ -14,7 +14,7 @@ from agegender.data.augmentation.build import resolve_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming.datamodule import StreamingDataModule
 from agegender.errors import require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.runs.checkpoint import load_checkpoint, read_calibration
 from agegender.runs.resume import run_dir_of
 from agegender.training.distillation.soft_targets import SoftTargets
@@ -106,7 +106,7 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
 def with_defaults(network: Mapping[str, Any]) -> dict[str, Any]:
     """Return a network's settings with all defaults filled in, to compare checkpoints of different versions."""
     parts = {name: _with_defaults(network[name], place) for name, place in (("trunk", "model.trunk"), ("age", "age"))}
-    return _defaults(AgeGenderNet) | dict(network) | parts
+    return _defaults(MultiTaskNet) | dict(network) | parts
 
 
 def _with_defaults(node: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _with_defaults(node: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
-    model = _defaults(AgeGenderNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
+    model = _defaults(MultiTaskNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
     age = _defaults(resolve(config.age, "age"))
     loss = _defaults(MultiTaskLoss) | {"teacher": _defaults(SoftTargets)["teacher"]}
     optim = {"trunk_lr_mult": _defaults(param_groups)["trunk_lr_mult"]}

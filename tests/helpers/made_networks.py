@@ -10,7 +10,7 @@ import torch
 from helpers.nodes import network_settings
 from torch import nn
 
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.tasks.calibration import MAX_AGE, Calibration
 
 # Asymmetric and different at every age, so that an export that confuses values is found.
@@ -49,7 +49,7 @@ def save_network(
     torch.manual_seed(0)
     settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age or {"name": "dldl"}}
     described = network_settings(trunk=trunk, **settings | TRUNKS[trunk] | options)
-    network = AgeGenderNet(**described)
+    network = MultiTaskNet(**described)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):  # at initialization, norms and residual branches have no effect
             for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):

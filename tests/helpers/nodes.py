@@ -45,7 +45,7 @@ def trunk_node(trunk: str = "conv_stack", /, **options: Any) -> dict[str, Any]:
 
 
 def network_settings(age: dict[str, Any], trunk: str = "conv_stack", **options: Any) -> dict[str, Any]:
-    """Returns the arguments of `AgeGenderNet`.
+    """Returns the arguments of `MultiTaskNet`.
 
     Args:
         age: `name` of the age coding, and its arguments.

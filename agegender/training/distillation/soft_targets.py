@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.models.network import MultiTaskNet, RawOutputs
 
 
 class SoftTargets:
@@ -52,7 +52,7 @@ class SoftTargets:
         distributions = ages[chosen].float()
         return distributions / distributions.sum(1, keepdim=True), p_female[chosen]  # normalized again: float16 rounds
 
-    def losses(self, network: AgeGenderNet, outputs: RawOutputs, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, network: MultiTaskNet, outputs: RawOutputs, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the age divergence from the teachers and the gender cross-entropy with them, scalars in nats.
 
         Args:
