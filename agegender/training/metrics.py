@@ -117,12 +117,8 @@ class StageMetrics(nn.Module):
         if not self._set_aside:
             return
         steps, self._set_aside = self._set_aside, []
-        self.losses.update(
-            *(
-                all_gather_cat(torch.stack(values))
-                for values in zip(*((s.losses, s.counts) for s in steps), strict=True)
-            )
-        )
+        losses, counts = (torch.stack(values) for values in zip(*(step[:2] for step in steps), strict=True))
+        self.losses.update(all_gather_cat(losses), all_gather_cat(counts))
         gathered: dict[tuple[str, ...], Tensor] = {}  # a column may serve several metrics
 
         def column(kind: str, *path: str) -> Tensor:

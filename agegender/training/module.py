@@ -206,7 +206,7 @@ class AgeGenderModule(pl.LightningModule):
         return raw
 
     def _calibration_inputs(self, raw: RawOutputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the rows and labels `[batch]`, and each task's calibration inputs `[batch, k]`, clean and corrupted."""
+        """Return rows and labels `[batch]`, and the tasks' calibration inputs `[batch, k]`, clean and corrupted."""
         inputs, corrupted = {"row": batch["row"]}, self._corrupted(batch)
         for name, task in self.network.each_task():
             inputs[f"{name}/clean"] = task.calibration_inputs(raw[name])
