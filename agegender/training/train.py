@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -105,7 +105,7 @@ def _fit_and_test(
     with one_rank_at_a_time(data.cache_dir):
         data.prepare_data()
         data.setup()
-        soft_targets = make_targets(teachers, data, settings["loss"])
+        soft_targets = make_targets(teachers, data, settings)
     module = builders.build_module(settings, data, weights)
     monitor, watched = _monitored_metrics(settings, data, module)
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
