@@ -26,7 +26,7 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
         AgeGenderError: The class is not allowed, or a setting is unknown, missing or of the wrong type.
     """
     made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
-    validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed"))
+    validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed", "labels"))
     validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces, provided=("folder", "progress"))
     return made
 
