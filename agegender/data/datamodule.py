@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 from agegender.data.augmentation.build import OWN, Augmentation, build_augmentation
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
-from agegender.data.index.index import FaceIndex, build_index
+from agegender.data.index.index import FaceIndex, build_index, check_labels
 from agegender.data.index.split import Split, SplitRule, left_out
 from agegender.data.index.table import check_ending
-from agegender.data.index.utkface import check_labels
+from agegender.data.index.utkface import CLASSES, LABELS
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
 from agegender.data.loading.device_dataset import DeviceDataset, to_device
 from agegender.data.loading.feature_cache import Change, FeatureViews, cache_features, describe_view
@@ -136,7 +136,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             require(synthetic is None, f"data.table={table} and data.synthetic: choose data=table or data=synthetic")
             require(split_file is None, f"data.split_file={split_file}: a table has a column split for that")
         if table is None:
-            check_labels(labels or {})
+            held = {name: CLASSES.get(name) for name in LABELS}
+            check_labels(labels or {}, held, "file names", "use data=table")
         self.dir, self.synthetic = dir, synthetic
         self.table = Path(table).expanduser() if table is not None else None
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()

@@ -25,7 +25,7 @@ from agegender.data.index.split import (
 )
 from agegender.data.index.table import read_table
 from agegender.data.index.utkface import CLASSES, has_utkface_files, list_utkface_files
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
 
@@ -92,6 +92,27 @@ class FaceIndex:
 def drop_missing(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the labels that are not missing."""
     return labels[~np.isnan(labels)]
+
+
+def check_labels(
+    needed: Mapping[str, Sequence[str] | None], held: Mapping[str, Sequence[str] | None], source: str, remedy: str
+) -> None:
+    """Refuse labels of tasks that a source of labels doesn't hold.
+
+    Args:
+        needed: Labels of the tasks, and their classes; None for a number.
+        held: Labels of the source, likewise.
+        source: The source, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        AgeGenderError: A label is missing, or has other classes.
+    """
+    known = ", ".join(held)
+    for name, classes in needed.items():
+        require(name in held, f"a task needs the label {name}, but there are only {known} in {source}: {remedy}")
+        wanted, found = ("a number" if each is None else ", ".join(each) for each in (classes, held[name]))
+        require(wanted == found, f"a task takes the label {name} as {wanted}, but it is {found} in {source}: {remedy}")
 
 
 def build_index(

@@ -107,7 +107,8 @@ def _listing(
     texts = {label for row in rows.values() for label in row.labels if isinstance(label, str)}
     groups, codes = _name_groups(texts)
     labels = {
-        name: [codes[label] if isinstance(label, str) else label for label in row.labels] for name, row in rows.items()
+        name: tuple(codes[label] if isinstance(label, str) else label for label in row.labels)
+        for name, row in rows.items()
     }
     splits = {name: row.split for name, row in rows.items()}
     is_split = any(split != UNUSED for split in splits.values())  # False if the column is missing or empty

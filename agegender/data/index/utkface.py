@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from agegender.errors import require
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LICENSE = "trained on UTKFace: for non-commercial research only"  # of all weights trained on its images
 GENDERS = ("male", "female")  # UTKFace's second field, by its code
@@ -93,31 +91,6 @@ def parse_name(name: str, age_range: Sequence[int] = (0, 120)) -> FaceLabels:
     if group >= len(GROUPS):
         raise QuarantinedNameError(f"race {group} outside 0..{len(GROUPS) - 1}")
     return FaceLabels(age, gender, group)
-
-
-def check_labels(labels: Mapping[str, Sequence[str] | None]) -> None:
-    """Refuse labels of tasks that file names don't hold.
-
-    Args:
-        labels: Names of the labels, and their classes; None for a number.
-
-    Raises:
-        AgeGenderError: A label is not in file names, or has other classes there.
-    """
-    for name, classes in labels.items():
-        require(
-            name in LABELS,
-            f"a task needs the label {name}: file names hold age, gender and group only; use data=table",
-        )
-        held, wanted = CLASSES.get(name), None if classes is None else tuple(classes)
-        require(
-            wanted == held,
-            f"a task takes the label {name} as {_shown(wanted)}: file names hold {_shown(held)}",
-        )
-
-
-def _shown(classes: tuple[str, ...] | None) -> str:
-    return "a number" if classes is None else ", ".join(classes)
 
 
 def list_utkface_files(folder: Path, age_range: Sequence[int] = (0, 120)) -> LabelTable:
