@@ -12,6 +12,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,10 +20,10 @@ from torch.utils.data import DataLoader
 from agegender.data.augmentation.build import OWN, Augmentation, build_augmentation
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
-from agegender.data.index.index import FaceIndex, build_index
+from agegender.data.index.index import FaceIndex, build_index, check_labels
 from agegender.data.index.split import Split, SplitRule, left_out
 from agegender.data.index.table import check_ending
-from agegender.data.index.utkface import MISSING
+from agegender.data.index.utkface import CLASSES, LABELS
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
 from agegender.data.loading.device_dataset import DeviceDataset, to_device
 from agegender.data.loading.feature_cache import Change, FeatureViews, cache_features, describe_view
@@ -36,7 +37,7 @@ from agegender.data.loading.loader import (
 from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels, open_pixel_cache
 from agegender.data.sources.resolve import resolve_data_dir
 from agegender.errors import require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.system.files import default_cache_dir
 from agegender.system.progress import available_cores
 
@@ -77,6 +78,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         views: int = 2,
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
+        labels: Mapping[str, Sequence[str] | None] | None = None,
     ):
         """Store the settings; nothing is read before `prepare_data` or `setup`.
 
@@ -112,6 +114,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             augment: Settings of `conf/augment`: a class as `_target_` (`Augment` unless given), and its arguments. The
                 object is called with images and a generator, see `Augment`. None or empty for none.
             seed: Chooses order and augmentation.
+            labels: Labels that the tasks need, and their classes; None for a number. All but age, gender and group are
+                further columns of the table.
         """
         super().__init__()
         workers_fit = num_workers is None or num_workers >= 0
@@ -131,6 +135,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
             check_ending(Path(table))
             require(synthetic is None, f"data.table={table} and data.synthetic: choose data=table or data=synthetic")
             require(split_file is None, f"data.split_file={split_file}: a table has a column split for that")
+        if table is None:
+            held = {name: CLASSES.get(name) for name in LABELS}
+            check_labels(labels or {}, held, "file names", "use data=table")
         self.dir, self.synthetic = dir, synthetic
         self.table = Path(table).expanduser() if table is not None else None
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -140,6 +147,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
         self.leave_out = leave_out
         self._index_options: dict[str, Any] = {
+            "labels": labels or {},
             "age_range": tuple(age_range),
             "duplicates": duplicates,
             "split": split,
@@ -218,9 +226,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.fingerprint,
             self._index_options["duplicates"],
         )
-        if not index.complete:
-            unknown = [int((column == MISSING).sum()) for column in (index.age, index.gender)]
-            log.info("%d images have no age and %d no gender: losses and metrics ignore missing labels", *unknown)
+        needed = self._index_options["labels"] or ("age", "gender")
+        missing = {name: int(np.isnan(index.labels[name]).sum()) for name in needed}
+        if any(missing.values()):
+            counts = ", ".join(f"{name} of {count:,} images" for name, count in missing.items())
+            log.info("missing labels: %s; losses and metrics ignore them", counts)
         if self._index_options["split"] == "random":
             log.warning(
                 "data.split=random: the test images choose the epoch and may have copies in the training part; its "
@@ -329,10 +339,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Move a batch without blocking; a batch that is on the device already is returned unchanged."""
         if batch["image"].device == device:
             return batch
-        return {  # type: ignore[return-value]
-            name: values.to(device, non_blocking=True) if isinstance(values, torch.Tensor) else values
-            for name, values in batch.items()
-        }
+        moved: Batch = move_data_to_device(batch, device)
+        return moved
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches on their device; validation and test batches are unchanged."""
@@ -358,7 +366,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
 
     def keep_features(
-        self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
+        self, network: MultiTaskNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
     ) -> None:
         """Cache the features of a frozen trunk; batches then carry them, and images are no longer augmented.
 

@@ -1,11 +1,11 @@
-"""Are the settings of `data` right? And the datamodule that they name, for commands that need no training."""
+"""Check the settings of `data`, and build the datamodule of commands that need no training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agegender.config.allowlist import kwargs_of, resolve
+from agegender.config.allowlist import accepted_kwargs, kwargs_of, resolve
 from agegender.config.validation import validate_kwargs
 from agegender.data.sources.synthetic import generate_faces
 from agegender.errors import require
@@ -13,38 +13,42 @@ from agegender.errors import require
 if TYPE_CHECKING:
     from agegender.data.datamodule import AgeGenderDataModule
 
-FOLDER = "agegender.data.datamodule.AgeGenderDataModule"  # what settings without `_target_` mean
+FOLDER = "agegender.data.datamodule.AgeGenderDataModule"  # default of `_target_`
 
 
 def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule]:
-    """Returns the datamodule's class, once its settings have been held against its signature.
+    """Check the settings against the signature of the datamodule's class, and return the class.
 
     Args:
-        settings: Of `conf/data`: the class as `_target_`, and its arguments.
+        settings: Settings of `conf/data`: the class as `_target_`, and its arguments.
 
     Raises:
         AgeGenderError: The class is not allowed, or a setting is unknown, missing or of the wrong type.
     """
     made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
-    validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed"))
+    validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed", "labels"))
     validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces, provided=("folder", "progress"))
     return made
 
 
 def streams(settings: Mapping[str, Any]) -> bool:
-    """Tells whether the faces come as a stream, in which no single face can be looked up by its place."""
+    """Return whether the faces come in a stream, in which none can be looked up by its row."""
     return bool(getattr(resolve({"_target_": FOLDER, **settings}, "data"), "streamed", False))
 
 
-def folder_module(settings: Mapping[str, Any], refusal: str) -> AgeGenderDataModule:
-    """Builds the datamodule of a folder of images, for a command that looks at the files themselves.
+def folder_module(
+    settings: Mapping[str, Any], refusal: str, labels: Mapping[str, Sequence[str] | None]
+) -> AgeGenderDataModule:
+    """Build the datamodule of a folder of images, for a command that reads the files themselves.
 
     Args:
-        settings: Of `conf/data`.
-        refusal: What is said where they speak of packed shards.
+        settings: Settings of `conf/data`.
+        refusal: Error message for settings of packed shards.
+        labels: Labels of the tasks, and their classes; None for a number.
 
     Raises:
-        AgeGenderError: They do, or a setting doesn't fit.
+        AgeGenderError: The settings are of packed shards, or one is invalid.
     """
     require(not streams(settings), refusal)
-    return check_data(settings)(**kwargs_of(settings))
+    made = check_data(settings)
+    return made(**kwargs_of(settings), **accepted_kwargs(made, labels=labels))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,8 @@ from agegender.data.index.split import (
     subsample,
 )
 from agegender.data.index.table import read_table
-from agegender.data.index.utkface import GROUPS, MISSING, has_utkface_files, list_utkface_files
-from agegender.errors import AgeGenderError
+from agegender.data.index.utkface import CLASSES, has_utkface_files, list_utkface_files
+from agegender.errors import AgeGenderError, require
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
 
@@ -40,51 +39,43 @@ class FaceIndex:
     Attributes:
         folder: Folder of the files.
         names: File names, relative to the folder.
-        age: int16 `[n]`, years; `MISSING` (-1) if missing.
-        gender: int8 `[n]`, 0 = male, 1 = female; likewise.
-        group: int8 `[n]`, positions in `groups`; likewise.
+        labels: Name to labels, float32 `[n]`: numbers, or positions in `classes`; NaN if missing. First come `age` (in
+            completed years), `gender` and `group`, whether they are known or not, then further columns of a table.
         digests: SHA-256 of each file, hexadecimal.
         duplicates: int64 `[n]`, the smallest row among the images of the same photograph.
         split: `train`, `val`, `test`, `unused` (left out by a split file or a table) or `val+test` (the rule `random`),
             as an array of strings.
         fingerprint: Hash of the split: same fingerprint, same images in the same splits.
         quarantine: File name to reason, for all rejected entries of the folder or the table.
-        groups: Names of the groups.
+        classes: Names of the classes of `gender`, `group` and further labels that are no numbers.
         split_source: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
     """
 
     folder: Path
     names: Sequence[str]
-    age: NDArray[np.int16]
-    gender: NDArray[np.int8]
-    group: NDArray[np.int8]
+    labels: dict[str, NDArray[np.float32]]
     digests: list[str]
     duplicates: NDArray[np.int64]
     split: NDArray[np.str_]
     fingerprint: str
     quarantine: dict[str, str] = field(default_factory=dict)
-    groups: tuple[str, ...] = GROUPS
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
     split_source: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every face has an age and a gender, so that nothing needs to be masked."""
-        return bool((self.age != MISSING).all() and (self.gender != MISSING).all())
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
         """Return the rows of one split; `limit` (over all splits together) keeps a fixed subset."""
         return subsample(self.digests, self.split, limit)[split]
 
     def label_cells(self, row: int) -> list[str]:
-        """Return the CSV cells of a face's age, gender and group; empty if missing."""
-        labels = (self.age[row], self.gender[row], self.group[row])
-        return ["" if label == MISSING else str(label) for label in labels]
+        """Return one CSV cell for each label of a face; empty if it is missing."""
+        values = (column[row] for column in self.labels.values())
+        return ["" if np.isnan(value) else f"{value:.9g}" for value in values]
 
     def write_csv(self, path: Path) -> None:
         """Write every file with its labels, split and duplicate group (the name of the group's first file)."""
         with atomic_write(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "age", "gender", "group", "split", "duplicate_group", "sha256"])
+            writer.writerow(["file", *self.labels, "split", "duplicate_group", "sha256"])
             for i, name in enumerate(self.names):
                 first = escape_formula(self.names[self.duplicates[i]])
                 writer.writerow([escape_formula(name), *self.label_cells(i), self.split[i], first, self.digests[i]])
@@ -98,9 +89,30 @@ class FaceIndex:
             writer.writerows((escape_formula(name), reason) for name, reason in sorted(self.quarantine.items()))
 
 
-def drop_missing(labels: NDArray[Any]) -> NDArray[Any]:
+def drop_missing(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the labels that are not missing."""
-    return np.asarray(labels[labels != MISSING])
+    return labels[~np.isnan(labels)]
+
+
+def check_labels(
+    needed: Mapping[str, Sequence[str] | None], held: Mapping[str, Sequence[str] | None], source: str, remedy: str
+) -> None:
+    """Refuse labels of tasks that a source of labels doesn't hold.
+
+    Args:
+        needed: Labels of the tasks, and their classes; None for a number.
+        held: Labels of the source, likewise.
+        source: The source, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        AgeGenderError: A label is missing, or has other classes.
+    """
+    known = ", ".join(held)
+    for name, classes in needed.items():
+        require(name in held, f"a task needs the label {name}, but there are only {known} in {source}: {remedy}")
+        wanted, found = ("a number" if each is None else ", ".join(each) for each in (classes, held[name]))
+        require(wanted == found, f"a task takes the label {name} as {wanted}, but it is {found} in {source}: {remedy}")
 
 
 def build_index(
@@ -108,6 +120,7 @@ def build_index(
     cache_dir: Path,
     *,
     table: Path | None = None,
+    labels: Mapping[str, Sequence[str] | None] | None = None,
     age_range: Sequence[int] = (0, 120),
     duplicates: Mode = "near",
     split: SplitRule = "content",
@@ -127,6 +140,8 @@ def build_index(
             relative paths.
         cache_dir: Folder of the cached scan results.
         table: CSV or Parquet with the files and their labels, see `read_table`; None to read them from the names.
+        labels: Labels of tasks, and their classes (None for a number): columns of the table that are read beside age,
+            gender and group.
         age_range: Lowest and highest accepted age in years, inclusive.
         duplicates: Criterion for copies: `near` copies, `exact` ones only, or `none`.
         split: `content`: decided by the images' contents, copies together. `random`: file by file, with the test images
@@ -142,7 +157,7 @@ def build_index(
     Raises:
         AgeGenderError: No usable image, a split without faces, or (`strict`) anything quarantined.
     """
-    listing = read_table(table, folder, age_range) if table else list_utkface_files(folder, age_range)
+    listing = list_utkface_files(folder, age_range) if table is None else read_table(table, folder, age_range, labels)
     scanned = scan_folder(folder, sorted(listing.labels), cache_dir)
     quarantine = listing.quarantine | scanned.unreadable
     if quarantine and strict:
@@ -163,19 +178,17 @@ def build_index(
         sides = np.full(len(scanned.names), "test")
     else:
         sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
-    labels = [listing.labels[name] for name in scanned.names]
+    values = np.array([listing.labels[name] for name in scanned.names], np.float32)  # [n, labels]; NaN for None
     return FaceIndex(
         folder=folder,
         names=scanned.names,
-        age=np.array([label.age for label in labels], dtype=np.int16),
-        gender=np.array([label.gender for label in labels], dtype=np.int8),
-        group=np.array([label.group for label in labels], dtype=np.int8),
+        labels=dict(zip(listing.columns, np.ascontiguousarray(values.T), strict=True)),
         digests=scanned.digests,
         duplicates=groups,
         split=sides,
         fingerprint=fingerprint(scanned.digests, sides),
         quarantine=quarantine,
-        groups=listing.groups,
+        classes=listing.classes,
         split_source=split_source,
     )
 

@@ -5,28 +5,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LICENSE = "trained on UTKFace: for non-commercial research only"  # of all weights trained on its images
+GENDERS = ("male", "female")  # UTKFace's second field, by its code
 GROUPS = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's third field, as named by the data set
 _SUFFIX = r"\s*\.?(?:jpe?g|png|webp|bmp)(?:\.chip\.jpg)?"
 _NAME = re.compile(rf"([0-9]{{1,3}})_([0-9])_([0-9])_([0-9]+){_SUFFIX}", re.IGNORECASE | re.ASCII)
 _THREE_FIELDS = re.compile(rf"[0-9]{{1,3}}_[0-9]_[0-9]{{8,}}{_SUFFIX}", re.IGNORECASE | re.ASCII)
 
 
-MISSING = -1  # a missing age, gender or group; file names have all three, tables may not
-
-
-@dataclass(frozen=True, slots=True)
-class FaceLabels:
-    """Labels of one face.
+class FaceLabels(NamedTuple):
+    """Labels of one file name.
 
     Attributes:
         age: Completed years.
-        gender: 0 = male, 1 = female.
-        group: Position in the listing's `groups`.
+        gender: Position in `GENDERS`.
+        group: Position in `GROUPS`.
     """
 
     age: int
@@ -34,20 +32,27 @@ class FaceLabels:
     group: int
 
 
+LABELS = FaceLabels._fields  # in every index, known or not
+CLASSES: dict[str, tuple[str, ...]] = {"gender": GENDERS, "group": GROUPS}
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """The labeled faces of a folder's file names or of a table.
 
     Attributes:
-        labels: File name, relative to the folder, to labels.
+        labels: File name, relative to the folder, to its labels, one for each of `columns`: a number, or the position
+            of a class in `classes`; None if missing.
         quarantine: File name to reason, for rejected entries.
-        groups: Names of the groups, by code.
+        columns: Names of the labels: `LABELS`, then further columns of a table.
+        classes: Names of the classes of the labels that have some, by code.
         splits: File name to `train`, `val`, `test` or `unused`; None if the listing has no split.
     """
 
-    labels: dict[str, FaceLabels]
+    labels: Mapping[str, Sequence[float | None]]
     quarantine: dict[str, str]
-    groups: tuple[str, ...] = GROUPS
+    columns: tuple[str, ...] = LABELS
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
     splits: Mapping[str, str] | None = None
 
 
@@ -62,7 +67,7 @@ def parse_name(name: str, age_range: Sequence[int] = (0, 120)) -> FaceLabels:
     lacks a field is rejected: it is disputed which one is missing, so a label would be a guess.
 
     >>> parse_name("26_1_2_20170116172819213.jpg.chip.jpg")
-    Label(age=26, gender=1, group=2)
+    FaceLabels(age=26, gender=1, group=2)
 
     Args:
         name: The file's name, without its folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from agegender.data.index.index import FaceIndex, drop_missing
-from agegender.data.index.utkface import MISSING
 from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels
 
 
@@ -22,8 +21,7 @@ class Batch(TypedDict):
 
     Attributes:
         image: uint8 `[batch, channels, size, size]`, channels last in memory; after augmentation float in [0, 1].
-        age: float32 `[batch]`, years; NaN if missing.
-        gender: float32 `[batch]`, 0 = male, 1 = female; NaN if missing.
+        labels: Name to labels, each float32 `[batch]`: numbers, or positions in the index's `classes`; NaN if missing.
         row: int64 `[batch]`, the faces' rows of the index.
         features: Only with the cached features of a frozen trunk: float32 `[batch, features]`.
         corrupted: Likewise, the features of validation faces changed by `corruptions.corrupt_any`.
@@ -32,8 +30,7 @@ class Batch(TypedDict):
     """
 
     image: Tensor
-    age: Tensor
-    gender: Tensor
+    labels: dict[str, Tensor]
     row: Tensor
     features: NotRequired[Tensor]
     corrupted: NotRequired[Tensor]
@@ -56,9 +53,6 @@ class FaceDataset(Dataset[Batch]):
     def __init__(self, index: FaceIndex, rows: NDArray[np.int64], pixels: MemmapPixels | DecodeOnRead):
         """Store the split's rows of the index; `pixels` reads by row of the index."""
         self.index, self.rows, self.pixels = index, rows, pixels
-        self._age, self._gender = (
-            np.where(column == MISSING, np.nan, column).astype(np.float32) for column in (index.age, index.gender)
-        )
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -71,17 +65,17 @@ class FaceDataset(Dataset[Batch]):
     def __getitems__(self, items: Sequence[int] | Tensor) -> Batch:
         """Return the faces at these positions of the split as one batch (PyTorch calls this once per batch)."""
         rows = self.rows[np.asarray(items)]
-        age, gender = self.labels(rows)
         images = torch.from_numpy(self.pixels.read(rows)).permute(0, 3, 1, 2)  # channels last in memory
-        return Batch(image=images, age=age, gender=gender, row=torch.from_numpy(rows))
+        return Batch(image=images, labels=self.labels(rows), row=torch.from_numpy(rows))
 
-    def labels(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the ages in years and the genders of rows of the index, both float32; NaN if missing."""
-        return torch.from_numpy(self._age[rows]), torch.from_numpy(self._gender[rows])
+    def labels(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return every label of rows of the index, each float32; NaN if missing."""
+        return {name: torch.from_numpy(column[rows]) for name, column in self.index.labels.items()}
 
-    def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
-        """Return the split's ages or genders, without missing ones."""
-        return drop_missing((self.index.age if label == "age" else self.index.gender)[self.rows])
+    def known(self, label: str) -> NDArray[np.float32]:
+        """Return the split's labels of one kind, without missing ones."""
+        column = self.index.labels.get(label)
+        return np.zeros(0, np.float32) if column is None else drop_missing(column[self.rows])
 
     @property
     def device(self) -> torch.device:

@@ -24,9 +24,9 @@ class DeviceDataset(Dataset[Batch]):
             places: int64 `[len(faces)]`, each face's row of `pixels`.
             device: The target device.
         """
-        columns = (*faces.labels(faces.rows), torch.from_numpy(faces.rows), places)
         self._pixels = pixels
-        self._age, self._gender, self._row, self._places = (column.to(device) for column in columns)
+        self._labels = {name: column.to(device) for name, column in faces.labels(faces.rows).items()}
+        self._row, self._places = torch.from_numpy(faces.rows).to(device), places.to(device)
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -40,7 +40,8 @@ class DeviceDataset(Dataset[Batch]):
         """Return the faces at these positions of the split as one batch."""
         chosen = torch.as_tensor(items, device=self._places.device)
         images = self._pixels.index_select(0, self._places[chosen]).permute(0, 3, 1, 2)  # channels last in memory
-        return Batch(image=images, age=self._age[chosen], gender=self._gender[chosen], row=self._row[chosen])
+        labels = {name: column[chosen] for name, column in self._labels.items()}
+        return Batch(image=images, labels=labels, row=self._row[chosen])
 
     @property
     def device(self) -> torch.device:

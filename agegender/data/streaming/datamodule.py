@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.data.index.index import drop_missing
+from agegender.data.index.index import check_labels, drop_missing
 from agegender.data.index.split import SPLITS, Split
 from agegender.data.loading.dataset import Batch
 from agegender.data.streaming.packed_index import BUCKET, PackedIndex, fetch_dir, open_pack
@@ -36,10 +37,10 @@ class StreamingSplit:
         """Return the number of faces."""
         return self._size
 
-    def known(self, label: Literal["age", "gender"]) -> NDArray[Any]:
-        """Return the split's ages or genders, without missing ones."""
-        column = self.index.age if label == "age" else self.index.gender
-        return drop_missing(column[self.start : self.start + self._size])
+    def known(self, label: str) -> NDArray[np.float32]:
+        """Return the split's labels of one kind, without missing ones."""
+        column = self.index.labels.get(label)
+        return np.zeros(0, np.float32) if column is None else drop_missing(column[self.start : self.start + self._size])
 
     @cached_property
     def pixels(self) -> StreamingPixels:
@@ -72,6 +73,7 @@ class StreamingDataModule(AgeGenderDataModule):
         num_workers: int | None = None,
         augment: Mapping[str, Any] | None = None,
         seed: int = 0,
+        labels: Mapping[str, Sequence[str] | None] | None = None,
     ):
         """Store the settings; nothing is read before `prepare_data` or `setup`.
 
@@ -87,6 +89,7 @@ class StreamingDataModule(AgeGenderDataModule):
             num_workers: Number of loader processes, which decode; None for one per core, at most 8.
             augment: See `AgeGenderDataModule`.
             seed: Seed of order and augmentation.
+            labels: See `AgeGenderDataModule`; the pack must have them.
         """
         require(dir is not None, "data=streaming needs data.dir=, the folder or s3:// address of packed faces")
         self.place, self.max_cache = str(dir).rstrip("/"), max_cache
@@ -104,6 +107,7 @@ class StreamingDataModule(AgeGenderDataModule):
             augment=augment,
             seed=seed,
         )
+        self._labels = labels or {}
 
     @property
     def index(self) -> PackedIndex:
@@ -133,6 +137,8 @@ class StreamingDataModule(AgeGenderDataModule):
         except ImportError as error:
             raise missing_extra("data=streaming", error, "stream") from None
         self._index = index = self.find_index()
+        held = {name: index.classes.get(name) for name in index.labels}
+        check_labels(self._labels, held, f"data.dir={self.place}", "pack the faces for the same tasks")
         if index.described("split")["pictures"] == "drawn":
             self.synthetic = {}
         sizes = ", ".join(f"{index.place(name)[1]:,} {name}" for name in SPLITS)
@@ -164,7 +170,7 @@ class StreamingDataModule(AgeGenderDataModule):
             self.stream(name, shuffle),
             batch_size=self.batch_size // self._part().world_size,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=partial(collate, list(self.index.labels)),
             pin_memory=self.device.type == "cuda",
         )
 

@@ -16,7 +16,6 @@ from litdata.streaming import downloader
 from numpy.typing import NDArray
 
 from agegender.data import decode
-from agegender.data.index.utkface import MISSING
 from agegender.data.loading.dataset import Batch
 from agegender.errors import SystemFaultError
 
@@ -33,7 +32,7 @@ def _allow_plain_http() -> None:
 
 _allow_plain_http()  # also runs in spawned processes
 
-Item = dict[str, Any]  # written by `pack`: image (the file's bytes), row, age, gender
+Item = dict[str, Any]  # written by `pack`: image (the file's bytes), row, labels (the bytes of float32 numbers)
 
 
 class DecodeTransform:
@@ -49,14 +48,17 @@ class DecodeTransform:
         return {**item, "image": decode.eval_transform(picture, self.image_size, self.grayscale)}
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Collate decoded items to a batch."""
-    age, gender = (
-        torch.tensor([np.nan if item[name] == MISSING else item[name] for item in items], dtype=torch.float32)
-        for name in ("age", "gender")
-    )
+def collate(names: Sequence[str], items: Sequence[Item]) -> Batch:
+    """Collate decoded items to a batch.
+
+    Args:
+        names: Names of the packed labels, in their order.
+        items: The items.
+    """
     images = torch.from_numpy(np.stack([item["image"] for item in items])).permute(0, 3, 1, 2)  # channels last
-    return Batch(image=images, age=age, gender=gender, row=torch.tensor([item["row"] for item in items]))
+    columns = np.stack([np.frombuffer(item["labels"], np.float32) for item in items], axis=1)  # [labels, batch]
+    labels = dict(zip(names, torch.from_numpy(columns), strict=True))
+    return Batch(image=images, labels=labels, row=torch.tensor([item["row"] for item in items]))
 
 
 def streaming_dataset(
@@ -137,7 +139,8 @@ class StreamingFaceLoader(StreamingDataLoader):
 
     def _first_face(self) -> Batch:
         stream = unsharded(copy.copy(self.dataset))
-        return collate([stream.transform[0](item_at(stream, 0))])
+        first: Batch = self.collate_fn([stream.transform[0](item_at(stream, 0))])
+        return first
 
     @property
     def processes(self) -> int:

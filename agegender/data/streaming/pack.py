@@ -20,13 +20,14 @@ from agegender.data.streaming.packed_index import INDEX, MANIFEST, QUARANTINE, V
 from agegender.errors import AgeGenderError, missing_extra, require
 from agegender.system.files import exclusive_lock
 from agegender.system.progress import track
+from agegender.tasks.labels import labels_of
 
 log = logging.getLogger(__name__)
 
 MB = 1_000_000  # bytes
 
 
-def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
+def pack(data: dict[str, Any], out: str, shard_mb: int = 64, tasks: dict[str, Any] | None = None) -> Path:
     """Write the faces of a folder as shards, with their labels and their split.
 
     A shard contains the bytes of the files, not pixels: these are smaller, can be decoded to any image size and color
@@ -37,6 +38,8 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
         data: Arguments of `AgeGenderDataModule`, which define the faces and the split.
         out: Output folder, which must not exist or must be empty. It is renamed to `out` after all files were written.
         shard_mb: Size of a shard in MB.
+        tasks: Tasks that will be trained on the shards, as in `conf/tasks`: further labels of a table are packed for
+            them.
 
     Returns:
         The folder.
@@ -55,7 +58,8 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64) -> Path:
         raise missing_extra("packing", error, "stream") from None
     from agegender.data.settings import folder_module  # imports torch, which the checks above don't need
 
-    module = folder_module(data, "data=streaming is packed already: set a folder of images with data=utkface data.dir=")
+    refusal = "data=streaming is packed already: set a folder of images with data=utkface data.dir="
+    module = folder_module(data, refusal, labels_of(tasks or {}))
     split = module.split_settings["split"]
     require(split == "content", f"data.split={split} can't be packed: remove it")
     require(module.leave_out is None, "data.leave_out is for a training from the folder itself: remove it")
@@ -92,10 +96,10 @@ def _write(
         "version": VERSION,
         "fingerprint": index.fingerprint,
         "images": {side: len(rows[side]) for side in SPLITS},
-        "complete": index.complete,
         "split": settings,
         "split_source": index.split_source,
-        "groups": index.groups,
+        "labels": list(index.labels),
+        "classes": dict(index.classes),
         "folder": str(index.folder.resolve()),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -106,14 +110,14 @@ def _write_shards(folder: Path, index: FaceIndex, rows: NDArray[np.int64], first
     from litdata.streaming import Cache
 
     folder.mkdir(parents=True)
+    labels = np.stack([column[rows] for column in index.labels.values()], axis=1)  # [rows, labels]
     shards = Cache(str(folder), chunk_bytes=shard_mb * MB)
     for position, row in enumerate(track(rows.tolist(), f"packing {folder.name}", len(rows))):
         path = index.folder / index.names[row]
         content = _read(path)
         if hashlib.sha256(content).hexdigest() != index.digests[row]:
             raise AgeGenderError(f"{path} changed while it was packed: run the command again")
-        labels = {"age": int(index.age[row]), "gender": int(index.gender[row])}
-        shards[position] = {"image": content, "row": first + position, **labels}
+        shards[position] = {"image": content, "row": first + position, "labels": labels[position].tobytes()}
     shards.done()
     shards.merge(1)
 

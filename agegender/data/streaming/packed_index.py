@@ -26,11 +26,10 @@ log = logging.getLogger(__name__)
 for _name in ("litdata", "botocore"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they log their cache and credentials at every epoch
 
-VERSION = 2  # increment it when the format of a pack changes
+VERSION = 3  # increment it when the format of a pack changes
 MANIFEST = "pack.json"
 LABELS, NAMES, OFFSETS = "labels.npy", "names.bin", "names.npy"
 INDEX, QUARANTINE = "index.csv", "quarantine.csv"
-LABEL = np.dtype([("age", np.int16), ("gender", np.int8), ("group", np.int8)])
 BUCKET = "s3://"
 
 
@@ -76,11 +75,6 @@ class PackedIndex(FaceIndex):
         """Return an entry of the manifest."""
         return (self.manifest or {})[what]
 
-    @property
-    def complete(self) -> bool:
-        """Whether every face has an age and a gender."""
-        return bool(self.described("complete"))
-
     def place(self, split: str) -> tuple[int, int]:
         """Return a split's first row and its number of rows."""
         sizes: dict[str, int] = self.described("images")
@@ -105,8 +99,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def write_columns(folder: Path, index: FaceIndex, rows: NDArray[np.int64]) -> None:
     """Write the labels and names of these rows of an index, in this order."""
-    labels = np.empty(len(rows), LABEL)
-    labels["age"], labels["gender"], labels["group"] = index.age[rows], index.gender[rows], index.group[rows]
+    labels = np.stack([column[rows] for column in index.labels.values()])  # [labels, rows]
     names = [os.fsencode(index.names[row]) for row in rows.tolist()]
     np.save(folder / LABELS, labels)
     np.save(folder / OFFSETS, np.cumsum([0, *map(len, names)], dtype=np.int64))
@@ -141,20 +134,19 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
             quarantine = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     except (OSError, ValueError, EOFError) as error:
         raise AgeGenderError(f"the index in {folder} is damaged ({error}): copy or pack the faces again") from None
-    fits = labels.dtype == LABEL and len(labels) == len(names) == sum(manifest["images"].values())
+    size = sum(manifest["images"].values())
+    fits = labels.shape == (len(manifest["labels"]), size) and len(names) == size
     require(fits, f"the index in {folder} doesn't fit its {MANIFEST}: copy or pack the faces again")
     return PackedIndex(
         folder=Path(manifest["folder"]),
         names=names,
-        age=labels["age"],
-        gender=labels["gender"],
-        group=labels["group"],
+        labels=dict(zip(manifest["labels"], labels, strict=True)),
         digests=[],
         duplicates=np.zeros(0, np.int64),
         split=np.zeros(0, np.str_),
         fingerprint=manifest["fingerprint"],
         quarantine=quarantine,
-        groups=tuple(manifest["groups"]),
+        classes={name: tuple(classes) for name, classes in manifest["classes"].items()},
         split_source=manifest["split_source"],
         kept_in=folder,
         manifest=manifest,

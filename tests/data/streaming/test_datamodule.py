@@ -59,10 +59,11 @@ def test_streamed_batches_hold_the_folders_pixels_and_labels(shards: Path, faces
         seen: list[int] = []
         for batch in loader:
             rows = np.array([place[ours.index.names[row]] for row in batch["row"].tolist()])
-            age, gender = faces_of.labels(rows)
+            labels = faces_of.labels(rows)
             pixels = torch.from_numpy(faces_of.pixels.read(rows)).permute(0, 3, 1, 2)
             assert torch.equal(batch["image"], pixels) and batch["image"].dtype == torch.uint8
-            assert torch.equal(batch["age"], age) and torch.equal(batch["gender"], gender)
+            assert list(batch["labels"]) == list(labels) == ["age", "gender", "group"]
+            assert all(torch.equal(batch["labels"][name], column) for name, column in labels.items())
             seen += rows.tolist()
         assert sorted(seen) == faces_of.rows.tolist()  # each once
         assert (seen == faces_of.rows.tolist()) is (name != "train")

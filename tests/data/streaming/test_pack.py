@@ -13,13 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import room_for
+from helpers.made_tables import write_table
 
 from agegender.data.index.index import build_index
 from agegender.data.index.split import SPLITS
+from agegender.data.index.utkface import GROUPS
 from agegender.data.streaming import pack as packing
+from agegender.data.streaming.datamodule import StreamingDataModule
 from agegender.data.streaming.pack import pack
 from agegender.data.streaming.packed_index import open_pack
 from agegender.errors import AgeGenderError
+from agegender.tasks.labels import labels_of
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +34,15 @@ def packed(odd_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pack_has_the_folders_split_labels_and_quarantine(packed: Path, odd_faces: Path, tmp_path: Path) -> None:
     theirs, ours = build_index(odd_faces, tmp_path / "cache"), open_pack(str(packed), tmp_path)
     assert ours.fingerprint == theirs.fingerprint
-    assert ours.complete == theirs.complete and ours.groups == theirs.groups
+    assert list(ours.labels) == list(theirs.labels) and ours.classes == theirs.classes
     assert set(ours.quarantine) == {name.encode(errors="backslashreplace").decode() for name in theirs.quarantine}
     rows = {name: row for row, name in enumerate(theirs.names)}
     for side in SPLITS:
         names = [ours.names[row] for row in ours.rows(side).tolist()]
         places = [rows[name] for name in names]
         assert sorted(places) == theirs.rows(side).tolist() and (side == "train" or places == sorted(places))
-        for column in ("age", "gender", "group"):
-            assert np.array_equal(getattr(ours, column)[ours.rows(side)], getattr(theirs, column)[places])
+        for name, column in theirs.labels.items():
+            assert np.array_equal(ours.labels[name][ours.rows(side)], column[places])
     theirs.write_csv(tmp_path / "theirs.csv")
     ours.write_csv(tmp_path / "ours.csv")
     assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
@@ -55,19 +59,66 @@ def test_pack_shuffles_the_training_faces(packed: Path, tmp_path: Path) -> None:
     assert names == sorted(names, key=lambda name: (digests[name], name)) and names != sorted(names)
 
 
-def test_pack_keeps_a_tables_split_groups_and_missing_labels(faces: Path, tmp_path: Path) -> None:
+SMILE = {"smile": {"label": "smile", "classes": ["no", "yes"]}}
+
+
+@pytest.fixture(scope="module")
+def packed_table(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces of a table with holes, groups and a column of its own, packed for a task."""
+    folder = tmp_path_factory.mktemp("packed table")
     names = sorted(path.name for path in faces.glob("*.jpg"))[:12]
-    sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 3 + [""]
-    ages = ["", *(str(20 + place) for place in range(11))]
-    groups = ["north", "south"] * 6
-    lines = [
-        f"{name},{age},f,{group},{side}" for name, age, group, side in zip(names, ages, groups, sides, strict=True)
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 3 + [""]
+    rows = [
+        {"path": name, "age": ["", 20 + row][row > 0], "gender": "f", "group": ["north", "south"][row % 2]}
+        | {"smile": ["no", "", "YES"][row % 3], "split": split}
+        for row, (name, split) in enumerate(zip(names, splits, strict=True))
     ]
-    (tmp_path / "labels.csv").write_text("\n".join(["path,age,gender,group,split", *lines]) + "\n")
-    data = {"table": str(tmp_path / "labels.csv"), "dir": str(faces)}
-    index = open_pack(str(pack(data, str(tmp_path / "shards"))), tmp_path)
-    assert [index.place(side)[1] for side in SPLITS] == [6, 2, 3]
-    assert index.groups == ("north", "south") and not index.complete and index.split_source == "table labels.csv"
+    data = {"table": str(write_table(folder / "labels.csv", rows)), "dir": str(faces)}
+    return pack(data, str(folder / "shards"), tasks=SMILE)
+
+
+def test_pack_keeps_a_tables_split_classes_and_missing_labels(packed_table: Path, tmp_path: Path) -> None:
+    index = open_pack(str(packed_table), tmp_path)
+    assert [index.place(split)[1] for split in SPLITS] == [6, 2, 3] and index.split_source == "table labels.csv"
+    assert index.classes == {"gender": ("male", "female"), "group": ("north", "south"), "smile": ("no", "yes")}
+    rows = np.argsort([index.names[row] for row in range(11)])
+    assert list(index.labels) == ["age", "gender", "group", "smile"]
+    assert np.array_equal(index.labels["age"][rows], [np.nan, *range(21, 31)], equal_nan=True)
+    assert np.array_equal(index.labels["smile"][rows], ([0, np.nan, 1] * 4)[:11], equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+def test_streamed_labels_of_a_table_are_those_of_its_index(packed_table: Path) -> None:
+    module = StreamingDataModule(str(packed_table), image_size=16, batch_size=4, labels=labels_of(SMILE))
+    module.setup()
+    batches = [*module.train_dataloader(), *module.val_dataloader()]
+    assert sum(len(batch["row"]) for batch in batches) == 8
+    for batch in batches:
+        assert list(batch["labels"]) == list(module.index.labels)
+        for name, column in module.index.labels.items():
+            assert np.array_equal(batch["labels"][name].numpy(), column[batch["row"].numpy()], equal_nan=True)
+    assert sorted(module.split("train").known("smile").tolist()) == [0, 0, 1, 1]
+    assert module.split("train").known("mood").tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"mood": None},
+            r"a task needs the label mood, but there are only age, gender, group, smile in .*: pack",
+        ),
+        ({"smile": ["yes", "no"]}, "a task takes the label smile as yes, no, but it is no, yes in .*: pack the faces"),
+        ({"smile": None}, "a task takes the label smile as a number, but it is no, yes in .*: pack the faces"),
+        ({"group": list(GROUPS)}, "a task takes the label group as White, .*, but it is north, south in .*"),
+    ],
+)
+def test_streaming_refuses_labels_that_were_not_packed(
+    packed_table: Path, labels: dict[str, list[str] | None], message: str
+) -> None:
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        StreamingDataModule(str(packed_table), labels=labels).setup()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("left", ["a file of mine", ".hidden"])
