@@ -47,7 +47,7 @@ def probability_titles(task: TaskInfo) -> tuple[str, str]:
     """Return the names of the probability whose calibration is measured, and of its event; see `calibration_pair`."""
     if task.kind == "binary":
         return task.columns[0], f"of {task.classes[1]} faces"
-    return f"the likeliest {task.name}'s probability", "correct"
+    return f"{task.name} confidence", "correct"
 
 
 def format_number(value: float, form: Form, sign: str = "") -> str:

@@ -43,10 +43,9 @@ def _section(run: RunPredictions, title: str, text: str, rows: Integers, uris: d
     lines = [text]
     if gone:
         lines.append(f"{gone} of {len(cards)} images are not at the path in predictions.csv (any more).")
-    names = " and ".join(task.name for task in run.tasks)
     lines.append(
-        f"First line: labeled {names}. Below: predicted {names}, a number with its standard deviation if the model "
-        "predicts one, a class with its probability."
+        f"First line: the labels ({', '.join(task.name for task in run.tasks)}). Below: the predictions, a number with "
+        "its standard deviation if the model predicts one, a class with its probability."
     )
     short = {letter: name for task in run.tasks for name, letter in _letters(task).items() if letter != name}
     if short:
