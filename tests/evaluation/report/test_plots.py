@@ -71,7 +71,11 @@ def all_plots(runs: dict[str, Found]) -> list[Plot]:
             plots += [draw.confusion_plot(found, label) for label, found in classes.items()]
             plots += [draw.reliability_plot(classes), *([draw.roc_plot(classes)] if task.kind == "binary" else [])]
     findings = {label: found for label, (_, found) in runs.items()}
-    return plots + [plot for label in first.labels for plot in draw.slice_plots(findings, first.tasks, label)]
+    return plots + [
+        plot
+        for label in next(iter(findings.values())).slices
+        for plot in draw.slice_plots(findings, first.tasks, label)
+    ]
 
 
 def test_plots_of_two_runs_show_both_runs(tmp_path: Path) -> None:
