@@ -348,6 +348,21 @@ def test_synthetic_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path
     assert len(list((tmp_path / "synthetic").iterdir())) == 1
 
 
+def test_glasses_of_drawn_faces_are_a_label_with_the_classes_of_a_task(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"synthetic": {"count": 60, "size": 32, "glasses": True}, "image_size": 16}
+    labeled = AgeGenderDataModule(cache_dir=str(tmp_path), labels={"glasses": ["yes", "no"]}, **options)
+    plain = AgeGenderDataModule(cache_dir=str(tmp_path), **options)
+    for module in (labeled, plain):
+        module.setup()
+    assert list(labeled.index.labels) == [*plain.index.labels, "glasses"]
+    assert 0.3 < labeled.index.labels["glasses"].mean() < 0.7 and labeled.index.classes["glasses"] == ("yes", "no")
+    assert labeled.index.fingerprint == plain.index.fingerprint and labeled.index.quarantine == {}
+    with pytest.raises(
+        AgeGenderError, match="has no column smile, which a task needs; it has path, age, gender, group, g"
+    ):
+        AgeGenderDataModule(cache_dir=str(tmp_path), labels={"smile": None}, **options).setup()
+
+
 def test_augmentation_applies_to_training_batches_only(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
     module = _module(faces, cache_dir, augment=STRONG)
     witness = _fit(module, tmp_path)
