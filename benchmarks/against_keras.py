@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from benchmarks.paired import Paired
 from benchmarks.training import Rival, Settings, Steps, measure
 
@@ -26,7 +26,7 @@ STEPS = {"gray_mae": 20, "rgb200_mse": 8, "he_mse": 3}  # training steps per tur
 def keras_in(python: str, begun: ExitStack) -> Rival:
     """Return a function that starts the Keras side with this interpreter; the process ends with `begun`."""
 
-    def start(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
+    def start(settings: Settings, data: AgeGenderDataModule, net: MultiTaskNet) -> Steps:
         network_settings = {name: settings[name] for name in ("model", "age")} | {
             "bf16": settings["trainer"]["precision"] == "bf16-mixed",
             "image_size": data.image_size,

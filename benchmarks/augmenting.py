@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from agegender.data.augmentation.build import build_augmentation
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn
 
@@ -39,7 +39,7 @@ def measure(rounds: int = 5) -> Paired:
 
 def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
     """Return a function that trains a new network for `STEPS` steps and returns the number of images."""
-    net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
+    net = MultiTaskNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.to(memory_format=torch.channels_last).train()
     take = training_step(net)
     images, ages, genders = random_batch(net, BATCH)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agegender.config.hydra_versions import version_base
 from agegender.data.decode import eval_transform, read_image
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.training.builders import network_kwargs
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -33,7 +33,7 @@ def network_of(*overrides: str) -> dict[str, Any]:
     return network_kwargs(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
-def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+def random_batch(net: MultiTaskNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Return random images (uint8 `[count, channels, size, size]`, channels last), ages in years, and genders."""
     shape = (count, net.image_size, net.image_size, net.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
@@ -41,7 +41,7 @@ def random_batch(net: AgeGenderNet, count: int, device: str = "cpu") -> tuple[Te
     return images, torch.rand(count, device=device) * 80, genders.float()
 
 
-def training_step(net: AgeGenderNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
+def training_step(net: MultiTaskNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
     """Return a training step on images, ages and genders: forward, backward, and a step of fused Adam."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 

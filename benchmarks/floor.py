@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.system.malloc import disable_malloc_trim
 from benchmarks.bare import network_of, random_batch, settings_of, training_step
 
@@ -49,7 +49,7 @@ def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 
 def training_operations(network: dict[str, object]) -> int:
     """Return the number of multiplications and additions of a training step per image."""
-    net = AgeGenderNet(**network).train()  # type: ignore[arg-type]
+    net = MultiTaskNet(**network).train()  # type: ignore[arg-type]
     images, ages, genders = random_batch(net, 2)
     # The counter misses operations in oneDNN's layout; anomaly detection disables that layout (see ConvStack).
     with torch.autograd.set_detect_anomaly(True, check_nan=False), FlopCounterMode(display=False) as counter:
@@ -60,7 +60,7 @@ def training_operations(network: dict[str, object]) -> int:
 
 def shares(network: dict[str, object], batch_size: int, bf16: bool, steps: int = 10) -> dict[str, float]:
     """Return the fraction of a bare training step's time by part of the step, the largest first."""
-    net = AgeGenderNet(**network).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
+    net = MultiTaskNet(**network).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
     batch, step = random_batch(net, batch_size), training_step(net, bf16=bf16)
     for _ in range(3):
         step(*batch)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from benchmarks.bare import CONF, network_of, random_batch, training_step
 
 
@@ -63,16 +63,16 @@ def copy_rate() -> float:
     return 2 * data.nbytes / seconds_of(lambda: other.copy_(data))
 
 
-def residual_step(batch: int) -> tuple[Callable[[], None], AgeGenderNet, Tensor]:
+def residual_step(batch: int) -> tuple[Callable[[], None], MultiTaskNet, Tensor]:
     """Return a training step of the residual network in bfloat16, the network, and its batch of images."""
-    net = AgeGenderNet(**network_of("model=residual", "data.grayscale=false"))
+    net = MultiTaskNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.cuda().to(memory_format=torch.channels_last).train()
     images, ages, genders = random_batch(net, batch, "cuda")
     take = training_step(net, bf16=True)
     return lambda: take(images, ages, genders), net, images
 
 
-def activation_bytes(net: AgeGenderNet, images: Tensor) -> int:
+def activation_bytes(net: MultiTaskNet, images: Tensor) -> int:
     """Return the minimum memory traffic of a step in bytes: inputs and outputs of all convolutions, both passes."""
     moved = 0
 

@@ -24,7 +24,7 @@ from PIL import Image
 import agegender
 from agegender.data.decode import eval_transform, read_image
 from agegender.data.sources.synthetic import generate_faces
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import MAX_CHUNK, Predictor
 from agegender.system.malloc import disable_malloc_trim
@@ -42,7 +42,7 @@ PHOTO = 3000, 2000  # pixels of a photograph; sensor noise is added
 def untrained(path: Path, *overrides: str) -> Path:
     """Write a checkpoint of untrained weights, with the entries that prediction reads."""
     network = network_of(*overrides)
-    weights = {f"network.{name}": value for name, value in AgeGenderNet(**network).state_dict().items()}
+    weights = {f"network.{name}": value for name, value in MultiTaskNet(**network).state_dict().items()}
     described = {"network": network, "split": None, "labels": {"gender": ["male", "female"]}}
     torch.save({"agegender": {"version": agegender.__version__, **described}, "state_dict": weights}, path)
     return path
@@ -54,7 +54,7 @@ def latency(*overrides: str, calls: int = 200) -> float:
     It is thread time: equal to wall time on an idle machine, and independent of other processes on a busy one.
     """
     network = network_of(*overrides)
-    built = AgeGenderNet(**network).eval().to(memory_format=torch.channels_last)
+    built = MultiTaskNet(**network).eval().to(memory_format=torch.channels_last)
     size = network["image_size"]
     image = torch.randint(0, 256, (1, size, size, network["in_channels"]), dtype=torch.uint8).permute(0, 3, 1, 2)
     with one_thread(), torch.inference_mode():
@@ -88,7 +88,7 @@ def throughput(folder: Path, rounds: int = 5, with_network: bool = False) -> Pai
             )
 
 
-_bare: dict[str, AgeGenderNet] = {}  # the network of a pool process
+_bare: dict[str, MultiTaskNet] = {}  # the network of a pool process
 
 
 def _open(weights: Path) -> None:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from agegender.config.hydra_versions import version_base
 from agegender.data.datamodule import AgeGenderDataModule
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.system.malloc import disable_malloc_trim
 from agegender.training import builders
 from benchmarks.bare import CONF, training_step
@@ -31,7 +31,7 @@ from benchmarks.paired import Paired
 
 Settings = dict[str, Any]
 Steps = Callable[[int], int]  # runs the given number of training steps; returns the number of images
-Rival = Callable[[Settings, AgeGenderDataModule, AgeGenderNet], Steps]
+Rival = Callable[[Settings, AgeGenderDataModule, MultiTaskNet], Steps]
 
 
 class TakeTurns(Callback):
@@ -71,7 +71,7 @@ class TakeTurns(Callback):
         self._images += len(batch["row"])
 
 
-def bare_loop(settings: Settings, data: AgeGenderDataModule, net: AgeGenderNet) -> Steps:
+def bare_loop(settings: Settings, data: AgeGenderDataModule, net: MultiTaskNet) -> Steps:
     """Return a training loop in plain PyTorch over the same pixels."""
 
     def steps() -> Iterator[int]:

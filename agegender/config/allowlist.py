@@ -43,7 +43,7 @@ NODE_TYPES = {
         ("image_size", "batch_size", "cache_dir", "table", "synthetic"),
     ),
     "model.trunk": NodeType("torch.nn.Module", ("forward",), ("num_features",)),
-    "age": NodeType(methods=("layer", "loss", "decode", "spread", "label"), attributes=("outputs", "classes")),
+    "tasks": NodeType("agegender.tasks.task.Task", attributes=("num_outputs",)),
     "augment": NodeType(methods=("__call__",)),
     "optim.optimizer": NodeType("torch.optim.Optimizer"),
     "optim.scheduler": NodeType("torch.optim.lr_scheduler.LRScheduler"),

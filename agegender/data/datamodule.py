@@ -38,7 +38,7 @@ from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels, open_
 from agegender.data.sources.resolve import resolve_data_dir
 from agegender.data.sources.synthetic import TABLE
 from agegender.errors import require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.system.files import default_cache_dir
 from agegender.system.progress import available_cores
 
@@ -368,7 +368,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
 
     def keep_features(
-        self, network: AgeGenderNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
+        self, network: MultiTaskNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
     ) -> None:
         """Cache the features of a frozen trunk; batches then carry them, and images are no longer augmented.
 

@@ -1,39 +1,27 @@
-"""The network: a pure nn.Module from pixels to a raw age and a gender logit, built from plain values."""
+"""The network: a pure nn.Module from pixels to the raw outputs of each task, built from plain values."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError, require
 from agegender.models.layers import FeatureScaler, WeightInit, init_weights, mlp
 from agegender.models.trunks.trunk import Trunk, build_trunk
-from agegender.tasks.age_coding import AgeCoding
-from agegender.tasks.calibration import Calibration
+from agegender.tasks.info import TaskInfo
+from agegender.tasks.task import Task, build_tasks
 
 Trainable = Literal["none", "upper", "all"]
 
 
-class RawOutputs(NamedTuple):
-    """The raw outputs of the network, always float32.
-
-    Attributes:
-        age: Raw age head `[batch, outputs]`; `AgeGenderNet.years` decodes it.
-        gender: Raw gender head `[batch]`; `AgeGenderNet.p_female` returns its probability.
-    """
-
-    age: Tensor
-    gender: Tensor
+RawOutputs = dict[str, Tensor]  # name of a task -> raw outputs of its head [batch, num_outputs], always float32
 
 
-class AgeGenderNet(nn.Module):
-    """A shared trunk with an age head and a gender head; the images' normalization is part of it."""
+class MultiTaskNet(nn.Module):
+    """A shared trunk with a head for each task; the images' normalization is part of it."""
 
     mean: Tensor
     std: Tensor
@@ -42,15 +30,14 @@ class AgeGenderNet(nn.Module):
         self,
         image_size: int,
         in_channels: int,
-        age: Mapping[str, Any],
         trunk: Mapping[str, Any],
+        tasks: Mapping[str, Mapping[str, Any]],
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.25,),
         shared_units: Sequence[int] = (),
         head_units: Sequence[int] = (256,),
         feature_dropout: float = 0.0,
         dropout: float = 0.4,
-        gender_output: Literal["logit", "sigmoid"] = "logit",
         weight_init: WeightInit = "xavier_uniform",
         trainable: Trainable = "all",
         feature_clip: float | None = None,
@@ -60,17 +47,14 @@ class AgeGenderNet(nn.Module):
         Args:
             image_size: Side of the images, in pixels.
             in_channels: Color channels of the images: 1 (gray) or 3 (RGB).
-            age: The age coding (see `AgeCoding`): its class as `_target_`, and its arguments.
-            trunk: The trunk (see `Trunk`): likewise.
+            trunk: The trunk (see `Trunk`): its class as `_target_`, and its arguments.
+            tasks: Name of each task (see `Task`) to its class and arguments, likewise.
             mean: Subtracted from pixels in [0, 1]; one value, or one per color channel.
             std: Divides them afterwards; likewise.
-            shared_units: Widths of dense layers between the trunk and both heads.
+            shared_units: Widths of dense layers between the trunk and the heads.
             head_units: Widths of each head's own dense layers.
             feature_dropout: Probability of dropping one of the trunk's features, before any dense layer.
             dropout: Probability of dropping a unit after each dense layer.
-            gender_output: `logit`, or `sigmoid`: the network outputs a probability, and the loss is Keras's
-                cross-entropy of the clipped probability, whose gradient is zero for a face whose logit is wrong by more
-                than 16.
             weight_init: Initialization of convolutions and dense layers, except of trunks with `keeps_own_init`.
             trainable: Which of the trunk's layers are trained. `none`: the trunk is frozen, including its batch-norm
                 statistics. `upper`: those in the trunk's `upper`.
@@ -90,19 +74,19 @@ class AgeGenderNet(nn.Module):
             fits = len(values) in (1, in_channels)
             require(fits, f"model.{name}={list(values)} needs 1 value or {in_channels}, one per color channel")
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1))
-        # Fitted on the validation faces by AgeGenderModule. Not a buffer, so that the EMA leaves it alone.
-        self.calibration: Calibration | None = None
-        self.image_size, self.in_channels, self.gender_output = image_size, in_channels, gender_output
-        self.coding: AgeCoding = instantiate(age, "age")
+        self.image_size, self.in_channels = image_size, in_channels
+        built = build_tasks(tasks)
+        self.tasks = nn.ModuleDict(built)
         self.trunk: Trunk = build_trunk(trunk, in_channels, image_size)
         self.trainable = trainable
         self._freeze()
         self.scaler = None if feature_clip is None else FeatureScaler(self.trunk.num_features, feature_clip)
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.shared, features = mlp(self.trunk.num_features, shared_units, dropout)
-        self.age_head = _Head(features, head_units, dropout, self.coding.layer)
-        self.gender_head = _Head(features, head_units, dropout, lambda width: nn.Linear(width, 1))
-        for part in (self.trunk, self.shared, self.age_head, self.gender_head):
+        self.heads = nn.ModuleDict(
+            {name: _Head(features, head_units, dropout, task.head) for name, task in built.items()}
+        )
+        for part in (self.trunk, self.shared, self.heads):
             if not getattr(part, "keeps_own_init", False):
                 init_weights(part, weight_init)
 
@@ -126,8 +110,7 @@ class AgeGenderNet(nn.Module):
         if self.scaler is not None:
             features = self.scaler(features)
         features = self.shared(self.feature_dropout(features))
-        gender = self.gender_head(features).squeeze(1)
-        return RawOutputs(self.age_head(features), gender.sigmoid() if self.gender_output == "sigmoid" else gender)
+        return {name: task.activation(self.heads[name](features)) for name, task in self.each_task()}
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; a frozen trunk stays in evaluation mode."""
@@ -154,53 +137,24 @@ class AgeGenderNet(nn.Module):
     def forward_tta(self, images: Tensor) -> RawOutputs:
         """Return the mean of the raw outputs for a batch of images and for their mirror images."""
         straight, mirrored = self(images), self(images.flip(3))
-        return RawOutputs(*(torch.stack(pair).mean(0) for pair in zip(straight, mirrored, strict=True)))
+        return {name: torch.stack((straight[name], mirrored[name])).mean(0) for name in straight}
 
-    def years(self, outputs: RawOutputs) -> Tensor:
-        """Decode the age head to years `[batch]`."""
-        return self.coding.decode(outputs.age)
+    def each_task(self) -> list[tuple[str, Task]]:
+        """Return the tasks with their names, in the order of the config."""
+        return list(self.tasks.items())  # type: ignore[arg-type]  # ModuleDict's values are modules to mypy
 
-    def stated(self, outputs: RawOutputs) -> Tensor:
-        """Return the spread of each age `[batch]` in years that the coding predicts; ones if it predicts none."""
-        spread = self.coding.spread(outputs.age)
-        return torch.ones_like(outputs.age[:, 0]) if spread is None else spread
+    @property
+    def infos(self) -> tuple[TaskInfo, ...]:
+        """The plain descriptions of the tasks."""
+        return tuple(task.info for _, task in self.each_task())
 
-    def age_std(self, outputs: RawOutputs) -> Tensor:
-        """Return the standard deviation of each predicted age's error `[batch]` in years.
+    def decode(self, raw: RawOutputs) -> dict[str, dict[str, Tensor]]:
+        """Return the point predictions of each task; see `Task.decode`."""
+        return {name: task.decode(raw[name]) for name, task in self.each_task()}
 
-        Without a calibration, this is the coding's spread, or NaN if it predicts none.
-        """
-        if self.calibration is not None and self.calibration.has_age:
-            return self.calibration.predicted_std(self.years(outputs), self.stated(outputs))
-        spread = self.coding.spread(outputs.age)
-        return torch.full_like(outputs.age[:, 0], math.nan) if spread is None else spread
-
-    def age_interval(self, outputs: RawOutputs) -> tuple[Tensor, Tensor]:
-        """Return the ends of an interval that covers 80 % of the true ages, each `[batch]` in years.
-
-        Without a calibration, both are NaN.
-        """
-        if self.calibration is None or not self.calibration.has_age:
-            unknown = torch.full_like(outputs.age[:, 0], math.nan)
-            return unknown, unknown
-        return self.calibration.interval(self.years(outputs), self.stated(outputs))
-
-    def gender_logit(self, outputs: RawOutputs) -> Tensor:
-        """Return the uncalibrated logit of the label female `[batch]`."""
-        return outputs.gender.logit(eps=1e-7) if self.gender_output == "sigmoid" else outputs.gender
-
-    def p_female(self, outputs: RawOutputs) -> Tensor:
-        """Return the probability of the label female `[batch]`, calibrated if there is a calibration."""
-        temperature = 1.0 if self.calibration is None else self.calibration.temperature
-        return (self.gender_logit(outputs) / temperature).sigmoid()
-
-    def gender_loss(self, outputs: RawOutputs, gender: Tensor) -> Tensor:
-        """Return the mean binary cross-entropy (a scalar, in nats) for genders `[batch]`, 0 or 1."""
-        if self.gender_output == "logit":
-            return functional.binary_cross_entropy_with_logits(outputs.gender, gender)
-        with torch.autocast(outputs.gender.device.type, enabled=False):  # supported in float32 only
-            # Keras's bounds. Keras on TensorFlow uses the logit of a sigmoid layer instead: `gender_output=logit`.
-            return functional.binary_cross_entropy(outputs.gender.clamp(1e-7, 1 - 1e-7), gender)
+    def predict(self, raw: RawOutputs) -> dict[str, Tensor]:
+        """Return the columns of all tasks, each `[batch]`; see `Task.predict`."""
+        return {column: value for name, task in self.each_task() for column, value in task.predict(raw[name]).items()}
 
 
 class _Head(nn.Sequential):

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from agegender.errors import AgeGenderError, require
-from agegender.tasks.calibration import Calibration
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 # The weights in the package, made by `agegender bundle`. A file or folder of the same name is given as `./small`.
@@ -77,7 +76,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not has_network:
         raise AgeGenderError(f"{path} is not an agegender checkpoint: it has no description of the network")
     network = checkpoint["agegender"].get("network") if isinstance(checkpoint["agegender"], dict) else None
-    is_older = isinstance(network, dict) and not isinstance(network.get("trunk"), dict)
+    is_older = isinstance(network, dict) and not isinstance(network.get("tasks"), dict)
     require(not is_older, f"{path} is of an older version, whose format is not supported: train the model again")
     prefix = "network."
     state = checkpoint["state_dict"]
@@ -97,13 +96,3 @@ def load_verified_checkpoint(path: Path) -> dict[str, Any]:
             damaged = archive.testzip()
         require(damaged is None, f"{path} is damaged: the checksum of its part {damaged} doesn't match")
     return checkpoint
-
-
-def read_calibration(checkpoint: dict[str, Any]) -> Calibration | None:
-    """Return the calibration in a checkpoint; None before the first validation.
-
-    Raises:
-        AgeGenderError: The calibration is invalid.
-    """
-    saved = checkpoint["agegender"].get("calibration")
-    return None if saved is None else Calibration.from_dict(saved)

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from agegender.config.overrides import as_written
 from agegender.errors import EXIT_ERROR, AgeGenderError
@@ -68,7 +68,7 @@ class SweepSummary(Callback):
         from rich.table import Table
 
         jobs = self._write_table(config)
-        table = Table("job", "settings", f"best {config.monitor}", title=f"sweep: {config.hydra.sweep.dir}")
+        table = Table("job", "settings", f"best {_monitor(config)[0]}", title=f"sweep: {config.hydra.sweep.dir}")
         shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             settings = " ".join(item for item in job["overrides"] if item not in shared)
@@ -86,10 +86,18 @@ class SweepSummary(Callback):
         folder = Path(config.hydra.sweep.dir)
         records = [read_record(path) for path in folder.rglob(JOB_RECORD)]
         jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep_id]
-        sign = -1 if config.mode == "max" else 1
+        monitor, mode = _monitor(config)
+        sign = -1 if mode == "max" else 1
         jobs.sort(key=lambda job: (math.inf if job["score"] is None else sign * job["score"], job["job"]))
-        _write(folder / "sweep.json", {"monitor": config.monitor, "jobs": jobs})
+        _write(folder / "sweep.json", {"monitor": monitor, "jobs": jobs})
         return jobs
+
+
+def _monitor(config: DictConfig) -> tuple[str, str]:
+    from agegender.tasks.monitor import find_monitor  # a slow import, made after the jobs
+
+    tasks: Any = OmegaConf.to_container(config.tasks, resolve=True)
+    return find_monitor(tasks, config.monitor)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
 
 from agegender.errors import require
-from agegender.tasks.age_coding import Coding
+from agegender.tasks.number import NumberTask
+from agegender.tasks.task import TaskMetric
 
 Decoding = Literal["expectation", "median"]
 
 
-class _Distribution(Coding):
+class _Distribution(NumberTask):
     """One output per age or class of ages: a probability distribution, decoded to its expectation or median.
 
     The median has the least expected absolute error, the expectation the least expected squared error.
@@ -26,9 +28,9 @@ class _Distribution(Coding):
 
     def centers(self, like: Tensor) -> Tensor:
         """Return the age in years `[outputs]` that each output stands for."""
-        return torch.arange(self.outputs, dtype=like.dtype, device=like.device)
+        return torch.arange(self.num_outputs, dtype=like.dtype, device=like.device)
 
-    def decode(self, raw: Tensor) -> Tensor:
+    def value(self, raw: Tensor) -> Tensor:
         """Map logits `[batch, outputs]` to the predicted age `[batch]` in years."""
         return self._expectation(raw) if self.decoding == "expectation" else self._median(raw)
 
@@ -40,7 +42,7 @@ class _Distribution(Coding):
         """Return the median, with each output's probability spread evenly over its years."""
         probabilities = raw.softmax(1)
         cumulative = probabilities.cumsum(1)
-        median_bin = (cumulative < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        median_bin = (cumulative < 0.5).sum(1, keepdim=True).clamp(max=self.num_outputs - 1)
         probability = probabilities.gather(1, median_bin)
         within = ((0.5 - cumulative.gather(1, median_bin) + probability) / probability).clamp(0, 1) - 0.5
         return self.centers(raw)[median_bin[:, 0]] + (self.bin_width * within)[:, 0]
@@ -58,7 +60,14 @@ class BinnedAge(_Distribution):
     apparent age from a single image", ICCV Workshops 2015.
     """
 
-    def __init__(self, bin_width: int = 5, max_age: int = 100, decoding: Decoding = "expectation"):
+    def __init__(
+        self,
+        bin_width: int = 5,
+        max_age: int = 100,
+        decoding: Decoding = "expectation",
+        label: str = "age",
+        **number: Any,
+    ):
         """Define the classes `0..bin_width-1`, `bin_width..2*bin_width-1`, ..., and a last one from `max_age` up.
 
         Args:
@@ -66,30 +75,41 @@ class BinnedAge(_Distribution):
             max_age: First year of the last class, a multiple of `bin_width`; its center is that of a class of
                 `bin_width` years.
             decoding: `expectation` or `median`, see `_Distribution`.
+            label: See `Task`.
+            **number: See `NumberTask`.
 
         Raises:
             AgeGenderError: `bin_width` is below 1, or `max_age` is not a multiple of it.
         """
-        require(bin_width >= 1, f"age.bin_width={bin_width} must be at least 1 year")
+        super().__init__(label, **number)
+        require(bin_width >= 1, f"bin_width={bin_width} must be at least 1 year")
         fits = max_age >= bin_width and max_age % bin_width == 0
-        require(
-            fits, f"age.max_age={max_age} must be a multiple of age.bin_width={bin_width}: the last class starts there"
-        )
+        require(fits, f"max_age={max_age} must be a multiple of bin_width={bin_width}: the last class starts there")
         self.bin_width, self.decoding = bin_width, decoding
-        self.outputs = self.classes = max_age // bin_width + 1
+        self.num_outputs = max_age // bin_width + 1
         self.within = (bin_width**2 - 1) / 12  # uniform over whole years
 
-    def label(self, age: Tensor) -> Tensor:
+    def bin_of(self, age: Tensor) -> Tensor:
         """Return the class `[batch]`, int64, of ages `[batch]` in years."""
-        return (age / self.bin_width).floor().long().clamp(0, self.outputs - 1)
+        return (age / self.bin_width).floor().long().clamp(0, self.num_outputs - 1)
 
     def centers(self, like: Tensor) -> Tensor:
         """Return the classes' centers in years: the mean of the whole years in each."""
         return super().centers(like) * self.bin_width + (self.bin_width - 1) / 2
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Return the cross-entropy with the true class, in nats."""
-        return functional.cross_entropy(raw, self.label(age))
+        """Return the cross-entropy `[batch]` with the true class, in nats."""
+        return functional.cross_entropy(raw, self.bin_of(age), reduction="none")
+
+    def decode(self, raw: Tensor) -> dict[str, Tensor]:
+        """Return the ages in years and the likeliest classes, each `[batch]`."""
+        return super().decode(raw) | {"bin": raw.argmax(1)}
+
+    def metrics(self) -> dict[str, TaskMetric]:
+        """Return those of a number, and the accuracy of the class."""
+        accuracy = MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False, sync_on_compute=False)
+        title = f"{self.name} class accuracy"
+        return super().metrics() | {"class_acc": TaskMetric(accuracy, "bin", title, "{:.2%}", self.bin_of)}
 
 
 class LabelDistribution(_Distribution):
@@ -101,7 +121,13 @@ class LabelDistribution(_Distribution):
     """
 
     def __init__(
-        self, sigma: float = 2.0, max_age: int = 120, expectation: float = 0.0, decoding: Decoding = "expectation"
+        self,
+        sigma: float = 2.0,
+        max_age: int = 120,
+        expectation: float = 0.0,
+        decoding: Decoding = "expectation",
+        label: str = "age",
+        **number: Any,
     ):
         """Set the target distribution.
 
@@ -110,27 +136,45 @@ class LabelDistribution(_Distribution):
             max_age: The highest age; there is one output per year from 0.
             expectation: Weight of the expectation's absolute error, per year; 1 in the paper of 2018.
             decoding: `expectation` or `median`, see `_Distribution`.
+            label: See `Task`.
+            **number: See `NumberTask`.
 
         Raises:
             AgeGenderError: A value is out of range.
         """
-        require(sigma > 0, f"age.sigma={sigma} must be above zero")
-        require(max_age >= 1, f"age.max_age={max_age} must be at least 1 year")
-        require(expectation >= 0, f"age.expectation={expectation} must be at least 0")
-        self.sigma, self.outputs, self.expectation, self.decoding = sigma, max_age + 1, expectation, decoding
+        super().__init__(label, **number)
+        require(sigma > 0, f"sigma={sigma} must be above zero")
+        require(max_age >= 1, f"max_age={max_age} must be at least 1 year")
+        require(expectation >= 0, f"expectation={expectation} must be at least 0")
+        self.sigma, self.num_outputs, self.expectation, self.decoding = sigma, max_age + 1, expectation, decoding
 
     def target(self, age: Tensor) -> Tensor:
         """Return the target distribution `[batch, outputs]` for ages `[batch]` in years."""
-        clamped = age.clamp(0, self.outputs - 1).unsqueeze(1)
+        clamped = age.clamp(0, self.num_outputs - 1).unsqueeze(1)
         return (-((self.centers(age) - clamped) / self.sigma).square() / 2).softmax(1)
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Return the divergence from the target in nats, plus the weighted absolute error of the expectation."""
-        loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="batchmean")
-        return loss + self.expectation * functional.l1_loss(self._expectation(raw), age) if self.expectation else loss
+        """Return the divergence from the target in nats, plus the weighted absolute error of the expectation.
+
+        Returns:
+            `[batch, num_outputs]`, whose sum over the outputs is the loss of a sample.
+        """
+        loss = functional.kl_div(raw.log_softmax(1), self.target(age), reduction="none")
+        if self.expectation:
+            error = functional.l1_loss(self._expectation(raw), age, reduction="none")
+            loss = loss + self.expectation / self.num_outputs * error.unsqueeze(1)
+        return loss
+
+    def soft_target(self, raw: Tensor) -> Tensor:
+        """Return the distribution `[batch, num_outputs]`."""
+        return raw.softmax(1)
+
+    def soft_loss(self, raw: Tensor, soft: Tensor) -> Tensor:
+        """Return the mean divergence (a scalar, in nats) from distributions `[batch, num_outputs]`."""
+        return functional.kl_div(raw.log_softmax(1), soft, reduction="batchmean")
 
 
-class Coral(Coding):
+class Coral(NumberTask):
     """One output per year k, the logit of an age above k; outputs share their weights and have a bias each.
 
     Cao, Mirjalili and Raschka, "Rank consistent ordinal regression for neural networks with application to age
@@ -138,25 +182,31 @@ class Coral(Coding):
     so that it starts near 0.6, about where the gender loss does.
     """
 
-    def __init__(self, max_age: int = 120):
+    def __init__(self, max_age: int = 120, label: str = "age", **number: Any):
         """Create one output for each k from 0 to `max_age - 1`.
+
+        Args:
+            max_age: The highest age in years.
+            label: See `Task`.
+            **number: See `NumberTask`.
 
         Raises:
             AgeGenderError: `max_age` is below 1 year.
         """
-        require(max_age >= 1, f"age.max_age={max_age} must be at least 1 year")
-        self.outputs = max_age
+        super().__init__(label, **number)
+        require(max_age >= 1, f"max_age={max_age} must be at least 1 year")
+        self.num_outputs = max_age
 
-    def layer(self, inputs: int) -> nn.Module:
+    def head(self, in_features: int) -> nn.Module:
         """Return a layer with shared weights, which make the predictions rank-consistent."""
-        return _CoralLayer(inputs, self.outputs)
+        return _CoralLayer(in_features, self.num_outputs)
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
-        """Return the mean binary cross-entropy over batch and years."""
-        above = (age.unsqueeze(1) > torch.arange(self.outputs, device=age.device)).to(raw.dtype)
-        return functional.binary_cross_entropy_with_logits(raw, above)
+        """Return the mean binary cross-entropy over the years `[batch]`."""
+        above = (age.unsqueeze(1) > torch.arange(self.num_outputs, device=age.device)).to(raw.dtype)
+        return functional.binary_cross_entropy_with_logits(raw, above, reduction="none").mean(1)
 
-    def decode(self, raw: Tensor) -> Tensor:
+    def value(self, raw: Tensor) -> Tensor:
         """Map logits `[batch, outputs]` to ages `[batch]`: the number of outputs above even odds.
 
         This is a whole number, the median of the distribution.
@@ -169,7 +219,7 @@ class Coral(Coding):
         above = _cummin(raw.sigmoid())
         # P(y = k) = P(y > k - 1) - P(y > k)
         probabilities = functional.pad(above, (1, 0), value=1.0) - functional.pad(above, (0, 1))
-        year = torch.arange(self.outputs + 1, dtype=raw.dtype, device=raw.device)
+        year = torch.arange(self.num_outputs + 1, dtype=raw.dtype, device=raw.device)
         mean = above.sum(1, keepdim=True)  # E[y] is the sum of P(y > k)
         return (probabilities * (year - mean).square()).sum(1).sqrt()
 

@@ -18,8 +18,9 @@ from agegender.config.allowlist import accepted_kwargs, check_built, instantiate
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.launcher import detect_launcher
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.labels import labels_of
 from agegender.training.callbacks.divergence import StopOnNonFinite
 from agegender.training.callbacks.graceful_stop import GracefulStop
 from agegender.training.callbacks.predictions_csv import PredictionsCSVWriter
@@ -39,7 +40,10 @@ def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) 
         node |= {"image_size": network["image_size"], "grayscale": network["in_channels"] == 1}
     made = resolve(node, "data")
     data: AgeGenderDataModule = made(
-        **kwargs_of(node), **accepted_kwargs(made, augment=settings.get("augment"), seed=settings["seed"])
+        **kwargs_of(node),
+        **accepted_kwargs(
+            made, augment=settings.get("augment"), seed=settings["seed"], labels=labels_of(settings["tasks"])
+        ),
     )
     check_built(data, "data")
     return data
@@ -56,7 +60,9 @@ def build_module(
     optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_lr_mult")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
-    module.masks = not data.index.complete
+    if not weights and not settings["resume"]:
+        for _, task in module.network.each_task():
+            task.prepare(data.split("train").known(task.label))
     if pretrained and not weights and not settings["resume"]:
         module.origin = module.network.trunk.load_pretrained(pretrained)  # type: ignore[operator]
     if weights:
@@ -80,7 +86,7 @@ def network_kwargs(
     model = complete(settings["model"], channels)
     pretrained = model.pop("pretrained", None)
     model.pop("name", None)  # the trunk's setting interpolates it
-    return {"image_size": image_size, "in_channels": channels, "age": settings["age"], **model}, pretrained or None
+    return {"image_size": image_size, "in_channels": channels, "tasks": settings["tasks"], **model}, pretrained or None
 
 
 _SCALED_BY = 2048  # training faces from which the features' statistics are computed if nothing is cached
@@ -108,7 +114,7 @@ def prepare_features(
 
 
 def _some_features(
-    network: AgeGenderNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
+    network: MultiTaskNet, data: AgeGenderDataModule, precision: Callable[[], AbstractContextManager[Any]]
 ) -> list[Tensor]:
     """Return the features of up to `_SCALED_BY` evenly spaced training faces."""
     faces = data.split("train")

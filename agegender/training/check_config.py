@@ -12,7 +12,6 @@ from agegender.config.allowlist import (
     accepted_kwargs,
     check_allowed,
     check_instantiable,
-    instantiate,
     kwargs_of,
     resolve,
 )
@@ -20,12 +19,13 @@ from agegender.config.validation import validate_choice, validate_kwargs, valida
 from agegender.data.augmentation.build import resolve_augmentation
 from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.monitor import with_monitor
+from agegender.tasks.number import NumberTask
 from agegender.training.builders import PROFILERS
 from agegender.training.distillation.soft_targets import SoftTargets
 from agegender.training.losses import MultiTaskLoss
-from agegender.training.metrics import CLASS_NAMES, HIGHER_IS_BETTER, NAMES
 from agegender.training.optim import LIGHTNING_KEYS, WarmupCosine, check_fractions
 
 _TOP_LEVEL: dict[str, Any] = {
@@ -36,8 +36,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "resume": str | None,
     "weights": str | None,
     "teacher": str | list[str] | None,
-    "monitor": str,
-    "mode": Literal["min", "max"],
+    "monitor": str | None,
     "name": str,
     "compile": bool,
     "tta": Literal["none", "flip"],
@@ -58,19 +57,15 @@ def check_config(config: Mapping[str, Any]) -> None:
     """
     require("trust" not in config, "trust= counts on the command line only, not in a config or a run's record")
     check_allowed(config)
-    for group in ("data", "model", "age", "optim", "trainer"):
+    for group in ("data", "model", "tasks", "optim", "trainer"):
         require(bool(config.get(group)), f"{group} is missing: choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         validate_type(key, config[key], hint)
-    validate_kwargs(
-        "loss", config["loss"], MultiTaskLoss, SoftTargets, provided=("rows", "ages", "p_female", "teachers")
-    )
-    MultiTaskLoss(**{key: value for key, value in config["loss"].items() if key != "teacher"})  # checks the values
-    _check_instantiable("age", config["age"])
-    measured = (*NAMES, *CLASS_NAMES) if instantiate(config["age"], "age").classes else NAMES
-    validate_choice("monitor", config["monitor"], [f"val/{name}" for name in measured])
-    expected = "max" if config["monitor"].removeprefix("val/") in HIGHER_IS_BETTER else "min"
-    require(config["mode"] == expected, f"monitor={config['monitor']} needs mode={expected}")
+    validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets, provided=_NOT_OF_LOSS)
+    for name, node in config["tasks"].items():
+        if node is not None:
+            _check_task(f"tasks.{name}", node)
+    config = with_monitor(config)
     made = check_data(config["data"])
     if augment := config.get("augment"):
         taken = accepted_kwargs(made, augment=augment)
@@ -88,6 +83,18 @@ def check_config(config: Mapping[str, Any]) -> None:
         for name, node in (config.get(group) or {}).items():
             if node is not None:
                 _check_instantiable(f"{group}.{name}", node, group)
+
+
+_NOT_OF_LOSS = ("weights", "rows", "targets", "teachers")  # arguments that the code passes itself
+
+
+def _check_task(where: str, node: Mapping[str, Any]) -> None:
+    built = resolve(node, "tasks", where)
+    check_instantiable(node, where)
+    parameters = inspect.signature(built).parameters.values()
+    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    number = inspect.isclass(built) and issubclass(built, NumberTask) and passes_on
+    validate_kwargs(where, kwargs_of(node), built, *([NumberTask] if number else []))
 
 
 def _check_combinations(config: Mapping[str, Any]) -> None:
@@ -200,11 +207,11 @@ def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
     arguments = {key: value for key, value in model.items() if key not in ("trunk", "name", "pretrained")}
     arguments = {key: value for key, value in arguments.items() if value is not None or key not in may_be_null}
     options = [name for name in inspect.signature(made).parameters if name not in ("in_channels", "image_size")]
-    for key in {*arguments} - {*inspect.signature(AgeGenderNet).parameters}:
+    for key in {*arguments} - {*inspect.signature(MultiTaskNet).parameters}:
         hint = did_you_mean(key, options)  # arguments of the trunk, which has its own node
         moved = hint.removeprefix("did you mean ")
         require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
-    validate_kwargs("model", arguments, AgeGenderNet, provided=("age", "in_channels", "image_size", "trunk"))
+    validate_kwargs("model", arguments, MultiTaskNet, provided=("tasks", "in_channels", "image_size", "trunk"))
     if may_be_null:
         trunk = {key: value for key, value in trunk.items() if value is not None}
     _check_instantiable("model.trunk", trunk, provided=("in_channels", "image_size"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
@@ -13,18 +12,16 @@ import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from numpy.typing import NDArray
 from torch import Tensor
 
 from agegender.data.augmentation.corruptions import corrupt_any
-from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.loading.dataset import Batch, step_seed
-from agegender.distributed.collectives import all_gather_cat, all_reduce_sum
+from agegender.distributed.collectives import all_reduce_sum
 from agegender.errors import AgeGenderError, require
-from agegender.models.network import AgeGenderNet, RawOutputs
-from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
-from agegender.training.fit_calibration import fit_calibration
-from agegender.training.losses import MultiTaskLoss, known_losses
+from agegender.models.network import MultiTaskNet, RawOutputs
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.training.callbacks.prediction_buffer import PredictionBuffer
+from agegender.training.losses import MultiTaskLoss
 from agegender.training.metrics import StageMetrics, StepOutput
 from agegender.training.optim import build_optimizer, build_scheduler, param_groups, parameter_ndims
 from agegender.version import __version__
@@ -37,15 +34,13 @@ OPTIM: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-
 
 
 class AgeGenderModule(pl.LightningModule):
-    """Trains an `AgeGenderNet` on ages and genders together.
+    """Trains a `MultiTaskNet` on all tasks together.
 
-    The loss is `loss.gender * BCE + loss.age * age loss` (see `MultiTaskLoss`). Regression losses are in units of about
-    one standard deviation of the ages, and CORAL's is a mean over years, so that with weights of 1 both parts start
-    near the same value; those of `classes` and `dldl` start near 3 (see `tasks/age_distribution.py`).
+    The loss is the weighted sum of the tasks' losses (see `MultiTaskLoss`), each the mean over the faces with a label.
 
-    With `soft_targets`, each part is averaged with its distillation loss before the two are balanced (see
-    `training/distillation/teachers.py`). `train/loss` is the total; `train/age_loss`, `train/gender_loss` and every
-    loss of validation and test are those of the labels alone.
+    With `soft_targets`, each part is averaged with its distillation loss before they are balanced (see
+    `training/distillation/teachers.py`). `train/loss` is the total; `train/<task>_loss` and every loss of validation
+    and test are those of the labels alone.
     """
 
     def __init__(
@@ -60,10 +55,10 @@ class AgeGenderModule(pl.LightningModule):
         """Build the network; every argument is a plain value, so that a checkpoint loads with `weights_only=True`.
 
         Args:
-            network: Arguments of `AgeGenderNet`.
+            network: Arguments of `MultiTaskNet`.
             optim: `optimizer` (with `_target_`), `scheduler` (null, or with `_target_`, see `build_scheduler`) and
                 `trunk_lr_mult` (see `param_groups`).
-            loss: Weights of `age` and `gender`, 1 each by default, and `learned`: whether the balance is learned.
+            loss: `learned`: whether the balance of the tasks is learned.
             split: The split's `fingerprint` and settings, saved in checkpoints.
             seed: Seed of the dropout masks.
             tta: `flip` to average over an image and its mirror image, outside the training.
@@ -71,20 +66,19 @@ class AgeGenderModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         # Channels last is the cache's layout, and makes convolutions on a CPU a third faster.
-        self.network = AgeGenderNet(**network).to(memory_format=torch.channels_last)
+        self.network = MultiTaskNet(**network).to(memory_format=torch.channels_last)
         self._dimensions = parameter_ndims(self.network)
-        self.balance = MultiTaskLoss(**(loss or {}))
+        tasks = dict(self.network.each_task())
+        self.balance = MultiTaskLoss([task.weight for task in tasks.values()], **(loss or {}))
         self.optim, self.seed, self.tta = optim, seed, tta
-        # Input of the calibration, [batch, 6] each; see `_certainty`.
-        self._validated: list[Tensor] = []
-        self._validated_corrupted: list[Tensor] = []
+        # Inputs of the calibration: see `_calibration_inputs`.
+        self._validated = PredictionBuffer()
+        self._shown = [f"val/{name}_{next(iter(task.metrics()))}" for name, task in tasks.items()]
         self.pretrained_split: str | None = None  # fingerprint of the initial weights' split
         self.origin: str | None = None  # name and license of the initial published weights
         self.soft_targets: SoftTargets | None = None  # not part of a checkpoint
-        self.masks = False  # whether some faces lack a label; set from the index, before the first step
-        classes = self.network.coding.classes
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            StageMetrics(stage, classes) for stage in ("train", "val", "test")
+            StageMetrics(stage, tasks) for stage in ("train", "val", "test")
         )
 
     @classmethod
@@ -124,16 +118,9 @@ class AgeGenderModule(pl.LightningModule):
         module.load_state_dict(checkpoint["state_dict"], strict=strict is not False)
         return module.to(map_location) if map_location is not None else module
 
-    def setup(self, stage: str) -> None:
-        """Set `masks`, whether some faces lack a label."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, AgeGenderDataModule):
-            self.masks = not data.index.complete
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ages in years `[batch]` and p_female `[batch]` for images `[batch, channels, size, size]`."""
-        outputs = self.network(images)
-        return self.network.years(outputs), self.network.p_female(outputs)
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the columns of all tasks, each `[batch]`, for images `[batch, channels, size, size]`."""
+        return self.network.predict(self.network(images))
 
     def _metrics(self, stage: str) -> StageMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
@@ -145,69 +132,49 @@ class AgeGenderModule(pl.LightningModule):
         flip = self.tta == "flip" and self.trainer.state.fn != TrainerFn.FITTING
         features = batch.get("features")
         if features is not None and not flip:
-            outputs = network.forward_heads(features)
+            raw = network.forward_heads(features)
         else:
-            outputs = network.forward_tta(images) if flip else network(images)
-        if self.masks:
-            age_loss, gender_loss, known = known_losses(network, outputs, batch)
-        else:
-            age_loss = network.coding.loss(outputs.age, batch["age"])
-            gender_loss, known = network.gender_loss(outputs, batch["gender"]), None
-        soft = None
-        if stage == "train" and self.soft_targets is not None:
-            soft = self.soft_targets.losses(network, outputs, batch["row"])
-        loss = self._balanced(age_loss, gender_loss, known, soft)
-        weight, rank_loss = batch.get("weight"), loss
-        if weight is not None:
-            rank_loss = self._part_of_loss(weight, age_loss, gender_loss, known, soft)
-            if known is not None:  # the ranks' losses are over different labels, so their mean isn't the loss
-                loss = all_reduce_sum(rank_loss.detach()) / self.trainer.world_size
+            raw = network.forward_tta(images) if flip else network(images)
+        loss, losses, counts = self._losses(raw, batch, stage)
         with torch.no_grad():
-            losses = torch.stack((loss, age_loss, gender_loss))
-            years, p_female = network.years(outputs), network.p_female(outputs)
-            step = StepOutput(losses, years, batch["age"], p_female, batch["gender"], known=known)
-            if network.coding.classes:
-                step = step._replace(age_class_pred=outputs.age.argmax(1), age_class=network.coding.label(batch["age"]))
-        self._metrics(stage).update(step if weight != 0 else step.empty())
-        return rank_loss, outputs, step
+            step = StepOutput(losses, counts, network.decode(raw), batch["labels"])
+        self._metrics(stage).update(step if batch.get("weight") != 0 else step.without_faces())
+        return loss, raw, step
 
-    def _balanced(
-        self, age_loss: Tensor, gender_loss: Tensor, known: Tensor | None, soft: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """Return the total loss of the labels and, if there are teachers, of the soft targets, which no face lacks."""
-        if soft is None or self.soft_targets is None:
-            loss: Tensor = self.balance(age_loss, gender_loss, known)
-            return loss
-        mixed = self.soft_targets.mixed
-        loss = self.balance(mixed(age_loss, soft[0]), mixed(gender_loss, soft[1]))
-        return loss
+    def _losses(self, raw: RawOutputs, batch: Batch, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss to minimize, and the step's `losses` and `counts` (see `StepOutput`).
 
-    def _part_of_loss(
-        self,
-        weight: float,
-        age_loss: Tensor,
-        gender_loss: Tensor,
-        known: Tensor | None,
-        soft: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """Return this rank's loss, scaled so that the mean over the ranks is the loss of the global batch.
-
-        DDP averages the gradients regardless of how many faces or labels each rank has.
+        DDP averages the gradients regardless of how many faces or labels each rank has. So this rank's part is scaled
+        such that the mean over the ranks is the loss of the global batch.
         """
-        ages: float | Tensor = weight
-        genders: float | Tensor = weight
-        if known is not None:
-            own, known = known * (weight > 0), all_reduce_sum(known * (weight > 0))
-            ages, genders = (own * self.trainer.world_size / known.clamp(min=1))[1:]
-        soft = None if soft is None else (weight * soft[0], weight * soft[1])
-        return self._balanced(ages * age_loss, genders * gender_loss, known, soft)
+        masked = [task.masked_loss(raw[name], batch["labels"][task.label]) for name, task in self.network.each_task()]
+        sums, counts = ([pair[place] for pair in masked] for place in (0, 1))
+        own = torch.stack([sums[0].new_full((), len(batch["row"])), *(count.float() for count in counts)])
+        everywhere, ranks, weight = own, 1, batch.get("weight")
+        if weight is not None:
+            ranks = self.trainer.world_size
+            own = own * (weight > 0)  # a part that only pads the step counts on another rank
+            everywhere = all_reduce_sum(own)
+            sums = [each * (weight > 0) for each in sums]
+        parts = [each * ranks / count.clamp(min=1) for each, count in zip(sums, everywhere[1:], strict=True)]
+        labeled = everywhere[1:] > 0
+        if stage == "train" and self.soft_targets is not None:
+            soft = self.soft_targets.losses(self.network, raw, batch["row"])
+            parts = [self.soft_targets.mixed(*pair) for pair in zip(parts, soft, strict=True)]
+            labeled = torch.ones_like(labeled)  # no face lacks a soft target
+        loss = self.balance(parts, labeled)
+        with torch.no_grad():
+            means = [each / count.clamp(min=1) for each, count in zip(sums, own[1:], strict=True)]
+            recorded = torch.cat((everywhere[:1] / ranks, own[1:]))
+        return loss, torch.stack((loss.detach(), *(mean.detach() for mean in means))), recorded
 
     def _calibrates(self) -> bool:
         """Return whether this validation fits the calibration.
 
         A network that is only evaluated keeps its calibration, unless it has none.
         """
-        return self.trainer.state.fn == TrainerFn.FITTING or self.network.calibration is None
+        fitted = any(task.calibration is not None for _, task in self.network.each_task())
+        return self.trainer.state.fn == TrainerFn.FITTING or not fitted
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make this step's dropout a function of seed, epoch and step (see `step_seed`)."""
@@ -224,33 +191,42 @@ class AgeGenderModule(pl.LightningModule):
         return self._step(batch, "train")[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the predictions, each `[batch]` (see `callbacks.Answers`)."""
-        _, outputs, step = self._step(batch, "val")
+        """Return the rows and the point predictions, each `[batch]`, by `info.columns`."""
+        _, raw, step = self._step(batch, "val")
         if self._calibrates():
-            self._validated.append(self._certainty(outputs, batch))
-            self._validated_corrupted.append(self._certainty(self._corrupted(batch), batch))
-        return {"row": batch["row"], "age_pred": step.age_pred, "p_female": step.p_female}
+            self._validated.append(self._calibration_inputs(raw, batch))
+        return {"row": batch["row"], **{key: value for each in step.decoded.values() for key, value in each.items()}}
 
     def _corrupted(self, batch: Batch) -> RawOutputs:
-        """Return the outputs for the batch's faces with one mild corruption each."""
+        """Return the raw outputs for the batch's faces with one mild corruption each."""
         if (features := batch.get("corrupted")) is not None:
             return self.network.forward_heads(features)
         images = corrupt_any(batch["image"], batch["row"]).contiguous(memory_format=torch.channels_last)
-        outputs: RawOutputs = self.network(images)
-        return outputs
+        raw: RawOutputs = self.network(images)
+        return raw
 
-    def _certainty(self, outputs: RawOutputs, batch: Batch) -> Tensor:
-        """Return the input of the calibration and the rows, `[batch, 6]`."""
-        network = self.network
-        predicted = network.years(outputs), network.stated(outputs), network.gender_logit(outputs)
-        return torch.stack([column.double() for column in (*predicted, batch["age"], batch["gender"], batch["row"])], 1)
+    def _calibration_inputs(self, raw: RawOutputs, batch: Batch) -> dict[str, Tensor]:
+        """Return rows and labels `[batch]`, and the tasks' calibration inputs `[batch, k]`, clean and corrupted."""
+        inputs, corrupted = {"row": batch["row"]}, self._corrupted(batch)
+        for name, task in self.network.each_task():
+            inputs[f"{name}/clean"] = task.calibration_inputs(raw[name])
+            inputs[f"{name}/corrupted"] = task.calibration_inputs(corrupted[name])
+            inputs[f"{name}/label"] = batch["labels"][task.label]
+        return inputs
+
+    def _fit_calibration(self) -> None:
+        """Fit each task's calibration to the validation faces, as they are and corrupted."""
+        inputs = self._validated.pop_all()
+        for name, task in self.network.each_task():
+            clean, label, corrupted = (
+                inputs[f"{name}/{kind}"].astype(np.float64) for kind in ("clean", "label", "corrupted")
+            )
+            task.fit_calibration(clean, label, corrupted)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the predictions and their uncertainty, each `[batch]`."""
-        _, outputs, step = self._step(batch, "test")
-        low, high = self.network.age_interval(outputs)
-        spread = {"age_std": self.network.age_std(outputs), "age_low": low, "age_high": high}
-        return {"row": batch["row"], "age_pred": step.age_pred, **spread, "p_female": step.p_female}
+        """Return the rows, and the predictions with their uncertainty, each `[batch]`, by `info.columns`."""
+        _, raw, _ = self._step(batch, "test")
+        return {"row": batch["row"], **self.network.predict(raw)}
 
     def on_train_epoch_end(self) -> None:
         """Log the training metrics; after a mid-epoch resume they cover the rest of the epoch only."""
@@ -260,11 +236,7 @@ class AgeGenderModule(pl.LightningModule):
         """Log the validation metrics, and fit the calibration to the validation faces."""
         self._log_metrics("val")
         if self._calibrates():
-            clean, corrupted = map(_each_once, (self._validated, self._validated_corrupted))
-            predicted, stated, logits, age, gender = clean.T
-            self.network.calibration = fit_calibration(predicted, stated, logits, age, gender, corrupted)
-        self._validated.clear()
-        self._validated_corrupted.clear()
+            self._fit_calibration()
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -272,7 +244,7 @@ class AgeGenderModule(pl.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         for name, value in self._metrics(stage).compute().items():
-            self.log(name, value, prog_bar=name in ("val/age_mae", "val/gender_acc"))
+            self.log(name, value, prog_bar=name in self._shown)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         """Build the optimizer and, if there is one, the scheduler of its learning rates."""
@@ -292,24 +264,14 @@ class AgeGenderModule(pl.LightningModule):
         checkpoint["agegender"] = {
             "version": __version__,
             "network": self.hparams["network"],
-            "labels": {"gender": ["male", "female"], "age": "years"},
+            "tasks": [info.to_dict() for info in self.network.infos],
             "split": self.hparams["split"],
             "origin": self.origin,
             "pretrained_split": self.pretrained_split,
-            "calibration": None if self.network.calibration is None else asdict(self.network.calibration),
             **({} if self.soft_targets is None else {"teachers": self.soft_targets.teachers}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what belongs to the weights: their origin and their calibration."""
+        """Restore where the weights come from."""
         self.origin = checkpoint["agegender"].get("origin")
         self.pretrained_split = checkpoint["agegender"].get("pretrained_split")
-        self.network.calibration = read_calibration(checkpoint)
-
-
-def _each_once(parts: list[Tensor]) -> NDArray[np.float64]:
-    """Return the rows `[faces, 5]` of all ranks, sorted by face and without duplicates."""
-    rows = all_gather_cat(torch.cat(parts)).cpu().numpy()
-    _, first = np.unique(rows[:, -1], return_index=True)
-    unique: NDArray[np.float64] = rows[first, :-1]
-    return unique

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
@@ -19,7 +18,6 @@ from rich.table import Table
 from agegender.config.overrides import as_written
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.split import SPLITS
-from agegender.data.index.utkface import GROUPS
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.training.loggers.experiment_trackers import Scalar, log_best
@@ -27,17 +25,6 @@ from agegender.training.module import AgeGenderModule
 from agegender.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
-_ROWS = {
-    "loss": ("loss", "{:.3f}"),
-    "age_loss": ("age loss", "{:.3f}"),
-    "gender_loss": ("gender loss", "{:.3f}"),
-    "age_mae": ("age MAE, years", "{:.2f}"),
-    "age_cs5": ("age within 5 years (CS@5)", "{:.1%}"),
-    "age_mse": ("age MSE, years squared", "{:.1f}"),
-    "age_class_acc": ("age class accuracy", "{:.2%}"),
-    "gender_acc": ("gender accuracy", "{:.2%}"),
-    "gender_auroc": ("gender AUROC", "{:.4f}"),
-}
 
 
 def write_results(
@@ -55,23 +42,23 @@ def write_results(
 
     `monitor` is the metric that selects the checkpoint, or for an evaluation without validation (`data.split=test`)
     that of the test. `best_epoch` counts from 1 and is None for an evaluation. `val/...` and `test/...` are those of
-    the best checkpoint. `baseline/...` are the test metrics of a constant prediction, the training median age and
-    majority gender; without training faces, those of the test faces, which is the best possible.
+    the best checkpoint. `baseline/...` are the test metrics of the constant prediction that is best for the training
+    faces (see `Task.baseline`); without training faces, for the test faces, which is the best possible. `tasks`
+    describes the tasks, and `classes` names the classes of the labels, for the report.
     """
     sizes = {f"images/{name}": len(data.split(name)) for name in ("train", "val", "test")}
-    calibration = module.network.calibration
     results = {
         # a metric can be NaN, such as the AUROC of a single gender, and JSON has no NaN
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
-        **_baseline(data),
-        "min_confidence": calibration.min_confidence if calibration else 0.5,
+        **_baseline(data, module),
         "best_score": figures[monitor] if math.isfinite(figures[monitor]) else None,
         "monitor": monitor,
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch if settings["fit"] else 0,
         **timing,
         "data": SYNTHETIC_NOTE if data.synthetic is not None else str(data.index.folder),
-        **_table(data),
+        **_labels(data, module),
+        "tasks": [info.to_dict() for info in module.network.infos],
         **_split(data, module),
         **sizes,
         "images/quarantined": len(data.index.quarantine),
@@ -101,28 +88,25 @@ def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]
     }
 
 
-def _table(data: AgeGenderDataModule) -> dict[str, Any]:
-    """Return what is specific to data from a table: its group names, and the numbers of labels if some are missing."""
+def _labels(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]:
+    """Return the table, the names of the classes, and for tasks with missing labels the numbers of labels."""
     entries: dict[str, Any] = {"table": str(data.table)} if data.table else {}
-    if data.index.groups != GROUPS:
-        entries["groups"] = list(data.index.groups)
-    if not data.index.complete:
-        for name in SPLITS:
-            entries |= {f"images/{name}/with_age": len(data.split(name).known("age"))}
-            entries |= {f"images/{name}/with_gender": len(data.split(name).known("gender"))}
+    entries["classes"] = {label: list(names) for label, names in data.index.classes.items()}
+    for label in dict.fromkeys(task.label for _, task in module.network.each_task()):
+        known = {name: len(data.split(name).known(label)) for name in SPLITS}
+        if any(count < len(data.split(name)) for name, count in known.items()):
+            entries |= {f"images/{name}/with_{label}": count for name, count in known.items()}
     return entries
 
 
-def _baseline(data: AgeGenderDataModule) -> dict[str, Any]:
+def _baseline(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]:
     test = data.split("test")
     train = data.split("train") if len(data.split("train")) else test
     baseline: dict[str, Any] = {} if train is not test else {"baseline/from": "the test images themselves"}
-    if len(train.known("age")) and len(test.known("age")):
-        median = float(np.median(train.known("age")))
-        baseline["baseline/age_mae"] = float(np.abs(test.known("age") - median).mean())
-    if len(train.known("gender")) and len(test.known("gender")):
-        majority = round(float(train.known("gender").mean()))
-        baseline["baseline/gender_acc"] = float((test.known("gender") == majority).mean())
+    for name, task in module.network.each_task():
+        known = train.known(task.label), test.known(task.label)
+        if all(map(len, known)):
+            baseline |= {f"baseline/{name}_{key}": value for key, value in task.baseline(*known).items()}
     return baseline
 
 
@@ -172,13 +156,17 @@ def _plain(value: Any) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def print_results(results: dict[str, Any], folder: Path) -> None:
+def print_results(results: dict[str, Any], module: AgeGenderModule, folder: Path) -> None:
     """Print the final table and the run's folder."""
-    same = "the best single answer (test)" if "baseline/from" in results else "always the same answer (test)"
+    same = "best constant prediction (test)" if "baseline/from" in results else "constant prediction (test)"
     titles = {"val": "validation", "test": "test", "baseline": same}
     stages = [stage for stage in titles if stage != "val" or any(name.startswith("val/") for name in results)]
     table = Table("", *(titles[stage] for stage in stages), title=f"split {results['split_fingerprint']}")
-    for name, (label, form) in _ROWS.items():
+    tasks = module.network.each_task()
+    rows = {"loss": ("loss", "{:.3f}")} | {f"{name}_loss": (f"{name} loss", "{:.3f}") for name, _ in tasks}
+    for name, task in tasks:
+        rows |= {f"{name}_{key}": (metric.title, metric.form) for key, metric in task.metrics().items()}
+    for name, (label, form) in rows.items():
         cells = [results.get(f"{stage}/{name}") for stage in stages]
         if any(value is not None for value in cells):
             table.add_row(label, *("" if value is None else form.format(value) for value in cells))

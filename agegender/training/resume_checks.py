@@ -14,8 +14,8 @@ from agegender.data.augmentation.build import resolve_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming.datamodule import StreamingDataModule
 from agegender.errors import require
-from agegender.models.network import AgeGenderNet
-from agegender.runs.checkpoint import load_checkpoint, read_calibration
+from agegender.models.network import MultiTaskNet
+from agegender.runs.checkpoint import load_checkpoint
 from agegender.runs.resume import run_dir_of
 from agegender.training.distillation.soft_targets import SoftTargets
 from agegender.training.losses import MultiTaskLoss
@@ -54,7 +54,6 @@ def load_weights(module: AgeGenderModule, weights: dict[str, Any], source: str) 
     require(
         not different, f"weights={source} don't fit this network ({pairs}); set data and model as in the checkpoint"
     )
-    module.network.calibration = read_calibration(weights)
     module.network.load_state_dict(weights["network"])
 
 
@@ -71,7 +70,7 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
         AgeGenderError: Settings differ; the message names each difference.
     """
     run = run_dir_of(checkpoint)
-    groups = ("data", "model", "age", "augment", "optim", "trainer", "loss", "teacher", "seed", "monitor")
+    groups = ("data", "model", "tasks", "augment", "optim", "trainer", "loss", "teacher", "seed", "monitor")
     before, now = (_flat({group: node.get(group) for group in groups}) for node in (_saved(run), config))
     # A setting that was added since had the effect of its default then.
     before = {key: value for key, value in _defaults_by_key(config).items() if key in now} | before
@@ -105,8 +104,9 @@ def check_resumable(config: DictConfig, module: AgeGenderModule, checkpoint: Pat
 
 def with_defaults(network: Mapping[str, Any]) -> dict[str, Any]:
     """Return a network's settings with all defaults filled in, to compare checkpoints of different versions."""
-    parts = {name: _with_defaults(network[name], place) for name, place in (("trunk", "model.trunk"), ("age", "age"))}
-    return _defaults(AgeGenderNet) | dict(network) | parts
+    tasks = {name: _with_defaults(node, "tasks") for name, node in network["tasks"].items() if node is not None}
+    trunk = _with_defaults(network["trunk"], "model.trunk")
+    return _defaults(MultiTaskNet) | dict(network) | {"trunk": trunk, "tasks": tasks}
 
 
 def _with_defaults(node: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -114,11 +114,11 @@ def _with_defaults(node: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
-    model = _defaults(AgeGenderNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
-    age = _defaults(resolve(config.age, "age"))
+    model = _defaults(MultiTaskNet) | {"trunk": _defaults(resolve(config.model.trunk, "model.trunk"))}
+    tasks = {name: _defaults(resolve(node, "tasks")) for name, node in config.tasks.items() if node is not None}
     loss = _defaults(MultiTaskLoss) | {"teacher": _defaults(SoftTargets)["teacher"]}
     optim = {"trunk_lr_mult": _defaults(param_groups)["trunk_lr_mult"]}
-    shared = {"model": model, "age": age, "loss": loss, "optim": optim}
+    shared = {"model": model, "tasks": tasks, "loss": loss, "optim": optim}
     augment = _defaults(resolve_augmentation(config.get("augment") or {}))
     return flatten_dict({"data": _defaults(AgeGenderDataModule), "augment": augment, **shared})
 

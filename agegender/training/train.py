@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -36,6 +36,7 @@ from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.runs.run_dir import run_lock
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.malloc import disable_malloc_trim
+from agegender.tasks.monitor import metric_modes, with_monitor
 from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
 from agegender.training.callbacks.graceful_stop import handle_sigterm
@@ -73,7 +74,8 @@ def train(config: DictConfig) -> float:
     watch = EpochTimer()
     with _remove_empty_run_dir(folder):
         check_config(settings)
-        teachers = find_teachers(settings["teacher"], settings["age"])
+        settings = with_monitor(settings)
+        teachers = find_teachers(settings["teacher"], settings["tasks"])
         _check_hardware(settings["trainer"])
         _silence_warnings()
         trainer = builders.build_trainer(settings, folder, [watch])
@@ -103,9 +105,9 @@ def _fit_and_test(
     with one_rank_at_a_time(data.cache_dir):
         data.prepare_data()
         data.setup()
-        soft_targets = make_targets(teachers, data, settings["loss"])
-    monitor, watched = _monitored_metrics(settings, data)
+        soft_targets = make_targets(teachers, data, settings)
     module = builders.build_module(settings, data, weights)
+    monitor, watched = _monitored_metrics(settings, data, module)
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
     if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
@@ -168,26 +170,33 @@ def _write_results(
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_results(trainer, settings, results)
-    print_results(results, folder)
+    print_results(results, module, folder)
     if settings["test"] and settings["report"]:
         _report(folder)
 
 
-def _monitored_metrics(settings: dict[str, Any], data: AgeGenderDataModule) -> tuple[str, list[str]]:
+def _monitored_metrics(
+    settings: dict[str, Any], data: AgeGenderDataModule, module: AgeGenderModule
+) -> tuple[str, list[str]]:
     """Return the metric that is the run's score, and those that are finite unless the network has diverged.
 
     Raises:
-        AgeGenderError: The monitored metric of a training is undefined: no validation face has the label.
+        AgeGenderError: The monitored metric of a training is undefined, because validation faces lack the label.
     """
     stage: Split = "test" if settings["data"].get("split") == "test" else "val"
     figure = settings["monitor"].removeprefix("val/")
-    label: Literal["age", "gender"] = "gender" if figure.startswith("gender") else "age"
-    seen = set(data.split(stage).known(label).tolist())
-    measured = figure == "loss" or len(seen) > (figure == "gender_auroc")
-    lacking, other = {"age": ("an age", "gender_acc mode=max"), "gender": ("a gender", "age_mae mode=min")}[label]
-    lacking = "all validation faces are of one gender" if seen else f"no validation face has {lacking}"
-    require(measured or not settings["fit"], f"monitor=val/{figure}, but {lacking}: set monitor=val/{other}")
-    return f"{stage}/{figure}", [f"{stage}/loss", *([f"{stage}/{figure}"] if measured else [])]
+    undefined: dict[str, str] = {}  # metric -> why
+    for name, task in module.network.each_task():
+        seen = len(set(data.split(stage).known(task.label).tolist()))
+        needed = {f"{name}_{key}": metric.min_classes for key, metric in task.metrics().items()} | {f"{name}_loss": 1}
+        lacking = f"all validation faces have the same {task.label}"
+        if not seen:
+            lacking = f"no validation face has the label {task.label}"
+        undefined |= {metric: lacking for metric, least in needed.items() if seen < least}
+    if settings["fit"] and figure in undefined:
+        defined = [name for name in metric_modes(settings["tasks"]) if name.removeprefix("val/") not in undefined]
+        raise AgeGenderError(f"monitor=val/{figure}, but {undefined[figure]}: set monitor={defined[0]}")
+    return f"{stage}/{figure}", [f"{stage}/loss", *([f"{stage}/{figure}"] if figure not in undefined else [])]
 
 
 def _check_finite(figures: dict[str, float], names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from agegender.system.files import atomic_write
 # Prefixes and names of the results in the JSON file; folders and machine names are not distributed.
 _RESULT_PREFIXES = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
 _OMITTED_OVERRIDES = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
-_RESULTS = ("min_confidence", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
+_RESULTS = ("tasks", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 
 
 def bundle(run: Path, out: Path) -> Path:
@@ -43,7 +43,8 @@ def bundle(run: Path, out: Path) -> Path:
     metrics_file = run / "metrics.json"
     require(metrics_file.is_file(), f"run={run} has no metrics.json, which is bundled too: give a tested run")
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-    require("test/age_mae" in metrics, f"run={run} has no test metrics, which are bundled too: give a tested run")
+    tested = any(name.startswith("test/") for name in metrics)
+    require(tested, f"run={run} has no test metrics, which are bundled too: give a tested run")
     bands = read_age_bands(run)
     network = {f"network.{name}": _to_half(value) for name, value in checkpoint["network"].items()}
     with atomic_write(out) as file:
@@ -86,5 +87,7 @@ def _training_overrides(overrides: list[str]) -> list[str]:
     return [item for item in overrides if item.lstrip("'+").split("=")[0] not in _OMITTED_OVERRIDES]
 
 
-def _to_half(value: torch.Tensor) -> torch.Tensor:
+def _to_half(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):  # a calibration
+        return value
     return value.half() if value.is_floating_point() and value.ndim > 1 else value.clone()

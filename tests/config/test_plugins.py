@@ -15,7 +15,7 @@ from conftest import TINY, Outcome, metrics_of
 from agegender.config import trust
 from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 
 Run = Callable[..., Outcome]
 
@@ -191,10 +191,10 @@ def test_checkpoint_names_the_missing_package(tmp_path: Path, monkeypatch: pytes
     network["age"] = {"_target_": "my_plugin.parts.LogAge"}
     shutil.rmtree(tmp_path / "my_plugin")
     with pytest.raises(AgeGenderError, match=r"the package my_plugin is not installed here: install it, and .* trust="):
-        AgeGenderNet(**network)  # type: ignore[arg-type]
+        MultiTaskNet(**network)  # type: ignore[arg-type]
     monkeypatch.setenv("AGEGENDER_TRUST", "my_plugin")
     with pytest.raises(AgeGenderError, match=r"my_plugin\.parts\.LogAge can't be imported.*install it"):
-        AgeGenderNet(**network)  # type: ignore[arg-type]
+        MultiTaskNet(**network)  # type: ignore[arg-type]
 
 
 def test_trusted_package_may_provide_factories_of_the_expected_type_only(

@@ -13,16 +13,16 @@ from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.layers import init_weights, mlp
-from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.models.network import MultiTaskNet, RawOutputs
 from agegender.models.trunks.conv_stack import ConvStack
 from agegender.tasks.calibration import Calibration
 
 AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
 
 
-def small_net(**options: Any) -> AgeGenderNet:
+def small_net(**options: Any) -> MultiTaskNet:
     settings: dict[str, Any] = {"image_size": 16, "in_channels": 1, "age": AGE, "channels": [4, 8], "head_units": [8]}
-    return AgeGenderNet(**network_settings(**settings | options))
+    return MultiTaskNet(**network_settings(**settings | options))
 
 
 def test_network_outputs_one_age_and_one_gender_logit_per_face() -> None:
@@ -59,7 +59,7 @@ def test_normalization_of_a_wrong_number_of_channels_is_refused(name: str) -> No
 
 
 def test_default_network_has_the_classic_layers() -> None:
-    net = AgeGenderNet(128, 1, **network_settings(AGE))
+    net = MultiTaskNet(128, 1, **network_settings(AGE))
     trunk = 320 + 18_496 + 73_856 + 295_168  # 3x3 filters and biases of 1 -> 32 -> 64 -> 128 -> 256
     head = 9216 * 256 + 256 + 257  # 6 x 6 x 256 features -> 256 -> 1
     assert sum(weight.numel() for weight in net.parameters()) == trunk + 2 * head

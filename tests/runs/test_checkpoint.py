@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import agegender
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.training.module import AgeGenderModule
 
@@ -66,7 +66,7 @@ def test_checkpoint_describes_its_network_labels_and_split(trained_run: Path) ->
 
 def test_checkpoint_alone_rebuilds_the_network(trained_run: Path) -> None:
     checkpoint = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")
-    network = AgeGenderNet(**checkpoint["agegender"]["network"])
+    network = MultiTaskNet(**checkpoint["agegender"]["network"])
     network.load_state_dict(checkpoint["network"])
     assert torch.isfinite(network.eval()(torch.zeros(1, 1, 32, 32)).age).all()
 

@@ -9,16 +9,16 @@ import torch
 from helpers.nodes import network_settings
 from torch import nn
 
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.training.optim import param_groups
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}
 ADAM = {"_target_": "torch.optim.Adam", "lr": 0.01}
 
 
-def residual_net() -> AgeGenderNet:
+def residual_net() -> MultiTaskNet:
     options: dict[str, Any] = {"stem": 4, "channels": [4, 8], "blocks": [1, 1], "head_units": [8]}
-    return AgeGenderNet(32, 3, **network_settings({"name": "dldl"}, "residual", **options))
+    return MultiTaskNet(32, 3, **network_settings({"name": "dldl"}, "residual", **options))
 
 
 def by_name(groups: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

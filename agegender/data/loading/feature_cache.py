@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agegender.data.loading.dataset import FaceDataset, step_seed
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
 
@@ -63,7 +63,7 @@ class FeatureViews:
 
 
 def cache_features(
-    network: AgeGenderNet,
+    network: MultiTaskNet,
     faces: FaceDataset,
     changes: Mapping[str, Change | None],
     cache_dir: Path,
@@ -102,7 +102,7 @@ def cache_features(
 
 def _build_once(
     path: Path,
-    network: AgeGenderNet,
+    network: MultiTaskNet,
     faces: FaceDataset,
     name: str,
     change: Change | None,
@@ -136,7 +136,7 @@ def _batches(faces: FaceDataset, device: torch.device, change: Change | None, se
         yield images
 
 
-def _digest(network: AgeGenderNet) -> str:
+def _digest(network: MultiTaskNet) -> str:
     """Return a SHA-256 over the trunk's class, its weights and the normalization of its input."""
     digest = hashlib.sha256(type(network.trunk).__name__.encode())
     for name, value in [*network.trunk.state_dict().items(), ("mean", network.mean), ("std", network.std)]:

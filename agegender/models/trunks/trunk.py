@@ -67,7 +67,7 @@ def complete(model: Mapping[str, Any], in_channels: int) -> dict[str, Any]:
     """Return the settings of `model` with null ones filled in from the published weights.
 
     Args:
-        model: Settings as in `conf/model`: arguments of `AgeGenderNet`, and `pretrained`.
+        model: Settings as in `conf/model`: arguments of `MultiTaskNet`, and `pretrained`.
         in_channels: 1 or 3.
     """
     trunk = resolve(model["trunk"], "model.trunk")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.onnx_backend import FORMAT, INPUT, OUTPUTS
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.version import __version__
@@ -26,7 +26,7 @@ _LARGEST = 2**31 - 1  # bytes: limit of a protobuf file
 class _Answering(nn.Module):
     """The computation of `TorchBackend` as one module."""
 
-    def __init__(self, network: AgeGenderNet):
+    def __init__(self, network: MultiTaskNet):
         super().__init__()
         self.network = network
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import optuna
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna import create_study
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
@@ -33,6 +33,7 @@ from agegender.sweeps.optuna.storage import (
     study_lock,
 )
 from agegender.sweeps.summary import JOB_RECORD, read_record
+from agegender.tasks.monitor import find_monitor
 
 
 class SearchOptions(Protocol):
@@ -81,8 +82,10 @@ class OptunaSearch:
         shared = self.loader.load_sweep_config(self.config, fixed)
         # Compose once before the study is created, so that a config error leaves nothing behind.
         self.loader.load_sweep_config(self.config, [*fixed, *as_overrides(sample_point(space))])
+        tasks: Any = OmegaConf.to_container(self.config.tasks, resolve=True)
+        monitor, mode = find_monitor(tasks, self.config.monitor)
         with study_lock(self.folder), open_storage(self.options.storage, self.folder) as storage:
-            direction = StudyDirection.MAXIMIZE if self.config.mode == "max" else StudyDirection.MINIMIZE
+            direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
             study = create_study(storage=storage, study_name=self.config.name, direction=direction, load_if_exists=True)
             check_compatible(study, comparable_settings(shared), space, self.where)
             self._check_folder(study)
@@ -96,8 +99,8 @@ class OptunaSearch:
                     self._launch(study, batch, fixed, space)
                 self._conclude_running(study, started)
             finally:
-                write_study(study, self.config.monitor, self.folder)
-            print_study(study, self.config.monitor, self.folder, fixed)
+                write_study(study, monitor, self.folder)
+            print_study(study, monitor, self.folder, fixed)
             self._check_not_all_failed([study.get_trials(deepcopy=False)[number] for number in started])
 
     def _sampler(self, trials: int) -> TPESampler:

@@ -29,6 +29,14 @@ class EMA(WeightAveraging):
         require(0 <= decay < 1, f"callbacks.ema.decay={decay} must be at least 0 and below 1")
         super().__init__(avg_fn=ema_with_warmup(decay))
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the average, with the calibration of the current validation: the averaged copy has none."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        current = checkpoint.get("current_model_state", {})
+        checkpoint["state_dict"] |= {key: state for key, state in current.items() if key.endswith("_extra_state")}
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the averaged copy; the module already holds its weights."""
         self._average_model = None

@@ -1,8 +1,8 @@
-"""Images for the loggers, drawn with Pillow: predictions for faces, an age scatter plot, a gender confusion matrix."""
+"""Images for the loggers, drawn with Pillow: predictions for faces, scatter plots, and confusion matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,18 +11,17 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from agegender.data.index.utkface import MISSING
 from agegender.data.loading.dataset import Batch, FaceDataset
 from agegender.errors import require
+from agegender.tasks.info import TaskInfo
 from agegender.training.callbacks.prediction_buffer import PredictionBuffer
 from agegender.training.loggers.experiment_trackers import log_picture, takes_pictures
 
 INK, PAPER, ACCENT = (33, 37, 41), (255, 255, 255), (31, 119, 180)
-LETTERS = ("M", "F")
 
 
 class ValidationImageLogger(Callback):
-    """Log three images after every validation, to all loggers that support images."""
+    """Log faces, and a plot of each task, after every validation, to all loggers that support images."""
 
     def __init__(self, faces: int = 16):
         """Set the number of validation faces in the grid, which are evenly spaced in the split."""
@@ -48,12 +47,19 @@ class ValidationImageLogger(Callback):
         if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return
         dataset: FaceDataset = trainer.datamodule.split("val")  # type: ignore[attr-defined]
-        age, gender = dataset.index.age[answers["row"]], dataset.index.gender[answers["row"]]
-        images = {"val/faces": face_grid(dataset, answers, self.faces)}
-        if (known := age != MISSING).any():
-            images["val/age_true_vs_predicted"] = age_scatter(age[known], answers["age_pred"][known])
-        if (known := gender != MISSING).any():
-            images["val/gender_confusion"] = confusion_matrix(gender[known], answers["p_female"][known] > 0.5)
+        tasks: tuple[TaskInfo, ...] = pl_module.network.infos  # type: ignore[assignment, union-attr]
+        images = {"val/faces": face_grid(dataset, tasks, answers, self.faces)}
+        for info in tasks:
+            label = dataset.index.labels[info.label][answers["row"]]
+            known = ~np.isnan(label)
+            if not known.any():
+                continue
+            if info.kind == "number":
+                predicted = answers[info.name][known]
+                images[f"val/{info.name}_true_vs_predicted"] = scatter(label[known], predicted, info)
+            else:
+                predicted = predicted_codes(answers, info)[known]
+                images[f"val/{info.name}_confusion"] = confusion_matrix(label[known], predicted, info.classes)
         for logger in loggers:
             for name, image in images.items():
                 log_picture(logger, name, image, trainer.global_step)
@@ -63,12 +69,22 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int, side: int = 128) -> Image.Image:
-    """Draw faces in a grid, each captioned "true -> predicted" (age and gender letter).
+def predicted_codes(answers: Mapping[str, NDArray[Any]], info: TaskInfo) -> NDArray[np.int64]:
+    """Return the positions `[faces]` of the predicted classes."""
+    if info.kind == "binary":
+        return np.asarray(answers[info.columns[0]] > 0.5, dtype=np.int64)
+    return np.stack([answers[column] for column in info.columns], 1).argmax(1)
+
+
+def face_grid(
+    dataset: FaceDataset, tasks: Sequence[TaskInfo], answers: dict[str, NDArray[Any]], count: int, side: int = 128
+) -> Image.Image:
+    """Draw faces in a grid, each captioned "true -> predicted" (numbers, and the first letters of classes).
 
     Args:
         dataset: Dataset of the faces.
-        answers: Predictions, arrays `row`, `age_pred` and `p_female`.
+        tasks: The tasks, whose labels and predictions are shown.
+        answers: Predictions, arrays `row` and the tasks' columns.
         count: Number of faces, evenly spaced in the predictions.
         side: Side of each face in the image, in pixels.
     """
@@ -78,65 +94,78 @@ def face_grid(dataset: FaceDataset, answers: dict[str, NDArray[Any]], count: int
     rows = int(np.ceil(len(chosen) / columns))
     sheet = Image.new("RGB", (columns * cell, rows * (cell + caption)), PAPER)
     draw, index = ImageDraw.Draw(sheet), dataset.index
+    predicted = [answers[info.name] if info.kind == "number" else predicted_codes(answers, info) for info in tasks]
     for place, i in enumerate(chosen):
         row = answers["row"][i]
         pixels = dataset.pixels.read(np.array([row]))[0]
         face = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
         left, top = place % columns * cell, place // columns * (cell + caption)
         sheet.paste(face.resize((side, side)).convert("RGB"), (left + 2, top + 2))
-        age, gender = index.age[row], index.gender[row]
-        truth = f"{'?' if age == MISSING else age} {'?' if gender == MISSING else LETTERS[gender]}"
-        prediction = f"{answers['age_pred'][i]:.0f} {LETTERS[int(answers['p_female'][i] > 0.5)]}"
+        truth = " ".join(_short(info, float(index.labels[info.label][row])) for info in tasks)
+        prediction = " ".join(_short(info, float(values[i])) for info, values in zip(tasks, predicted, strict=True))
         middle = (left + cell // 2, top + cell + caption // 2)
         draw.text(middle, f"{truth} -> {prediction}", INK, _font(14), anchor="mm")
     return sheet
 
 
-def age_scatter(true: NDArray[Any], predicted: NDArray[Any], side: int = 420) -> Image.Image:
-    """Draw predicted against true age, in years, with the diagonal of perfect predictions."""
-    top = max(100, int(np.ceil(max(true.max(), predicted.max()) / 20)) * 20)
-    margin, scale = 46, (side - 76) / top
+def _short(info: TaskInfo, value: float) -> str:
+    if np.isnan(value):
+        return "?"
+    return f"{value:.0f}" if info.kind == "number" else info.classes[int(value)][0].upper()
+
+
+def scatter(true: NDArray[Any], predicted: NDArray[Any], info: TaskInfo, side: int = 420) -> Image.Image:
+    """Draw predicted against true values, with the diagonal of perfect predictions."""
+    values = np.concatenate((true, predicted))
+    step = float(10 ** np.floor(np.log10(max(float(np.abs(values).max()), 1e-6)))) / 5
+    first, last = (int(end) for end in (np.floor(min(0.0, values.min()) / step), np.ceil(values.max() / step)))
+    step *= (every := max(1, (last - first) // 6))
+    first, last = first // every, -(-last // every)
+    low, top = first * step, last * step
+    margin, scale = 46, (side - 76) / (top - low)
+    title = f"{info.name}, {info.unit}" if info.unit else info.name
     sheet = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(sheet, "RGBA")
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return margin + x * scale, side - margin - y * scale
+        return margin + (x - low) * scale, side - margin - (y - low) * scale
 
-    for tick in range(0, top + 1, 20):
-        draw.line([place(tick, 0), place(tick, top)], (*INK, 30))
-        draw.line([place(0, tick), place(top, tick)], (*INK, 30))
-        draw.text((place(tick, 0)[0], side - margin + 6), str(tick), INK, _font(12), anchor="ma")
-        draw.text((margin - 6, place(0, tick)[1]), str(tick), INK, _font(12), anchor="rm")
-    draw.line([place(0, 0), place(top, top)], INK, 1)
+    for tick in (number * step for number in range(first, last + 1)):
+        draw.line([place(tick, low), place(tick, top)], (*INK, 30))
+        draw.line([place(low, tick), place(top, tick)], (*INK, 30))
+        draw.text((place(tick, low)[0], side - margin + 6), f"{tick:g}", INK, _font(12), anchor="ma")
+        draw.text((margin - 6, place(low, tick)[1]), f"{tick:g}", INK, _font(12), anchor="rm")
+    draw.line([place(low, low), place(top, top)], INK, 1)
     for x, y in zip(true.tolist(), predicted.tolist(), strict=True):
         left, up = place(x, y)
         draw.ellipse((left - 2, up - 2, left + 2, up + 2), (*ACCENT, 90))
-    draw.text((side / 2, side - 8), "true age, years", INK, _font(13), anchor="ms")
-    draw.text((margin, 6), "predicted age, years", INK, _font(13), anchor="la")
+    draw.text((side / 2, side - 8), f"true {title}", INK, _font(13), anchor="ms")
+    draw.text((margin, 6), f"predicted {title}", INK, _font(13), anchor="la")
     return sheet
 
 
 def confusion_matrix(
-    true: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str] = ("male", "female"), side: int = 420
+    true: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], side: int = 420
 ) -> Image.Image:
     """Draw the confusion matrix, true labels in rows and predictions in columns, with counts and row percentages."""
-    counts = np.zeros((2, 2), dtype=int)
+    count = len(labels)
+    counts = np.zeros((count, count), dtype=int)
     np.add.at(counts, (true.astype(int), predicted.astype(int)), 1)
     fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     margin = 70
-    cell = (side - margin) // 2
+    cell, font = (side - margin) // count, _font(20 if count == 2 else 11)
     sheet = Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for i in range(2):
-        for j in range(2):
+    for i in range(count):
+        for j in range(count):
             left, top, fraction = margin + j * cell, margin + i * cell, float(fractions[i, j])
             fill = tuple(round(255 + (c - 255) * fraction) for c in ACCENT)
             draw.rectangle((left, top, left + cell - 3, top + cell - 3), fill)
             ink = PAPER if fraction > 0.6 else INK
             middle = (left + cell // 2, top + cell // 2)
-            draw.text(middle, f"{counts[i, j]}\n{100 * fraction:.1f} %", ink, _font(20), anchor="mm", align="center")
+            draw.text(middle, f"{counts[i, j]}\n{100 * fraction:.1f} %", ink, font, anchor="mm", align="center")
         draw.text((margin + i * cell + cell // 2, margin - 8), labels[i], INK, _font(14), anchor="ms")
         draw.text((margin - 8, margin + i * cell + cell // 2), labels[i], INK, _font(14), anchor="rm")
-    draw.text((margin + cell, 18), "predicted", INK, _font(15), anchor="ms")
+    draw.text((margin + count * cell // 2, 18), "predicted", INK, _font(15), anchor="ms")
     draw.text((6, margin - 8), "true", INK, _font(15), anchor="ls")
     return sheet

@@ -19,7 +19,7 @@ class PredictionBuffer:
         self._batches: list[dict[str, Tensor]] = []
 
     def append(self, outputs: Any) -> None:
-        """Add one step's predictions, each `[batch]`: row, age_pred in years, p_female; in a test also their spread."""
+        """Add one step's predictions, each `[batch, ...]`; `row` holds the rows of the index."""
         self._batches.append(outputs)
 
     def pop_all(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -14,11 +14,12 @@ from agegender.data.index.index import FaceIndex
 from agegender.data.loading.dataset import Batch
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write, raise_write_errors
+from agegender.tasks.info import TaskInfo
 from agegender.training.callbacks.prediction_buffer import PredictionBuffer
 
 
 class PredictionsCSVWriter(Callback):
-    """Write the test predictions, one line per image."""
+    """Write the test predictions beside the labels, one line per image."""
 
     def __init__(self, path: Path):
         """Set the output path."""
@@ -42,14 +43,31 @@ class PredictionsCSVWriter(Callback):
         if not trainer.is_global_zero:
             return
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
+        layout = _layout(index, pl_module.network.infos)  # type: ignore[operator, union-attr]
         text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
         with raise_write_errors("the test predictions", self.path), atomic_write(self.path, "w", **text) as file:
             writer = csv.writer(file)
-            stated = ("age_std", "age_low", "age_high")
-            writer.writerow(["path", "age", "age_pred", *stated, "gender", "p_female", "group"])
-            columns = (predictions[name] for name in ("row", "age_pred", "p_female", *stated))
-            for row, age, p_female, *spread in zip(*columns, strict=True):
-                path = escape_formula(str(index.folder / index.names[row]))
-                truth = index.label_cells(row)
-                cells = [f"{value:.3f}" if math.isfinite(value) else "" for value in spread]
-                writer.writerow([path, truth[0], f"{age:.3f}", *cells, truth[1], f"{p_female:.9g}", truth[2]])
+            writer.writerow(["path", *(name for name, _, _ in layout)])
+            for place, row in enumerate(predictions["row"]):
+                labels = dict(zip(index.labels, index.label_cells(row), strict=True))
+                cells = [_cell(predictions[key][place], form) if form else labels[key] for _, key, form in layout]
+                writer.writerow([escape_formula(str(index.folder / index.names[row])), *cells])
+
+
+def _layout(index: FaceIndex, tasks: tuple[TaskInfo, ...]) -> list[tuple[str, str, str]]:
+    """Return the header, the column or label, and the format of each column; an empty format for labels.
+
+    Each task's label precedes its predictions; the labels of no task come last.
+    """
+    layout: dict[str, tuple[str, str]] = {}
+    for info in tasks:
+        layout.setdefault(info.label, (info.label, ""))
+        form = ".3f" if info.kind == "number" else ".9g"
+        layout |= {head: (key, form) for head, key in zip(info.test_columns, info.columns, strict=True)}
+    for label in index.labels:
+        layout.setdefault(label, (label, ""))
+    return [(head, *column) for head, column in layout.items()]
+
+
+def _cell(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else ""

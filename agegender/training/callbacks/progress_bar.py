@@ -10,6 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
+from agegender.tasks.task import Task
+
 log = logging.getLogger(__name__)
 
 
@@ -44,12 +46,15 @@ class _Lines(Callback):
 
 def _figures(trainer: pl.Trainer) -> str:
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    tasks: dict[str, Task] = dict(trainer.lightning_module.network.each_task())  # type: ignore[operator, union-attr]
     parts = [f"train loss {values['train/loss']:.3f}"] if "train/loss" in values else []
-    validated = []  # a metric without any label is NaN
-    if math.isfinite(values.get("val/age_mae", math.nan)):
-        validated.append(f"age MAE {values['val/age_mae']:.2f} years")
-    if math.isfinite(values.get("val/gender_acc", math.nan)):
-        validated.append(f"gender accuracy {100 * values['val/gender_acc']:.1f} %")
+    validated = []
+    for name, task in tasks.items():
+        key, metric = next(iter(task.metrics().items()))
+        value = values.get(f"val/{name}_{key}", math.nan)
+        if math.isfinite(value):  # a metric without any label is NaN
+            title, _, unit = metric.title.partition(", ")
+            validated.append(f"{title} {metric.form.format(value).replace('%', ' %')} {unit}".rstrip())
     return ", ".join([*parts, *([f"validation {validated[0]}", *validated[1:]] if validated else [])])
 
 

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.config.allowlist import instantiate
 from agegender.data import decode
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.split import left_out
@@ -33,17 +32,15 @@ from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
-from agegender.tasks.age_distribution import LabelDistribution
+from agegender.tasks.task import build_tasks
 from agegender.training.distillation.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the procedure that computes the soft targets: part of the cache's key
+VERSION = 3  # of the procedure that computes the soft targets: part of the cache's key
 _BATCH = 16  # faces: the activations of more exceed a CPU's caches
 
-TeacherPredictions = tuple[
-    NDArray[np.float16], NDArray[np.float32]
-]  # age distributions [faces, years], p_female [faces]
+TeacherPredictions = dict[str, NDArray[np.float32]]  # task -> distributions [faces, k]
 
 
 class Teacher(NamedTuple):
@@ -53,52 +50,53 @@ class Teacher(NamedTuple):
         path: Path of the file.
         digest: SHA-256 of the file.
         split: The split that it was trained on, see `AgeGenderModule`; empty if unknown.
-        years: Length of its age distributions.
     """
 
     path: Path
     digest: str
     split: dict[str, Any]
-    years: int
 
 
-def find_teachers(given: str | Sequence[str] | None, age: Mapping[str, Any]) -> list[Teacher]:
+def find_teachers(given: str | Sequence[str] | None, tasks: Mapping[str, Mapping[str, Any]]) -> list[Teacher]:
     """Find the teachers' checkpoints and check that they are compatible with the student; reads no images.
 
     Args:
         given: The setting `teacher`: run folders, checkpoints, or folders of runs (such as a sweep's), meaning all of
             them.
-        age: The student's age coding.
+        tasks: The student's tasks.
 
     Raises:
-        AgeGenderError: There is no checkpoint, or teacher and student don't predict distributions over the same years.
+        AgeGenderError: There is no checkpoint, or teacher and student don't predict the same distributions.
     """
     if given is None:
         return []
     paths = [path for each in ([given] if isinstance(given, str) else given) for path in _checkpoints(each)]
-    years = _years(age)
-    require(years is not None, f"teacher= requires a distribution over years, not {_name(age)}: set age=dldl")
+    ours = _widths(tasks)
     teachers = []
     for path in paths:
         saved = load_checkpoint(path)["agegender"]
-        theirs, name = _years(saved["network"]["age"]), _name(saved["network"]["age"])
-        require(theirs is not None, f"teacher={path} was trained with {name}: choose one with age=dldl")
-        top = (theirs or 1) - 1
-        fits = theirs == years
-        require(fits, f"teacher={path} predicts {theirs} years, this network {years}: set age.max_age={top}")
+        theirs = _widths({name: node for name, node in saved["network"]["tasks"].items() if name in ours})
+        for name, width in ours.items():
+            require(name in theirs, f"teacher={path} has no task {name}: choose another teacher, or add ~tasks.{name}")
+            differ = f"teacher={path} has {theirs[name]} for tasks.{name}, this network {width}: make them equal"
+            require(theirs[name] == width, differ)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        teachers.append(Teacher(path, digest, saved["split"] or {}, theirs or 0))
+        teachers.append(Teacher(path, digest, saved["split"] or {}))
     return teachers
 
 
-def _years(age: Mapping[str, Any]) -> int | None:
-    coding = instantiate(age, "age")
-    return coding.outputs if isinstance(coding, LabelDistribution) else None
+def _widths(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a description of the distribution that each task predicts.
 
-
-def _name(age: Mapping[str, Any]) -> str:
-    return str(age["_target_"]).rpartition(".")[2]
+    Raises:
+        AgeGenderError: A task predicts none.
+    """
+    widths = {}
+    for name, task in build_tasks(tasks).items():
+        task.soft_target(torch.zeros(1, task.num_outputs))
+        widths[name] = f"{task.num_outputs} outputs of {type(task).__name__}"
+    return widths
 
 
 def _checkpoints(given: str) -> list[Path]:
@@ -112,7 +110,9 @@ def _checkpoints(given: str) -> list[Path]:
     return [find_checkpoint(given)]
 
 
-def make_targets(teachers: Sequence[Teacher], data: AgeGenderDataModule, loss: Mapping[str, Any]) -> SoftTargets | None:
+def make_targets(
+    teachers: Sequence[Teacher], data: AgeGenderDataModule, settings: Mapping[str, Any]
+) -> SoftTargets | None:
     """Compute the mean of the teachers' predictions for every training face.
 
     A teacher's predictions are biased to the labels of the faces that it was trained on. The mean for a face is
@@ -121,31 +121,32 @@ def make_targets(teachers: Sequence[Teacher], data: AgeGenderDataModule, loss: M
     Args:
         teachers: See `find_teachers`.
         data: Data that is set up; its `trainer` determines the device.
-        loss: The settings of `loss`.
+        settings: The config, of which `loss.teacher` and `tasks` are used.
 
     Returns:
         The soft targets; None if there are no teachers, or their weight is zero.
     """
-    if not teachers or loss["teacher"] == 0:
+    share, tasks = settings["loss"]["teacher"], [name for name, node in settings["tasks"].items() if node is not None]
+    if not teachers or share == 0:
         return None
     faces = data.split("train")
     chosen = np.stack([_fresh(teacher, data) for teacher in teachers])
     held_out = chosen.any(0)
     chosen[:, ~held_out] = True
     weights = (chosen / chosen.sum(0)).astype(np.float32)
-    ages, p_female = np.zeros((len(faces), teachers[0].years), np.float32), np.zeros(len(faces), np.float32)
+    targets: dict[str, NDArray[np.float32]] = {}
     for teacher, used, weight in zip(teachers, chosen, weights, strict=True):
         if used.any():
-            their_ages, their_p_female = _answers(teacher, data, faces.rows[used])
-            ages[used] += weight[used, None] * their_ages
-            p_female[used] += weight[used] * their_p_female
+            for name, theirs in _answers(teacher, data, faces.rows[used], tasks).items():
+                mean = targets.setdefault(name, np.zeros((len(faces), theirs.shape[1]), np.float32))
+                mean[used] += weight[used, None] * theirs
     log.info(
         "soft targets of %d teacher(s) for %s training faces, %s of them from teachers that held the face out",
         len(teachers),
         f"{len(faces):,}",
         f"{held_out.sum():,}",
     )
-    return SoftTargets(faces.rows, ages, p_female, [teacher.digest for teacher in teachers], loss["teacher"])
+    return SoftTargets(faces.rows, targets, [teacher.digest for teacher in teachers], share)
 
 
 def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
@@ -166,30 +167,32 @@ def _fresh(teacher: Teacher, data: AgeGenderDataModule) -> NDArray[np.bool_]:
     return left_out(index.digests, index.duplicates, split["split_seed"], split["leave_out"])[faces.rows]
 
 
-def _answers(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> TeacherPredictions:
+def _answers(
+    teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64], tasks: Sequence[str]
+) -> TeacherPredictions:
     """Return a teacher's predictions for rows of the index, from the cache if they are there."""
     digests = "".join(data.index.digests[row] for row in rows.tolist())
-    recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{_precision(data)}:{digests}"
+    recipe = f"{VERSION}:{decode.VERSION}:{teacher.digest}:{_precision(data)}:{','.join(tasks)}:{digests}"
     path = data.cache_dir / "teachers" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
     waiting = f"another run computes the same teacher's predictions: waiting for {path}"
     with raise_cache_errors("the soft targets", path, 250 * len(rows)), exclusive_lock(path, waiting):
-        predictions = _read(path, len(rows))
+        predictions = _read(path, len(rows), tasks)
         if predictions is None:
             log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
-            predictions = _ask(teacher, data, rows)
+            predictions = _ask(teacher, data, rows, tasks)
             with atomic_write(path) as file:
-                np.savez(file, ages=predictions[0], p_female=predictions[1])
+                np.savez(file, **predictions)
     return predictions
 
 
-def _read(path: Path, faces: int) -> TeacherPredictions | None:
+def _read(path: Path, faces: int, tasks: Sequence[str]) -> TeacherPredictions | None:
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            ages, p_female = saved["ages"], saved["p_female"]
-        if len(ages) == len(p_female) == faces:
-            return ages, p_female
+            predictions = {name: saved[name] for name in tasks}
+        if all(len(soft) == faces for soft in predictions.values()):
+            return predictions
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
         pass
     log.warning("%s is damaged: computing the teacher's predictions again", path)
@@ -201,11 +204,13 @@ def _precision(data: AgeGenderDataModule) -> str | None:
     return str(data.trainer.precision) if data.trainer else None
 
 
-def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -> TeacherPredictions:
+def _ask(
+    teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64], tasks: Sequence[str]
+) -> TeacherPredictions:
     """Compute a teacher's predictions, the mean over a face and its mirror image, at its own size and color mode."""
     device = data.device
     precision = data.trainer.precision_plugin.forward_context() if data.trainer else nullcontext()
-    ages, genders = [], []
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in tasks}
     # Building a network draws random weights, which must not advance the run's generator.
     with torch.random.fork_rng([]), torch.inference_mode(), precision:
         network = TorchBackend(teacher.path, str(device)).network
@@ -214,6 +219,9 @@ def _ask(teacher: Teacher, data: AgeGenderDataModule, rows: NDArray[np.int64]) -
         for batch in track(batches, f"teacher {teacher.path}", len(batches)):
             images = torch.from_numpy(pixels.read(batch)).permute(0, 3, 1, 2).to(device)
             views = [network(view) for view in (images, images.flip(3))]
-            ages.append(torch.stack([outputs.age.float().softmax(1) for outputs in views]).mean(0).half().cpu())
-            genders.append(torch.stack([network.p_female(outputs) for outputs in views]).mean(0).float().cpu())
-    return torch.cat(ages).numpy(), torch.cat(genders).numpy()  # outside autocast, which rejects float16 on a CPU
+            for name in tasks:
+                soft = [network.tasks[name].soft_target(raw[name].float()) for raw in views]  # type: ignore[operator]
+                mean = torch.stack(soft).mean(0).cpu()
+                found[name].append(mean if mean.shape[1] == 1 else mean.half())
+    # outside autocast, which rejects float16 on a CPU
+    return {name: torch.cat(soft).numpy() for name, soft in found.items()}

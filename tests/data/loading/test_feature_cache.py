@@ -15,7 +15,7 @@ from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.loading import feature_cache as features_module
 from agegender.data.loading.feature_cache import FeatureViews
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 
 Make = Callable[..., AgeGenderDataModule]
 
@@ -32,10 +32,10 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-def frozen(seed: int = 0) -> AgeGenderNet:
+def frozen(seed: int = 0) -> MultiTaskNet:
     torch.manual_seed(seed)
     settings = network_settings({"name": "mae"}, "residual", channels=(8, 16), blocks=(1, 1), trainable="none")
-    return AgeGenderNet(32, 3, **settings).eval()
+    return MultiTaskNet(32, 3, **settings).eval()
 
 
 def files(folder: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from helpers.nodes import network_settings
 from torch import nn
 
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks import face_weights
 from agegender.models.trunks.face import ARCFACE_TEMPLATE, CROP_TEMPLATE, FaceTrunk
 from agegender.models.trunks.face_weights import PUBLISHED, Backbone, describe_weights, find_weights, load_face_weights
@@ -85,7 +85,7 @@ def test_strided_depthwise_layers_equal_plain_convolution_and_its_gradients() ->
             torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
-def network(trainable: str, **options: object) -> AgeGenderNet:
+def network(trainable: str, **options: object) -> MultiTaskNet:
     made: dict[str, object] = {
         "trunk": "face",
         "feature_clip": 6.0,
@@ -93,7 +93,7 @@ def network(trainable: str, **options: object) -> AgeGenderNet:
         "trainable": trainable,
         **options,
     }
-    return AgeGenderNet(64, 3, **network_settings({"name": "dldl"}, **made))  # type: ignore[arg-type]
+    return MultiTaskNet(64, 3, **network_settings({"name": "dldl"}, **made))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trainable", ["none", "upper", "all"])
@@ -110,7 +110,7 @@ def test_trainable_selects_the_layers_with_gradients(trainable: str) -> None:
 
 
 def test_frozen_trunk_keeps_its_batch_norm_statistics() -> None:
-    net = AgeGenderNet(
+    net = MultiTaskNet(
         64, 3, **network_settings({"name": "mae"}, "torchvision", name="resnet18", trainable="none")
     ).train()
     before = {name: value.clone() for name, value in net.trunk.state_dict().items()}
@@ -121,7 +121,7 @@ def test_frozen_trunk_keeps_its_batch_norm_statistics() -> None:
 
 def test_trainable_upper_is_refused_for_a_trunk_without_upper_layers() -> None:
     with pytest.raises(AgeGenderError, match=r"model.trainable=upper requires a trunk that defines its upper layers"):
-        AgeGenderNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
+        MultiTaskNet(64, 3, **network_settings({"name": "mae"}, "residual", trainable="upper"))
 
 
 def test_scaler_standardizes_clips_and_leaves_a_constant_feature_alone() -> None:

@@ -17,17 +17,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.resnet import ResNetTrunk
 
 CONF = Path(__file__).parents[3] / "conf"
 
 
-def shipped_net(in_channels: int = 3, **options: Any) -> AgeGenderNet:
+def shipped_net(in_channels: int = 3, **options: Any) -> MultiTaskNet:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "residual.yaml"))
     for key in {"stem", "channels", "blocks"} & {*options}:
         shipped["trunk"][key] = options.pop(key)
-    return AgeGenderNet(128, in_channels, age_node("mae"), **{**shipped, **options})
+    return MultiTaskNet(128, in_channels, age_node("mae"), **{**shipped, **options})
 
 
 def test_default_resnet_ends_in_the_mean_over_8_x_8_x_192() -> None:
@@ -111,7 +111,7 @@ def test_resnet_overfits_a_small_batch(in_channels: int) -> None:
     torch.manual_seed(0)
     age = {"name": "mae", "scale": 20.0, "offset": 33.0}
     options: dict[str, Any] = {"stem": 8, "channels": [8, 16], "blocks": [1, 1], "head_units": []}
-    net = AgeGenderNet(32, in_channels, **network_settings(age, "residual", weight_init="kaiming_normal", **options))
+    net = MultiTaskNet(32, in_channels, **network_settings(age, "residual", weight_init="kaiming_normal", **options))
     images = torch.rand(8, in_channels, 32, 32)
     years, gender = torch.tensor([5.0, 20, 30, 33, 40, 55, 60, 80]), torch.tensor([0.0, 1] * 4)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)

@@ -12,7 +12,7 @@ from conftest import TINY, Outcome, run_script
 from helpers.nodes import age_node
 
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.timm import TimmTrunk
 from agegender.models.trunks.trunk import complete
 
@@ -49,7 +49,7 @@ def test_transformer_accepts_a_configured_image_size() -> None:
 def test_checkpoint_cannot_trigger_a_timm_download(name: str, options: dict[str, Any], said: str) -> None:
     trunk = {"_target_": "agegender.models.trunks.timm.TimmTrunk", "name": name, **options}
     with pytest.raises(AgeGenderError, match=said):
-        AgeGenderNet(64, 3, age_node("mae"), trunk)
+        MultiTaskNet(64, 3, age_node("mae"), trunk)
 
 
 def test_null_normalization_uses_the_published_weights_statistics() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision import models
 
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.torchvision import TorchvisionTrunk
 
 Run = Callable[..., Outcome]
@@ -30,7 +30,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_torchvision_families_work_as_trunks(name: str) -> None:
-    net = AgeGenderNet(64, 3, **network_settings({"name": "dldl"}, "torchvision", head_units=(), name=name)).eval()
+    net = MultiTaskNet(64, 3, **network_settings({"name": "dldl"}, "torchvision", head_units=(), name=name)).eval()
     with torch.inference_mode():
         outputs = net(torch.rand(2, 3, 64, 64))
     assert outputs.age.shape == (2, 121) and outputs.gender.shape == (2,)
@@ -60,7 +60,7 @@ def test_head_initialization_keeps_the_torchvision_trunk_unchanged() -> None:
     torch.manual_seed(0)
     plain = TorchvisionTrunk(3, 64, "resnet18").state_dict()
     torch.manual_seed(0)
-    net = AgeGenderNet(
+    net = MultiTaskNet(
         64, 3, **network_settings({"name": "mae"}, "torchvision", weight_init="kaiming_uniform", name="resnet18")
     )
     assert all(torch.equal(value, net.trunk.state_dict()[name]) for name, value in plain.items())

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
-from agegender.models.network import AgeGenderNet, RawOutputs
+from agegender.models.network import MultiTaskNet, RawOutputs
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import load_checkpoint, read_calibration
 from agegender.training.distillation import teachers
@@ -76,7 +76,7 @@ def targets_of(
 def network_predictions(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
     """Returns a checkpoint's predictions for images `[n, channels, size, size]` and their mirror images."""
     checkpoint = load_checkpoint(path)
-    network = AgeGenderNet(**checkpoint["agegender"]["network"])
+    network = MultiTaskNet(**checkpoint["agegender"]["network"])
     network.load_state_dict(checkpoint["network"])
     network.calibration = read_calibration(checkpoint)
     with torch.no_grad():
