@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from agegender.tasks.calibration import Calibration
 from helpers.nodes import AGE_CODINGS, network_settings
 from torch import nn
 
@@ -16,6 +15,7 @@ from agegender.errors import AgeGenderError
 from agegender.models.layers import init_weights, mlp
 from agegender.models.network import MultiTaskNet, RawOutputs
 from agegender.models.trunks.conv_stack import ConvStack
+from agegender.tasks.calibration import Calibration
 
 AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
 

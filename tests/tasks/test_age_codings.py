@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from agegender.tasks.age_coding import AgeCoding
-from agegender.tasks.age_regression import HuberAge, L1Age, MSEAge
 from helpers.nodes import AGE_CODINGS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +14,9 @@ from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.layers import init_weights
+from agegender.tasks.age_coding import AgeCoding
 from agegender.tasks.age_distribution import BinnedAge, Coral, LabelDistribution
+from agegender.tasks.age_regression import HuberAge, L1Age, MSEAge
 
 REGRESSIONS = ("huber", "mae", "mse")
 ages = st.floats(0, 120, width=32)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agegender.tasks.calibration import COVERAGE, MAX_AGE, Calibration
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agegender.errors import AgeGenderError
+from agegender.tasks.calibration import COVERAGE, MAX_AGE, Calibration
 
 ENDS = MAX_AGE + 1
 PLAIN = Calibration(1.5, [10.0, 30.0, 70.0], [1.0, 2.0, 4.0], [-1.0] * ENDS, [1.0] * ENDS)

@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from agegender.tasks.calibration import COVERAGE, Calibration
-from agegender.training.fit_calibration import ANSWERED_RIGHT, fit_calibration, min_confidence, temperature
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agegender.tasks.calibration import COVERAGE, Calibration
+from agegender.training.fit_calibration import ANSWERED_RIGHT, fit_calibration, min_confidence, temperature
 
 
 def drawn(count: int, seed: int) -> tuple[np.ndarray, ...]:

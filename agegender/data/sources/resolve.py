@@ -47,7 +47,7 @@ def resolve_data_dir(
     return folder  # the table doesn't exist either: `read_table` raises
 
 
-def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, **options: bool) -> Path:
+def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, **options: Any) -> Path:
     chosen = [name.removesuffix("_files") for name, is_chosen in options.items() if is_chosen]  # odd, glasses
     folder = cache_dir / "synthetic" / "-".join([f"v{synthetic.VERSION}-{count}-{seed}-{size}", *chosen])
     if folder.is_dir():

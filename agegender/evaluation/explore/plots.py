@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ def _file_name(label: str) -> str:
     return re.sub(r"\W+", "_", label)
 
 
-def _add_legend(owner: Axes | Figure, **options: str) -> None:
+def _add_legend(owner: Axes | Figure, **options: Any) -> None:
     for text in owner.legend(frameon=False, **options).get_texts():
         text.set_parse_math(False)  # names of a table may hold "$"
 

@@ -47,9 +47,8 @@ def one(folder: Path, labels: Classes | None = None, **cells: str) -> Labels | s
     """Returns the labels of a single row, or why it was quarantined."""
     table = write_table(folder / "labels.csv", [{"path": "a.jpg", **cells}])
     listing = read_table(table, folder, labels=labels)
-    found = {**listing.labels, **listing.quarantine}
-    assert list(found) == ["a.jpg"]
-    return found["a.jpg"] if isinstance(found["a.jpg"], str) else tuple(found["a.jpg"])
+    assert [*listing.labels, *listing.quarantine] == ["a.jpg"]
+    return tuple(listing.labels["a.jpg"]) if listing.labels else listing.quarantine["a.jpg"]
 
 
 # What a row says

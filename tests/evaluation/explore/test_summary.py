@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ NAN = float("nan")
 
 
 def index_of(
-    labels: list[tuple[float, float, float]], duplicates: list[int], digests: str, split: list[str] | None = None
+    labels: Sequence[tuple[float, float, float]], duplicates: list[int], digests: str, split: list[str] | None = None
 ) -> FaceIndex:
     """An index of faces that no test reads."""
     return FaceIndex(
