@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from agegender.errors import AgeGenderError
 from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.backend import Tta
-from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 
 
 class TorchBackend:
@@ -31,7 +31,6 @@ class TorchBackend:
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
         network = MultiTaskNet(**checkpoint["agegender"]["network"])
-        network.calibration = read_calibration(checkpoint)
         network.load_state_dict(checkpoint["network"])
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
