@@ -110,7 +110,10 @@ class MultiTaskNet(nn.Module):
         if self.scaler is not None:
             features = self.scaler(features)
         features = self.shared(self.feature_dropout(features))
-        return {name: task.activation(self.heads[name](features)) for name, task in self.each_task()}
+        tasks = self.each_task()
+        # The last head draws its dropout mask first, as in the trainings whose figures are published.
+        raw = {name: task.activation(self.heads[name](features)) for name, task in reversed(tasks)}
+        return {name: raw[name] for name, _ in tasks}
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; a frozen trunk stays in evaluation mode."""

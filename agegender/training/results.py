@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
@@ -104,7 +105,7 @@ def _baseline(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, A
     train = data.split("train") if len(data.split("train")) else test
     baseline: dict[str, Any] = {} if train is not test else {"baseline/from": "the test images themselves"}
     for name, task in module.network.each_task():
-        known = train.known(task.label), test.known(task.label)
+        known = [split.known(task.label).astype(np.float64) for split in (train, test)]
         if all(map(len, known)):
             baseline |= {f"baseline/{name}_{key}": value for key, value in task.baseline(*known).items()}
     return baseline
