@@ -48,7 +48,7 @@ class Report:
             found.setdefault(task.name, task)
         return list(found.values())
 
-    def of_task(self, task: TaskInfo, kind: type[Metrics] = TaskMetrics) -> dict[str, Metrics]:
+    def of_task(self, task: TaskInfo, kind: type[Metrics]) -> dict[str, Metrics]:
         """Return the metrics of a task by run, of the runs with at least one test image whose label is known.
 
         Args:
@@ -102,8 +102,10 @@ def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     known = min(views, key=lambda view: int(view.clusters.max()), default=None)
     if known is None or not _same_images([run.predictions for run in runs]):
         return runs
-    shared = {"clusters": known.clusters, "duplicates_known": True}
-    return [replace(run, predictions=replace(run.predictions, **shared)) for run in runs]
+    clusters = known.clusters
+    return [
+        replace(run, predictions=replace(run.predictions, clusters=clusters, duplicates_known=True)) for run in runs
+    ]
 
 
 def _same_images(predictions: Sequence[RunPredictions]) -> bool:

@@ -14,6 +14,7 @@ from helpers.made_runs import AGE, GENDER, SMILE, Made, make_run
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.analysis import to_json
 from agegender.evaluation.report.comparison import Report, build_report, report_json
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics
 
 SETTINGS = {"resamples": 200, "faces": 3, "seed": 0}
 
@@ -61,7 +62,7 @@ def test_comparison_of_runs_with_other_tasks_is_about_the_common_ones(tmp_path: 
     report = report_on(first, second)
     assert [task.name for task in report.tasks] == ["age", "smile"]
     assert report.difference is not None and set(report.difference) == {"age_mae", "age_cs5", "age_cs5_whole"}
-    assert list(report.of_task(SMILE)) == ["B"] and list(report.of_task(AGE)) == ["A", "B"]
+    assert list(report.of_task(SMILE, ClassMetrics)) == ["B"] and list(report.of_task(AGE, NumberMetrics)) == ["A", "B"]
     assert report_on(first, make_run(tmp_path / "c", smiling, tasks=(SMILE,))).difference == {}
 
 
