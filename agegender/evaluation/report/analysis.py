@@ -67,8 +67,10 @@ class RunMetrics:
 
     @property
     def headline(self) -> dict[str, Estimate]:
-        """The headline metrics of all tasks, in order."""
-        return {name: found for task in self.tasks.values() for name, found in task.headline.items()}
+        """The headline metrics of all tasks by `<task>_<metric>`, in order."""
+        return {
+            f"{name}_{metric}": found for name, task in self.tasks.items() for metric, found in task.headline.items()
+        }
 
 
 def analyze(run: RunPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:

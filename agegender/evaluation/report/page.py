@@ -91,8 +91,7 @@ def _shown(report: Report) -> list[MetricColumn]:
         metric_column(task, metric, interval=True)
         for task in report.tasks
         for found in report.of_task(task, TaskMetrics).values()
-        for metric in found.metrics
-        if f"{task.name}_{metric}" in found.headline
+        for metric in found.headline
     )
     return list(dict.fromkeys(columns))
 
