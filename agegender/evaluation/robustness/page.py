@@ -180,7 +180,7 @@ def _plot(numbers: Mapping[str, Any], task: TaskInfo, metric: str) -> Plot | Non
     axes.plot(value, positions, "o", color=BLUE, markersize=5)
     axes.set_yticks(positions, list(counted))
     axes.invert_yaxis()
-    axes.set_xlabel(title if covered else f"{title}, more than clean")
+    axes.set_xlabel(title if covered else f"{title}: more than clean")
     caption = f"Change of {title} against the clean faces"
     if covered:
         caption = f"Fraction of true {task.name} labels inside the 80 % intervals; the line is at {COVERAGE:.0%}"
