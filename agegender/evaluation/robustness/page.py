@@ -50,7 +50,7 @@ def _columns(numbers: Mapping[str, Any], terminal: bool = False) -> list[MetricC
     columns: list[MetricColumn] = []
     last: list[MetricColumn] = []
     tasks = read_tasks(numbers["tasks"])
-    for task, metric in ((task, metric) for task in tasks for metric in numbers["metrics"][task.name]):
+    for task, metric in [(each, metric) for each in tasks for metric in numbers["metrics"][each.name]]:
         main = metric in ("mae", "acc")
         column, change = metric_column(task, metric, interval=main or metric == "coverage"), "more than clean"
         if terminal:
@@ -94,7 +94,8 @@ def print_table(numbers: Mapping[str, Any]) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     units = "".join(f"{task.name} in {task.unit}; " for task in read_tasks(numbers["tasks"]) if task.unit)
-    print(capitalize(f"{units}CS, accuracy (of all faces, and of ages {GROWN}+) and coverage (held) in %."))
+    others = f" of all faces and of ages {GROWN}+, CS and coverage (held)" if "held" in shown.header else ""
+    print(capitalize(f"{units}accuracy{others} in %."))
 
 
 def _faces(numbers: Mapping[str, Any]) -> str:
