@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, Outcome, metrics_of
-from helpers.made_tables import rows_of, write_table
+from helpers.made_tables import half_labeled, write_table
 from helpers.stopped_runs import CrashError, assert_same_run, crash, stop_at
 
 from agegender.data.index.utkface import GROUPS
@@ -17,12 +18,15 @@ from agegender.runs.checkpoint import load_checkpoint
 from agegender.tasks.info import read_tasks
 
 Run = Callable[..., Outcome]
-SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic")))
+NETWORK = tuple(setting for setting in TINY if not setting.startswith("data"))
+PIXELS = ("data.image_size=32", "data.batch_size=16")
 THREE = (*TINY, "tasks=age_gender_ethnicity")
-GLASSES = "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}"
 SMILE = "+tasks.smile={_target_: agegender.tasks.Binary, label: smile, classes: [no, yes]}"
-HAIR = "+tasks.hair={_target_: agegender.tasks.Multiclass, label: color, classes: [black, brown, red]}"
-WEIGHT = "+tasks.weight={_target_: agegender.tasks.Regression, label: kg, unit: kg, tolerance: 10, digits: 1}"
+FURTHER = (
+    SMILE,
+    "+tasks.mood={_target_: agegender.tasks.Multiclass, label: mood, classes: [sad, calm, happy], weight: 0.5}",
+    "+tasks.tall={_target_: agegender.tasks.Regression, label: height, unit: m, tolerance: 0.1}",
+)
 
 
 def predictions_of(run: Path) -> list[dict[str, str]]:
@@ -112,57 +116,73 @@ def test_killed_run_of_three_heads_resumes_to_the_same_bits(
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 
 
-def test_drawn_glasses_are_learned(run_here: Run, tmp_path: Path) -> None:
-    chosen = ("data.synthetic.glasses=true", GLASSES, "data.synthetic.count=400", "trainer.max_epochs=12")
-    outcome = run_here("train.py", *TINY, *chosen, "optim.lr=5e-3", "model.dropout=0", "hydra.run.dir=run")
-    assert outcome.code == 0, outcome.err
-    results = metrics_of(tmp_path / "run")
-    assert_metrics_match_the_predictions(tmp_path / "run")
-    assert results["classes"]["glasses"] == ["no", "yes"]
-    assert results["test/glasses_acc"] > results["baseline/glasses_acc"] + 0.2 and results["test/glasses_auroc"] > 0.85
-
-
-def three_columns(faces: Path) -> list[dict[str, object]]:
-    """Returns rows with three further columns, each with holes; no row has all labels."""
-    rows = rows_of(faces)
+@pytest.fixture(scope="module")
+def table(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings of a table with holes in age, gender and three further columns."""
+    rows = half_labeled(faces)
     for number, row in enumerate(rows):
-        age = int(str(row["age"]))
-        row["smile"] = ("yes", "no", "", "1", "0")[number % 5]
-        row["color"] = ("black", "Red", "2", "brown", "")[number % 5]
-        row["kg"] = "" if number % 3 == 0 else 40 + age / 2
-        row["age"] = "" if number % 4 else age
-    return rows
+        row |= {"smile": ("no", "YES", "", "1")[number % 4], "mood": ("happy", "", "sad", "calm", "0")[number % 5]}
+        row |= {"height": 1.2 + number / 200 if number % 7 else "NA"}
+    path = write_table(tmp_path_factory.mktemp("table") / "labels.csv", rows)
+    return ("data=table", f"data.table={path}", f"data.dir={faces}")
 
 
-def test_table_of_three_further_columns_with_holes_trains_and_is_measured(
-    run_here: Run, faces: Path, tmp_path: Path
+# LitData leaves the last shard of an epoch open for the garbage collector
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+def test_further_columns_with_holes_train_and_are_measured_from_a_table_and_from_shards(
+    run_here: Run, table: tuple[str, ...], tmp_path: Path
 ) -> None:
-    rows = three_columns(faces)
-    write_table(tmp_path / "labels.csv", rows)
-    table = ("data=table", "data.table=labels.csv", f"data.dir={faces}", SMILE, HAIR, WEIGHT)
-    outcome = run_here("train.py", *SMALL, *table, "report=true", "hydra.run.dir=run")
+    run = tmp_path / "run"
+    outcome = run_here("train.py", *NETWORK, *PIXELS, *table, *FURTHER, "report=true", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
+    assert "missing labels: age of 60 images, gender of 20 images, smile of 30 images, mood of 24 images" in outcome.out
     assert "no report was written" not in outcome.out
-    results = metrics_of(tmp_path / "run")
+    results = metrics_of(run)
     figures = {name: value for name, value in results.items() if name.startswith(("val/", "test/", "baseline/"))}
-    assert {"test/smile_auroc", "test/hair_acc", "test/weight_mae", "test/weight_cs10"} <= set(figures)
+    assert {"test/smile_auroc", "val/mood_acc", "test/tall_mae", "test/tall_cs0.1"} <= set(figures)
     assert all(value is not None and math.isfinite(value) for value in figures.values()), figures
-    for label in ("age", "smile", "color", "kg"):
-        known = sum(results[f"images/{split}/with_{label}"] for split in ("train", "val", "test"))
-        assert known == sum(row[label] != "" for row in rows)
-    assert_metrics_match_the_predictions(tmp_path / "run")
-    network = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")["network"]
-    assert 50 < network["tasks.weight.offset"].item() < 75  # from the training labels
+    assert_metrics_match_the_predictions(run)
+
+    assert run_here("agegender/data/streaming/__main__.py", *table, *FURTHER, "out=shards").code == 0
+    streamed = ("data=streaming", "data.dir=shards", "fit=false", "weights=run", *PIXELS[1:])
+    outcome = run_here("train.py", *NETWORK, *streamed, *FURTHER, "hydra.run.dir=streamed")
+    assert outcome.code == 0, outcome.err
+    for name in ("index.csv", "predictions.csv"):
+        assert (tmp_path / "streamed" / name).read_bytes() == (run / name).read_bytes()
+    theirs = metrics_of(tmp_path / "streamed")
+    assert {name: theirs[name] for name in figures} == pytest.approx(figures, rel=1e-5)
+
+
+def test_scale_and_offset_from_the_training_labels_are_kept_by_resume(
+    run_here: Run, table: tuple[str, ...], tmp_path: Path
+) -> None:
+    only = ("~tasks.age", "~tasks.gender", FURTHER[-1], "hydra.run.dir=run")
+    assert run_here("train.py", *NETWORK, *PIXELS, *table, *only).code == 0
+    best = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")["network"]
+    assert 1.4 < best["tasks.tall.offset"].item() < 1.6 and 0.1 < best["tasks.tall.scale"].item() < 0.25
     resumed = run_here("train.py", "resume=run", "trainer.max_epochs=3")
     assert resumed.code == 0, resumed.err
-    ends = [load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt")["network"] for name in ("best", "last")]
-    assert ends[1]["tasks.weight.offset"] == ends[0]["tasks.weight.offset"] == network["tasks.weight.offset"]
+    last = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["network"]
+    assert all(torch.equal(last[f"tasks.tall.{name}"], best[f"tasks.tall.{name}"]) for name in ("offset", "scale"))
+    assert_metrics_match_the_predictions(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_glasses_on_drawn_faces_are_learned_as_a_third_task(run_here: Run, tmp_path: Path) -> None:
+    settings = [setting for setting in TINY if "count" not in setting and "epochs" not in setting]
+    outcome = run_here(
+        *("train.py", *settings, "data.synthetic.count=600", "data.synthetic.glasses=true", "trainer.max_epochs=12"),
+        "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}",
+        "hydra.run.dir=run",
+    )
+    assert outcome.code == 0, outcome.err
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["test/glasses_auroc"] > 0.8 and metrics["data"].startswith("drawn faces")
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ((SMILE,), "tasks.smile needs a column smile: file names hold age, gender and group only; use data=table"),
         (("~tasks.age", "~tasks.gender"), "tasks is "),
         (("~tasks.gender", "monitor=val/gender_acc"), "monitor=val/gender_acc is not known"),
         (("tasks.gender.column=age_std",), "tasks.gender: age has a column age_std too; choose another name"),
@@ -185,3 +205,8 @@ def test_tasks_that_cannot_be_trained_are_refused_in_one_line(
     outcome = run_here("train.py", *TINY, "data.cache_dir=cache", *settings)
     outcome.assert_one_line_error(f"error: {line}")
     assert not list(tmp_path.glob("logs/*/*"))
+
+
+def test_label_that_file_names_lack_is_refused_in_one_line(run_here: Run) -> None:
+    line = "a task needs the label smile, but there are only age, gender, group in file names: use data=table"
+    run_here("train.py", *TINY, SMILE).assert_one_line_error(f"error: {line}")
