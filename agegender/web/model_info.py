@@ -14,12 +14,12 @@ from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.tasks.info import TaskInfo
 
 _NUMBER = (
-    "The {name} is an estimate {of}. Its interval is fitted to contain the true {name} of 80 % of the test faces, so it "
-    "misses one in five, and more at some {values}."
+    "The {name} is an estimate {of}. Its interval is fitted to contain the true {name} of 80 % of the test faces, so "
+    "it misses one in five, and more at some {values}."
 )
 _CLASSES = (
-    "The {name} is {labels} of the training data{source}; the probability is that of this label. Neither is a statement "
-    "about a person's identity."
+    "The {name} is {labels} of the training data{source}; the probability is that of this label. Neither is a "
+    "statement about a person's identity."
 )
 _UTKFACE = " (UTKFace), which was assigned by appearance"
 _UNSURE = "If the probability of the {likelier} {name} is below {percent:.3g} %, the {name} is given as unsure."
