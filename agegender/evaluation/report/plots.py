@@ -164,6 +164,8 @@ def _slice_axes(runs: Runs, label: str, metric: str) -> Axes:
     _, axes = new_plot(5.2 if label == AGE else max(3.9, 0.6 * len(names)), 3.2)
     for place, (run, each) in enumerate(parts.items()):
         shown = [part for part in each if metric in part.metrics]
+        if not shown:
+            continue
         x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in shown]
         found = [part.metrics[metric] for part in shown]
         # Not `errorbar`: a percentile interval from few resamples need not contain the value itself.
