@@ -67,11 +67,34 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         raise AgeGenderError(
             f"resume={given} can't be continued: {saved}, the run's settings, is missing; use weights= instead"
         )
+    # `trust`: a record can't extend the allow-list, see `trust.py`
+    kept = [item for item in _recorded(saved) if not re.match(r"[+~]*(resume|weights|trust|hydra[./@])", item)]
+    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+
+
+_SETTING = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*=.*|~[A-Za-z_][\w./@]*(=.*)?", re.S)
+
+
+def _recorded(saved: Path) -> list[str]:
+    """Return the overrides in a run's record, which may be somebody else's: settings only, no options of Hydra.
+
+    Raises:
+        AgeGenderError: The record is damaged, or holds anything else.
+    """
     from omegaconf import OmegaConf
 
-    dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # `trust`: a record can't extend the allow-list, see `trust.py`
-    kept = [item for item in as_written(OmegaConf.load(saved)) if not re.match(dropped, item)]
-    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+    try:
+        record = OmegaConf.load(saved)
+        items = as_written(record) if OmegaConf.is_list(record) or not record else None
+    except Exception as error:  # PyYAML's and OmegaConf's exceptions have no common base class
+        reason = " ".join(str(error).split())[:120]
+        raise AgeGenderError(f"{saved} is damaged ({reason}): use weights= instead") from None
+    if items is None:
+        raise AgeGenderError(f"{saved} is damaged (it holds no list of settings): use weights= instead")
+    for item in items:
+        if not _SETTING.fullmatch(item):
+            raise AgeGenderError(f"{saved} holds {item!r}, which is no setting: it is refused; use weights= instead")
+    return items
 
 
 def _options_first(arguments: list[str]) -> list[str]:
