@@ -32,8 +32,7 @@ class _PlainFaces(Dataset[tuple[Tensor, float, float]]):
     def __init__(self, faces: FaceDataset):
         index = faces.index
         self._paths = [index.folder / index.names[row] for row in faces.rows]
-        self._ages = index.age[faces.rows].astype(float).tolist()
-        self._genders = index.gender[faces.rows].astype(float).tolist()
+        self._ages, self._genders = (index.labels[name][faces.rows].tolist() for name in ("age", "gender"))
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -99,9 +99,9 @@ def main() -> None:
     chosen = made.parse_args()
     index = data_module(chosen.data).index
     rows = index.rows("test")
-    rows, count = rows[np.argsort(index.age[rows], kind="stable")], len(rows)
+    rows, count = rows[np.argsort(index.labels["age"][rows], kind="stable")], len(rows)
     rows = rows[np.linspace(0, len(rows) - 1, min(chosen.images, len(rows))).round().astype(int)]
-    age, gender = index.age[rows].astype(float), index.gender[rows].astype(float)
+    age, gender = (index.labels[name][rows].astype(float) for name in ("age", "gender"))
     crops = [Image.open(index.folder / index.names[row]).convert("RGB") for row in rows]
     ways: tuple[Detect, ...] = ("never", "auto", "always")
     predictors = {way: Predictor(chosen.weights, "cpu", detect=way) for way in ways}

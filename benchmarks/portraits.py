@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from agegender.cli.main import report_errors
 from agegender.data.index.table import read_table
-from agegender.data.index.utkface import MISSING
 from agegender.errors import require
 from agegender.evaluation.statistics.bootstrap import Estimate, number_clusters, percentile_intervals, resample
 from agegender.evaluation.statistics.metrics import Floats, Integers, predicts_female, weighted_means
@@ -87,15 +86,14 @@ def read_portraits(folder: Path) -> Portraits:
     listing = read_table(table, folder)
     subsets = _subsets(table)
     left_out = dict(listing.quarantine)
-    for path, label in listing.labels.items():
-        if MISSING in (label.age, label.gender):
-            left_out[path] = "no age" if label.age == MISSING else "no gender"
+    for path, (age, gender, _) in listing.labels.items():
+        if None in (age, gender):
+            left_out[path] = "no age" if age is None else "no gender"
     paths = sorted(path for path in listing.labels if path not in left_out)
     require(bool(paths), f"{table} has no image with both age and gender; add labels, or give another folder")
-    labels = [listing.labels[path] for path in paths]
     subset = np.array([subsets.get(os.path.abspath(folder / path), "") for path in paths], np.str_)
-    age = np.array([label.age for label in labels], np.float64)
-    return Portraits(paths, age, np.array([label.gender for label in labels], np.int64), subset, left_out)
+    ages, genders, _ = np.array([listing.labels[path] for path in paths], np.float64).T
+    return Portraits(paths, ages, genders.astype(np.int64), subset, left_out)
 
 
 def _subsets(table: Path) -> dict[str, str]:

@@ -36,6 +36,7 @@ from agegender.data.loading.loader import (
 )
 from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels, open_pixel_cache
 from agegender.data.sources.resolve import resolve_data_dir
+from agegender.data.sources.synthetic import TABLE
 from agegender.errors import require
 from agegender.models.network import MultiTaskNet
 from agegender.system.files import default_cache_dir
@@ -87,7 +88,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 downloaded; if it is None, `table` or `synthetic` must be given.
             table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and optionally
                 group and split, see `read_table`. Paths are relative to `dir`, or to the table's own folder.
-            synthetic: Draw cartoon faces instead: `count`, `seed`, `size` and `odd_files` of `generate_faces`.
+            synthetic: Draw cartoon faces instead: arguments of `generate_faces`. With `glasses`, its table is read.
             cache_dir: Folder of decoded pixels, scan results and downloads; None for the user's cache folder.
             cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
             on_device: Keep the decoded pixels on the training device, so that the loop loads nothing; `auto` does so on
@@ -135,7 +136,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             check_ending(Path(table))
             require(synthetic is None, f"data.table={table} and data.synthetic: choose data=table or data=synthetic")
             require(split_file is None, f"data.split_file={split_file}: a table has a column split for that")
-        if table is None:
+        if table is None and not (synthetic or {}).get("glasses"):
             held = {name: CLASSES.get(name) for name in LABELS}
             check_labels(labels or {}, held, "file names", "use data=table")
         self.dir, self.synthetic = dir, synthetic
@@ -204,7 +205,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
     def find_index(self) -> FaceIndex:
         """Index and split the images, downloading or drawing missing ones first; opens no pixel cache."""
         folder = resolve_data_dir(self.dir, self.table, self.synthetic, self.cache_dir)
-        return build_index(folder, self.cache_dir, table=self.table, **self._index_options)
+        drawn = folder / TABLE if self.synthetic and self.synthetic.get("glasses") else None
+        return build_index(folder, self.cache_dir, table=self.table or drawn, **self._index_options)
 
     def setup(self, stage: str | None = None) -> None:
         """Index the folder, split it and open the pixel cache; a second call does nothing."""

@@ -52,6 +52,14 @@ class _Distribution(NumberTask):
         distance = self.centers(raw) - self._expectation(raw).unsqueeze(1)
         return ((raw.softmax(1) * distance.square()).sum(1) + self.within).sqrt()
 
+    def soft_target(self, raw: Tensor) -> Tensor:
+        """Return the distribution `[batch, num_outputs]`."""
+        return raw.softmax(1)
+
+    def soft_loss(self, raw: Tensor, soft: Tensor) -> Tensor:
+        """Return the mean divergence (a scalar, in nats) from distributions `[batch, num_outputs]`."""
+        return functional.kl_div(raw.log_softmax(1), soft, reduction="batchmean")
+
 
 class BinnedAge(_Distribution):
     """Classes of `bin_width` years each, learned by cross-entropy (in nats, so about ln(classes) at the start).
@@ -103,13 +111,13 @@ class BinnedAge(_Distribution):
 
     def decode(self, raw: Tensor) -> dict[str, Tensor]:
         """Return the ages in years and the likeliest classes, each `[batch]`."""
-        return super().decode(raw) | {"bin": raw.argmax(1)}
+        return super().decode(raw) | {f"{self.name}_bin": raw.argmax(1)}
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return those of a number, and the accuracy of the class."""
         accuracy = MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False, sync_on_compute=False)
         title = f"{self.name} class accuracy"
-        return super().metrics() | {"class_acc": TaskMetric(accuracy, "bin", title, "{:.2%}", self.bin_of)}
+        return super().metrics() | {"class_acc": TaskMetric(accuracy, f"{self.name}_bin", title, "{:.2%}", self.bin_of)}
 
 
 class LabelDistribution(_Distribution):
@@ -164,14 +172,6 @@ class LabelDistribution(_Distribution):
             error = functional.l1_loss(self._expectation(raw), age, reduction="none")
             loss = loss + self.expectation / self.num_outputs * error.unsqueeze(1)
         return loss
-
-    def soft_target(self, raw: Tensor) -> Tensor:
-        """Return the distribution `[batch, num_outputs]`."""
-        return raw.softmax(1)
-
-    def soft_loss(self, raw: Tensor, soft: Tensor) -> Tensor:
-        """Return the mean divergence (a scalar, in nats) from distributions `[batch, num_outputs]`."""
-        return functional.kl_div(raw.log_softmax(1), soft, reduction="batchmean")
 
 
 class Coral(NumberTask):

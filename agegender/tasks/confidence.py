@@ -58,7 +58,8 @@ def fit_confidence(logits: Floats, labels: Floats) -> ClassCalibration:
     """
     divisor = temperature(logits, labels)
     if logits.shape[1] == 1:
-        second = 1 / (1 + np.exp(-logits[:, 0] / divisor))
+        with np.errstate(over="ignore"):  # infinity gives the right probability, 0
+            second = 1 / (1 + np.exp(-logits[:, 0] / divisor))
         confidence, predicted = np.maximum(second, 1 - second), second > 0.5
     else:
         probabilities = np.exp(_log_softmax(logits / divisor))

@@ -20,15 +20,17 @@ def labels_of(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str] | N
     labels: dict[str, list[str] | None] = {}
     for name, node in tasks.items():
         require(isinstance(node, Mapping), f"tasks.{name}={node} is no task; ~tasks.{name} removes it")
-        label, given = node.get("label"), node.get("classes")
+        label: Any = node.get("label")
         require(isinstance(label, str) and label != "", f"tasks.{name}.label={label} must be the name of a label")
-        classes = None if given is None else _class_names(f"tasks.{name}.classes", given)
+        classes = _class_names(f"tasks.{name}.classes", node.get("classes"))
         known = labels.setdefault(label, classes)
         require(known == classes, f"tasks.{name}.classes={classes}: another task gives {label} the classes {known}")
     return labels
 
 
-def _class_names(key: str, given: Any) -> list[str]:
+def _class_names(key: str, given: Any) -> list[str] | None:
+    if given is None:
+        return None
     fits = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
     require(fits, f"{key}={given} must be a list of names: quote words such as 'no' and numbers such as '1'")
     folded = {name.strip().casefold() for name in given}

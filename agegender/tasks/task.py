@@ -151,7 +151,7 @@ class Task(nn.Module):
         Raises:
             AgeGenderError: The task predicts no distribution, so it can't be distilled.
         """
-        raise AgeGenderError(f"teacher= requires distributions, which tasks.{self.name} doesn't predict")
+        raise AgeGenderError(f"teacher= requires distributions, and tasks.{self.name} predicts none: set age=dldl")
 
     def soft_loss(self, raw: Tensor, soft: Tensor) -> Tensor:
         """Return the mean loss (a scalar) against soft targets `[batch, k]`."""

@@ -47,6 +47,12 @@ def _batches(module: AgeGenderDataModule, split: str) -> list[Batch]:
     return list(getattr(module, f"{split}_dataloader")())
 
 
+def _equal(first: Batch, second: Batch) -> bool:
+    pairs = [(first["image"], second["image"]), (first["row"], second["row"])]
+    pairs += [(column, second["labels"][name]) for name, column in first["labels"].items()]
+    return first["labels"].keys() == second["labels"].keys() and all(torch.equal(*pair) for pair in pairs)
+
+
 def _rows(batches: list[Batch]) -> list[int]:
     return [row for batch in batches for row in batch["row"].tolist()]
 
@@ -216,7 +222,7 @@ def test_workers_decode_color_batches_equal_to_cached_ones(faces: Path, cache_di
         one, other = _batches(cached, split), _batches(decoded, split)
         assert len(one) == len(other)
         for first, second in zip(one, other, strict=True):
-            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+            assert _equal(first, second)
 
 
 def test_cache_none_writes_no_pixels(faces: Path, tmp_path: Path) -> None:
@@ -242,7 +248,7 @@ def test_workers_decode_gray_batches_equal_to_cached_ones(faces: Path, cache_dir
     for split in ("train", "val", "test"):
         assert isinstance(cached.split(split).pixels, MemmapPixels)
         for first, second in zip(_batches(cached, split), _batches(decoded, split), strict=True):
-            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+            assert _equal(first, second)
     assert not (tmp_path / "pixels").exists()
 
 
@@ -298,6 +304,14 @@ def test_datamodule_reads_nothing_before_setup(tmp_path: Path) -> None:
         ({"limit": -1}, r"data\.limit=-1 is too small"),
         ({"split_file": "nowhere.csv"}, r"data\.split_file=nowhere\.csv does not exist"),
         ({"age_range": [110, 120]}, "no UTKFace-named image"),
+        (
+            {"labels": {"smile": None}},
+            "needs the label smile, but there are only age, gender, group in file names: use",
+        ),
+        (
+            {"labels": {"group": ["a", "b"]}},
+            "takes the label group as a, b, but it is White, .* in file names: use",
+        ),
     ],
 )
 def test_datamodule_refuses_an_invalid_setting_by_name(
@@ -332,6 +346,21 @@ def test_synthetic_faces_are_drawn_once_and_split_like_any_folder(tmp_path: Path
     assert len(modules[0].index.names) == 60
     assert modules[0].index.fingerprint == modules[1].index.fingerprint
     assert len(list((tmp_path / "synthetic").iterdir())) == 1
+
+
+def test_glasses_of_drawn_faces_are_a_label_with_the_classes_of_a_task(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"synthetic": {"count": 60, "size": 32, "glasses": True}, "image_size": 16}
+    labeled = AgeGenderDataModule(cache_dir=str(tmp_path), labels={"glasses": ["yes", "no"]}, **options)
+    plain = AgeGenderDataModule(cache_dir=str(tmp_path), **options)
+    for module in (labeled, plain):
+        module.setup()
+    assert list(labeled.index.labels) == [*plain.index.labels, "glasses"]
+    assert 0.3 < labeled.index.labels["glasses"].mean() < 0.7 and labeled.index.classes["glasses"] == ("yes", "no")
+    assert labeled.index.fingerprint == plain.index.fingerprint and labeled.index.quarantine == {}
+    with pytest.raises(
+        AgeGenderError, match="has no column smile, which a task needs; it has path, age, gender, group, g"
+    ):
+        AgeGenderDataModule(cache_dir=str(tmp_path), labels={"smile": None}, **options).setup()
 
 
 def test_augmentation_applies_to_training_batches_only(faces: Path, cache_dir: Path, tmp_path: Path) -> None:
@@ -382,7 +411,7 @@ def test_on_device_batches_equal_those_of_the_loader(faces: Path, cache_dir: Pat
     assert isinstance(loaded.train_dataloader().dataset, FaceDataset)
     for split in ("train", "val", "test"):
         for first, second in zip(_batches(loaded, split), _batches(placed, split), strict=True):
-            assert all(torch.equal(first[key], second[key]) for key in ("image", "age", "gender", "row"))
+            assert _equal(first, second)
 
 
 def test_on_device_is_off_by_default_on_a_cpu(faces: Path, cache_dir: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agegender.data.index.utkface import GROUPS, parse_name
+from agegender.data.index.utkface import GENDERS, GROUPS, parse_name
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
@@ -24,7 +24,7 @@ def rows_of(faces: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in sorted(path.name for path in faces.iterdir()):
         label = parse_name(name)
-        words = {"gender": ("male", "female")[label.gender], "group": GROUPS[label.group]}
+        words = {"gender": GENDERS[label.gender], "group": GROUPS[label.group]}
         rows.append({"path": name, "age": label.age, **words})
     return rows
 

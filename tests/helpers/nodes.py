@@ -9,6 +9,8 @@ from agegender.models.trunks.conv_stack import ConvStack
 from agegender.models.trunks.face import FaceTrunk
 from agegender.models.trunks.resnet import ResNetTrunk
 from agegender.models.trunks.torchvision import TorchvisionTrunk
+from agegender.tasks.number import NumberTask
+from agegender.tasks.task import build_tasks
 
 # Class and loss of the age task by its name in conf/age.
 AGES: dict[str, dict[str, Any]] = {
@@ -36,6 +38,13 @@ def age_node(name: str, **options: Any) -> dict[str, Any]:
     """Return the settings of an age task."""
     common = {"label": "age", "weight": 1.0, "unit": "years", "limits": [0, 120], "tolerance": 5.0}
     return {**AGES[name], **common, **options}
+
+
+def age_task(name: str, **options: Any) -> NumberTask:
+    """Return an age task."""
+    task = build_tasks({"age": age_node(name, **options)})["age"]
+    assert isinstance(task, NumberTask)
+    return task
 
 
 def gender_node(**options: Any) -> dict[str, Any]:

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.nodes import AGE_CODINGS, network_settings
+from helpers.nodes import AGES, network_settings
 from torch import nn
 
 from agegender.errors import AgeGenderError
 from agegender.models.layers import init_weights, mlp
-from agegender.models.network import MultiTaskNet, RawOutputs
+from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.conv_stack import ConvStack
-from agegender.tasks.calibration import Calibration
+from agegender.tasks.confidence import ClassCalibration
+from agegender.tasks.intervals import IntervalCalibration
 
-AGE = {"name": "mae", "scale": 20.0, "offset": 33.0}
+AGE = {"name": "mae"}
+HAIR = {"_target_": "agegender.tasks.Multiclass", "label": "hair", "classes": ["black", "brown", "red"]}
 
 
 def small_net(**options: Any) -> MultiTaskNet:
@@ -25,22 +27,40 @@ def small_net(**options: Any) -> MultiTaskNet:
     return MultiTaskNet(**network_settings(**settings | options))
 
 
-def test_network_outputs_one_age_and_one_gender_logit_per_face() -> None:
-    net = small_net().eval()
-    outputs = net(torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8))
-    assert outputs.age.shape == (5, 1) and outputs.gender.shape == (5,)
-    assert net.years(outputs).shape == (5,)
+@pytest.mark.parametrize("faces", [1, 5])
+def test_network_outputs_one_head_for_each_task(faces: int) -> None:
+    net = small_net(tasks={"hair": HAIR}).eval()
+    outputs = net(torch.randint(0, 256, (faces, 1, 16, 16), dtype=torch.uint8))
+    assert {name: raw.shape for name, raw in outputs.items()} == {
+        "age": (faces, 1),
+        "gender": (faces, 1),
+        "hair": (faces, 3),
+    }
+    columns = [column for info in net.infos for column in info.columns]
+    assert columns == [
+        "age",
+        "age_std",
+        "age_low",
+        "age_high",
+        "p_female",
+        "p_hair_black",
+        "p_hair_brown",
+        "p_hair_red",
+    ]
+    predicted = net.predict(outputs)
+    assert list(predicted) == columns and {value.shape for value in predicted.values()} == {(faces,)}
 
 
-def test_network_keeps_the_batch_dimension_of_a_single_face() -> None:
-    assert small_net().eval()(torch.zeros(1, 1, 16, 16)).gender.shape == (1,)
+def test_network_of_one_task_has_one_head() -> None:
+    (outputs,) = (small_net(age=None, tasks={"hair": HAIR}).eval()(torch.rand(2, 1, 16, 16)),)
+    assert list(outputs) == ["hair"]
 
 
 def test_network_gives_equal_outputs_for_bytes_and_floats() -> None:
     net = small_net().eval()
     pixels = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
     first, second = net(pixels), net(pixels.float() / 255)
-    assert torch.equal(first.age, second.age) and torch.equal(first.gender, second.gender)
+    assert all(torch.equal(first[name], second[name]) for name in ("age", "gender"))
 
 
 def test_normalization_is_part_of_the_network_and_its_state() -> None:
@@ -69,18 +89,18 @@ def test_default_network_has_the_classic_layers() -> None:
 def test_shared_units_stand_between_trunk_and_both_heads() -> None:
     net = small_net(shared_units=[6, 5], head_units=[])
     assert [layer.out_features for layer in net.shared if isinstance(layer, nn.Linear)] == [6, 5]
-    assert net.age_head[0].in_features == net.gender_head[0].in_features == 5
+    assert [head[0].in_features for head in net.heads.values()] == [5, 5]  # type: ignore[index, union-attr]
     net.eval()(torch.zeros(2, 1, 16, 16))
 
 
 def test_heads_share_the_trunk_only() -> None:
     net = small_net().eval()
-    ages = net(torch.rand(2, 1, 16, 16)).age.sum()
+    ages = net(torch.rand(2, 1, 16, 16))["age"].sum()
     gradients = torch.autograd.grad(ages, list(net.parameters()), allow_unused=True)
     reached = {
         name for (name, _), gradient in zip(net.named_parameters(), gradients, strict=True) if gradient is not None
     }
-    assert reached == {name for name, _ in net.named_parameters() if not name.startswith("gender_head")}
+    assert reached == {name for name, _ in net.named_parameters() if not name.startswith("heads.gender")}
 
 
 def test_network_weights_are_decided_by_the_seed() -> None:
@@ -129,29 +149,29 @@ def test_mlp_returns_its_number_of_outputs() -> None:
     assert outputs == 7 and torch.equal(empty(torch.ones(2, 7)), torch.ones(2, 7))
 
 
-@pytest.mark.parametrize("name", sorted(AGE_CODINGS))
+@pytest.mark.parametrize("name", sorted(AGES))
 def test_outputs_losses_and_predictions_are_float32_under_autocast(name: str) -> None:
     net = small_net(age={"name": name}).eval()
     with torch.autocast("cpu", torch.bfloat16):
         outputs = net(torch.rand(2, 1, 16, 16))
-        years, spread, p_female = net.years(outputs), net.age_std(outputs), net.p_female(outputs)
-        loss = net.coding.loss(outputs.age, torch.tensor([20.0, 70.0]))
-    found = {value.dtype for value in (*outputs, years, spread, p_female, loss)}
+        predicted = net.predict(outputs)
+        losses = [task.masked_loss(outputs[each], torch.tensor([1.0, 0.0]))[0] for each, task in net.each_task()]
+    found = {value.dtype for value in (*outputs.values(), *predicted.values(), *losses)}
     assert found == {torch.float32}
-    assert torch.equal(years, net.years(outputs))  # to the last bit what it is outside
+    assert torch.equal(predicted["age"], net.predict(outputs)["age"])  # to the last bit what it is outside
 
 
 @pytest.mark.parametrize("age", [64.0, 80.0, 100.0, 113.0])
 def test_old_ages_keep_steps_below_half_a_year_under_autocast(age: float) -> None:
     net = small_net(head_units=[]).eval()
-    last = net.age_head[0]
+    last = net.heads["age"][0]  # type: ignore[index]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
     years = []
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         for target in torch.arange(age, age + 2, 0.1).tolist():
             nn.init.constant_(last.bias, (target - 33) / 20)
-            years.append(net.years(net(torch.zeros(1, 1, 16, 16))).item())
+            years.append(net.predict(net(torch.zeros(1, 1, 16, 16)))["age"].item())
     # decoded in bfloat16, the steps would be of half a year
     assert max(after - before for before, after in itertools.pairwise(years)) < 0.5
     assert years[0] == pytest.approx(age, abs=0.25)
@@ -161,19 +181,20 @@ def test_old_ages_keep_steps_below_half_a_year_under_autocast(age: float) -> Non
 def test_dropout_settings_apply_to_their_own_layers(name: str) -> None:
     net = small_net(**{"dropout": 0.0, name: 0.75}).train()
     seen: dict[str, torch.Tensor] = {}
-    net.age_head[0].register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
-    net.age_head[-1].register_forward_pre_hook(lambda module, inputs: seen.update(units=inputs[0]))
+    head: Any = net.heads["age"]
+    head[0].register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
+    head[-1].register_forward_pre_hook(lambda module, inputs: seen.update(units=inputs[0]))
     assert isinstance(net.trunk, ConvStack)
     nn.init.constant_(net.trunk.stages[0].bias, 1.0)  # type: ignore[arg-type]
     nn.init.constant_(net.trunk.stages[3].bias, 1.0)  # type: ignore[arg-type]
-    nn.init.constant_(net.age_head[0].bias, 5.0)  # type: ignore[arg-type]
+    nn.init.constant_(head[0].bias, 5.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
     net(torch.rand(64, 1, 16, 16))
     dropped = {place: (values == 0).float().mean().item() for place, values in seen.items()}
     target, other = ("features", "units") if name == "feature_dropout" else ("units", "features")
     assert dropped[target] > 0.7 and dropped[other] < 0.5
     images = torch.rand(2, 1, 16, 16)
-    assert torch.equal(net.eval()(images).age, net(images).age)  # an answer drops nothing
+    assert torch.equal(net.eval()(images)["age"], net(images)["age"])  # an answer drops nothing
 
 
 @pytest.mark.parametrize("name", ["feature_dropout", "dropout"])
@@ -187,51 +208,49 @@ def test_sigmoid_output_equals_the_logit_in_probability_and_loss() -> None:
     sigmoid.load_state_dict(logit.state_dict())
     images, gender = torch.rand(6, 1, 16, 16), torch.tensor([0.0, 1.0] * 3)
     first, second = logit(images), sigmoid(images)
-    assert torch.allclose(second.gender, first.gender.sigmoid())  # the network itself ends in a probability
-    assert torch.allclose(logit.p_female(first), sigmoid.p_female(second))
-    assert torch.allclose(logit.gender_loss(first, gender), sigmoid.gender_loss(second, gender))
-
-
-def test_sigmoid_loss_is_bounded_and_logit_loss_is_not() -> None:
-    logit, sigmoid = small_net(), small_net(gender_output="sigmoid")
-    wrong, truth = torch.tensor([40.0]), torch.tensor([0.0])
-    age = torch.zeros(1, 1)
-    assert logit.gender_loss(RawOutputs(age, wrong), truth).item() == pytest.approx(40)
-    assert sigmoid.gender_loss(RawOutputs(age, wrong.sigmoid()), truth).item() == pytest.approx(
-        -math.log(1e-7), rel=0.02
-    )
+    assert torch.allclose(second["gender"], first["gender"].sigmoid())  # the network itself ends in a probability
+    assert torch.allclose(logit.predict(first)["p_female"], sigmoid.predict(second)["p_female"])
+    losses = [
+        net.tasks["gender"].masked_loss(raw["gender"], gender)[0] for net, raw in ((logit, first), (sigmoid, second))
+    ]  # type: ignore[operator]
+    assert torch.allclose(*losses)
 
 
 def test_sigmoid_output_has_gradients_under_autocast() -> None:
     net = small_net(gender_output="sigmoid")
     with torch.autocast("cpu", torch.bfloat16):
-        loss = net.gender_loss(net(torch.rand(4, 1, 16, 16)), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        raw = net(torch.rand(4, 1, 16, 16))["gender"]
+        loss, _ = dict(net.each_task())["gender"].masked_loss(raw, torch.tensor([0.0, 1.0, 0.0, 1.0]))
     loss.backward()  # type: ignore[no-untyped-call]
-    gradient = net.gender_head[-1].weight.grad
+    gradient = net.get_parameter("heads.gender.3.weight").grad
     assert loss.dtype == torch.float32 and isinstance(gradient, torch.Tensor) and gradient.abs().sum() > 0
 
 
-def test_uncalibrated_network_has_the_codings_std_and_no_interval() -> None:
+def test_uncalibrated_network_has_the_outputs_std_and_no_interval() -> None:
     images = torch.rand(3, 1, 16, 16)
-    single = small_net().eval()
-    assert single.age_std(single(images)).isnan().all()  # one number states none
-    whole = small_net(age={"name": "dldl", "max_age": 100}).eval()
-    stated = whole.coding.spread(whole(images).age)
-    assert stated is not None and torch.equal(whole.age_std(whole(images)), stated)
+    single, whole = small_net().eval(), small_net(age={"name": "dldl", "max_age": 100}).eval()
+    assert single.predict(single(images))["age_std"].isnan().all()  # one number implies none
+    raw = whole(images)
+    assert torch.equal(whole.predict(raw)["age_std"], whole.tasks["age"].spread(raw["age"]))  # type: ignore[operator]
     for net in (single, whole):
-        assert all(end.isnan().all() for end in net.age_interval(net(images)))
+        predicted = net.predict(net(images))
+        assert predicted["age_low"].isnan().all() and predicted["age_high"].isnan().all()
 
 
 def test_calibration_scales_std_and_confidence_only() -> None:
-    images = torch.rand(8, 1, 16, 16)
-    net = small_net(age={"name": "dldl", "max_age": 100}).eval()
+    images, options = torch.rand(8, 1, 16, 16), {"age": {"name": "dldl", "max_age": 100}}
+    plain, net = small_net(**options).eval(), small_net(**options).eval()
+    tasks = dict(net.each_task())
+    tasks["age"].calibration = IntervalCalibration([0.0], [3.0], [-1.0] * 121, [1.0] * 121, [0.0, 120.0])
+    tasks["gender"].calibration = ClassCalibration(temperature=2.0, min_confidence=0.5, answered=1.0)
+    state = net.state_dict()
+    net.load_state_dict(plain.state_dict() | {key: state[key] for key in state if key.endswith("_extra_state")})
     outputs = net(images)
-    years, stated, p_female = net.years(outputs), net.age_std(outputs), net.p_female(outputs)
-    net.calibration = Calibration(2.0, [0.0], [3.0], [-1.0] * 121, [1.0] * 121)
-    torch.testing.assert_close(net.age_std(outputs), 3 * stated)
-    assert torch.equal(net.years(outputs), years)
-    assert torch.equal(net.p_female(outputs) > 0.5, p_female > 0.5)
-    torch.testing.assert_close(net.p_female(outputs).logit(), p_female.logit() / 2)
+    before, after = plain.predict(outputs), net.predict(outputs)
+    torch.testing.assert_close(after["age_std"], 3 * before["age_std"])
+    assert torch.equal(after["age"], before["age"]) and (after["age_low"] <= after["age_high"]).all()
+    assert torch.equal(after["p_female"] > 0.5, before["p_female"] > 0.5)
+    torch.testing.assert_close(after["p_female"].logit(), before["p_female"].logit() / 2)
 
 
 @pytest.mark.parametrize("output", ["logit", "sigmoid"])
@@ -239,15 +258,5 @@ def test_tta_gives_equal_outputs_for_a_face_and_its_mirror_image(output: str) ->
     net = small_net(gender_output=output).eval()
     images = torch.rand(4, 1, 16, 16)
     straight, mirrored = net.forward_tta(images), net.forward_tta(images.flip(3))
-    torch.testing.assert_close(straight.age, mirrored.age)
-    torch.testing.assert_close(straight.gender, mirrored.gender)
-    assert not torch.equal(straight.age, net(images).age)
-
-
-def test_calibration_without_ages_changes_gender_only() -> None:
-    net = small_net(age={"name": "dldl", "max_age": 100}).eval()
-    outputs = net(torch.rand(3, 1, 16, 16))
-    stated, p_female = net.age_std(outputs), net.p_female(outputs)
-    net.calibration = Calibration(2.0, [], [], [], [])
-    assert torch.equal(net.age_std(outputs), stated) and all(end.isnan().all() for end in net.age_interval(outputs))
-    torch.testing.assert_close(net.p_female(outputs).logit(), p_female.logit() / 2)
+    torch.testing.assert_close(straight, mirrored)
+    assert not torch.equal(straight["age"], net(images)["age"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of
-from helpers.nodes import age_node
+from helpers.nodes import task_nodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,13 +40,14 @@ def test_checkpoint_loads_with_weights_only(trained_run: Path, name: str) -> Non
     assert {"state_dict", "optimizer_states", "loops", "hyper_parameters", "agegender"} <= set(checkpoint)
 
 
-def test_checkpoint_describes_its_network_labels_and_split(trained_run: Path) -> None:
+def test_checkpoint_describes_its_network_tasks_and_split(trained_run: Path) -> None:
     described = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]
     network = described["network"]
     assert (network["image_size"], network["in_channels"]) == (32, 1)
     assert (network["mean"], network["std"]) == ([0.5], [0.25])
-    assert network["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear")
-    assert described["labels"] == {"gender": ["male", "female"], "age": "years"}
+    assert network["tasks"] == task_nodes("mae", output="linear")
+    assert [info["name"] for info in described["tasks"]] == ["age", "gender"]
+    assert described["tasks"][1]["classes"] == ["male", "female"] and described["tasks"][0]["unit"] == "years"
     assert described["version"] == agegender.__version__
     assert described["split"] == {
         "fingerprint": metrics_of(trained_run)["split_fingerprint"],
@@ -68,12 +69,13 @@ def test_checkpoint_alone_rebuilds_the_network(trained_run: Path) -> None:
     checkpoint = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")
     network = MultiTaskNet(**checkpoint["agegender"]["network"])
     network.load_state_dict(checkpoint["network"])
-    assert torch.isfinite(network.eval()(torch.zeros(1, 1, 32, 32)).age).all()
+    assert all(torch.isfinite(raw).all() for raw in network.eval()(torch.zeros(1, 1, 32, 32)).values())
+    assert all(task.calibration is not None for _, task in network.each_task())
 
 
 def test_load_checkpoint_names_a_file_of_an_older_version(trained_run: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["agegender"]["network"] |= {"trunk": "conv_stack", "channels": [8, 16]}
+    del checkpoint["agegender"]["network"]["tasks"]
     torch.save(checkpoint, tmp_path / "old.ckpt")
     with pytest.raises(AgeGenderError, match=r"old\.ckpt is of an older version"):
         load_checkpoint(tmp_path / "old.ckpt")

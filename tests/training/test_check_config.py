@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
-from helpers.nodes import AGE_CODINGS, age_node, target
+from helpers.nodes import AGES, age_node, target, task_nodes
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
@@ -23,6 +23,7 @@ from agegender.config.trust import BUILT_IN
 from agegender.data.augmentation.build import build_augmentation
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
+from agegender.tasks.monitor import with_monitor
 from agegender.training.builders import build_data, network_kwargs
 from agegender.training.check_config import check_config
 from agegender.training.module import AgeGenderModule
@@ -52,7 +53,7 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
 def test_config_groups_have_the_documented_options() -> None:
     expected = (
-        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
+        "tasks=age_gender tasks=age_gender_ethnicity age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
         "augment=strong augment=robust callbacks=default callbacks=ema "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
@@ -73,6 +74,7 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
         pytest.importorskip(packages[option])
     settings = settings_of(option)
     check_config(settings)
+    settings = with_monitor(settings)
     if option == "data=streaming":
         settings["data"]["dir"] = "shards"  # no default
     data = build_data(settings)
@@ -81,8 +83,8 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
     images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
-    years, p_female = module.eval()(images)
-    assert years.shape == p_female.shape == (2,)
+    columns = module.eval()(images)
+    assert columns["age"].shape == columns["p_female"].shape == (2,)
 
     built = [instantiate(node, "callbacks") for node in settings["callbacks"].values() if node is not None]
     loggers = [instantiate(node, "logger") for node in settings["logger"].values()]
@@ -126,11 +128,11 @@ def test_library_objects_receive_plain_containers(settings_of: Callable[..., dic
         ("model.trunk.batch_norm=0", "model.trunk.batch_norm=0"),
         ("model.trunk.kernel_size=3.0", "model.trunk.kernel_size=3.0"),
         ("model.trunk.padding=sane", "model.trunk.padding='sane'"),
-        ("model.gender_output=softmax", "model.gender_output='softmax'"),
+        ("tasks.gender.output=softmax", "tasks.gender.output='softmax'"),
         ("model.feature_dropout=much", "model.feature_dropout='much'"),
         ("model.weight_init=xavier", "model.weight_init='xavier'"),
-        ("age.scale=wide", "age.scale='wide'"),
-        ("age.output=gelu", "age.output='gelu'"),
+        ("tasks.age.scale=wide", "tasks.age.scale='wide'"),
+        ("tasks.age.output=gelu", "tasks.age.output='gelu'"),
         ("report=1", "report=1"),
         ("augment.flip=often", "augment.flip='often'"),
         ("augment.scale=1.1", "augment.scale=1.1"),
@@ -141,8 +143,12 @@ def test_library_objects_receive_plain_containers(settings_of: Callable[..., dic
         ("fit=1", "fit=1"),
         ("test=maybe", "test='maybe'"),
         ("monitor=3", "monitor=3"),
-        ("mode=least", "mode='least'"),
-        ("loss.age=heavy", "loss"),
+        ("tasks.age.weight=heavy", "tasks.age.weight='heavy'"),
+        ("+tasks.age.digits=1.5", "tasks.age.digits=1.5"),
+        ("tasks.age.limits=[0,old]", "tasks.age.limits=[0, 'old']"),
+        ("tasks.gender.classes=male", "tasks.gender.classes='male'"),
+        ("tasks.gender.label=3", "tasks.gender.label=3"),
+        ("loss.learned=yes please", "loss.learned='yes please'"),
         ("trainer.max_epochs=ten", "trainer.max_epochs='ten'"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
         ("trainer.deterministic=3", "trainer.deterministic=3"),
@@ -285,7 +291,7 @@ def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
         True,
     )
     assert settings["model"]["trunk"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
-    assert settings["age"] == age_node("mae", scale=20.0, offset=33.0, output="linear") and settings["augment"] == {}
+    assert settings["tasks"] == task_nodes("mae", output="linear") and settings["augment"] == {}
 
 
 @pytest.mark.parametrize("optim", ["adam", "adamw"])
@@ -299,16 +305,16 @@ def test_check_config_accepts_combined_options(
 @pytest.mark.parametrize(
     ("wrong", "place"),
     [
-        ("age=classes age.bin_width=2.5", "age.bin_width=2.5"),
-        ("age=classes age.max_age=high", "age.max_age='high'"),
-        ("age=dldl age.sigma=wide", "age.sigma='wide'"),
-        ("age=dldl age.expectation=yes", "age.expectation='yes'"),
-        ("age=coral age.max_age=99.5", "age.max_age=99.5"),
-        ("age=huber age.delta=big", "age.delta='big'"),
-        ("age=coral +age.output=relu", "age.output is not known"),
+        ("age=classes tasks.age.bin_width=2.5", "tasks.age.bin_width=2.5"),
+        ("age=classes tasks.age.max_age=high", "tasks.age.max_age='high'"),
+        ("age=dldl tasks.age.sigma=wide", "tasks.age.sigma='wide'"),
+        ("age=dldl tasks.age.expectation=yes", "tasks.age.expectation='yes'"),
+        ("age=coral tasks.age.max_age=99.5", "tasks.age.max_age=99.5"),
+        ("age=huber tasks.age.delta=big", "tasks.age.delta='big'"),
+        ("age=coral +tasks.age.output=relu", "tasks.age.output is not known"),
     ],
 )
-def test_check_config_refuses_settings_of_another_age_coding(
+def test_check_config_refuses_settings_of_another_age_task(
     wrong: str, place: str, settings_of: Callable[..., dict[str, Any]]
 ) -> None:
     settings = settings_of(*wrong.split())
@@ -320,10 +326,10 @@ def test_check_config_refuses_settings_of_another_age_coding(
 def test_check_config_accepts_age_class_acc_with_classes_only(
     settings_of: Callable[..., dict[str, Any]],
 ) -> None:
-    chosen = ("monitor=val/age_class_acc", "mode=max")
-    check_config(settings_of("age=classes", *chosen))
+    chosen = "monitor=val/age_class_acc"
+    check_config(settings_of("age=classes", chosen))
     with pytest.raises(AgeGenderError, match="monitor=val/age_class_acc is not known"):
-        check_config(settings_of("age=mae", *chosen))
+        check_config(settings_of("age=mae", chosen))
 
 
 # Channels, image size, batch size, epochs and age coding as published, and the number of weights, counted by hand.
@@ -347,25 +353,25 @@ KNOWN_BY: dict[str, dict[str, Any]] = {
             "final_lr_ratio": 0.01,
         },
     },
-    "age_classes": {"age.bin_width": 5},
+    "age_classes": {"tasks.age.bin_width": 5},
     "wide_heads": {"model.head_units": [256, 256]},
     "rgb200_mse": {
-        "age.scale": 1.0,
+        "tasks.age.scale": 1.0,
         "model.trunk.channels": [32, 64, 128],
         "model.shared_units": [512, 128],
         "model.head_units": [],
         "model.dropout": 0.0,
-        "model.gender_output": "sigmoid",
+        "tasks.gender.output": "sigmoid",
     },
     "he_mse": {
-        "age.scale": 1.0,
-        "age.output": "relu",
+        "tasks.age.scale": 1.0,
+        "tasks.age.output": "relu",
         "model.trunk.channels": [64, 128, 256],
         "model.trunk.padding": "same",
         "model.shared_units": [256],
         "model.head_units": [],
         "model.dropout": 0.5,
-        "model.gender_output": "sigmoid",
+        "tasks.gender.output": "sigmoid",
         "model.weight_init": "kaiming_uniform",
         "optim.lr": 1e-4,
     },
@@ -381,13 +387,13 @@ def test_baseline_experiments_have_the_published_architecture(
     data = AgeGenderDataModule(**kwargs_of(settings["data"]))
     assert (data.channels, data.image_size, data.batch_size) == (channels, side, batch_size)
     assert settings["trainer"]["max_epochs"] == epochs and settings["callbacks"]["early_stopping"] is None
-    assert settings["age"]["_target_"] == target(AGE_CODINGS[age]) and settings["data"]["split"] == "content"
+    assert settings["tasks"]["age"]["_target_"] == AGES[age]["_target_"] and settings["data"]["split"] == "content"
     assert settings["optim"]["optimizer"]["_target_"] == "torch.optim.Adam"
     assert (settings["model"]["mean"], settings["model"]["std"]) == ([0.0], [1.0])  # pixels in [0, 1]
-    network = {"image_size": side, "in_channels": channels, "age": settings["age"], **settings["model"]}
+    network = {"image_size": side, "in_channels": channels, "tasks": settings["tasks"], **settings["model"]}
     module = AgeGenderModule(network, settings["optim"])
     assert sum(weight.numel() for weight in module.network.parameters()) == weights
-    groups = {key: settings[key] for key in ("model", "age", "optim", "augment", "loss")}
+    groups = {key: settings[key] for key in ("model", "tasks", "optim", "augment", "loss")}
     default = settings_of(f"age={age}")
     usual = {key: default[key] for key in groups} | {"model": default["model"] | {"mean": [0.0], "std": [1.0]}}
     for key, value in KNOWN_BY[name].items():

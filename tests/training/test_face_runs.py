@@ -83,7 +83,7 @@ def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
     )
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert any(name.startswith("trunk.stages.2.") for name in moved) and any(
-        name.startswith("age_head") for name in moved
+        name.startswith("heads.age.") for name in moved
     )
     assert not any(name.startswith(("trunk.stages.0.", "trunk.stages.1.", "scaler.")) for name in moved)
     assert metrics_of(tmp_path / "tuned")["split_fingerprint"] == metrics_of(probe)["split_fingerprint"]

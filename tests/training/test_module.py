@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers.nodes import age_node, target, trunk_node
+from helpers.nodes import AGES, age_node, gender_node, target, task_nodes, trunk_node
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -23,7 +23,7 @@ from agegender.training.optim import WarmupCosine, warmup_cosine
 NETWORK = {
     "image_size": 16,
     "in_channels": 1,
-    "age": age_node("mae", scale=20.0, offset=33.0),
+    "tasks": task_nodes(),
     "trunk": trunk_node(channels=[8, 16]),
     "head_units": [32],
     "dropout": 0.0,
@@ -52,8 +52,10 @@ def some_faces(count: int = 12) -> Batch:
     generator = torch.Generator().manual_seed(3)
     return Batch(
         image=torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator),
-        age=torch.randint(1, 100, (count,), generator=generator).float(),
-        gender=(torch.arange(count) % 2).float(),
+        labels={
+            "age": torch.randint(1, 100, (count,), generator=generator).float(),
+            "gender": (torch.arange(count) % 2).float(),
+        },
         row=torch.arange(count),
     )
 
@@ -91,11 +93,12 @@ def measured_losses(module: AgeGenderModule, batch: Batch) -> dict[str, float]:
 
 @pytest.mark.parametrize(("age_weight", "gender_weight"), [(1.0, 1.0), (0.5, 3.0), (0.0, 1.0)])
 def test_loss_equals_the_hand_computed_weighted_sum(age_weight: float, gender_weight: float) -> None:
-    module = module_of(loss={"age": age_weight, "gender": gender_weight})
-    module.network.age_head = ConstantHead([0.0, 1.0])  # type: ignore[assignment]  # 33 and 53 years
-    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]  # p_female 1/2 and 3/4
+    tasks = {"age": age_node("mae", weight=age_weight), "gender": gender_node(weight=gender_weight)}
+    module = module_of({"tasks": tasks})
+    module.network.heads["age"] = ConstantHead([0.0, 1.0])  # 33 and 53 years
+    module.network.heads["gender"] = ConstantHead([0.0, math.log(3)])  # p_female 1/2 and 3/4
     batch = some_faces(2)
-    batch["age"], batch["gender"] = torch.tensor([43.0, 53.0]), torch.tensor([1.0, 0.0])
+    batch["labels"] = {"age": torch.tensor([43.0, 53.0]), "gender": torch.tensor([1.0, 0.0])}
     losses = measured_losses(module, batch)
     age_loss = (10 / 20 + 0) / 2
     gender_loss = (-math.log(1 / 2) - math.log(1 / 4)) / 2
@@ -105,25 +108,15 @@ def test_loss_equals_the_hand_computed_weighted_sum(age_weight: float, gender_we
     assert losses["returned"] == losses["train/loss"]
 
 
-def test_loss_weights_default_to_1() -> None:
-    balance = module_of().balance
-    assert (balance.age, balance.gender, balance.log_variance) == (1.0, 1.0, None)
-
-
-CODINGS = ("mae", "mse", "huber", "classes", "dldl", "coral")
-
-
 def take_rows(batch: Batch, rows: list[int]) -> Batch:
     """Returns some rows of a batch, with missing labels set to zero."""
-    age, gender = (batch[name][rows].nan_to_num() for name in ("age", "gender"))
-    return Batch(image=batch["image"][rows], age=age, gender=gender, row=batch["row"][rows])
+    labels = {name: values[rows].nan_to_num() for name, values in batch["labels"].items()}
+    return Batch(image=batch["image"][rows], labels=labels, row=batch["row"][rows])
 
 
-def masked_module(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
+def seeded_module(network: dict[str, Any] | None = None, **options: Any) -> AgeGenderModule:
     pl.seed_everything(0, verbose=False)
-    module = module_of(network, **options)
-    module.masks = True
-    return module
+    return module_of(network, **options)
 
 
 def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -133,13 +126,13 @@ def gradients_of(module: AgeGenderModule, loss: torch.Tensor) -> dict[str, torch
 
 
 @pytest.mark.parametrize("gender_output", ["logit", "sigmoid"])
-@pytest.mark.parametrize("coding", CODINGS)
-def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(coding: str, gender_output: str) -> None:
-    module = masked_module({"age": age_node(coding), "gender_output": gender_output})
-    batch = some_faces()
-    batch["age"][[1, 5, 6]] = batch["gender"][[0, 6, 7, 8]] = torch.nan
+@pytest.mark.parametrize("age", AGES)
+def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(age: str, gender_output: str) -> None:
+    network = {"tasks": task_nodes(age, gender={"output": gender_output})}
+    module, batch = seeded_module(network), some_faces()
+    batch["labels"]["age"][[1, 5, 6]] = batch["labels"]["gender"][[0, 6, 7, 8]] = torch.nan
     aged, gendered = [0, 2, 3, 4, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 9, 10, 11]
-    found, whole = measured_losses(module, batch), module_of({"age": age_node(coding), "gender_output": gender_output})
+    found, whole = measured_losses(module, batch), module_of(network)
     whole.load_state_dict(module.state_dict())
     assert found["train/age_loss"] == pytest.approx(measured_losses(whole, take_rows(batch, aged))["train/age_loss"])
     gender_loss = measured_losses(whole, take_rows(batch, gendered))["train/gender_loss"]
@@ -147,25 +140,14 @@ def test_losses_with_missing_labels_equal_those_of_the_labeled_faces(coding: str
     assert found["train/loss"] == pytest.approx(found["train/age_loss"] + gender_loss) == found["returned"]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-def test_masking_without_missing_labels_changes_no_bit(coding: str) -> None:
-    module, batch = masked_module({"age": age_node(coding)}), some_faces()
-    with_masks = gradients_of(module, module.training_step(batch, 0))
-    figures = {name: value.item() for name, value in module.train_metrics.compute().items()}
-    module.masks = False
-    without = gradients_of(module, module.training_step(batch, 0))
-    assert figures == {name: value.item() for name, value in module.train_metrics.compute().items()}
-    assert all(torch.equal(with_masks[name], without[name]) for name in without)
-
-
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("label", ["age", "gender"])
-def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: str, label: str) -> None:
-    module, batch = masked_module({"age": age_node(coding)}), some_faces()
-    batch[label].fill_(torch.nan)  # type: ignore[literal-required]
+def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(age: str, label: str) -> None:
+    module, batch = seeded_module({"tasks": task_nodes(age)}), some_faces()
+    batch["labels"][label].fill_(torch.nan)
     losses = module.training_step(batch, 0)
     gradients = gradients_of(module, losses)
-    heads = {name: {n: g for n, g in gradients.items() if f"{name}_head" in n} for name in ("age", "gender")}
+    heads = {name: {n: g for n, g in gradients.items() if f"heads.{name}." in n} for name in ("age", "gender")}
     assert heads["age"] and heads["gender"]  # both have a gradient, of which one is zero
     assert all((gradient == 0).all() for gradient in heads.pop(label).values())
     (other,) = heads.values()
@@ -178,33 +160,46 @@ def test_batch_without_labels_of_a_task_gives_its_head_zero_gradients(coding: st
 
 
 def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
-    module, batch = masked_module(loss={"learned": True}), some_faces()
-    batch["gender"].fill_(torch.nan)
+    module, batch = seeded_module(loss={"learned": True}), some_faces()
+    batch["labels"]["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
     assert gradient[0] != 0 and gradient[1] == 0
 
 
-def test_forward_returns_years_and_p_female() -> None:
+def test_forward_returns_the_columns_of_all_tasks() -> None:
     module = module_of().eval()
-    module.network.age_head = ConstantHead([1.0, -9.0])  # type: ignore[assignment]
-    module.network.gender_head = ConstantHead([0.0, math.log(3)])  # type: ignore[assignment]
-    years, p_female = module(some_faces(2)["image"])
-    assert years.tolist() == [53.0, 0.0]
-    assert p_female.tolist() == pytest.approx([0.5, 0.75])
+    module.network.heads["age"] = ConstantHead([1.0, -9.0])
+    module.network.heads["gender"] = ConstantHead([0.0, math.log(3)])
+    columns = module(some_faces(2)["image"])
+    assert list(columns) == ["age", "age_std", "age_low", "age_high", "p_female"]
+    assert columns["age"].tolist() == [53.0, 0.0] and columns["age_low"].isnan().all()
+    assert columns["p_female"].tolist() == pytest.approx([0.5, 0.75])
 
 
-@pytest.mark.parametrize("coding", ["mae", "mse"])
-def test_module_overfits_one_batch(coding: str) -> None:
+def test_task_of_its_own_label_and_two_tasks_of_one_label_train_together() -> None:
+    hair = {"_target_": "agegender.tasks.Multiclass", "label": "hair", "classes": ["black", "brown", "red"]}
+    module, batch = seeded_module({"tasks": task_nodes() | {"bins": age_node("classes"), "hair": hair}}), some_faces()
+    batch["labels"]["hair"] = torch.tensor([0.0, 1.0, 2.0, torch.nan] * 3)
+    losses = measured_losses(module, batch)
+    names = ("age", "gender", "bins", "hair")
+    assert losses["returned"] == pytest.approx(sum(losses[f"train/{name}_loss"] for name in names))
+    gradients = gradients_of(module, module.training_step(batch, 0))
+    for name in names:
+        assert any((gradients[key] != 0).any() for key in gradients if f"heads.{name}." in key), name
+
+
+@pytest.mark.parametrize("age", ["mae", "mse"])
+def test_module_overfits_one_batch(age: str) -> None:
     pl.seed_everything(0, verbose=False)
     scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.05, "final_lr_ratio": 0.0}
-    module = module_of({"age": age_node(coding)}, optim=OPTIM | {"scheduler": scheduler})
+    module = module_of({"tasks": task_nodes(age)}, optim=OPTIM | {"scheduler": scheduler})
     batch = some_faces()
     trainer = quiet_trainer(max_epochs=4)
     trainer.fit(module, batches_of(*[batch] * 75))
     assert trainer.callback_metrics["train/loss"].item() < 0.02  # initially about 1.5
-    years, p_female = module.eval()(batch["image"])
-    assert (years - batch["age"]).abs().max().item() < 1.5
-    assert ((p_female > 0.5) == batch["gender"].bool()).all()
+    columns, labels = module.eval()(batch["image"]), batch["labels"]
+    assert (columns["age"] - labels["age"]).abs().max().item() < 1.5
+    assert ((columns["p_female"] > 0.5) == labels["gender"].bool()).all()
 
 
 def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:
@@ -214,7 +209,7 @@ def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:
         def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
             loss, _, step = self._step(batch, "train")
             seen["loss"].add(loss.dtype)
-            seen["answer"] |= {step.age_pred.dtype, step.p_female.dtype}
+            seen["answer"] |= {value.dtype for each in step.decoded.values() for value in each.values()}
             return loss
 
     module = Spy(NETWORK, OPTIM)
@@ -298,16 +293,27 @@ def test_step_seed_is_unique_per_step(steps: list[tuple[int, int, int, str]]) ->
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize("coding", ["mae", "classes", "dldl", "coral"])
-def test_training_step_never_synchronizes_with_the_device(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", [False, True], ids=["complete", "missing"])
+@pytest.mark.parametrize("age", AGES)
+def test_training_step_never_synchronizes_with_the_device(
+    age: str, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PyTorch's fake tensors have no values: reading one, which would synchronize, raises an error."""
-    module = module_of({"age": age_node(coding)})
+    hair = {"_target_": "agegender.tasks.Multiclass", "label": "hair", "classes": ["black", "brown", "red"]}
+    module = module_of({"tasks": task_nodes(age) | {"hair": hair}}, loss={"learned": missing})
     # a CPU layout that fake tensors don't support
     monkeypatch.setattr(conv_stack, "can_train_in_onednn_layout", lambda _: False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.autocast("cpu", torch.bfloat16):
-        faces: dict[str, Any] = {**some_faces(4)}
-        batch: Any = {name: fake.from_tensor(values) for name, values in faces.items()}
+        faces = some_faces(4)
+        labels = faces["labels"] | {"hair": torch.tensor([0.0, 1.0, 2.0, 0.0])}
+        if missing:
+            labels = {name: torch.where(torch.arange(4) == 2, torch.nan, values) for name, values in labels.items()}
+        batch = Batch(
+            image=fake.from_tensor(faces["image"]),
+            labels={name: fake.from_tensor(values) for name, values in labels.items()},
+            row=fake.from_tensor(faces["row"]),
+        )
         with pytest.raises(DataDependentOutputException):
-            batch["age"].sum().item()
+            batch["labels"]["age"].sum().item()
         for _ in range(2):
             module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]

@@ -17,8 +17,10 @@ import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of, run_script
 
+from agegender.data.index.utkface import GROUPS
 from agegender.data.sources.synthetic import IGNORED, ODD_READABLE, QUARANTINED, duplicates
 from agegender.runs.checkpoint import load_checkpoint
+from agegender.tasks.info import TaskInfo
 
 Run = Callable[..., Outcome]
 
@@ -84,7 +86,6 @@ def test_metrics_json_holds_every_metric_and_its_provenance(trained_run: Path) -
         "baseline/age_mae",
         "baseline/gender_acc",
         "best_score",
-        "min_confidence",
         "best_epoch",
         "monitor",
         "epochs",
@@ -92,6 +93,8 @@ def test_metrics_json_holds_every_metric_and_its_provenance(trained_run: Path) -
         "images_per_second",
         "train_seconds",
         "data",
+        "classes",
+        "tasks",
         "split",
         "duplicates",
         "split_fingerprint",
@@ -105,7 +108,11 @@ def test_metrics_json_holds_every_metric_and_its_provenance(trained_run: Path) -
         "hardware",
         "precision",
     }
-    assert all(isinstance(value, int | float | str) for value in results.values())  # not nested
+    nested = {key: results.pop(key) for key in ("classes", "tasks")}
+    assert all(isinstance(value, int | float | str) for value in results.values())
+    assert nested["classes"] == {"gender": ["male", "female"], "group": list(GROUPS)}
+    assert [info["name"] for info in nested["tasks"]] == ["age", "gender"]
+    assert all(TaskInfo.from_dict(info).to_dict() == info for info in nested["tasks"])
     assert results["epochs"] == 2 and results["best_score"] == results["val/age_mae"]
     assert results["images/train"] + results["images/val"] + results["images/test"] == 120
     assert results["seconds_per_epoch"] > 0 and results["images_per_second"] > 0
@@ -200,11 +207,11 @@ def test_train_offline_without_data_is_refused_with_three_remedies(
         ("data.limit=60", "data.num_workers=1", "data.cache=none"),
         ("trainer=mixed", "trainer.accelerator=cpu"),
         ("trainer=debug",),
-        ("age=huber", "age.output=relu", "model.gender_output=sigmoid", "model.feature_dropout=0.2"),
-        ("age=dldl", "age.expectation=1.0", "trainer=mixed", "trainer.accelerator=cpu"),
+        ("age=huber", "tasks.age.output=relu", "tasks.gender.output=sigmoid", "model.feature_dropout=0.2"),
+        ("age=dldl", "tasks.age.expectation=1.0", "trainer=mixed", "trainer.accelerator=cpu"),
         ("age=classes", "trainer=mixed", "trainer.accelerator=cpu"),
         ("age=coral", "trainer=mixed", "trainer.accelerator=cpu"),
-        ("loss.age=0.5", "trainer.gradient_clip_val=1.0"),
+        ("tasks.age.weight=0.5", "trainer.gradient_clip_val=1.0"),
     ],
     ids=" ".join,
 )
@@ -216,7 +223,7 @@ def test_train_accepts_the_documented_options(run_here: Run, tmp_path: Path, cha
 
 
 def test_age_class_accuracy_is_logged_and_may_be_monitored(run_here: Run, tmp_path: Path) -> None:
-    classes = ("age=classes", "age.bin_width=20", "monitor=val/age_class_acc", "mode=max")
+    classes = ("age=classes", "tasks.age.bin_width=20", "monitor=val/age_class_acc")
     outcome = run_here("train.py", *TINY, *classes, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
     results = metrics_of(tmp_path / "run")
@@ -321,7 +328,7 @@ def test_evaluation_keeps_the_calibration_and_the_split_of_the_weights(
 
 def test_last_checkpoint_is_the_last_epoch_and_not_the_best(run_here: Run, tmp_path: Path) -> None:
     settings = ("trainer.max_epochs=3", "optim.lr=1e-12", "+callbacks.early_stopping.min_delta=0.1")
-    assert run_here("train.py", *TINY, *settings, "mode=max", "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
+    assert run_here("train.py", *TINY, *settings, "monitor=val/gender_acc", "hydra.run.dir=run").code == 0
     last, best = (load_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("last", "best"))
     assert (last["epoch"], last["global_step"]) == (2, 18)
     assert best["epoch"] == 0  # no later epoch was better

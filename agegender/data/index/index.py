@@ -59,7 +59,7 @@ class FaceIndex:
     split: NDArray[np.str_]
     fingerprint: str
     quarantine: dict[str, str] = field(default_factory=dict)
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
     split_source: str | None = None
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:

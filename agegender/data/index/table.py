@@ -264,7 +264,7 @@ def _columns(table: Path, header: Sequence[str], labels: Iterable[str], wanted: 
         require(fits, f"data.table={table} has no column {name}, which a task needs; it has {shown}")
     require(
         "path" in places and any(name in places for name in wanted),
-        f"{table} needs a header line with the columns path and one or more of {', '.join(wanted)}; it has {shown}",
+        f"{table} needs a header line with the columns path, and one or more of {', '.join(wanted)}; it has {shown}",
     )
     return places
 

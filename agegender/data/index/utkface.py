@@ -52,7 +52,7 @@ class LabelTable:
     labels: Mapping[str, Sequence[float | None]]
     quarantine: dict[str, str]
     columns: tuple[str, ...] = LABELS
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
     splits: Mapping[str, str] | None = None
 
 

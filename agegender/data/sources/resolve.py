@@ -47,11 +47,11 @@ def resolve_data_dir(
     return folder  # the table doesn't exist either: `read_table` raises
 
 
-def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, odd_files: bool = False) -> Path:
-    name = f"v{synthetic.VERSION}-{count}-{seed}-{size}{'-odd' if odd_files else ''}"
-    folder = cache_dir / "synthetic" / name
+def _draw(cache_dir: Path, count: int = 2000, seed: int = 0, size: int = 200, **options: Any) -> Path:
+    chosen = [name.removesuffix("_files") for name, is_chosen in options.items() if is_chosen]  # odd, glasses
+    folder = cache_dir / "synthetic" / "-".join([f"v{synthetic.VERSION}-{count}-{seed}-{size}", *chosen])
     if folder.is_dir():
-        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files)  # only checks the folder
+        return synthetic.generate_faces(folder, count, seed, size, **options)  # only checks the folder
     log.info("drawing %d cartoon faces into %s: results on them say nothing about real people", count, folder)
     with progress_bar("drawing faces", count) as show:
-        return synthetic.generate_faces(folder, count, seed, size, odd_files=odd_files, progress=show)
+        return synthetic.generate_faces(folder, count, seed, size, **options, progress=show)

@@ -2,11 +2,12 @@
 
 It allows a quickstart and the tests to run without a download. Results on it say nothing about real people: ages and
 genders are sampled from the distribution below, appearance follows from them in `sources/drawing/person.py`, and the
-group code shifts the skin tone slightly and nothing else.
+group code shifts the skin tone slightly and nothing else. A third label can be drawn, see `glasses`.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import threading
@@ -18,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from agegender.data.index.utkface import GENDERS, GROUPS
 from agegender.data.sources.drawing.face import draw_face
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 __all__ = [
     "IGNORED",
@@ -27,6 +29,7 @@ __all__ = [
     "ODD_READABLE",
     "QUARANTINED",
     "SYNTHETIC_NOTE",
+    "TABLE",
     "VERSION",
     "draw_face",
     "duplicates",
@@ -53,6 +56,7 @@ QUARANTINED = {  # file name -> reason to reject it
     "28_1_4_20170116220224660.jpg.chip.jpg": "truncated JPEG",
     "52_0_0_20170116220224661.jpg.chip.jpg": "empty file",
 }
+TABLE = "labels.csv"  # written with `glasses`; its columns are path, age, gender, group and glasses
 IGNORED = ("notes.txt",)  # not an image
 NESTED = ("nested/33_1_2_20170116220224662.jpg.chip.jpg",)  # a valid face in a sub-folder
 
@@ -66,6 +70,7 @@ def generate_faces(
     size: int = 200,
     *,
     odd_files: bool = False,
+    glasses: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Fill a folder with cartoon faces, or return at once if it holds them already.
@@ -81,6 +86,8 @@ def generate_faces(
         size: Side of the images in pixels, at least 16.
         odd_files: Also write irregular files like those of the real data set: `ODD_READABLE`,
             `QUARANTINED`, `IGNORED`, `NESTED` and `duplicates`.
+        glasses: Draw glasses on half of the faces, whatever their age, and write `TABLE` with the label glasses (no,
+            yes). All other traits stay as they are without it.
         progress: Callback with the number of faces drawn so far, called in this thread.
 
     Returns:
@@ -94,15 +101,18 @@ def generate_faces(
             f"Can't draw {count} faces of {size} pixels from seed {seed}: "
             f"set count to 1..{MAX_COUNT}, seed to 0 or more and size to 16 or more."
         )
+    require(not (odd_files and glasses), "data.synthetic.odd_files and data.synthetic.glasses: choose one of them")
     folder = Path(folder)
     names = [_traits(seed, index)[1] for index in range(count)]
-    expected = {*names, *(_odd_names(count, seed) if odd_files else ())}
+    expected = {*names, *(_odd_names(count, seed) if odd_files else ()), *([TABLE] if glasses else ())}
     if os.path.lexists(folder):
         return _check_folder(folder, expected, names, size)
     scratch = folder.parent / f".{folder.name}.{os.getpid()}.{threading.get_ident()}"
     try:
         scratch.mkdir(parents=True)
-        _draw_all(scratch, count, seed, size, progress)
+        _draw_all(scratch, count, seed, size, glasses, progress)
+        if glasses:
+            _write_table(scratch / TABLE, count, seed)
         if odd_files:
             _write_odd_files(scratch, count, seed, size)
         try:
@@ -164,17 +174,40 @@ def _traits(seed: int, index: int) -> tuple[tuple[int, int, int], str, np.random
     return (age, gender, group), f"{age}_{gender}_{group}_{digits}.jpg.chip.jpg", rng
 
 
-def _write_face(folder: Path, seed: int, index: int, size: int, name: str | None = None) -> None:
+def _glasses(seed: int, index: int) -> str:
+    """Return the glasses of a face with the label glasses, independent of its other traits."""
+    rng = np.random.default_rng([seed, index, 1])
+    return ("none", "none", "round", "square")[int(rng.integers(4))]
+
+
+def _write_table(path: Path, count: int, seed: int) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "age", "gender", "group", "glasses"])
+        for index in range(count):
+            (age, gender, group), name, _ = _traits(seed, index)
+            glasses = "no" if _glasses(seed, index) == "none" else "yes"
+            writer.writerow([name, age, GENDERS[gender], GROUPS[group], glasses])
+
+
+def _write_face(
+    folder: Path, seed: int, index: int, size: int, name: str | None = None, glasses: str | None = None
+) -> None:
     (age, gender, group), own_name, rng = _traits(seed, index)
-    face = draw_face(age, gender, group, rng, size)
+    face = draw_face(age, gender, group, rng, size, glasses)
     face.save(folder / (name or own_name), format="JPEG", quality=int(rng.integers(60, 96)))
 
 
-def _draw_all(folder: Path, count: int, seed: int, size: int, progress: Callable[[int], None] | None) -> None:
+def _draw_all(
+    folder: Path, count: int, seed: int, size: int, glasses: bool, progress: Callable[[int], None] | None
+) -> None:
     """Draw the faces in threads: unlike processes they need no guarded main module, and Pillow releases the GIL."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         try:
-            tasks = [pool.submit(_write_face, folder, seed, index, size) for index in range(count)]
+            tasks = []
+            for index in range(count):
+                worn = _glasses(seed, index) if glasses else None
+                tasks.append(pool.submit(_write_face, folder, seed, index, size, glasses=worn))
             for done, task in enumerate(as_completed(tasks), start=1):
                 task.result()
                 if progress is not None:

@@ -1,4 +1,4 @@
-"""What is in a folder of faces: `agegender explore data.dir=...`; `--help` lists the settings."""
+"""Describe a folder of faces on one page: `agegender explore data.dir=...`; `--help` lists the settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from agegender.errors import AgeGenderError, require
 from agegender.evaluation.explore.summary import DataSummary, summarize
 from agegender.evaluation.html.page import write_page
 from agegender.system.files import atomic_write
+from agegender.tasks.labels import labels_of
 
 log = logging.getLogger(__name__)
 
 
-def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 16, seed: int = 0) -> Path:
+def explore(
+    data: dict[str, Any],
+    out: str,
+    samples: int = 48,
+    outliers: int = 16,
+    seed: int = 0,
+    tasks: dict[str, Any] | None = None,
+) -> Path:
     """Write statistics of a folder of faces as a page with plots, as JSON and as CSV tables.
 
     Args:
@@ -27,6 +35,7 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
         samples: Number of faces in the random sample.
         outliers: Number of faces of each kind of outlier.
         seed: Random seed of the sample; not below 0.
+        tasks: Tasks whose labels are described beside age, gender and group, as in `conf/tasks`.
 
     Returns:
         Path of the page.
@@ -44,13 +53,15 @@ def explore(data: dict[str, Any], out: str, samples: int = 48, outliers: int = 1
         require(value >= least, f"{name}={value} must be at least {least}")
     folder = Path(out).expanduser()
     require(not folder.exists() or folder.is_dir(), f"out={out} is a file; give a folder for the page and its plots")
-    module = folder_module(data, "explore looks at a folder of images: give the one that was packed, data.dir=...")
+    refusal = "explore looks at a folder of images: give the one that was packed, data.dir=..."
+    module = folder_module(data, refusal, labels_of(tasks or {}))
     index = module.find_index()
     log.info("measuring brightness, contrast and sharpness")
     found = summarize(index, module.split_settings, outliers)
     album = FaceSheet(index)
     chosen = np.random.default_rng(seed).choice(len(index.names), min(samples, len(index.names)), replace=False)
-    sample = sorted(chosen.tolist(), key=lambda row: (index.age[row], row))
+    ages = np.nan_to_num(index.labels["age"], nan=-1)
+    sample = sorted(chosen.tolist(), key=lambda row: (ages[row], row))
     page = build_data_page(found, album, sample, drawn=bool(data.get("synthetic")))
     try:
         write_page(page, folder / "explore.html", folder / "plots")

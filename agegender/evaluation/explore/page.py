@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agegender.data.index.index import FaceIndex
+from agegender.data.index.utkface import LABELS
 from agegender.evaluation.explore.plots import (
     FaceSheet,
-    plot_age_by_group,
-    plot_ages,
-    plot_counts,
+    plot_classes,
     plot_measure,
+    plot_numbers,
     plot_split_ages,
 )
-from agegender.evaluation.explore.summary import EXTREMES, MEASURED_SIDE, DataSummary, worst_first
+from agegender.evaluation.explore.quality import EXTREMES, MEASURED_SIDE
+from agegender.evaluation.explore.summary import DataSummary, worst_first
 from agegender.evaluation.html.page import Card, Page, Plot, Section, Table
 from agegender.evaluation.statistics.metrics import AGE_BANDS
 
 SIDE = 112  # pixels a side of a face on the page
 SHOWN_GROUPS = 24  # duplicate groups side by side
 SHOWN_COPIES = 8  # faces of each group: a folder may hold one image a thousand times
+SHOWN_CLASSES = 5  # shares in a line
+MEASURES = ("mean", "median", "max")  # of the differences within duplicate groups
 SHOWN_NAMES = 200  # rows of the quarantine's table
 
 ABOUT_LIGHT = {
@@ -56,54 +59,85 @@ def build_data_page(found: DataSummary, album: FaceSheet, sample: Sequence[int],
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     faces, copies = figures["faces"], figures["copies"]["all"]
-    disagreeing = f"{copies['disagree_on_age']:,} disagree on age, {copies['disagree_on_gender']:,} on gender"
+    disagreeing = ", ".join(f"{count:,} on {name}" for name, count in copies["disagree"].items())
     return [
         ("folder", figures["folder"]),
         *([("table", figures["split"]["table"])] if figures["split"]["table"] else []),
         ("images", f"{faces['images']:,}"),
         ("quarantined", f"{figures['quarantined']['files']:,}"),
-        ("duplicate groups", f"{copies['groups']:,}, of {copies['files']:,} files; {disagreeing}"),
+        ("duplicate groups", f"{copies['groups']:,}, of {copies['files']:,} files; disagreeing: {disagreeing}"),
         ("split", figures["split"]["fingerprint"]),
-        ("ages", _ages(faces["age"]) + _unknown(faces["missing"]["age"])),
-        ("female", _female(faces) + _unknown(faces["missing"]["gender"])),
+        *((name, _describe_label(faces, name, name in figures["classes"])) for name in faces["labels"]),
     ]
 
 
-def _ages(age: Mapping[str, float | None]) -> str:
-    if age["mean"] is None:
+def _describe_label(faces: Mapping[str, Any], name: str, is_classes: bool) -> str:
+    missing, label = faces["missing"][name], faces["labels"][name]
+    if missing == faces["images"]:
         return "none"
-    return f"{age['min']:.0f} to {age['max']:.0f} years, mean {age['mean']:.1f}, median {age['median']:g}"
-
-
-def _unknown(images: int) -> str:
-    return f"; unknown for {images:,} images" if images else ""
+    if is_classes:
+        shares = [f"{each} {_share(count, faces['images'] - missing)}" for each, count in label.items()]
+        text = ", ".join(shares[:SHOWN_CLASSES]) + (", ..." if len(shares) > SHOWN_CLASSES else "")
+    else:
+        text = f"{label['min']:g} to {label['max']:g}, mean {_number(label['mean'])}, median {label['median']:g}"
+    return text + (f"; unknown for {missing:,} images" if missing else "")
 
 
 def _sections(found: DataSummary, album: FaceSheet, sample: Sequence[int]) -> list[Section]:
     index, figures = found.index, found.figures
     light = [_light(found, album, plot_measure(name, found.measured[name])) for name in ABOUT_LIGHT]
-    aged, grouped = figures["faces"]["age"]["mean"] is not None, any(figures["faces"]["group"].values())
     drawn = f"{len(sample)} random faces in ascending order of age; the same as in plots/samples.png."
     return [
-        Section("Ages", plots=plot_ages(index)) if aged else Section("Ages", "No image has an age."),
-        Section("Genders and groups", tables=[_label_table(figures, grouped)], plots=plot_counts(index)),
-        *([Section("Age by group", plots=[plot_age_by_group(index)])] if aged and grouped else []),
+        *(_label(found, name) for name in index.labels),
         Section("Sample", drawn, faces=[[album.card(row) for row in sample]]),
         _quarantine(index, figures["quarantined"]),
         _copies(found, album),
         *light,
-        _split(found, [plot_split_ages(index, found.rows)] if aged else []),
+        _split(found),
     ]
 
 
-def _label_table(figures: Mapping[str, Any], grouped: bool) -> Table:
-    parts = [
-        *figures["by_gender"].items(),
-        *(figures["by_group"].items() if grouped else ()),
-        ("all", figures["faces"]),
-    ]
-    rows = [[name, *_size(part, figures["faces"]), _female(part), *_center(part["age"])] for name, part in parts]
-    return Table(("", "images", "share", "female", "mean age", "median age"), rows)
+def _label(found: DataSummary, name: str) -> Section:
+    title = name[:1].upper() + name[1:]
+    if not _is_known(found, name):
+        return Section(title, f"No image has the label {name}.")
+    if name not in found.index.classes:
+        return Section(title, plots=[plot_numbers(found.index, name)])
+    parts = {**found.figures["by_class"][name], "all": found.figures["faces"]}
+    return Section(title, tables=[_balance(found, name, parts)], plots=plot_classes(found.index, name))
+
+
+def _is_known(found: DataSummary, name: str) -> bool:
+    faces: Mapping[str, Any] = found.figures["faces"]
+    return bool(faces["missing"][name] < faces["images"])
+
+
+def _balance(found: DataSummary, name: str, parts: Mapping[str, Any]) -> Table:
+    """Return a table of parts of the faces: size, centers of the numbers and shares of the classes of other labels.
+
+    Args:
+        found: Statistics of the data set.
+        name: What the parts are, a label or the split.
+        parts: Name of each part -> what `summary.describe` returned, that of all faces as `all`.
+    """
+    labels = [each for each in found.index.labels if each != name and _is_known(found, each)]
+    header, rows = [name, "images", "share"], {part: [part] for part in parts}
+    for part, counts in parts.items():
+        rows[part] += [f"{counts['images']:,}", _share(counts["images"], parts["all"]["images"])]
+    for label in labels:
+        classes = found.index.classes.get(label)
+        if classes is None:
+            header += [f"mean {label}", f"median {label}"]
+        else:
+            shown = classes[1:] if len(classes) == 2 else classes  # of two, one share says it all
+            header += [each if label in LABELS else f"{label}: {each}" for each in shown]
+        for part, counts in parts.items():
+            values = counts["labels"][label]
+            if classes is None:
+                rows[part] += [_number(values["mean"]), _number(values["median"])]
+            else:
+                rows[part] += [_share(values[each], sum(values.values())) for each in shown]
+    return Table(header, list(rows.values()))
 
 
 def _quarantine(index: FaceIndex, figures: Mapping[str, Any]) -> Section:
@@ -132,24 +166,31 @@ def _copies(found: DataSummary, album: FaceSheet) -> Section:
         rows.append(cards + ([Card("", (f"and {more:,} more",))] if more else []))
     text = (
         "Files that show one photograph. Exact: all files of the group are equal byte for byte; near: not all are. "
-        f"{len(shown)} of {len(found.copies):,} groups are shown, first those that disagree on gender, then those that "
-        "disagree on age, each by descending age difference. index.csv lists all groups."
+        f"{len(shown)} of {len(found.copies):,} groups are shown, first those whose classes disagree, then the others, "
+        "each by descending age difference. index.csv lists all groups."
     )
-    noise = found.figures["label_noise"]
-    if noise["age_mae"] is not None and noise["gender_acc"] is not None:
+    known = {name: value for name, value in found.figures["label_noise"].items() if value is not None}
+    noise = [
+        f"{name.removesuffix('_mae')} MAE {value:.2f}"
+        if name.endswith("_mae")
+        else f"{name.removesuffix('_acc')} accuracy {100 * value:.1f} %"
+        for name, value in known.items()
+    ]
+    if noise:
         text += (
-            f" The best single prediction per photograph has an age MAE of {noise['age_mae']:.2f} years and a gender "
-            f"accuracy of {100 * noise['gender_acc']:.1f} %: a bound set by label noise, which no model can beat."
+            f" The best single prediction per photograph has {', '.join(noise)}: bounds set by label noise, which no "
+            "model can beat."
         )
-    columns = ("groups", "files", "disagree_on_age", "disagree_on_gender", "disagree_on_group")
+    disagree = [f"disagree on {name}" for name in index.labels]
+    apart = [f"{measure} {name} apart" for name in index.labels if name not in index.classes for measure in MEASURES]
     table = Table(
-        ("copies", *(column.replace("_", " ") for column in columns), "mean years apart", "median", "most"),
+        ("copies", "groups", "files", *disagree, *apart),
         [
-            [kind, *(f"{part[column]:,}" for column in columns)]
-            + [_number(part["years_apart"][name]) for name in ("mean", "median", "max")]
+            [kind, *(f"{count:,}" for count in (part["groups"], part["files"], *part["disagree"].values()))]
+            + [_number(values[measure]) for values in part["apart"].values() for measure in MEASURES]
             for kind, part in found.figures["copies"].items()
         ],
-        caption="Years apart: highest minus lowest age of a group.",
+        caption="Apart: the highest minus the lowest of a group.",
     )
     return Section("Copies", text, tables=[table], faces=rows)
 
@@ -169,7 +210,7 @@ def _light(found: DataSummary, album: FaceSheet, plot: Plot) -> Section:
     )
 
 
-def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
+def _split(found: DataSummary) -> Section:
     split = found.figures["split"]
     sides = {**split["sides"], "all": split["all"]}
     text = f"{split['straddling_groups']:,} of {len(found.copies):,} duplicate groups lie on more than one side."
@@ -181,28 +222,16 @@ def _split(found: DataSummary, plots: Sequence[Plot]) -> Section:
         text += f" The split is given by the {split['split_source']}."
     if split["limit"] is not None:
         text += f" The sides are reduced by data.limit={split['limit']}."
-    balance = [
-        [side, *_size(part, sides["all"]), *_center(part["age"]), _female(part)]
-        + [_share(count, part["images"]) for count in part["group"].values()]
-        for side, part in sides.items()
-    ]
-    bands = [
-        [side, *(_share(count, part["images"]) for count in part["age_band"].values())] for side, part in sides.items()
-    ]
-    tables = [
-        Table(("split", "images", "share", "mean age", "median age", "female", *found.index.groups), balance),
-        Table(("split", *AGE_BANDS), bands, caption="Percentage of each split's images by age in years."),
-    ]
+    tables, plots = [_balance(found, "split", sides)], []
+    if _is_known(found, "age"):
+        bands = [
+            [side, *(_share(count, part["images"]) for count in part["age_band"].values())]
+            for side, part in sides.items()
+        ]
+        caption = "Percentage of each split's images by age in years."
+        tables.append(Table(("split", *AGE_BANDS), bands, caption))
+        plots.append(plot_split_ages(found.index, found.rows))
     return Section("Split", text, tables=tables, plots=plots)
-
-
-def _size(part: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
-    return [f"{part['images']:,}", _share(part["images"], whole["images"])]
-
-
-def _female(part: Mapping[str, Any]) -> str:
-    """Return the fraction of female images among those with a known gender, in percent."""
-    return _share(part["gender"]["female"], sum(part["gender"].values()))
 
 
 def _share(count: int, total: int) -> str:
@@ -210,8 +239,4 @@ def _share(count: int, total: int) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _center(age: Mapping[str, float | None]) -> list[str]:
-    return [_number(age["mean"]), _number(age["median"])]
+    return "-" if value is None else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

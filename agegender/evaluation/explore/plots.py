@@ -1,94 +1,102 @@
-"""Plots of the page about a data set: ages, genders, groups, split, brightness and sharpness, and a sheet of faces."""
+"""Plots of the page about a data set: labels, split, brightness and sharpness, and a sheet of faces."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from agegender.data.index.index import FaceIndex, drop_missing
 from agegender.data.index.split import SPLITS
-from agegender.data.index.utkface import MISSING
+from agegender.data.index.utkface import LABELS
 from agegender.data.loading.pixel_cache import DecodeOnRead
-from agegender.evaluation.explore.summary import GENDERS
 from agegender.evaluation.html.page import Card, Plot, face_uri
-from agegender.evaluation.html.plot_style import BLUE, COLORS, GENDER_COLORS, GRAY, new_plot, to_png
+from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, new_plot, to_png
 
 YEARS = 5  # bin width where ages are compared; bins of one year would mostly show peaks at rounded ages
+MOST_BARS = 200  # whole numbers over a wider range share bars
+FEW_CLASSES = 3  # up to here classes are told apart by color
 INK = (33, 37, 41)
 
 
-def plot_ages(index: FaceIndex) -> list[Plot]:
-    """Draw the histograms of ages, overall and by gender; requires a known age."""
-    return [_all_ages(drop_missing(index.age)), _ages_by_gender(index)]
-
-
-def plot_counts(index: FaceIndex) -> list[Plot]:
-    """Draw the number of images by gender, and by group if any group is known."""
-    return [_gender_counts(index), *([_group_counts(index)] if len(drop_missing(index.group)) else [])]
-
-
-def _all_ages(age: NDArray[np.int16]) -> Plot:
+def plot_numbers(index: FaceIndex, name: str) -> Plot:
+    """Draw the histogram of a label that is a number; requires a known one."""
+    values = drop_missing(index.labels[name])
+    whole = bool((values == np.floor(values)).all()) and np.ptp(values) <= MOST_BARS
     figure, axes = new_plot(width=7.2)
-    axes.hist(age, bins=(np.arange(age.min(), age.max() + 2) - 0.5).tolist(), color=BLUE)
-    axes.axvline(float(np.median(age)), color=GRAY, linestyle="--", label=f"median {np.median(age):g}")
-    axes.set(xlabel="age, years", ylabel="images")
-    axes.legend(frameon=False)
-    return Plot(
-        "ages", "Images by age, one bar a year. Peaks at round ages show that ages were estimated.", to_png(figure)
-    )
+    axes.hist(values, bins=(np.arange(values.min(), values.max() + 2) - 0.5).tolist() if whole else 50, color=BLUE)
+    axes.axvline(float(np.median(values)), color=GRAY, linestyle="--", label=f"median {np.median(values):g}")
+    axes.set(ylabel="images")
+    axes.set_xlabel("age, years" if name == "age" else name, parse_math=False)
+    _add_legend(axes)
+    caption = f"Images by {name}."
+    if whole:
+        caption = f"Images by {name}, one bar each. Peaks at round numbers show that they were estimated."
+    return Plot(f"{_file_name(name)}_values", caption, to_png(figure))
 
 
-def _ages_by_gender(index: FaceIndex) -> Plot:
-    figure, axes = new_plot(width=7.2)
-    parts = [drop_missing(index.age[index.gender == code]) for code in range(len(GENDERS))]
-    axes.hist(parts, bins=_age_bins(drop_missing(index.age)), color=GENDER_COLORS, label=GENDERS)
-    axes.set(xlabel="age, years", ylabel="images")
-    axes.legend(frameon=False)
-    return Plot("ages_by_gender", f"Images by age and gender label, {YEARS} years per pair of bars.", to_png(figure))
+def plot_classes(index: FaceIndex, name: str) -> list[Plot]:
+    """Draw the number of images by class of a label, and the ages in each class if any is known."""
+    return [_counts(index, name), *([_ages(index, name)] if len(drop_missing(index.labels["age"])) else [])]
 
 
-def _age_bins(age: NDArray[np.int16]) -> list[float]:
-    return list(range(int(age.min()) // YEARS * YEARS, int(age.max()) + YEARS + 1, YEARS))
-
-
-def _gender_counts(index: FaceIndex) -> Plot:
-    figure, axes = new_plot(height=2.2)
-    counts = [int(np.sum(index.gender == code)) for code in range(len(GENDERS))]
-    bars = axes.barh(GENDERS, counts, color=GENDER_COLORS)
-    axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
-    axes.margins(x=0.15)
-    axes.invert_yaxis()
-    axes.set(xlabel="images")
-    return Plot("gender_counts", "Images by gender label.", to_png(figure))
-
-
-def _group_counts(index: FaceIndex) -> Plot:
-    positions = range(len(index.groups))
-    figure, axes = new_plot(height=max(3.0, 0.3 * len(positions)))
+def _counts(index: FaceIndex, name: str) -> Plot:
+    classes, stacked_by = index.classes[name], _find_few_classes(index)
+    positions = range(len(classes))
+    figure, axes = new_plot(height=max(2.2, 0.3 * len(positions)))
     left = np.zeros(len(positions), dtype=np.int64)
-    kinds = [*zip(range(len(GENDERS)), GENDERS, GENDER_COLORS, strict=True), (MISSING, "unknown", GRAY)]
-    for code, name, color in kinds if MISSING in index.gender else kinds[:-1]:
-        counts = np.bincount(drop_missing(index.group[index.gender == code]), minlength=len(positions))
-        bars = axes.barh(positions, counts, left=left, color=color, label=name)
+    for part, rows, color in _parts(index, stacked_by if stacked_by != name else None):
+        counts = np.bincount(drop_missing(index.labels[name][rows]).astype(np.int64), minlength=len(positions))
+        colors = COLORS[: len(positions)] if stacked_by == name else color
+        bars = axes.barh(positions, counts, left=left, color=colors, label=part)
         left += counts
-    axes.set_yticks(positions, index.groups, parse_math=False)  # group names of a table may hold "$"
+    axes.set_yticks(positions, classes, parse_math=False)  # names of a table may hold "$"
     axes.bar_label(bars, [f"{count:,}" for count in left], padding=3)
     axes.margins(x=0.15)
     axes.invert_yaxis()
     axes.set(xlabel="images")
-    axes.legend(frameon=False)
-    return Plot("group_counts", "Images by group, as named by the data set, and gender label.", to_png(figure))
+    caption = f"Images by {name}."
+    if stacked_by not in (name, None):
+        caption = f"Images by {name} and {stacked_by}."
+        _add_legend(figure, loc="outside right upper")
+    return Plot(f"{_file_name(name)}_counts", caption, to_png(figure))
 
 
-def plot_age_by_group(index: FaceIndex) -> Plot:
-    """Draw a box plot of ages by group; a group without faces has no box."""
-    figure, axes = new_plot(width=max(7.2, 0.6 * len(index.groups)))
-    ages = [drop_missing(index.age[index.group == code]) for code in range(len(index.groups))]
+def _find_few_classes(index: FaceIndex) -> str | None:
+    """Return the first label with classes few enough to be told apart by color."""
+    few = (name for name, classes in index.classes.items() if len(classes) <= FEW_CLASSES)
+    return next((name for name in few if len(drop_missing(index.labels[name]))), None)
+
+
+def _parts(index: FaceIndex, name: str | None) -> list[tuple[str, NDArray[np.bool_], str]]:
+    """Return name, mask `[n]` and color of the faces of each class, and of those without a label."""
+    if name is None:
+        return [("", np.ones(len(index.names), np.bool_), BLUE)]
+    codes = index.labels[name]
+    parts = [(each, codes == code, COLORS[code]) for code, each in enumerate(index.classes[name])]
+    return [*parts, *([("unknown", np.isnan(codes), GRAY)] if np.isnan(codes).any() else [])]
+
+
+def _ages(index: FaceIndex, name: str) -> Plot:
+    """Draw the ages in each class: histograms of few classes, else boxes; a class without ages has none."""
+    classes = index.classes[name]
+    figure, axes = new_plot(width=max(7.2, 0.6 * len(classes)))
+    ages = [drop_missing(index.labels["age"][index.labels[name] == code]) for code in range(len(classes))]
+    if len(classes) <= FEW_CLASSES:
+        bins = _age_bins(drop_missing(index.labels["age"]))
+        axes.hist(ages, bins=bins, color=COLORS[: len(classes)], label=classes)
+        axes.set(xlabel="age, years", ylabel="images")
+        _add_legend(axes)
+        caption = f"Images by age and {name}, {YEARS} years per group of bars."
+        return Plot(f"ages_by_{_file_name(name)}", caption, to_png(figure))
     axes.boxplot(
         ages,
         whis=(5, 95),
@@ -100,11 +108,24 @@ def plot_age_by_group(index: FaceIndex) -> Plot:
         medianprops={"color": BLUE, "linewidth": 2},
         meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": BLUE},
     )
-    names = [f"{name}\n{len(age):,}" for name, age in zip(index.groups, ages, strict=True)]
+    names = [f"{each}\n{len(age):,}" for each, age in zip(classes, ages, strict=True)]
     axes.set_xticks(range(1, len(names) + 1), names, parse_math=False)
     axes.set(ylabel="age, years")
-    caption = "Age by group: median (line), mean (ring), middle half (box), 5th to 95th percentile (whiskers)."
-    return Plot("age_by_group", caption, to_png(figure))
+    caption = f"Age by {name}: median (line), mean (ring), middle half (box), 5th to 95th percentile (whiskers)."
+    return Plot(f"ages_by_{_file_name(name)}", caption, to_png(figure))
+
+
+def _age_bins(age: NDArray[np.float32]) -> list[float]:
+    return list(range(int(age.min()) // YEARS * YEARS, int(age.max()) + YEARS + 1, YEARS))
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"\W+", "_", label)
+
+
+def _add_legend(owner: Axes | Figure, **options: Any) -> None:
+    for text in owner.legend(frameon=False, **options).get_texts():
+        text.set_parse_math(False)  # names of a table may hold "$"
 
 
 def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> Plot:
@@ -115,13 +136,13 @@ def plot_split_ages(index: FaceIndex, rows: Mapping[str, NDArray[np.int64]]) -> 
         rows: Side of the split -> rows of the index.
     """
     figure, axes = new_plot(width=7.2)
-    bins = _age_bins(drop_missing(index.age))
+    bins = _age_bins(drop_missing(index.labels["age"]))
     for side, color in zip(SPLITS, COLORS, strict=False):
-        age = drop_missing(index.age[rows[side]])
+        age = drop_missing(index.labels["age"][rows[side]])
         weights = np.full(len(age), 100 / max(len(age), 1))
         axes.hist(age, bins=bins, weights=weights, histtype="step", color=color, label=side, linewidth=1.5)
     axes.set(xlabel="age, years", ylabel="percentage of the split's images")
-    axes.legend(frameon=False)
+    _add_legend(axes)
     return Plot("split_ages", "Ages in each split; the lines of a balanced split coincide.", to_png(figure))
 
 
@@ -161,26 +182,39 @@ class FaceSheet:
         """
         return Image.fromarray(self._pixels.read(np.array([row]))[0])
 
-    def label(self, row: int) -> str:
-        """Return the face's age in years, gender and group; an unknown age or gender is shown as "?"."""
-        index = self.index
-        age, gender, group = (int(column[row]) for column in (index.age, index.gender, index.group))
-        words = ["?" if age == MISSING else str(age), "?" if gender == MISSING else GENDERS[gender]]
-        return " ".join([*words, *([] if group == MISSING else [index.groups[group]])])
+    def lines(self, row: int) -> list[str]:
+        """Return the face's age, gender and group as one line, and a line for each further label; "?" if unknown.
+
+        A label that no face has is left out.
+        """
+        words, lines = [], []
+        for name, column in self.index.labels.items():
+            if np.isnan(column).all():
+                continue
+            classes, value = self.index.classes.get(name), column[row]
+            word = "?" if np.isnan(value) else f"{value:g}" if classes is None else classes[int(value)]
+            if name in LABELS:
+                words.append(word)
+            else:
+                lines.append(f"{name}: {word}")
+        return [" ".join(words), *lines]
 
     def card(self, row: int, *lines: str) -> Card:
         """Return a card of the face, its labels and these lines, with the file name as title."""
-        return Card(face_uri(self.picture(row), self.side), (self.label(row), *lines), title=self.index.names[row])
+        return Card(face_uri(self.picture(row), self.side), (*self.lines(row), *lines), title=self.index.names[row])
 
     def sheet(self, rows: Sequence[int], columns: int = 8) -> bytes:
         """Return a PNG of the faces with their labels, in rows of `columns`."""
-        cell, caption, columns = self.side + 8, 20, min(columns, len(rows))
-        sheet = Image.new("RGB", (columns * cell, -(-len(rows) // columns) * (cell + caption)), "white")
+        captions, columns = [self.lines(row) for row in rows], min(columns, len(rows))
+        cell, line = self.side + 8, 16
+        height = cell + line * len(captions[0]) + 4
+        sheet = Image.new("RGB", (columns * cell, -(-len(rows) // columns) * height), "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-        for position, row in enumerate(rows):
-            left, top = position % columns * cell, position // columns * (cell + caption)
+        for position, (row, caption) in enumerate(zip(rows, captions, strict=True)):
+            left, top = position % columns * cell, position // columns * height
             sheet.paste(self.picture(row), (left + 4, top + 4))
-            draw.text((left + cell // 2, top + cell + caption // 2 - 2), self.label(row), INK, font, anchor="mm")
+            for number, text in enumerate(caption):
+                draw.text((left + cell // 2, top + cell + line * number + 8), text, INK, font, anchor="mm")
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")
         return buffer.getvalue()

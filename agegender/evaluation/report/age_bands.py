@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agegender.errors import AgeGenderError
-
-_FIGURES = ("age_mae", "gender_acc", "coverage")
+from agegender.evaluation.statistics.metrics import AGE
 
 
 def read_age_bands(run: Path) -> list[dict[str, Any]] | None:
@@ -19,17 +18,17 @@ def read_age_bands(run: Path) -> list[dict[str, Any]] | None:
         run: Folder of the run.
 
     Returns:
-        For each band with test images: `ages` (such as `20-29`), `images`, `age_mae` in years, and `gender_acc` and
-        `coverage` (the fraction of true ages inside the predicted 80 % intervals) from 0 to 1; an unknown value is
-        None. None if the run has no report.
+        For each band with test images: `ages` (such as `20-29`), `images`, and of every task `<task>_mae` in its unit,
+        or `<task>_acc` from 0 to 1; `coverage` is the fraction of true ages inside the predicted 80 % intervals. An
+        unknown value is None. None if the run has no report, or no test image has an age.
 
     Raises:
         AgeGenderError: The report is damaged.
     """
     path = run / "report" / "report.json"
     try:
-        slices = json.loads(path.read_text(encoding="utf-8"))["runs"][0]["slices"]["age"]
-        return [_band(part) for part in slices]
+        slices = json.loads(path.read_text(encoding="utf-8"))["runs"][0]["slices"]
+        return [_band(part) for part in slices[AGE]] if AGE in slices else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -37,7 +36,8 @@ def read_age_bands(run: Path) -> list[dict[str, Any]] | None:
 
 
 def _band(part: Mapping[str, Any]) -> dict[str, Any]:
-    # where no interval was stated there is no coverage
-    figures = {name: (part.get(name) or {}).get("value") for name in _FIGURES}
-    rounded = {name: None if value is None else round(float(value), 4) for name, value in figures.items()}
+    found = {name: estimate["value"] for name, estimate in part["metrics"].items()}
+    taken = {name: value for name, value in found.items() if name.endswith(("_mae", "_acc"))}
+    taken["coverage"] = found.get(f"{AGE}_coverage")  # no interval, no coverage
+    rounded = {name: None if value is None else round(float(value), 4) for name, value in taken.items()}
     return {"ages": str(part["name"]), "images": int(part["images"]), **rounded}

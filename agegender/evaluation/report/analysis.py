@@ -2,89 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agegender.data.index.utkface import GROUPS, MISSING
-from agegender.evaluation.report.run_reader import RunPredictions
+from agegender.evaluation.report.predictions_file import RunPredictions
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics, class_metrics, number_metrics
 from agegender.evaluation.statistics.bootstrap import Estimate, percentile_intervals, resample
-from agegender.evaluation.statistics.calibration import (
-    IntervalCalibration,
-    Reliability,
-    reliability,
-    spread,
-    weighted_ece,
-    within_interval,
-)
+from agegender.evaluation.statistics.calibration import weighted_ece
 from agegender.evaluation.statistics.metrics import (
+    AGE,
     AGE_BANDS,
-    COVERAGE,
     Floats,
     Integers,
-    Roc,
     age_bands,
-    confusion,
-    cumulative_score,
-    predicts_female,
-    roc,
     weighted_auroc,
     weighted_means,
 )
+from agegender.evaluation.statistics.task_values import Values, calibration_pair, is_subgroup_metric, task_values
 
-# Metrics that are means over images; AUROC and ECE, which are not, follow in HEADLINE.
-_MEANS = (
-    "age_mae",
-    "age_cs5",
-    "age_cs5_whole",
-    "gender_acc",
-    "gender_acc_from_5",
-    "gender_answered",
-    "gender_acc_answered",
-)
-HEADLINE = (*_MEANS, "gender_auroc", "gender_ece")
-GENDERS = ("male", "female")
-# The slices of the test images by kind, and the kinds' display names. Groups are UTKFace's; a table may have others.
-SUBGROUPS: dict[str, tuple[str, ...]] = {"age": AGE_BANDS, "gender": GENDERS, "group": GROUPS}
-SUBGROUP_TITLES = {"age": "age band", "gender": "gender", "group": "group"}
-YEARS = tuple(range(21))  # of the CS@k curve
-_CHILD = 5  # years; below this age, gender is hardly visible in an image
 SMALL_SAMPLE = 20  # images; below this count, an interval is unreliable
 
 
 @dataclass(frozen=True)
 class SubgroupMetrics:
-    """The metrics of one slice of the test images: an age band, a gender, or a group.
+    """The metrics of one slice of the test images: an age band, or a class of a label.
 
     Attributes:
-        ages: Number of images with a known age; the age metrics are computed from these.
-        genders: Number of images with a known gender; the gender metrics are computed from these.
-        coverage: Fraction of true ages inside the predicted 80 % intervals; NaN where none is predicted.
+        name: Name of the band or the class.
+        images: Number of images.
+        known: Number of images whose label is known, by task; its metrics are computed from these.
+        metrics: Estimates by `<task>_<metric>`: `mae`, `bias`, `cs<k>` and `coverage` of numbers, `acc` of classes.
     """
 
     name: str
     images: int
-    ages: int
-    genders: int
-    mean_age: float
-    age_mae: Estimate
-    age_bias: float
-    age_cs5: float
-    gender_acc: Estimate
-    coverage: Estimate
-
-
-@dataclass(frozen=True)
-class ExampleRows:
-    """Images shown as examples, as rows of the run's predictions `[k]`."""
-
-    largest_age_errors: Integers
-    wrong_genders: Integers
-    random: Integers
+    known: dict[str, int]
+    metrics: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -93,176 +51,145 @@ class RunMetrics:
 
     Attributes:
         images: Number of test images.
-        ages: Number of images with a known age; the age metrics are computed from these.
-        genders: Number of images with a known gender; the gender metrics are computed from these.
         clusters: Number of distinct photographs, the unit of resampling.
-        headline: Each of `HEADLINE` with its interval; ages in years, fractions from 0 to 1.
-        slices: By the kinds of `PARTS`; slices without an image are left out.
-        cumulative_score: `[k]`, CS@k for k in `YEARS`.
-        roc: None unless both genders were tested.
-        confusion: `[2, 2]`, true by predicted gender.
-        reliability: Reliability diagram of `p_female`.
-        spread: Calibration of the predicted age standard deviations; None if the run predicts none.
-        coverage: Fraction of true ages inside the predicted 80 % intervals, with its own interval; None if the run
-            predicts none.
-        cases: Images shown as examples.
-        samples: `[resamples, k]`, the headline metrics of each resample.
+        tasks: Metrics by task.
+        slices: By the label that they are made by; slices without an image are left out.
+        random: Rows `[k]` of randomly chosen images, in ascending order of the first task's label.
+        samples: `[resamples]`, each metric by `<task>_<metric>` in each resample.
     """
 
     images: int
-    ages: int
-    genders: int
     clusters: int
-    headline: dict[str, Estimate]
+    tasks: dict[str, NumberMetrics | ClassMetrics]
     slices: dict[str, list[SubgroupMetrics]]
-    cumulative_score: Floats
-    roc: Roc | None
-    confusion: Integers
-    reliability: Reliability
-    spread: IntervalCalibration | None
-    coverage: Estimate | None
-    cases: ExampleRows
-    samples: Floats
+    random: Integers
+    samples: dict[str, Floats]
+
+    @property
+    def headline(self) -> dict[str, Estimate]:
+        """The headline metrics of all tasks, in order."""
+        return {name: found for task in self.tasks.values() for name, found in task.headline.items()}
 
 
-def analyze(answers: RunPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:
+def analyze(run: RunPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:
     """Compute all metrics of a run, with bootstrap intervals.
 
     Args:
-        answers: The run's predictions, at least one.
+        run: The run's predictions, at least one.
         resamples: Number of bootstrap resamples.
-        faces: Maximum number of images in each row of cases.
-        seed: Random seed of the resamples and of the random cases.
+        faces: Maximum number of images in each row of examples.
+        seed: Random seed of the resamples and of the random examples.
     """
-    parts, has_age, has_gender = _parts(answers), answers.has_age, answers.has_gender
-    errors, p_female, gender = _errors(answers)[has_age], answers.p_female[has_gender], answers.gender[has_gender]
-    found, samples = _estimate(answers, parts, resamples, seed)
-    headline, (coverage, *rest) = found[: len(HEADLINE)], found[len(HEADLINE) :]
-    of_parts = iter(rest)
+    parts = _parts(run)
+    estimates, samples = _estimate(run, parts, resamples, seed)
+    drawn = np.random.default_rng(seed).permutation(len(run.names))[:faces]
     return RunMetrics(
-        images=len(has_age),
-        ages=len(errors),
-        genders=len(gender),
-        clusters=int(answers.clusters.max()) + 1,
-        headline=dict(zip(HEADLINE, headline, strict=True)),
-        slices={
-            kind: [_slice(answers, name, part, *islice(of_parts, 3)) for name, part in named.items()]
-            for kind, named in parts.items()
+        images=len(run.names),
+        clusters=int(run.clusters.max()) + 1,
+        tasks={
+            task.name: (number_metrics if task.kind == "number" else class_metrics)(
+                run, task, estimates[_ALL][task.name], faces
+            )
+            for task in run.tasks
         },
-        cumulative_score=cumulative_score(errors, YEARS),
-        roc=roc(p_female, gender),
-        confusion=confusion(gender, predicts_female(p_female)),
-        reliability=reliability(p_female, gender),
-        spread=spread(errors, answers.age_std[has_age]),
-        coverage=coverage if np.isfinite(coverage.value) else None,
-        cases=_cases(answers, faces, seed),
-        samples=samples[:, : len(HEADLINE)],
+        slices={
+            label: [_slice(run, name, part, estimates[label, name]) for name, part in named.items()]
+            for label, named in parts.items()
+        },
+        random=drawn[np.argsort(run.labels[run.tasks[0].label][drawn], kind="stable")],
+        samples=samples,
+    )
+
+
+def _slice(
+    run: RunPredictions, name: str, part: NDArray[np.bool_], found: dict[str, dict[str, Estimate]]
+) -> SubgroupMetrics:
+    return SubgroupMetrics(
+        name=name,
+        images=int(part.sum()),
+        known={task.name: int((part & run.known(task)).sum()) for task in run.tasks},
+        metrics={
+            f"{task}_{metric}": estimate for task, of_task in found.items() for metric, estimate in of_task.items()
+        },
     )
 
 
 _Parts = dict[str, dict[str, NDArray[np.bool_]]]
+_ALL = ("", "")  # key of the metrics over all images, where those of a slice have its label and name
 
 
-def _errors(answers: RunPredictions) -> Floats:
-    """Return the absolute age errors in years `[n]`; NaN where the age is unknown."""
-    return np.abs(answers.age_pred - answers.age)
+def _parts(run: RunPredictions) -> _Parts:
+    """Return a mask `[n]` of the images of each slice, by label; slices without an image are left out."""
+    parts = {}
+    for label, values in run.labels.items():
+        places, names = values, run.classes.get(label, ())
+        if label == AGE and not names:
+            places, names = np.where(np.isnan(values), np.nan, age_bands(values)), AGE_BANDS
+        parts[label] = {name: places == i for i, name in enumerate(names) if (places == i).any()}
+    return {label: named for label, named in parts.items() if named}
 
 
-def _estimate(answers: RunPredictions, parts: _Parts, resamples: int, seed: int) -> tuple[list[Estimate], Floats]:
-    """Return estimates (headline, coverage; then age MAE, gender accuracy, coverage of each slice) and all samples."""
-    errors, has_age, has_gender = _errors(answers), answers.has_age, answers.has_gender
-    right = (predicts_female(answers.p_female) == answers.gender).astype(np.float64)
-    inside, stated = _held(answers)
+def _estimate(
+    run: RunPredictions, parts: _Parts, resamples: int, seed: int
+) -> tuple[dict[tuple[str, str], dict[str, dict[str, Estimate]]], dict[str, Floats]]:
+    """Return the estimates of all images and of each slice, by task and metric, and the samples of the former."""
+    means: dict[tuple[str, str, str, str], Values] = {}
+    for task in run.tasks:
+        tolerance = run.tolerances.get(task.name)
+        for metric, (value, counted) in task_values(task, run.labels, run.columns, tolerance).items():
+            means[*_ALL, task.name, metric] = value, counted
+            if is_subgroup_metric(metric):
+                for label, named in parts.items():
+                    means |= {(label, part, task.name, metric): (value, counted & named[part]) for part in named}
     # All means over images are computed in one matrix product; see `weighted_means`.
-    # Labels are whole years: ten of them lie within five years of 30.4, but eleven within five years of 30. So CS@5
-    # favors models that predict whole years (classes, ranks), and is computed for rounded predictions as well.
-    whole = np.abs(np.rint(answers.age_pred) - answers.age)
-    columns = [(errors, has_age), *((_within_five(off), has_age) for off in (errors, whole)), (right, has_gender)]
-    # Infants' gender is hardly visible: every model's accuracy there is near chance.
-    columns.append((right, has_gender & ~(answers.age < _CHILD)))
-    answered = np.maximum(answers.p_female, 1 - answers.p_female) >= answers.min_confidence
-    columns += [(answered.astype(np.float64), has_gender), (right, has_gender & answered), (inside, stated)]
-    for part in (part for named in parts.values() for part in named.values()):
-        columns += [(errors, part & has_age), (right, part & has_gender), (inside, part & stated)]
-    values, within = (np.stack(side, axis=1) for side in zip(*columns, strict=True))
+    values, within = (np.stack(side, axis=1) for side in zip(*means.values(), strict=True))
+    others = _not_means(run)
 
     def statistics(weights: Floats) -> Floats:
         means = weighted_means(weights, values, within)
-        gender = weights[:, has_gender], answers.p_female[has_gender], answers.gender[has_gender]
-        others = [by(*gender) for by in (weighted_auroc, weighted_ece)]
-        return np.column_stack(
-            [means[:, : len(_MEANS)], *others, means[:, len(_MEANS) :]]
-        )  # in the order of `HEADLINE`
+        return np.column_stack([means, *(statistic(weights) for statistic in others.values())])
 
-    samples = resample(statistics, answers.clusters, resamples, seed)
-    return percentile_intervals(statistics(np.ones((1, len(errors))))[0], samples), samples
-
-
-def _within_five(errors: Floats) -> Floats:
-    return (errors <= 5).astype(np.float64)
-
-
-def _held(answers: RunPredictions) -> tuple[Floats, NDArray[np.bool_]]:
-    """Tells (1 or 0) whose true age lies in the stated 80 % interval, and for whom that can be told.
-
-    Runs that were tested before there were intervals state a spread only: theirs are those of a normal distribution.
-    """
-    stated = np.isfinite(answers.age_low)
-    inside = (answers.age_low <= answers.age) & (answers.age <= answers.age_high)
-    spread_only = np.isfinite(answers.age_std) & ~stated
-    normal = within_interval(_errors(answers), np.where(spread_only, answers.age_std, 0.0), COVERAGE)
-    return np.where(stated, inside, normal), (stated | spread_only) & answers.has_age
+    samples = resample(statistics, run.clusters, resamples, seed)
+    found = percentile_intervals(statistics(np.ones((1, len(run.names))))[0], samples)
+    estimates: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
+    samples_of = {}
+    for (*part, task_name, metric), estimate, column in zip([*means, *others], found, samples.T, strict=True):
+        estimates.setdefault((part[0], part[1]), {}).setdefault(task_name, {})[metric] = estimate
+        if tuple(part) == _ALL:
+            samples_of[f"{task_name}_{metric}"] = column
+    return estimates, samples_of
 
 
-def _parts(answers: RunPredictions) -> _Parts:
-    """Return a mask `[n]` of the images of each slice, by kind; slices without an image are left out."""
-    bands = np.where(answers.has_age, age_bands(answers.age), MISSING)
-    places = {"age": bands, "gender": answers.gender, "group": answers.group}
-    names = SUBGROUPS | {"group": answers.groups}
-    return {
-        kind: {name: place == i for i, name in enumerate(names[kind]) if (place == i).any()}
-        for kind, place in places.items()
-    }
+def _not_means(run: RunPredictions) -> dict[tuple[str, str, str, str], Callable[[Floats], Floats]]:
+    """Return the metrics that are no means over images, as functions of the weights `[b, n]`."""
+    found: dict[tuple[str, str, str, str], Callable[[Floats], Floats]] = {}
+    for task in run.tasks:
+        if task.kind != "number":
+            pair = calibration_pair(task, run.labels, run.columns)
+            statistics = {"auroc": weighted_auroc} if task.kind == "binary" else {}
+            for metric, statistic in (statistics | {"ece": weighted_ece}).items():
+                found[*_ALL, task.name, metric] = partial(_on_known, statistic, run.known(task), *pair)
+    return found
 
 
-def _slice(answers: RunPredictions, name: str, part: NDArray[np.bool_], *found: Estimate) -> SubgroupMetrics:
-    mae, accuracy, coverage = found
-    has_age = part & answers.has_age
-    age, errors = answers.age[has_age], (answers.age_pred - answers.age)[has_age]
-    return SubgroupMetrics(
-        name=name,
-        images=int(part.sum()),
-        ages=len(age),
-        genders=int((part & answers.has_gender).sum()),
-        mean_age=_mean(age),
-        age_mae=mae,
-        age_bias=_mean(errors),
-        age_cs5=_mean(np.abs(errors) <= 5),
-        gender_acc=accuracy,
-        coverage=coverage,
-    )
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _cases(answers: RunPredictions, faces: int, seed: int) -> ExampleRows:
-    errors, has_age = _errors(answers), np.flatnonzero(answers.has_age)
-    wrong = np.flatnonzero((predicts_female(answers.p_female) != answers.gender) & answers.has_gender)
-    surest = wrong[np.argsort(-np.abs(answers.p_female[wrong] - 0.5), kind="stable")]
-    drawn = np.random.default_rng(seed).permutation(len(errors))[:faces]
-    return ExampleRows(
-        largest_age_errors=has_age[np.argsort(-errors[has_age], kind="stable")][:faces],
-        wrong_genders=surest[:faces],
-        random=drawn[np.argsort(answers.age[drawn], kind="stable")],
-    )
+def _on_known(
+    statistic: Callable[[Floats, Floats, Floats], Floats],
+    known: NDArray[np.bool_],
+    probability: Floats,
+    outcome: Floats,
+    weights: Floats,
+) -> Floats:
+    return statistic(weights[:, known], probability[known], outcome[known])
 
 
 def paired_difference(first: RunMetrics, second: RunMetrics) -> dict[str, Estimate]:
-    """Return second minus first of each headline metric; both must come from the same images, clusters and seed."""
-    values = np.array([second.headline[name].value - first.headline[name].value for name in HEADLINE])
-    return dict(zip(HEADLINE, percentile_intervals(values, second.samples - first.samples), strict=True))
+    """Return second minus first of each headline metric of both; they must have the same images, clusters and seed."""
+    before, after = first.headline, second.headline
+    names = [name for name in before if name in after]
+    values = [after[name].value - before[name].value for name in names]
+    samples = [second.samples[name] - first.samples[name] for name in names]
+    found = percentile_intervals(np.array(values), np.stack(samples, axis=1)) if names else []
+    return dict(zip(names, found, strict=True))
 
 
 def to_json(value: Any) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agegender.data.index.utkface import MISSING
 from agegender.errors import require
-from agegender.evaluation.report.analysis import HEADLINE, YEARS, RunMetrics, analyze, paired_difference, to_json
-from agegender.evaluation.report.run_reader import Run, RunPredictions, read_run
+from agegender.evaluation.report.analysis import RunMetrics, analyze, paired_difference, to_json
+from agegender.evaluation.report.predictions_file import RunPredictions
+from agegender.evaluation.report.run_reader import Run, read_run
+from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
+from agegender.tasks.info import TaskInfo
+
+Metrics = TypeVar("Metrics", bound=TaskMetrics)
 
 LABELS = ("A", "B")  # of two runs; folder names are too long and too similar to label a plot
 
@@ -36,6 +40,23 @@ class Report:
     settings: dict[str, int]
     command: str
 
+    @property
+    def tasks(self) -> list[TaskInfo]:
+        """The tasks of the runs, those of the first run first."""
+        return list(
+            {task.name: task for run in reversed(self.runs.values()) for task in run.predictions.tasks}.values()
+        )
+
+    def of_task(self, task: TaskInfo, kind: type[Metrics] = TaskMetrics) -> dict[str, Metrics]:
+        """Return the metrics of a task by run, of the runs with at least one test image whose label is known.
+
+        Args:
+            task: The task.
+            kind: Class of the task's metrics; for a task of another kind there are none.
+        """
+        found = {label: findings.tasks.get(task.name) for label, findings in self.findings.items()}
+        return {label: each for label, each in found.items() if isinstance(each, kind) and each.images}
+
 
 def build_report(folders: Sequence[Path], settings: dict[str, int], command: str) -> Report:
     """Read one or two runs and compute all metrics.
@@ -54,27 +75,38 @@ def build_report(folders: Sequence[Path], settings: dict[str, int], command: str
     for name, least in (("resamples", 1), ("faces", 0), ("seed", 0)):
         require(settings[name] >= least, f"{name}={settings[name]} must be at least {least}")
     runs = dict(zip(LABELS if len(folders) > 1 else ("",), _with_one_view_of_copies(folders), strict=True))
-    findings = {label: analyze(run.answers, **settings) for label, run in runs.items()}
-    paired = len(runs) == 2 and _same_images([run.answers for run in runs.values()])
+    _require_like_tasks(list(runs.values()))
+    findings = {label: analyze(run.predictions, **settings) for label, run in runs.items()}
+    paired = len(runs) == 2 and _same_images([run.predictions for run in runs.values()])
     difference = paired_difference(findings["A"], findings["B"]) if paired else None
     warnings = [f"{label} {leak_warning(run)}".strip() for label, run in runs.items() if not same_split(run)]
     warnings += _warnings(runs, paired) if len(runs) == 2 else []
     return Report(runs, findings, difference, warnings, settings, command)
 
 
+def _require_like_tasks(runs: Sequence[Run]) -> None:
+    """Raise an error if two tasks of one name predict different things."""
+    described: dict[str, tuple[Any, ...]] = {}
+    for task in (task for run in runs for task in run.predictions.tasks):
+        meaning = (task.kind, task.label, task.columns, task.classes, task.unit)
+        same = described.setdefault(task.name, meaning) == meaning
+        require(same, f"the task {task.name} of {runs[-1].folder} is another one: report on each run by itself")
+
+
 def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     """Read the runs and give both the same clusters of copies, if they were tested on the same images."""
     runs = [read_run(folder) for folder in folders]
     # One run may have searched for exact copies only: take the clustering with more copies, that is, fewer clusters.
-    views = [run.answers for run in runs if run.answers.duplicates_known]
-    known = min(views, key=lambda answers: int(answers.clusters.max()), default=None)
-    if known is None or not _same_images([run.answers for run in runs]):
+    views = [run.predictions for run in runs if run.predictions.duplicates_known]
+    known = min(views, key=lambda view: int(view.clusters.max()), default=None)
+    if known is None or not _same_images([run.predictions for run in runs]):
         return runs
-    return [replace(run, answers=replace(run.answers, clusters=known.clusters, duplicates_known=True)) for run in runs]
+    shared = {"clusters": known.clusters, "duplicates_known": True}
+    return [replace(run, predictions=replace(run.predictions, **shared)) for run in runs]
 
 
-def _same_images(answers: Sequence[RunPredictions]) -> bool:
-    return all(each.names == answers[0].names for each in answers)
+def _same_images(predictions: Sequence[RunPredictions]) -> bool:
+    return all(each.names == predictions[0].names for each in predictions)
 
 
 def same_split(run: Run) -> bool:
@@ -116,31 +148,40 @@ def report_json(report: Report) -> dict[str, Any]:
     }
 
 
-def baseline(run: Run) -> dict[str, float]:
-    """Return the run's constant-prediction baseline on its test images, by metric, where it was recorded."""
-    known = {name: run.results.get(f"baseline/{name}") for name in HEADLINE}
+def baseline(run: Run, names: Iterable[str]) -> dict[str, float]:
+    """Return the metrics of a constant prediction on the run's test images, of those in `names` that were recorded."""
+    known = {name: run.results.get(f"baseline/{name}") for name in names}
     return {name: float(value) for name, value in known.items() if value is not None}
 
 
 def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
-    kept = {field.name: getattr(findings, field.name) for field in fields(findings) if field.name != "samples"}
-    shares = {"years": YEARS, "share": findings.cumulative_score}
-    cases = {field.name: getattr(findings.cases, field.name) for field in fields(findings.cases)}
     return {
         "label": label,
         "run": run.folder.resolve().name,
         "split_fingerprint": run.results.get("split_fingerprint"),
         "weights_split_fingerprint": run.results.get("weights_split_fingerprint"),
-        "age_class_acc": run.results.get("test/age_class_acc"),
         "data": run.results.get("data"),
         "best_epoch": run.results.get("best_epoch"),
-        "min_confidence": run.answers.min_confidence,
-        "baseline": baseline(run),
-        "copies_known": run.answers.duplicates_known,
-        **to_json({**kept, "cumulative_score": shares}),
-        "cases": {kind: [_case_json(run.answers, row) for row in rows.tolist()] for kind, rows in cases.items()},
+        "baseline": baseline(run, findings.headline),
+        "copies_known": run.predictions.duplicates_known,
+        "images": findings.images,
+        "clusters": findings.clusters,
+        "headline": to_json(findings.headline),
+        "tasks": {name: _task_json(run, metrics) for name, metrics in findings.tasks.items()},
+        "slices": to_json(findings.slices),
+        "random": [_case_json(run.predictions, row) for row in findings.random.tolist()],
         "robustness": run.robustness,
         "curves": {tag: _curve_json(points) for tag, points in run.curves.items()},
+    }
+
+
+def _task_json(run: Run, metrics: TaskMetrics) -> dict[str, Any]:
+    """Return the description of a task, its metrics, and its examples."""
+    own = {name: value for name, value in asdict(metrics).items() if name != "task"}
+    return {
+        **metrics.task.to_dict(),
+        **to_json(own),
+        "worst": [_case_json(run.predictions, row) for row in metrics.worst.tolist()],
     }
 
 
@@ -148,9 +189,9 @@ def _curve_json(points: Mapping[int, float]) -> dict[str, Any]:
     return {"epoch": list(points), "value": to_json(list(points.values()))}
 
 
-def _case_json(answers: RunPredictions, row: int) -> dict[str, Any]:
-    columns = ("age", "age_pred", "age_std", "gender", "p_female", "group")
-    numbers = {name: getattr(answers, name)[row].item() for name in columns}
-    for name in ("gender", "group"):
-        numbers[name] = None if numbers[name] == MISSING else numbers[name]
-    return {"file": answers.names[row], **{name: to_json(value) for name, value in numbers.items()}}
+def _case_json(predictions: RunPredictions, row: int) -> dict[str, Any]:
+    values = {
+        kind: {name: column[row] for name, column in getattr(predictions, kind).items()}
+        for kind in ("labels", "columns")
+    }
+    return {"file": predictions.names[row], **to_json(values)}

@@ -7,50 +7,85 @@ import math
 from agegender.data.decode import UnreadableImageError, read_image
 from agegender.evaluation.html.page import Card, Section, face_uri
 from agegender.evaluation.report.analysis import RunMetrics
-from agegender.evaluation.report.run_reader import RunPredictions
-from agegender.evaluation.statistics.metrics import Integers, predicts_female
-
-LETTERS = ("M", "F")
-_TITLES = {  # by the attributes of `ExampleRows`
-    "largest_age_errors": ("Largest age errors", "In descending order."),
-    "wrong_genders": ("Most confident wrong genders", "In descending order of confidence."),
-    "random": ("Random faces", "In ascending order of age."),
-}
-_LINES = (
-    "First line: labeled age and gender. Below: predicted age, with its standard deviation if the model predicts one, "
-    "and predicted gender with its probability."
-)
+from agegender.evaluation.report.predictions_file import RunPredictions
+from agegender.evaluation.statistics.metrics import Integers
+from agegender.evaluation.statistics.task_values import likeliest
+from agegender.tasks.info import TaskInfo
 
 
-def face_sections(answers: RunPredictions, findings: RunMetrics, label: str = "") -> list[Section]:
-    """Return a section of cards for each kind of case; kinds without a case are left out."""
+def face_sections(run: RunPredictions, findings: RunMetrics, label: str = "") -> list[Section]:
+    """Return a section of cards for the worst predictions of each task, and for random faces; empty ones are left out.
+
+    Args:
+        run: The run's predictions.
+        findings: Its metrics.
+        label: Label of the run.
+    """
     uris: dict[str, str] = {}
-    sections = []
-    for kind, (title, text) in _TITLES.items():
-        rows: Integers = getattr(findings.cases, kind)
-        if len(rows):
-            cards = [_card(answers, row, uris) for row in rows.tolist()]
-            gone = sum(not card.uri for card in cards)
-            if gone:
-                text += f" {gone} of {len(cards)} images are not at the path in predictions.csv (any more)."
-            sections.append(Section(f"{title} ({label})" if label else title, f"{text} {_LINES}", faces=(cards,)))
-    return sections
+    rows = {_title(found.task): found.worst for found in findings.tasks.values()}
+    rows["Random faces", f"In ascending order of {run.tasks[0].label}."] = findings.random
+    return [
+        _section(run, f"{title} ({label})" if label else title, text, shown, uris)
+        for (title, text), shown in rows.items()
+        if len(shown)
+    ]
 
 
-def _card(answers: RunPredictions, row: int, uris: dict[str, str]) -> Card:
-    path, female = answers.paths[row], bool(predicts_female(answers.p_female[row]))
+def _title(task: TaskInfo) -> tuple[str, str]:
+    if task.kind == "number":
+        return f"Largest {task.name} errors", "In descending order."
+    return f"Most confident {task.name} errors", "In descending order of confidence."
+
+
+def _section(run: RunPredictions, title: str, text: str, rows: Integers, uris: dict[str, str]) -> Section:
+    cards = [_card(run, row, uris) for row in rows.tolist()]
+    gone = sum(not card.uri for card in cards)
+    lines = [text]
+    if gone:
+        lines.append(f"{gone} of {len(cards)} images are not at the path in predictions.csv (any more).")
+    lines.append(
+        f"First line: the labels ({', '.join(task.name for task in run.tasks)}). Below: the predictions, a number with "
+        "its standard deviation if the model predicts one, a class with its probability."
+    )
+    short = {letter: name for task in run.tasks for name, letter in _letters(task).items() if letter != name}
+    if short:
+        lines.append(f"{', '.join(f'{letter}: {name}' for letter, name in short.items())}.")
+    return Section(title, " ".join(lines), faces=(cards,))
+
+
+def _letters(task: TaskInfo) -> dict[str, str]:
+    """Return a short name of each class: its initial, or its name if two classes have the same initial."""
+    initials = [name[:1].upper() for name in task.classes]
+    return dict(zip(task.classes, initials if len(set(initials)) == len(initials) else task.classes, strict=True))
+
+
+def _card(run: RunPredictions, row: int, uris: dict[str, str]) -> Card:
+    path = run.paths[row]
     if path not in uris:
         try:
             uris[path] = face_uri(read_image(path))
         except UnreadableImageError:
             uris[path] = ""
-    std, p_female = float(answers.age_std[row]), float(answers.p_female[row])
-    years = f"{answers.age_pred[row]:.0f}" + ("" if math.isnan(std) else f" ± {std:.0f}")
-    sure = p_female if female else 1 - p_female
-    true_age = f"{answers.age[row]:.0f}" if answers.has_age[row] else "?"
-    lines = (
-        f"true {true_age} {LETTERS[answers.gender[row]] if answers.has_gender[row] else '?'}",
-        f"pred. {years}",
-        f"{LETTERS[female]} {sure:.2f}",
-    )
-    return Card(uris[path], lines, answers.names[row])
+    labels = " ".join(_label(run, task, row) for task in run.tasks)
+    predictions = [_prediction(run, task, row) for task in run.tasks]
+    return Card(uris[path], (f"true {labels}", f"pred. {predictions[0]}", *predictions[1:]), run.names[row])
+
+
+def _label(run: RunPredictions, task: TaskInfo, row: int) -> str:
+    label = float(run.labels[task.label][row])
+    if math.isnan(label):
+        return "?"
+    return _number(task, label) if task.kind == "number" else _letters(task)[task.classes[int(label)]]
+
+
+def _number(task: TaskInfo, value: float) -> str:
+    return f"{value:.{task.digits[2] or 0}f}"
+
+
+def _prediction(run: RunPredictions, task: TaskInfo, row: int) -> str:
+    columns = {name: run.columns[name][row : row + 1] for name in task.columns}
+    if task.kind == "number":
+        value, std = (float(columns[name][0]) for name in task.columns[:2])
+        return _number(task, value) + ("" if math.isnan(std) else f" ± {_number(task, std)}")
+    (predicted,), (probability,) = likeliest(task, columns)
+    return f"{_letters(task)[task.classes[predicted]]} {probability:.2f}"

@@ -6,10 +6,11 @@ from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.evaluation.report.analysis import RunMetrics
 from agegender.evaluation.report.comparison import Report, leak_warning, same_split
 from agegender.evaluation.report.run_reader import Run
+from agegender.tasks.info import TaskInfo
 
 _NOTES = (
     "UTKFace, and any metrics and weights derived from it, are for non-commercial research.",
-    "Gender is the data set's binary label, assigned by others from appearance; ages are largely estimates.",
+    "Classes are the data set's labels, assigned by others from appearance; ages are largely estimates.",
     "This page contains images of the data set: do not publish it.",
 )
 
@@ -21,10 +22,11 @@ def run_name(label: str) -> str:
 
 def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
     """Return the facts about a run, by name; unknown ones are left out."""
-    results, known = run.results, run.answers.duplicates_known
+    results, known = run.results, run.predictions.duplicates_known
     photographs = f", of {findings.clusters:,} photographs" if known and findings.clusters < findings.images else ""
-    if findings.ages < findings.images or findings.genders < findings.images:
-        photographs += f"; {findings.ages:,} with an age, {findings.genders:,} with a gender"
+    if any(found.images < findings.images for found in findings.tasks.values()):
+        counts = (f"{name} known for {found.images:,}" for name, found in findings.tasks.items())
+        photographs += f"; {', '.join(counts)}"
     epochs = f"{results.get('epochs')}"
     if results.get("best_epoch"):
         epochs += f"; epoch {results['best_epoch']} selected by validation"
@@ -36,14 +38,18 @@ def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
         "test images": f"{findings.images:,}{photographs}",
         "epochs": epochs if results.get("epochs") else None,
         "settings": results.get("overrides") or None,
-        "age class accuracy": f"{100 * results['test/age_class_acc']:.2f} %"
-        if results.get("test/age_class_acc")
-        else None,
-        "least confidence for a gender": f"{results['min_confidence']:.3f}" if "min_confidence" in results else None,
+        **{f"{task.name} {what}": value for task in run.predictions.tasks for what, value in _of_task(run, task)},
         "parameters": f"{results['parameters']:,}" if "parameters" in results else None,
         "hardware": results.get("hardware"),
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _of_task(run: Run, task: TaskInfo) -> list[tuple[str, str]]:
+    """Return the facts about one task, by name."""
+    class_accuracy = run.results.get(f"test/{task.name}_class_acc")
+    found = [] if class_accuracy is None else [("class accuracy", f"{100 * class_accuracy:.2f} %")]
+    return found + ([("least confidence", f"{task.min_confidence:.3f}")] if task.kind != "number" else [])
 
 
 def notes_of(report: Report) -> list[str]:
@@ -55,7 +61,7 @@ def notes_of(report: Report) -> list[str]:
         if run.results.get("split") == "random":
             notes.append(
                 f"{run_name(label)} was split file by file (data.split=random): the epoch was selected on its test "
-                "images, which may have copies in the training part. Its metrics and age intervals are optimistic."
+                "images, which may have copies in the training part. Its metrics and intervals are optimistic."
             )
         elif not same_split(run):
             notes.append(f"{run_name(label)}: {leak_warning(run)}")

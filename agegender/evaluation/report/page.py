@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import replace
 
+from agegender.evaluation.html.metric_format import (
+    NOTHING,
+    PERCENT,
+    MetricColumn,
+    capitalize,
+    format_interval,
+    format_number,
+    metric_column,
+    probability_titles,
+)
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.report import plots as draw
-from agegender.evaluation.report.analysis import SMALL_SAMPLE, SUBGROUP_TITLES, SUBGROUPS, RunMetrics
+from agegender.evaluation.report.analysis import SMALL_SAMPLE
 from agegender.evaluation.report.comparison import Report, baseline
-from agegender.evaluation.report.curves import curve_names
+from agegender.evaluation.report.curves import curve_titles
 from agegender.evaluation.report.examples import face_sections
 from agegender.evaluation.report.facts import facts_of, notes_of, run_name
 from agegender.evaluation.report.run_reader import Run
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics
 from agegender.evaluation.robustness.page import robustness_section
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.calibration import BINS
-
-# Display name of each metric, and the factor and the decimals that it is shown with.
-_YEARS, _PERCENT = (1, 2), (100, 1)
-SHOWN: dict[str, tuple[str, tuple[int, int]]] = {
-    "age_mae": ("age MAE, years", _YEARS),
-    "age_cs5": ("CS@5, %", _PERCENT),
-    "age_cs5_whole": ("CS@5 of predictions in whole years, %", _PERCENT),
-    "gender_acc": ("gender accuracy, %", (100, 2)),
-    "gender_acc_from_5": ("gender accuracy from 5 years of age on, %", (100, 2)),
-    "gender_answered": ("genders answered (not unsure), %", _PERCENT),
-    "gender_acc_answered": ("gender accuracy of answered, %", (100, 2)),
-    "gender_auroc": ("gender AUROC", (1, 4)),
-    "gender_ece": ("ECE of p_female", (1, 3)),
-}
-_CURVES = {
-    "age_loss": "age loss",
-    "gender_loss": "gender loss",
-    "age_mae": "age MAE, years",
-    "age_mse": "age MSE, years squared",
-    "age_cs5": "CS@5",
-    "age_class_acc": "age class accuracy",
-    "gender_acc": "gender accuracy",
-    "gender_auroc": "gender AUROC",
-}
-NOTHING = "n/a"
+from agegender.evaluation.statistics.metrics import AGE
+from agegender.evaluation.statistics.task_values import is_subgroup_metric
+from agegender.tasks.info import TaskInfo
 
 
 def build_page(report: Report) -> Page:
@@ -47,18 +37,21 @@ def build_page(report: Report) -> Page:
     facts = {label: facts_of(run, report.findings[label]) for label, run in report.runs.items()}
     single = facts.get("")
     names = [run.folder.resolve().name for run in report.runs.values()]
+    numbers, classes = (
+        [task for task in report.tasks if (task.kind == "number") == number] for number in (True, False)
+    )
+    slices = dict.fromkeys(label for found in report.findings.values() for label in found.slices)
     sections = [
         _headline(report),
         _curves(report),
-        _ages(report),
-        *(_slices(report, kind) for kind in SUBGROUPS if any(found.slices[kind] for found in report.findings.values())),
-        _gender(report),
-        _calibration(report),
-        _spread(report),
+        *(_number(report, task) for task in numbers),
+        *(_slices(report, label) for label in slices),
+        *(section for task in classes for section in _classes(report, task)),
+        *(_intervals(report, task) for task in numbers if report.of_task(task)),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
-        sections += face_sections(run.answers, report.findings[label], label)
+        sections += face_sections(run.predictions, report.findings[label], label)
     if single is None:
         sections.insert(0, _runs(report, facts))
         single = {label: str(run.folder) for label, run in report.runs.items()}
@@ -76,44 +69,52 @@ def _runs(report: Report, facts: dict[str, dict[str, str]]) -> Section:
     return Section("Runs", " ".join(report.warnings), tables=[Table(("", *facts), rows)])
 
 
-def _number(value: float, form: tuple[int, int], sign: str = "") -> str:
-    factor, digits = form
-    # Adding 0.0 turns -0.0 into 0.0.
-    return f"{round(factor * value, digits) + 0.0:{sign}.{digits}f}" if math.isfinite(value) else NOTHING
-
-
-def _with_interval(found: Estimate, form: tuple[int, int], sign: str = "") -> tuple[str, str]:
-    low, high = _number(found.low, form, sign), _number(found.high, form, sign)
-    return _number(found.value, form, sign), NOTHING if NOTHING in (low, high) else f"{low} to {high}"
-
-
 def headline_lines(report: Report) -> list[str]:
     """Return the headline metrics for a terminal, one line each."""
     lines = []
-    for name, (title, form) in SHOWN.items():
-        found = [(label, *_with_interval(column[name], form, sign)) for label, column, sign in _columns(report)]
-        lines.append(f"{title}: " + ", ".join(f"{label} {value} ({ends})".strip() for label, value, ends in found))
+    for metric in _shown(report):
+        values = (
+            (label, *replace(metric, sign=sign).cells(found))
+            for label, found, sign in _compared(report)
+            if metric.name in found
+        )
+        lines.append(
+            f"{metric.title}: " + ", ".join(f"{label} {value} ({ends})".strip() for label, value, ends in values)
+        )
     return lines
 
 
-def _columns(report: Report) -> list[tuple[str, dict[str, Estimate], str]]:
+def _shown(report: Report) -> list[MetricColumn]:
+    """Return the headline metrics; those of tasks without any known label are left out."""
+    columns = (
+        metric_column(task, metric, interval=True)
+        for task in report.tasks
+        for found in report.of_task(task).values()
+        for metric in found.metrics
+        if f"{task.name}_{metric}" in found.headline
+    )
+    return list(dict.fromkeys(columns))
+
+
+def _compared(report: Report) -> list[tuple[str, dict[str, Estimate], str]]:
     """Return label, metrics and sign format of each pair of columns: the runs, and their difference."""
     columns = [(label, findings.headline, "") for label, findings in report.findings.items()]
     return columns + ([("B minus A", report.difference, "+")] if report.difference else [])
 
 
 def _headline_table(report: Report) -> Table:
-    columns = _columns(report)
-    header = ["", *(cell for label, _, _ in columns for cell in (label or "test", "95 % interval"))]
+    compared, shown = _compared(report), _shown(report)
+    header = ["", *(cell for label, _, _ in compared for cell in (label or "test", "95 % interval"))]
     single = report.runs.get("")
-    same = baseline(single) if single else {}
+    constant = baseline(single, [metric.name for metric in shown]) if single else {}
     rows = []
-    for name, (title, form) in SHOWN.items():
-        row = [title, *(cell for _, found, sign in columns for cell in _with_interval(found[name], form, sign))]
-        rows.append(row + ([_number(same[name], form) if name in same else ""] if same else []))
+    for metric in shown:
+        row = [metric.title, *(cell for _, found, sign in compared for cell in replace(metric, sign=sign).cells(found))]
+        given = constant.get(metric.name)
+        rows.append(row + (["" if given is None else format_number(given, metric.form)] if constant else []))
     own = single and single.results.get("baseline/from")  # of a test without training images
-    title = "the best single answer" if own else "always the same answer"
-    return Table([*header, title] if same else header, rows)
+    title = "best constant prediction" if own else "constant prediction"
+    return Table([*header, title] if constant else header, rows)
 
 
 def _headline(report: Report) -> Section:
@@ -121,21 +122,23 @@ def _headline(report: Report) -> Section:
         f"Intervals come from {report.settings['resamples']:,} bootstrap resamples of the test images. They "
         "show the variation between samples of test images, not between trainings. "
     )
-    if all(run.answers.duplicates_known for run in report.runs.values()):
+    if all(run.predictions.duplicates_known for run in report.runs.values()):
         text += "Copies of one photograph are drawn together. "
     else:
         text += "Copies of one photograph are unknown (not in index.csv): each file is drawn by itself. "
     if report.difference:
         text += "The difference is paired: both runs are evaluated on the same resamples. "
-    text += "CS@5 is the fraction of ages within 5 years of the truth. A gender is answered if the probability of the "
-    text += "likelier one is at least the run's min_confidence, chosen on validation faces; gender accuracy counts all "
-    text += "faces."
-    return Section("Metrics", text, tables=[_headline_table(report)])
+    if any(task.kind == "number" for task in report.tasks):
+        text += "CS@k is the fraction of predictions within k of the truth. "
+    if any(task.kind != "number" for task in report.tasks):
+        text += "A class is answered if its probability is at least the run's min_confidence, chosen on validation "
+        text += "faces; accuracy counts all faces."
+    return Section("Metrics", text.strip(), tables=[_headline_table(report)])
 
 
 def _curves(report: Report) -> Section:
     curves = {label: run.curves for label, run in report.runs.items()}
-    without = [label for label, run in report.runs.items() if not curve_names([run.curves])]
+    without = [label for label, run in report.runs.items() if not curve_titles([run.curves], report.tasks)]
     lines = [_no_curves(report.runs[label], label) for label in without]
     if len(without) < len(curves):
         best = {label: run.results.get("best_epoch") for label, run in report.runs.items()}
@@ -144,7 +147,7 @@ def _curves(report: Report) -> Section:
             lines.append("The dotted line marks the epoch selected by validation.")
         if len(curves) > 1:
             lines.append("Dashed: training; solid: validation.")
-        return Section("Curves", " ".join(lines), plots=draw.curve_plots(curves, best, _CURVES))
+        return Section("Curves", " ".join(lines), plots=draw.curve_plots(curves, best, report.tasks))
     return Section("Curves", " ".join(lines))
 
 
@@ -154,102 +157,113 @@ def _no_curves(run: Run, label: str) -> str:
     return f"{run_name(label)} has no curves: no logger wrote them, or their files were removed."
 
 
-def _knowing(report: Report, label: str) -> dict[str, RunMetrics]:
-    """Return the runs with at least one test image that has this label: `ages` or `genders`."""
-    return {run: findings for run, findings in report.findings.items() if getattr(findings, label)}
-
-
-def _unknown(report: Report, label: str) -> str:
+def _unknown(report: Report, task: TaskInfo) -> str:
     """Return a sentence about the runs without any test image that has this label; empty if there are none."""
-    without = [run_name(run) for run in report.findings if run not in _knowing(report, f"{label}s")]
-    return f"{' and '.join(without)} was tested on images without any {label}." if without else ""
+    known = report.of_task(task)
+    without = [run_name(run) for run, found in report.findings.items() if task.name in found.tasks and run not in known]
+    return f"{' and '.join(without)} was tested on images without any {task.label}." if without else ""
 
 
-def _ages(report: Report) -> Section:
-    known = _knowing(report, "ages")
-    plots = [draw.age_plot(report.runs[run].answers, found.slices["age"], run) for run, found in known.items()]
-    plots += [draw.cumulative_score_plot(known)] if known else []
-    return Section("Ages", _unknown(report, "age"), plots=plots)
+def _number(report: Report, task: TaskInfo) -> Section:
+    known = report.of_task(task, NumberMetrics)
+    plots = [draw.scatter_plot(report.runs[run].predictions, task, run) for run in known]
+    scored = {run: found for run, found in known.items() if len(found.limits)}
+    plots += [draw.cumulative_score_plot(scored)] if scored else []
+    return Section(capitalize(task.name), _unknown(report, task), plots=plots)
 
 
-def _slices(report: Report, kind: str) -> Section:
-    partly = any(min(found.ages, found.genders) < found.images for found in report.findings.values())
-    header = [SUBGROUP_TITLES[kind], "images", *(["with an age", "with a gender"] if partly else []), "age MAE, years"]
-    header += ["95 % interval", "bias, years", "CS@5, %", "gender accuracy, %", "95 % interval"]
+def _slices(report: Report, label: str) -> Section:
+    """Return the metrics by age band, or by class of another label."""
+    known = {task.name: report.of_task(task) for task in report.tasks if report.of_task(task)}
+    tasks = [task for task in report.tasks if task.name in known]
+    partly = any(each.images < report.findings[run].images for found in known.values() for run, each in found.items())
+    columns, kind = [column for task in tasks for column in _slice_columns(report, task)], draw.slice_title(label)
+    header = [kind, "images", *(f"with {name}" for name in known if partly)]
+    header += [title for column in columns for title in column.header]
     tables, few = [], []
-    for label, findings in report.findings.items():
+    for run, findings in report.findings.items():
         rows = []
-        for part in findings.slices[kind]:
-            counts = [part.images, *([part.ages, part.genders] if partly else [])]
-            age, gender = _with_interval(part.age_mae, _YEARS), _with_interval(part.gender_acc, _PERCENT)
-            others = (_number(part.age_bias, _YEARS, "+"), _number(part.age_cs5, _PERCENT))
-            rows.append((part.name, *(f"{count:,}" for count in counts), *age, *others, *gender))
+        for part in findings.slices.get(label, []):
+            counts = [part.images, *(part.known.get(name, 0) for name in known if partly)]
+            cells = (cell for column in columns for cell in column.cells(part.metrics))
+            rows.append((part.name, *(f"{count:,}" for count in counts), *cells))
             few += [part.name] if part.images < SMALL_SAMPLE and part.name not in few else []
-        tables.append(Table(header, rows, label))
-    text = "Bias is the mean of predicted minus true age." if kind == "age" else ""
+        tables.append(Table(header, rows, run))
+    lines = ["Bias is the mean of predicted minus true value."] if any(task.kind == "number" for task in tasks) else []
     if partly:
-        text += " Age metrics are computed from the images with an age, gender metrics from those with a gender."
+        lines.append("The metrics of a task are computed from the images that have its label.")
     if few:
-        text += f" Fewer than {SMALL_SAMPLE} images in {', '.join(few)}: these intervals are unreliable."
-    return Section(f"By {SUBGROUP_TITLES[kind]}", text.strip(), tables, draw.slice_plots(report.findings, kind))
+        lines.append(f"Fewer than {SMALL_SAMPLE} images in {', '.join(few)}: these intervals are unreliable.")
+    return Section(f"By {kind}", " ".join(lines), tables, draw.slice_plots(report.findings, tasks, label))
 
 
-def _gender(report: Report) -> Section:
-    known = _knowing(report, "genders")
-    missing = [run_name(label) for label, findings in known.items() if findings.roc is None]
-    plots = [draw.roc_plot(report.findings)] if len(missing) < len(known) else []
-    plots += [draw.confusion_plot(found, label) for label, found in known.items()]
-    text = f"{' and '.join(missing)} has only one gender among its test images: no ROC, no AUROC." if missing else ""
-    return Section("Gender", f"{text} {_unknown(report, 'gender')}".strip(), plots=plots)
+def _slice_columns(report: Report, task: TaskInfo) -> list[MetricColumn]:
+    measured = dict.fromkeys(metric for found in report.of_task(task).values() for metric in found.metrics)
+    return [
+        metric_column(task, metric, PERCENT if metric == "acc" else None, interval=metric in ("mae", "acc"))
+        for metric in measured
+        if is_subgroup_metric(metric) and metric != "coverage"
+    ]
 
 
-def _calibration(report: Report) -> Section:
+def _classes(report: Report, task: TaskInfo) -> list[Section]:
+    known = report.of_task(task, ClassMetrics)
+    missing = [run_name(run) for run, found in known.items() if found.roc is None and task.kind == "binary"]
+    plots = [draw.roc_plot(known)] if any(found.roc for found in known.values()) else []
+    plots += [draw.confusion_plot(found, run) for run, found in known.items()]
+    only = f"{' and '.join(missing)} has only one {task.name} among its test images: no ROC, no AUROC."
+    section = Section(capitalize(task.name), f"{only if missing else ''} {_unknown(report, task)}".strip(), plots=plots)
+    return [section, _calibration(task, known)] if known else [section]
+
+
+def _calibration(task: TaskInfo, known: Mapping[str, ClassMetrics]) -> Section:
+    probability, outcome = probability_titles(task)
     tables = []
-    for label, findings in report.findings.items():
-        bins = findings.reliability
+    for label, found in known.items():
+        bins = found.reliability
         rows = [
-            (f"{low:.1f} to {low + 1 / BINS:.1f}", f"{images:,}", _number(mean, (1, 3)), _number(female, (1, 3)))
-            for low, images, mean, female in zip(bins.low, bins.images, bins.p_female, bins.female, strict=True)
+            (f"{low:.1f} to {low + 1 / BINS:.1f}", f"{images:,}", *(format_number(part, (1, 3)) for part in parts))
+            for low, images, *parts in zip(bins.low, bins.images, bins.probability, bins.observed, strict=True)
         ]
-        tables.append(Table(("p_female", "images", "mean p_female", "fraction of female faces"), rows, label))
+        tables.append(Table((probability, "images", f"mean {probability}", f"fraction {outcome}"), rows, label))
     text = (
         f"The expected calibration error (ECE) is the mean distance from the diagonal over {BINS} bins of equal "
         "width, weighted by their images. Sampling noise biases it upward, and resampling adds to that: the interval "
         "lies slightly too high, the more so the fewer images there are."
     )
-    known = _knowing(report, "genders")
-    return Section("Calibration of p_female", text, tables, [draw.reliability_plot(known)] if known else [])
+    return Section(f"Calibration of {probability}", text, tables, [draw.reliability_plot(known)])
 
 
-def _spread(report: Report) -> Section:
+def _intervals(report: Report, task: TaskInfo) -> Section:
     lines: list[str] = []
     tables: list[Table] = []
-    for label, findings in report.findings.items():
-        spread, coverage = findings.spread, findings.coverage
-        if spread is None or coverage is None:
-            reason = "predicts no age intervals" if findings.ages else "was tested on images without any age"
-            lines.append(f"{run_name(label)} {reason}.")
+    known, unit = report.of_task(task, NumberMetrics), f", {task.unit}" if task.unit else ""
+    for label, found in known.items():
+        spread = found.spread
+        if spread is None:
+            lines.append(f"{run_name(label)} predicts no {task.name} intervals.")
             continue
-        inside, interval = _with_interval(coverage, _PERCENT)
-        lines.append(f"{run_name(label)}: {inside} % of the true ages lie inside the 80 % intervals ({interval}).")
-        if spread.images < findings.ages:
-            lines.append(f"Only {spread.images:,} of {findings.ages:,} images have a predicted standard deviation.")
+        inside, interval = format_interval(found.metrics["coverage"], PERCENT)
+        lines.append(f"{run_name(label)}: {inside} % of the labels lie inside the 80 % intervals ({interval}).")
+        if spread.images < found.images:
+            lines.append(f"Only {spread.images:,} of {found.images:,} images have a predicted standard deviation.")
         rows = [(f"{100 * a:.0f} %", f"{100 * b:.1f} %") for a, b in zip(spread.nominal, spread.observed, strict=True)]
         caption = f"Intervals of a normal distribution with the predicted standard deviation {label}".strip()
         tables.append(Table(("nominal", "inside"), rows, caption))
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)
         cells = [(f"{std:.2f}", f"{rmse:.2f}", f"{images:,}") for images, std, rmse in bins]
         if len(cells) > 1:
-            header = ("predicted, years", "RMSE, years", "images")
+            header = (f"predicted{unit}", f"RMSE{unit}", "images")
             tables.append(Table(header, cells, f"Error by predicted standard deviation {label}".strip()))
         else:
-            line = "The predicted standard deviation is constant: {} years, at an RMSE of {}."
-            lines.append(line.format(*cells[0]))
-        parts = [(part.name, *_with_interval(part.coverage, _PERCENT)) for part in findings.slices["age"] if part.ages]
-        tables.append(
-            Table((SUBGROUP_TITLES["age"], "inside, %", "95 % interval"), parts, f"The 80 % intervals {label}".strip())
-        )
-    plots = [draw.coverage_plot(report.findings)] if tables else []
-    if any(findings.spread and len(findings.spread.bin_std) > 1 for findings in report.findings.values()):
-        plots.append(draw.spread_plot(report.findings))
-    return Section("Calibration of the age intervals", " ".join(lines), tables, plots)
+            constant = f"{cells[0][0]} {task.unit}".strip()
+            lines.append(f"The predicted standard deviation is constant: {constant}, at an RMSE of {cells[0][1]}.")
+        column = MetricColumn(f"{task.name}_coverage", "inside, %", PERCENT, interval=True)
+        parts = [part for part in report.findings[label].slices.get(AGE, []) if part.known[task.name]]
+        bands = [(part.name, *column.cells(part.metrics)) for part in parts]
+        if bands:
+            tables.append(Table((draw.slice_title(AGE), *column.header), bands, f"The 80 % intervals {label}".strip()))
+    plots = [draw.coverage_plot(known)] if tables else []
+    if any(found.spread and len(found.spread.bin_std) > 1 for found in known.values()):
+        plots.append(draw.spread_plot(known))
+    return Section(f"Calibration of the {task.name} intervals", " ".join(lines), tables, plots)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from agegender.evaluation.html.metric_format import capitalize, metric_title, probability_titles
 from agegender.evaluation.html.page import Plot
 from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, ORANGE, new_plot, to_png
-from agegender.evaluation.report.analysis import GENDERS, SUBGROUP_TITLES, SUBGROUPS, YEARS, RunMetrics, SubgroupMetrics
-from agegender.evaluation.report.curves import Curves, curve_names
-from agegender.evaluation.report.run_reader import RunPredictions
-from agegender.evaluation.statistics.bootstrap import Estimate
+from agegender.evaluation.report.analysis import RunMetrics
+from agegender.evaluation.report.comparison import LABELS
+from agegender.evaluation.report.curves import Curves, curve_titles
+from agegender.evaluation.report.predictions_file import RunPredictions
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics, TaskMetrics
 from agegender.evaluation.statistics.calibration import BINS
+from agegender.evaluation.statistics.metrics import AGE, AGE_BANDS, age_bands
+from agegender.tasks.info import TaskInfo
 
-# By the run's label: the empty string for a single run, else "A" and "B".
+# By the run's label: the empty string for a single run, else one of `LABELS`.
 Runs = Mapping[str, RunMetrics]
+Numbers = Mapping[str, NumberMetrics]
+Classes = Mapping[str, ClassMetrics]
 
 _SMALL = (3.4, 2.6)  # inches: three in a row of the page
 _SQUARE = (4.2, 4.0)
+_AT_TOLERANCE = 5  # position of the task's tolerance among the limits of its cumulative score
 
 
 def _finish(axes: Axes, name: str, caption: str, x: str, y: str, *, legend: bool = True) -> Plot:
@@ -31,36 +38,39 @@ def _finish(axes: Axes, name: str, caption: str, x: str, y: str, *, legend: bool
     return Plot(name, caption, to_png(axes.figure.figure))
 
 
-def _colored(runs: Runs) -> Iterator[tuple[str, str, RunMetrics]]:
-    for (label, findings), color in zip(runs.items(), COLORS, strict=False):
-        yield label, color, findings
+def _color(label: str) -> str:
+    """Return the color of the run with this label."""
+    return COLORS[LABELS.index(label)] if label else BLUE
+
+
+def _task_of(runs: Mapping[str, TaskMetrics]) -> TaskInfo:
+    return next(iter(runs.values())).task
 
 
 def _diagonal(axes: Axes, low: float, high: float) -> None:
     axes.plot([low, high], [low, high], color=GRAY, linewidth=1, linestyle="--")
 
 
-def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], titles: Mapping[str, str]) -> list[Plot]:
+def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], tasks: Sequence[TaskInfo]) -> list[Plot]:
     """Draw each metric that was logged in both training and validation, by epoch.
 
     Args:
         runs: Curves of each run, by label.
         best: Epoch selected by validation, from 1; None draws no mark.
-        titles: Display names of metrics; others keep the name they were logged under.
+        tasks: The tasks of the runs, for the metrics' display names.
     """
     plots = []
-    for name in curve_names(list(runs.values())):
+    for name, title in curve_titles(list(runs.values()), tasks).items():
         _, axes = new_plot(*_SMALL)
-        for place, (label, curves) in enumerate(runs.items()):
+        for label, curves in runs.items():
             single = len(runs) == 1
-            training = (BLUE, "-") if single else (COLORS[place], "--")
-            validation = (ORANGE, "-") if single else (COLORS[place], "-")
+            training = (BLUE, "-") if single else (_color(label), "--")
+            validation = (ORANGE, "-") if single else (_color(label), "-")
             _curve(axes, curves.get(f"train/{name}", {}), *training, f"{label} training".strip())
             _curve(axes, curves.get(f"val/{name}", {}), *validation, f"{label} validation".strip())
             if epoch := best.get(label):
-                axes.axvline(epoch, color=GRAY if single else COLORS[place], linewidth=1, linestyle=":")
+                axes.axvline(epoch, color=GRAY if single else _color(label), linewidth=1, linestyle=":")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        title = titles.get(name, name)
         plots.append(_finish(axes, f"curve_{name.replace('/', '_')}", f"{title}, by epoch", "epoch", title))
     return plots
 
@@ -71,23 +81,34 @@ def _curve(axes: Axes, points: Mapping[int, float], color: str, style: str, labe
         axes.plot(list(points), list(points.values()), style, color=color, marker=marker, label=label)
 
 
-def age_plot(answers: RunPredictions, bands: list[SubgroupMetrics], label: str = "") -> Plot:
-    """Draw predicted against true age, with the mean prediction of each age band; requires a known age."""
+def scatter_plot(run: RunPredictions, task: TaskInfo, label: str = "") -> Plot:
+    """Draw predictions against true values, with the mean prediction of each age band; requires a known label.
+
+    For a label other than the age, the bands are tenths of the images.
+    """
     _, axes = new_plot(*_SQUARE)
-    age, age_pred = answers.age[answers.has_age], answers.age_pred[answers.has_age]
-    top = max(100.0, float(age.max()))
-    low, high = -0.1 * top, 1.3 * top  # a single outlier would compress all other points
-    drawn = np.clip(age_pred, low, high)
-    outside = int(((age_pred < low) | (age_pred > high)).sum())
-    _diagonal(axes, 0, top)
-    axes.plot(age, drawn, ".", color=BLUE, alpha=0.25, markersize=4, markeredgewidth=0)
-    ages = np.array([part.mean_age for part in bands])
-    means = np.clip(ages + [part.age_bias for part in bands], low, high)
-    axes.plot(ages, means, "o-", color=ORANGE, markersize=4, label="mean of an age band")
-    caption = _captioned("Predicted against true age; perfect predictions lie on the diagonal", label)
+    known = run.known(task)
+    true, predicted = run.labels[task.label][known], run.columns[task.columns[0]][known]
+    bottom, top = (0.0, max(100.0, float(true.max()))) if task.label == AGE else (float(true.min()), float(true.max()))
+    size = (top - bottom) or 1.0
+    low, high = bottom - 0.1 * size, top + 0.3 * size  # a single outlier would compress all other points
+    drawn = np.clip(predicted, low, high)
+    outside = int(((predicted < low) | (predicted > high)).sum())
+    _diagonal(axes, bottom, top)
+    axes.plot(true, drawn, ".", color=BLUE, alpha=0.25, markersize=4, markeredgewidth=0)
+    bands = age_bands(true) if task.label == AGE else np.digitize(true, np.quantile(true, np.arange(1, 10) / 10))
+    means = np.array([(true[bands == band].mean(), predicted[bands == band].mean()) for band in np.unique(bands)])
+    legend = f"mean of {'an age band' if task.label == AGE else 'a tenth of the images'}"
+    axes.plot(means[:, 0], np.clip(means[:, 1], low, high), "o-", color=ORANGE, markersize=4, label=legend)
+    caption = _captioned(f"Predicted against true {task.name}; perfect predictions lie on the diagonal", label)
     if outside:
         caption += f". {outside} outside the plot, drawn at its edge"
-    return _finish(axes, _named("age_true_vs_predicted", label), caption, "true age, years", "predicted age, years")
+    x, y = (_with_unit(f"{which} {task.name}", task) for which in ("true", "predicted"))
+    return _finish(axes, _named(f"{task.name}_true_vs_predicted", label), caption, x, y)
+
+
+def _with_unit(text: str, task: TaskInfo) -> str:
+    return f"{text}, {task.unit}" if task.unit else text
 
 
 def _named(name: str, label: str) -> str:
@@ -98,129 +119,139 @@ def _captioned(caption: str, label: str) -> str:
     return f"{label}: {caption}" if label else caption
 
 
-def cumulative_score_plot(runs: Runs) -> Plot:
-    """Draw the CS@k curves; requires a known age in every run."""
-    _, axes = new_plot()
-    for label, color, findings in _colored(runs):
-        score = findings.headline["age_cs5"].value
-        legend = f"{label} CS@5 {100 * score:.1f} %".strip()
-        axes.plot(YEARS, findings.cumulative_score, "-", color=color, label=legend)
-        axes.plot([5], [score], "o", color=color, markersize=5)
+def cumulative_score_plot(runs: Numbers) -> Plot:
+    """Draw the CS@k curves; requires a tolerance in every run."""
+    task, (_, axes) = _task_of(runs), new_plot()
+    for label, found in runs.items():
+        limit, score = found.limits[_AT_TOLERANCE], found.cumulative_score[_AT_TOLERANCE]
+        legend = f"{label} CS@{limit:g} {100 * score:.1f} %".strip()
+        axes.plot(found.limits, found.cumulative_score, "-", color=_color(label), label=legend)
+        axes.plot([limit], [score], "o", color=_color(label), markersize=5)
     axes.set_ylim(0, 1.02)
-    axes.set_xticks(range(0, YEARS[-1] + 1, 5))
-    caption = "Fraction of ages within k years of the truth (CS@k)"
-    return _finish(axes, "cumulative_score", caption, "k, years", "fraction of images")
+    axes.set_xticks(next(iter(runs.values())).limits[::_AT_TOLERANCE])
+    caption = f"Fraction of {task.name} predictions within k {task.unit}".rstrip() + " of the truth (CS@k)"
+    return _finish(axes, f"{task.name}_cumulative_score", caption, _with_unit("k", task), "fraction of images")
 
 
-def slice_plots(runs: Runs, kind: str) -> list[Plot]:
-    """Draw the age MAE and the gender accuracy of each slice of the test images, with intervals.
+def slice_title(label: str) -> str:
+    """Return what the slices of a label are."""
+    return "age band" if label == AGE else label
+
+
+def slice_plots(runs: Runs, tasks: Sequence[TaskInfo], label: str) -> list[Plot]:
+    """Draw the MAE or the accuracy of each task by slice of the test images, with intervals.
 
     Args:
         runs: Metrics of each run, by label.
-        kind: One of `PARTS`.
+        tasks: The tasks.
+        label: Label that the slices are made by.
     """
-    age, gender = (_slice_axes(runs, kind, pick) for pick in (lambda part: part.age_mae, lambda part: part.gender_acc))
-    age.set_ylim(bottom=0)  # a cut axis makes small differences look large
-    gender.set_ylim(min(0.5, gender.get_ylim()[0]), 1.0)
-    by, with_intervals = SUBGROUP_TITLES[kind], "with 95 % intervals"
-    return [
-        _finish(age, f"age_mae_by_{kind}", f"Age MAE by {by}, {with_intervals}", by, "age MAE, years"),
-        _finish(gender, f"gender_acc_by_{kind}", f"Gender accuracy by {by}, {with_intervals}", by, "gender accuracy"),
-    ]
+    plots = []
+    for task in tasks:
+        number, by = task.kind == "number", slice_title(label)
+        metric = "mae" if number else "acc"
+        axes = _slice_axes(runs, label, f"{task.name}_{metric}")
+        if number:
+            axes.set_ylim(bottom=0)  # a cut axis makes small differences look large
+        else:
+            axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.0)
+        title = metric_title(task, metric)[0].removesuffix(", %")
+        caption = f"{capitalize(title.partition(',')[0])} by {by}, with 95 % intervals"
+        plots.append(_finish(axes, f"{task.name}_{metric}_by_{label}", caption, by, title))
+    return plots
 
 
-def _slice_axes(runs: Runs, kind: str, pick: Callable[[SubgroupMetrics], Estimate]) -> Axes:
-    present = [part.name for findings in runs.values() for part in findings.slices[kind]]
-    names = [name for name in dict.fromkeys([*SUBGROUPS[kind], *present]) if name in present]
-    _, axes = new_plot(5.2 if kind == "age" else max(3.9, 0.6 * len(names)), 3.2)
-    for place, (label, color, findings) in enumerate(_colored(runs)):
-        parts = findings.slices[kind]
-        x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in parts]
-        found = [pick(part) for part in parts]
+def _slice_axes(runs: Runs, label: str, metric: str) -> Axes:
+    parts = {run: findings.slices.get(label, []) for run, findings in runs.items()}
+    present = dict.fromkeys(part.name for each in parts.values() for part in each)
+    names = [name for name in AGE_BANDS if name in present] if label == AGE else list(present)
+    _, axes = new_plot(5.2 if label == AGE else max(3.9, 0.6 * len(names)), 3.2)
+    for place, (run, each) in enumerate(parts.items()):
+        shown = [part for part in each if metric in part.metrics]
+        x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in shown]
+        found = [part.metrics[metric] for part in shown]
         # Not `errorbar`: a percentile interval from few resamples need not contain the value itself.
-        axes.vlines(x, [one.low for one in found], [one.high for one in found], color=color)
-        axes.plot(x, [one.value for one in found], "o", color=color, markersize=5, label=label or None)
-    axes.set_xticks(range(len(names)), names, parse_math=False)  # group names of a table may hold "$"
+        axes.vlines(x, [one.low for one in found], [one.high for one in found], color=_color(run))
+        axes.plot(x, [one.value for one in found], "o", color=_color(run), markersize=5, label=run or None)
+    axes.set_xticks(range(len(names)), names, parse_math=False)  # class names of a table may hold "$"
     axes.set_xlim(-0.6, len(names) - 0.4)
     return axes
 
 
-def roc_plot(runs: Runs) -> Plot:
-    """Draw the ROC curves of "female"; requires at least one run that has one."""
-    _, axes = new_plot(*_SQUARE)
+def roc_plot(runs: Classes) -> Plot:
+    """Draw the ROC curves of the second of two classes; requires at least one run that has one."""
+    task, (_, axes) = _task_of(runs), new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for label, color, findings in _colored(runs):
-        if findings.roc is not None:
-            area = findings.headline["gender_auroc"].value
-            axes.plot(
-                findings.roc.false_female,
-                findings.roc.true_female,
-                color=color,
-                label=f"{label} AUROC {area:.4f}".strip(),
-            )
-            axes.plot(*([rate] for rate in findings.roc.at_threshold), "o", color=color, markersize=6)
-    caption = "Gender ROC; the dot marks the threshold of 0.5"
-    return _finish(
-        axes, "gender_roc", caption, "male faces predicted female (FPR)", "female faces predicted female (TPR)"
-    )
+    for label, found in runs.items():
+        if found.roc is not None:
+            legend = f"{label} AUROC {found.metrics['auroc'].value:.4f}".strip()
+            axes.plot(found.roc.false_positive, found.roc.true_positive, color=_color(label), label=legend)
+            axes.plot(*([rate] for rate in found.roc.at_threshold), "o", color=_color(label), markersize=6)
+    x, y = (f"{name} faces predicted {task.classes[1]}" for name in task.classes)
+    caption = f"{capitalize(task.name)} ROC; the dot marks the threshold of 0.5"
+    return _finish(axes, f"{task.name}_roc", caption, f"{x} (FPR)", f"{y} (TPR)")
 
 
-def confusion_plot(findings: RunMetrics, label: str = "") -> Plot:
-    """Draw the confusion matrix of gender; requires a known gender."""
-    _, axes = new_plot(*_SQUARE)
-    fractions = findings.confusion / np.maximum(findings.confusion.sum(1, keepdims=True), 1)
+def confusion_plot(found: ClassMetrics, label: str = "") -> Plot:
+    """Draw the confusion matrix of classes; requires a known label."""
+    task, count = found.task, len(found.task.classes)
+    _, axes = new_plot(*(max(size, 0.85 * count + extra) for size, extra in zip(_SQUARE, (1.2, 1.0), strict=True)))
+    fractions = found.confusion / np.maximum(found.confusion.sum(1, keepdims=True), 1)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
-    for (true, predicted), count in np.ndenumerate(findings.confusion):
+    for (true, predicted), images in np.ndenumerate(found.confusion):
         fraction = float(fractions[true, predicted])
         color = "white" if fraction > 0.6 else "black"
-        text = f"{count:,}\n{100 * fraction:.1f} %"
-        axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=13)
-    axes.set_xticks([0, 1], GENDERS)
-    axes.set_yticks([0, 1], GENDERS)
-    caption = _captioned("Gender confusion: counts, and percentages of the true gender", label)
-    return _finish(axes, _named("gender_confusion", label), caption, "prediction", "label")
+        text = f"{images:,}\n{100 * fraction:.1f} %"
+        axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=13 if count < 4 else 9)
+    axes.set_xticks(range(count), task.classes, parse_math=False)
+    axes.set_yticks(range(count), task.classes, parse_math=False)
+    caption = _captioned(f"{capitalize(task.name)} confusion: counts, and percentages of the true {task.name}", label)
+    return _finish(axes, _named(f"{task.name}_confusion", label), caption, "prediction", "label")
 
 
-def reliability_plot(runs: Runs) -> Plot:
-    """Draw the fraction of female faces against the mean `p_female` of each bin, above the bins' counts.
-
-    Requires a known gender in every run.
-    """
-    _, axes = new_plot(*_SQUARE)
+def reliability_plot(runs: Classes) -> Plot:
+    """Draw the observed fraction of an event against its mean probability in each bin, above the bins' counts."""
+    task, (_, axes) = _task_of(runs), new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for place, (label, color, findings) in enumerate(_colored(runs)):
-        bins, width = findings.reliability, 1 / BINS / len(runs)
+    probability, event = probability_titles(task)
+    for place, (label, found) in enumerate(runs.items()):
+        bins, width = found.reliability, 1 / BINS / len(runs)
         heights = 0.25 * bins.images / bins.images.max()
-        axes.bar(bins.low + place * width, heights, width, align="edge", color=color, alpha=0.2)
+        axes.bar(bins.low + place * width, heights, width, align="edge", color=_color(label), alpha=0.2)
         filled = bins.images > 0
-        legend = f"{label} ECE {findings.headline['gender_ece'].value:.3f}".strip()
-        axes.plot(bins.p_female[filled], bins.female[filled], "o-", color=color, markersize=4, label=legend)
-    caption = "Reliability of p_female, on the diagonal if well calibrated; bars: distribution of the images"
-    return _finish(axes, "reliability", caption, "mean p_female of a bin", "fraction of female faces in it")
+        legend = f"{label} ECE {found.metrics['ece'].value:.3f}".strip()
+        axes.plot(
+            bins.probability[filled], bins.observed[filled], "o-", color=_color(label), markersize=4, label=legend
+        )
+    caption = f"Reliability of {probability}, on the diagonal if well calibrated; bars: distribution of the images"
+    name = f"{task.name}_reliability"
+    return _finish(axes, name, caption, f"mean {probability} of a bin", f"fraction {event} in it")
 
 
-def coverage_plot(runs: Runs) -> Plot:
-    """Draw observed against nominal coverage of the age intervals; requires a run with `spread`."""
-    _, axes = new_plot(*_SQUARE)
+def coverage_plot(runs: Numbers) -> Plot:
+    """Draw observed against nominal coverage of a number's intervals; requires a run with `spread`."""
+    task, (_, axes) = _task_of(runs), new_plot(*_SQUARE)
     _diagonal(axes, 0, 1)
-    for label, color, findings in _colored(runs):
-        if findings.spread is not None:
-            spread = findings.spread
-            axes.plot(spread.nominal, spread.observed, "o-", color=color, markersize=4, label=label or None)
-    caption = "Coverage of the age intervals; above the diagonal they are too wide, below too narrow"
-    return _finish(axes, "age_coverage", caption, "nominal coverage", "fraction of true ages inside")
+    for label, found in runs.items():
+        if found.spread is not None:
+            line = found.spread.nominal, found.spread.observed
+            axes.plot(*line, "o-", color=_color(label), markersize=4, label=label or None)
+    caption = f"Coverage of the {task.name} intervals; above the diagonal they are too wide, below too narrow"
+    name = f"{task.name}_coverage"
+    return _finish(axes, name, caption, "nominal coverage", "fraction of true labels inside")
 
 
-def spread_plot(runs: Runs) -> Plot:
+def spread_plot(runs: Numbers) -> Plot:
     """Draw the error against the predicted standard deviation; requires a run with `spread`."""
-    _, axes = new_plot(*_SQUARE)
-    top = 1.0
-    for label, color, findings in _colored(runs):
-        if findings.spread is not None:
-            spread = findings.spread
-            axes.plot(spread.bin_std, spread.bin_rmse, "o", color=color, markersize=5, label=label or None)
-            top = max(top, float(spread.bin_std.max()), float(spread.bin_rmse.max()))
-    _diagonal(axes, 0, top)
+    task, (_, axes) = _task_of(runs), new_plot(*_SQUARE)
+    top = 1.0 if task.label == AGE else 0.0
+    for label, found in runs.items():
+        if found.spread is not None:
+            points = found.spread.bin_std, found.spread.bin_rmse
+            axes.plot(*points, "o", color=_color(label), markersize=5, label=label or None)
+            top = max(top, *(float(side.max()) for side in points))
+    _diagonal(axes, 0, top or 1.0)
     caption = "Error against predicted spread, in bins of about equal counts; on the diagonal if well calibrated"
-    return _finish(axes, "age_spread", caption, "predicted standard deviation, years", "RMSE, years")
+    x, y = _with_unit("predicted standard deviation", task), _with_unit("RMSE", task)
+    return _finish(axes, f"{task.name}_spread", caption, x, y)

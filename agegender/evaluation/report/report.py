@@ -1,4 +1,4 @@
-"""What a trained model does on its test images, as a page: `agegender report run=logs/...`."""
+"""Report a trained model's metrics on its test images as a page: `agegender report run=logs/...`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 
 
 def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
-    """Returns the command line that makes a report, for a shell; settings at their defaults are left out."""
+    """Return the shell command that makes a report; settings at their defaults are left out."""
     arguments = [
         f"run={paths_value([display_path(run) for run in runs])}",
         *([f"out={display_path(out)}"] if out is not None else []),

@@ -1,1 +1,1 @@
-"""A run's answers under corrupted pictures."""
+"""Predictions and metrics of a run on corrupted images."""

@@ -6,6 +6,7 @@ Everything is made from the plain values of `robustness.json`, so that a report 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -13,11 +14,14 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column, metric_title
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
-from agegender.evaluation.robustness.results_file import CLEAN, MEAN, robustness_command
-from agegender.evaluation.statistics.metrics import COVERAGE, GROWN
+from agegender.evaluation.robustness.results_file import MEAN, robustness_command
+from agegender.evaluation.statistics.bootstrap import Estimate
+from agegender.evaluation.statistics.task_values import COVERAGE, GROWN
+from agegender.tasks.info import TaskInfo, read_tasks
 
 ABOUT = {
     "noise": "Gaussian noise, the same in all channels; the number is its standard deviation in gray levels of 255",
@@ -33,90 +37,64 @@ ABOUT = {
     "turn": "rotated by 10 degrees",
     "squeeze": "squeezed to an aspect ratio of 4:3, in width or in height",
 }
-HEADER = (
-    "faces",
-    "age MAE, years",
-    "95 % interval",
-    "more than clean",
-    "95 % interval",
-    "bias, years",
-    "CS@5, %",
-    "gender accuracy, %",
-    "95 % interval",
-    "more than clean",
-    "95 % interval",
-    f"gender, ages {GROWN}+, %",
-    "80 % intervals hold, %",
-    "95 % interval",
-)
-_NOTHING = "n/a"
-_Figure = Mapping[str, float] | None
 
 
-def table_rows(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row of text per condition, with the columns of `HEADER`; the mean over the corruptions comes last."""
-    return [[_row_name(name), *_cells(found)] for name, found in numbers["conditions"].items()]
+def _columns(numbers: Mapping[str, Any]) -> list[MetricColumn]:
+    """Return the columns of the table; the coverage of the intervals comes last."""
+    columns, last = [], []
+    for task in read_tasks(numbers["tasks"]):
+        for metric in numbers["metrics"][task.name]:
+            column = metric_column(task, metric, interval=metric in ("mae", "acc", "coverage"))
+            (last if metric == "coverage" else columns).append(column)
+            if metric in ("mae", "acc"):
+                columns.append(replace(column, name=f"{column.name}_change", title="more than clean", sign="+"))
+    return columns + last
+
+
+def _table(numbers: Mapping[str, Any], columns: Sequence[MetricColumn], caption: str = "") -> Table:
+    """Return a table with a row per condition; the mean over the corruptions comes last."""
+    rows = [
+        [_row_name(condition), *(cell for column in columns for cell in column.cells(_estimates(found)))]
+        for condition, found in numbers["conditions"].items()
+    ]
+    return Table(["faces", *(title for column in columns for title in column.header)], rows, caption)
 
 
 def _row_name(condition: str) -> str:
     return "mean of the changes" if condition == MEAN else condition
 
 
-def _cells(found: Mapping[str, _Figure]) -> list[str]:
+def _estimates(found: Mapping[str, Mapping[str, float] | None]) -> dict[str, Estimate]:
+    return {name: Estimate(**value) for name, value in found.items() if value is not None}
+
+
+def _on_terminal(numbers: Mapping[str, Any]) -> list[MetricColumn]:
+    """Return the columns under names that fit a terminal; of the intervals only those of the MAE's increase."""
+    short = {}
+    for task in read_tasks(numbers["tasks"]):
+        for metric in numbers["metrics"][task.name]:
+            name = f"{task.name}_{metric}"
+            known = {"mae": f"{task.name} MAE", "acc": task.name, "acc_from_5": f"{GROWN}+", "coverage": "held"}
+            short |= {name: known.get(metric, metric.upper().replace("CS", "CS@")), f"{name}_change": "more"}
     return [
-        *_with_interval(found["age_mae"], 1, 2),
-        *_with_interval(found["age_mae_change"], 1, 2, "+"),
-        _value(found["age_bias"], 1, 2, "+"),
-        _value(found["age_cs5"], 100, 1),
-        *_with_interval(found["gender_acc"], 100, 2),
-        *_with_interval(found["gender_acc_change"], 100, 2, "+"),
-        _value(found["gender_acc_from_5"], 100, 2),
-        *_with_interval(found["coverage"], 100, 1),
+        replace(column, title=short[column.name], interval=column.name.endswith("_mae_change"))
+        for column in _columns(numbers)
     ]
-
-
-def _number(value: float | None, factor: int, digits: int, sign: str = "") -> str:
-    # Adding 0.0 turns -0.0 into 0.0.
-    return _NOTHING if value is None else f"{round(factor * value, digits) + 0.0:{sign}.{digits}f}"
-
-
-def _value(found: _Figure, factor: int, digits: int, sign: str = "") -> str:
-    return _NOTHING if found is None else _number(found["value"], factor, digits, sign)
-
-
-def _with_interval(found: _Figure, factor: int, digits: int, sign: str = "") -> tuple[str, str]:
-    if found is None:
-        return "", ""  # the change of the clean faces themselves, or no face counts
-    low, high = (_number(found[end], factor, digits, sign) for end in ("low", "high"))
-    return _value(found, factor, digits, sign), f"{low} to {high}"
-
-
-# The columns of `HEADER` that fit a terminal, under shorter names; of the intervals only that of the MAE's increase.
-_ON_TERMINAL = {
-    0: "faces",
-    1: "MAE",
-    3: "more",
-    4: "95 % interval",
-    5: "bias",
-    6: "CS@5",
-    7: "gender",
-    9: "more",
-    11: f"{GROWN}+",
-    12: "held",
-}
 
 
 def print_table(numbers: Mapping[str, Any]) -> None:
     """Print the main columns with a legend."""
     title = f"{numbers['run']}: {numbers['images']:,} {_faces(numbers)} under harmless changes"
+    shown = _table(numbers, _on_terminal(numbers))
     table = TerminalTable(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column, name in _ON_TERMINAL.items():
-        table.add_column(name, justify="left" if column == 0 else "right", no_wrap=True)
-    for row in table_rows(numbers):
-        table.add_row(*(row[column] for column in _ON_TERMINAL))
+    for place, name in enumerate(shown.header):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in shown.rows:
+        table.add_row(*row)
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
-    print("Ages in years; CS@5, gender accuracy (all faces, and ages 5 and older) and interval coverage (held) in %.")
+    units = "".join(f"{task.name} in {task.unit}; " for task in read_tasks(numbers["tasks"]) if task.unit)
+    print(capitalize(f"{units}CS, accuracy (of all faces, and of ages {GROWN}+) and coverage (held) in %."))
 
 
 def _faces(numbers: Mapping[str, Any]) -> str:
@@ -140,7 +118,7 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
     ]
     changes = Section(
         "The changes",
-        "Common corruptions that leave age and gender equally visible to people, after Hendrycks and Dietterich, "
+        "Common corruptions that leave the labels equally visible to people, after Hendrycks and Dietterich, "
         "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019. Lengths are for "
         "images of 128 pixels a side. The noise and the direction of a face's change depend on its row in the index "
         "only.",
@@ -165,40 +143,46 @@ def _figures(numbers: Mapping[str, Any]) -> Section:
     if numbers["copies_known"]:
         text += "Copies of one photograph are drawn together. "
     text += (
-        "Bias is the mean of predicted minus true age. CS@5 is the fraction of ages within 5 years of the truth. The "
-        "predicted intervals should contain 80 % of the true ages."
+        "Bias is the mean of predicted minus true value. CS@k is the fraction of values within k of the truth. The "
+        "predicted intervals should contain 80 % of the true values."
     )
     if numbers["grayscale"]:
         text += " The network takes gray images: gray changes nothing, and noise_rgb is the same as noise."
-    return Section("Metrics", text, tables=[Table(HEADER, table_rows(numbers))])
+    return Section("Metrics", text, tables=[_table(numbers, _columns(numbers))])
 
 
 def robustness_plots(numbers: Mapping[str, Any]) -> list[Plot]:
-    """Draw the increase of the MAE and the coverage by corruption, with intervals; missing metrics are left out."""
-    plots = []
-    changes = {name: found["age_mae_change"] for name, found in numbers["conditions"].items() if name != CLEAN}
-    if any(changes.values()):
-        caption = "Increase of the age MAE over the clean faces, with 95 % intervals"
-        plots.append(_plot("mae_increase", caption, changes, "years more than clean", 0.0))
-    coverage = {name: found["coverage"] for name, found in numbers["conditions"].items()}
-    if any(coverage.values()):
-        caption = f"Fraction of true ages inside the 80 % intervals, with 95 % intervals; the line is at {COVERAGE:.0%}"
-        plots.append(_plot("coverage", caption, coverage, "fraction of true ages inside", COVERAGE))
-    return plots
+    """Draw each task's main change and the coverage of its intervals by corruption; missing metrics are left out."""
+    return [
+        plot
+        for task in read_tasks(numbers["tasks"])
+        for metric in numbers["metrics"][task.name]
+        if metric in ("mae", "acc", "coverage") and (plot := _plot(numbers, task, metric))
+    ]
 
 
-def _plot(name: str, caption: str, found: Mapping[str, _Figure], label: str, line: float) -> Plot:
-    counted = {_row_name(each): value for each, value in found.items() if value is not None}
+def _plot(numbers: Mapping[str, Any], task: TaskInfo, metric: str) -> Plot | None:
+    """Draw the coverage of each condition, or the change of another metric against the clean faces."""
+    covered = metric == "coverage"
+    name = f"{task.name}_{metric}" if covered else f"{task.name}_{metric}_change"
+    estimates = {_row_name(condition): _estimates(found) for condition, found in numbers["conditions"].items()}
+    counted = {condition: found[name] for condition, found in estimates.items() if name in found}
+    if not counted:
+        return None
+    title, (factor, _) = metric_title(task, metric)
     figure, axes = new_plot(5.2, 1.0 + 0.24 * len(counted))
     positions: Sequence[int] = range(len(counted))
-    low, value, high = ([each[end] for each in counted.values()] for end in ("low", "value", "high"))
-    axes.axvline(line, color=GRAY, linewidth=1, linestyle="--")
+    low, value, high = ([factor * getattr(each, end) for each in counted.values()] for end in ("low", "value", "high"))
+    axes.axvline(factor * COVERAGE if covered else 0.0, color=GRAY, linewidth=1, linestyle="--")
     axes.hlines(positions, low, high, color=BLUE)
     axes.plot(value, positions, "o", color=BLUE, markersize=5)
     axes.set_yticks(positions, list(counted))
     axes.invert_yaxis()
-    axes.set_xlabel(label)
-    return Plot(f"robustness_{name}", caption, to_png(figure))
+    axes.set_xlabel(title if covered else f"{title}, more than clean")
+    caption = f"Change of {title} against the clean faces"
+    if covered:
+        caption = f"Fraction of true {task.name} labels inside the 80 % intervals; the line is at {COVERAGE:.0%}"
+    return Plot(f"robustness_{name}", f"{caption}, with 95 % intervals", to_png(figure))
 
 
 def robustness_section(runs: Mapping[str, Run]) -> Section:
@@ -219,5 +203,5 @@ def robustness_section(runs: Mapping[str, Run]) -> Section:
             "page describes the changes."
         )
         lines += numbers["warnings"]
-        tables.append(Table(HEADER, table_rows(numbers), label))
+        tables.append(_table(numbers, _columns(numbers), label))
     return Section("Robustness", " ".join(lines), tables)

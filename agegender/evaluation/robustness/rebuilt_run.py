@@ -57,6 +57,7 @@ class RebuiltRun:
         duplicates_known: Whether copies were searched for; if not, each file is a cluster of its own.
         place: Folder of the images, or `DRAWN` for synthetic faces.
         warnings: Reasons not to trust the metrics, in sentences.
+        tolerances: Tolerance of the cumulative score by task, for tasks that have one.
     """
 
     origin: Origin
@@ -66,6 +67,7 @@ class RebuiltRun:
     duplicates_known: bool
     place: str
     warnings: list[str]
+    tolerances: dict[str, float]
 
 
 def find_origin(run: str) -> Origin:
@@ -161,7 +163,13 @@ def rebuild(
         duplicates_known=data.split_settings["duplicates"] != "none",
         place=str(index.folder) if data.synthetic is None else SYNTHETIC_NOTE,
         warnings=_warnings(network.split.get("fingerprint"), index.fingerprint, data.split_settings["split"]),
+        tolerances=_tolerances(network),
     )
+
+
+def _tolerances(network: TorchBackend) -> dict[str, float]:
+    found = {name: getattr(task, "tolerance", None) for name, task in network.network.tasks.items()}
+    return {name: tolerance for name, tolerance in found.items() if tolerance is not None}
 
 
 def _build_data(origin: Origin, network: TorchBackend, data_dir: str | None) -> AgeGenderDataModule:
@@ -184,6 +192,7 @@ def _build_data(origin: Origin, network: TorchBackend, data_dir: str | None) -> 
     # Each face is read once: a cache of all decoded faces would be made for nothing.
     arguments |= accepted_kwargs(made, cache="none", on_device=False, num_workers=None)
     arguments |= {"image_size": network.image_size, "grayscale": network.grayscale}
+    arguments["labels"] = {task.label: task.classes or None for task in network.tasks}
     return made(**arguments)
 
 

@@ -15,11 +15,11 @@ CLEAN = "clean"
 MEAN = "mean"  # unweighted, over all corruptions
 RESAMPLES, SEED = 2000, 0  # defaults of the command
 
-_NEEDED = {"run", "images", "command", "warnings"}
+_NEEDED = {"run", "images", "command", "warnings", "tasks", "metrics"}
 
 
 def read_robustness(folder: Path) -> dict[str, Any] | None:
-    """Reads what `agegender robustness` left in a run's folder; None if it never did.
+    """Return the contents of a run's `robustness.json`; None if the run was not evaluated.
 
     Raises:
         AgeGenderError: The file is damaged.

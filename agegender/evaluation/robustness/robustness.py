@@ -1,4 +1,4 @@
-"""How a trained model stands harmless changes of the pictures: `agegender robustness run=...`."""
+"""Evaluate a trained model on corrupted images: `agegender robustness run=...`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def measure_robustness(
         AgeGenderError: No such run, no faces, missing images, or a folder that can't be written.
     """
     from agegender.evaluation.report.run_reader import find_runs
-    from agegender.evaluation.robustness.measure import answer_all, measure
+    from agegender.evaluation.robustness.measure import measure, predict_all
     from agegender.evaluation.robustness.rebuilt_run import find_origin, rebuild
 
     checked = {"limit": (limit, 1), "batch_size": (batch_size, 1), "resamples": (resamples, 1), "seed": (seed, 0)}
@@ -67,7 +67,7 @@ def measure_robustness(
     rebuilt = rebuild(origin, data_dir, split, limit, tta, device)
     for warning in rebuilt.warnings:
         log.warning("warning: %s", warning)
-    figures = measure(rebuilt, answer_all(rebuilt, batch_size), resamples, seed)
+    figures = measure(rebuilt, predict_all(rebuilt, batch_size), resamples, seed)
     given = {
         "out": out,
         "data_dir": data_dir,

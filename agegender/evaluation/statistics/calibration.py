@@ -1,4 +1,4 @@
-"""Calibration of p_female (reliability diagram, ECE) and of the predicted age standard deviations (coverage)."""
+"""Calibration of probabilities (reliability diagram, ECE) and of predicted standard deviations (coverage)."""
 
 from __future__ import annotations
 
@@ -16,63 +16,69 @@ LEVELS = tuple(level / 10 for level in range(1, 10))
 
 @dataclass(frozen=True)
 class Reliability:
-    """The reliability diagram of `p_female`: the observed fraction of female images per bin of predicted probability.
+    """A reliability diagram: the observed fraction of an outcome per bin of its predicted probability.
 
     Attributes:
         low: `[bins]`, lower edge of each bin; the last bin ends at 1.
         images: `[bins]`, number of images.
-        p_female: `[bins]`, mean prediction; NaN in an empty bin.
-        female: `[bins]`, fraction of female images; NaN in an empty bin.
+        probability: `[bins]`, mean prediction; NaN in an empty bin.
+        observed: `[bins]`, fraction of images with the outcome; NaN in an empty bin.
     """
 
     low: Floats
     images: Integers
-    p_female: Floats
-    female: Floats
+    probability: Floats
+    observed: Floats
 
 
-def _bin_of(p_female: Floats) -> Integers:
-    return np.minimum((p_female * BINS).astype(np.int64), BINS - 1)
+def _bin_of(probability: Floats) -> Integers:
+    return np.minimum((probability * BINS).astype(np.int64), BINS - 1)
 
 
-def reliability(p_female: Floats, gender: Integers) -> Reliability:
-    """Compute the reliability diagram over ten bins of equal width, closed below; the last is closed above too."""
-    images = np.bincount(_bin_of(p_female), minlength=BINS).astype(np.int64)
-    sums = [np.bincount(_bin_of(p_female), values, BINS) for values in (p_female, gender)]
+def reliability(probability: Floats, outcome: Floats) -> Reliability:
+    """Compute the reliability diagram over ten bins of equal width, closed below; the last is closed above too.
+
+    Args:
+        probability: `[n]`, predicted probability of the outcome.
+        outcome: `[n]`, 1 where it occurred, else 0.
+    """
+    images = np.bincount(_bin_of(probability), minlength=BINS).astype(np.int64)
+    sums = [np.bincount(_bin_of(probability), values, BINS) for values in (probability, outcome)]
     means, shares = (safe_divide(total.astype(np.float64), images.astype(np.float64)) for total in sums)
     return Reliability(np.arange(BINS) / BINS, images, means, shares)
 
 
-def weighted_ece(weights: Floats, p_female: Floats, gender: Integers) -> Floats:
-    """Return the expected calibration error of `p_female`.
+def weighted_ece(weights: Floats, probability: Floats, outcome: Floats) -> Floats:
+    """Return the expected calibration error of a probability.
 
-    That is the mean distance between a bin's mean `p_female` and its fraction of female images, weighted by the bin's
-    number of images (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). The probability is that of
-    one class, as in Naeini et al., AAAI 2015; Guo et al. take that of the predicted class.
+    That is the mean distance between a bin's mean probability and its fraction of the outcome, weighted by the bin's
+    number of images (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, where it is the probability of
+    the predicted class, and the outcome that this class is the true one). For two classes the probability is that of
+    the second class, as in Naeini et al., AAAI 2015.
 
     Args:
         weights: `[b, n]`, how often each image counts.
-        p_female: `[n]`.
-        gender: `[n]`, 0 = male, 1 = female.
+        probability: `[n]`.
+        outcome: `[n]`, 0 or 1.
 
     Returns:
         `[b]`, from 0 to 1.
     """
-    gaps = np.where(_bin_of(p_female)[:, None] == np.arange(BINS), (p_female - gender)[:, None], 0.0)
+    gaps = np.where(_bin_of(probability)[:, None] == np.arange(BINS), (probability - outcome)[:, None], 0.0)
     return safe_divide(np.abs(weights @ gaps).sum(1), weights.sum(1))
 
 
 @dataclass(frozen=True)
 class IntervalCalibration:
-    """Calibration of the predicted age standard deviations, over the images that have one.
+    """Calibration of predicted standard deviations, over the images that have one.
 
     Attributes:
         images: Number of images with a predicted standard deviation.
         nominal: `[levels]`, nominal coverage of central intervals of a normal distribution.
-        observed: `[levels]`, fraction of true ages inside them.
+        observed: `[levels]`, fraction of true values inside them.
         bin_images: `[bins]`, images in each of up to ten bins of about equal counts, in ascending standard deviation.
-        bin_std: `[bins]`, root of the mean predicted variance, years.
-        bin_rmse: `[bins]`, root mean squared error, years.
+        bin_std: `[bins]`, root of the mean predicted variance.
+        bin_rmse: `[bins]`, root mean squared error.
     """
 
     images: int
@@ -87,22 +93,22 @@ def within_interval(errors: Floats, std: Floats, level: float) -> Floats:
     """Return 1 where an error lies inside the central interval of a normal distribution with this `std`, else 0.
 
     Args:
-        errors: `[n]`, absolute, years.
-        std: `[n]`, years.
+        errors: `[n]`, absolute.
+        std: `[n]`.
         level: Nominal coverage of the interval.
     """
     return (errors <= NormalDist().inv_cdf((1 + level) / 2) * std).astype(np.float64)
 
 
 def spread(errors: Floats, std: Floats, levels: Sequence[float] = LEVELS) -> IntervalCalibration | None:
-    """Compare the predicted standard deviations of the ages with the errors.
+    """Compare the predicted standard deviations with the errors.
 
     Coverage follows Kuleshov et al., "Accurate Uncertainties for Deep Learning Using Calibrated Regression", ICML 2018;
     the bins follow Levi et al., "Evaluating and Calibrating Uncertainty Prediction in Regression Tasks", Sensors 2022.
 
     Args:
-        errors: `[n]`, absolute, years.
-        std: `[n]`, years; NaN where none is predicted.
+        errors: `[n]`, absolute.
+        std: `[n]`; NaN where none is predicted.
         levels: Nominal coverage of the central intervals.
 
     Returns:

@@ -203,15 +203,15 @@ def test_image_bombs_are_quarantined_and_the_others_indexed(folder: Path, tmp_pa
 def test_index_lists_every_readable_file_with_its_labels(plain_index: FaceIndex, faces: Path) -> None:
     assert plain_index.names == sorted(path.name for path in faces.iterdir())
     labels = [parse_name(name) for name in plain_index.names]
-    assert plain_index.age.tolist() == [label.age for label in labels]
-    assert plain_index.gender.tolist() == [label.gender for label in labels]
-    assert plain_index.group.tolist() == [label.group for label in labels]
+    assert {name: column.tolist() for name, column in plain_index.labels.items()} == {
+        name: [getattr(label, name) for label in labels] for name in ("age", "gender", "group")
+    }
     assert plain_index.quarantine == {}
 
 
 def test_age_range_quarantines_ages_outside(faces: Path, tmp_path: Path) -> None:
     index = build_index(faces, tmp_path, age_range=(18, 60))
-    assert index.age.min() >= 18 and index.age.max() <= 60
+    assert index.labels["age"].min() >= 18 and index.labels["age"].max() <= 60
     outside = {path.name for path in faces.iterdir() if not 18 <= parse_name(path.name).age <= 60}
     assert outside and set(index.quarantine) == outside
 
@@ -376,7 +376,7 @@ def test_index_csv_lists_every_file_with_split_and_duplicate_group(odd_index: Fa
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert list(rows) == odd_index.names
     assert [rows[name]["split"] for name in odd_index.names] == odd_index.split.tolist()
-    assert [int(rows[name]["age"]) for name in odd_index.names] == odd_index.age.tolist()
+    assert [int(rows[name]["age"]) for name in odd_index.names] == odd_index.labels["age"].tolist()
     for copy, original in synthetic.duplicates(60, 2).items():
         assert rows[copy]["duplicate_group"] == rows[original]["duplicate_group"] == min(copy, original)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pyarrow import parquet
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.index import FaceIndex, build_index
 from agegender.data.index.table import MOST_GROUPS, read_table
-from agegender.data.index.utkface import GROUPS, MISSING, FaceLabels, LabelTable
+from agegender.data.index.utkface import GENDERS, GROUPS, LabelTable
 from agegender.errors import AgeGenderError
 
 
@@ -30,6 +32,10 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+Classes = Mapping[str, Sequence[str] | None]  # labels of tasks; None for a number
+Labels = tuple[float | None, ...]
+
+
 def listed(folder: Path, text: str | bytes) -> LabelTable:
     """Reads a CSV file of this content."""
     table = folder / "labels.csv"
@@ -37,12 +43,12 @@ def listed(folder: Path, text: str | bytes) -> LabelTable:
     return read_table(table, folder)
 
 
-def one(folder: Path, **cells: str) -> FaceLabels | str:
-    """Returns the label of a single row, or why it was quarantined."""
-    listing = read_table(write_table(folder / "labels.csv", [{"path": "a.jpg", **cells}]), folder)
-    found = listing.labels | listing.quarantine
-    assert list(found) == ["a.jpg"]
-    return found["a.jpg"]
+def one(folder: Path, labels: Classes | None = None, **cells: str) -> Labels | str:
+    """Returns the labels of a single row, or why it was quarantined."""
+    table = write_table(folder / "labels.csv", [{"path": "a.jpg", **cells}])
+    listing = read_table(table, folder, labels=labels)
+    assert [*listing.labels, *listing.quarantine] == ["a.jpg"]
+    return tuple(listing.labels["a.jpg"]) if listing.labels else listing.quarantine["a.jpg"]
 
 
 # What a row says
@@ -52,10 +58,10 @@ def one(folder: Path, **cells: str) -> FaceLabels | str:
     ("text", "age"),
     [("30", 30), (" 30 ", 30), ("30.0", 30), ("30.99", 30), ("0", 0), ("0.4", 0), ("120", 120), ("120.9", 120)]
     + [("+7", 7), ("3e1", 30), (".5", 0), ("30.", 30)]
-    + [(word, MISSING) for word in ("", " ", "NA", "na", "N/A", "NaN", "nan", "None", "null", "NULL", "Unknown")],
+    + [(word, None) for word in ("", " ", "NA", "na", "N/A", "NaN", "nan", "None", "null", "NULL", "Unknown")],
 )
-def test_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int) -> None:
-    assert one(tmp_path, age=text, gender="1") == FaceLabels(age, 1, MISSING)
+def test_age_is_read_in_completed_years(tmp_path: Path, text: str, age: int | None) -> None:
+    assert one(tmp_path, age=text, gender="1") == (age, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_both_ends_of_the_age_range_are_taken(tmp_path: Path, age: str, taken: b
     assert list(listing.quarantine.values()) == [f"age '{age}' outside 18..40"] * (not taken)
 
 
-def test_age_outside_the_index_type_never_overflows(tmp_path: Path) -> None:
+def test_age_has_at_most_three_digits(tmp_path: Path) -> None:
     table = write_table(tmp_path / "labels.csv", [{"path": "a.jpg", "age": "1000"}, {"path": "b.jpg", "age": "999"}])
     assert list(read_table(table, tmp_path, age_range=(0, 10**9)).labels) == ["b.jpg"]
 
@@ -95,10 +101,10 @@ def test_age_outside_the_index_type_never_overflows(tmp_path: Path) -> None:
     ("text", "gender"),
     [("0", 0), ("male", 0), ("Male", 0), ("M", 0), ("m", 0), ("0.0", 0), ("1", 1), ("FEMALE", 1), ("f", 1), (" F ", 1)]
     + [("1.0", 1), ("1.", 1)]
-    + [(word, MISSING) for word in ("", "NA", "nan", "none", "Null", "unknown")],
+    + [(word, None) for word in ("", "NA", "nan", "none", "Null", "unknown")],
 )
-def test_gender_is_read_from_codes_and_words(tmp_path: Path, text: str, gender: int) -> None:
-    assert one(tmp_path, gender=text, age="30") == FaceLabels(30, gender, MISSING)
+def test_gender_is_read_from_codes_and_words(tmp_path: Path, text: str, gender: int | None) -> None:
+    assert one(tmp_path, gender=text, age="30") == (30, gender, None)
 
 
 @pytest.mark.parametrize("text", ["2", "-1", "0.5", "woman", "True", "mf", "01"])
@@ -107,32 +113,121 @@ def test_invalid_gender_is_quarantined(tmp_path: Path, text: str) -> None:
 
 
 def test_row_needs_an_age_or_a_gender(tmp_path: Path) -> None:
-    assert one(tmp_path, age="30", gender="") == FaceLabels(30, MISSING, MISSING)
-    assert one(tmp_path, age="", gender="f") == FaceLabels(MISSING, 1, MISSING)
-    assert one(tmp_path, age="30") == FaceLabels(30, MISSING, MISSING)
-    assert one(tmp_path, gender="f") == FaceLabels(MISSING, 1, MISSING)
+    assert one(tmp_path, age="30", gender="") == (30, None, None)
+    assert one(tmp_path, age="", gender="f") == (None, 1, None)
+    assert one(tmp_path, age="30") == (30, None, None)
+    assert one(tmp_path, gender="f") == (None, 1, None)
     assert one(tmp_path, age="NA", gender="unknown", group="x") == "neither age nor gender"
+
+
+@pytest.mark.parametrize(
+    ("classes", "text", "code"),
+    [
+        (["no", "yes"], "Yes", 1),
+        (["no", "yes"], " 0.0 ", 0),
+        (["no", "yes"], "N/A", None),
+        (["none", "round glasses", "sunglasses"], "NONE", 0),  # the name of a class, not a missing label
+        (["none", "round glasses", "sunglasses"], "Round  Glasses", 1),
+        (["none", "round glasses", "sunglasses"], "", None),
+        (["1", "2", "3"], "2", 1),  # the name of the second class, not the code of the third
+        (["1", "2", "3"], "3.0", 2),
+        (["1", "2", "3"], "0", "mood '0' is none of 1, 2, 3"),
+        (["no", "yes"], "maybe", "mood 'maybe' is none of 0, 1, no, yes"),
+        (["no", "yes"], "2", "mood '2' is none of 0, 1, no, yes"),
+        (["no", "yes"], "m", "mood 'm' is none of 0, 1, no, yes"),
+        (None, "-1.5e2", -150.0),
+        (None, "unknown", None),
+        (None, "3e38", 3e38),
+        *((None, text, f"mood '{text}' is not a finite number") for text in ("1e39", "inf", "yes", "1,5", "-1e999")),
+    ],
+)
+def test_further_label_is_read_as_a_class_or_a_number(
+    tmp_path: Path, classes: list[str] | None, text: str, code: float | str | None
+) -> None:
+    expected = code if isinstance(code, str) else (30, None, None, code)
+    assert one(tmp_path, {"mood": classes}, age="30", Mood=text) == expected
+
+
+@given(
+    names=st.lists(
+        st.text(min_size=1, max_size=6), min_size=2, max_size=5, unique_by=lambda name: name.strip().casefold()
+    ),
+    cell=st.text(max_size=8) | st.from_regex(r"\A[+-]?[0-9]{0,3}[.]?[0-9]{0,3}(e-?[0-9]{1,3})?\Z"),
+)
+@settings(max_examples=200)
+def test_any_cell_of_a_further_label_is_a_value_missing_or_quarantined(
+    names: list[str], cell: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = tmp_path_factory.getbasetemp() / "cells.csv"
+    rows = [["path", "age", "word", "number"], ["a", "3", cell, ""], ["b", "3", "", cell], *(["c", "3", names[0], ""],)]
+    with table.open("w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+        csv.writer(file).writerows(rows)
+    listing = read_table(table, table.parent, labels={"word": names, "number": None})
+    for name, (_, _, _, code, number) in listing.labels.items():
+        assert code is None or code in range(len(names)), name
+        assert number is None or math.isfinite(np.float32(number)), name
+    for name, reason in listing.quarantine.items():
+        assert reason.startswith("word " if name in "ac" else "number "), (name, reason)
+
+
+def test_table_takes_the_wanted_labels_and_ignores_other_columns(tmp_path: Path) -> None:
+    rows = [{"path": "a.jpg", "smile": "yes", "mood": "?"}, {"path": "b.jpg", "smile": "", "mood": "happy"}]
+    table = write_table(tmp_path / "labels.csv", rows)
+    listing = read_table(table, tmp_path, labels={"smile": ["no", "yes"]})
+    assert listing.labels == {"a.jpg": (None, None, None, 1)} and listing.columns == ("age", "gender", "group", "smile")
+    assert listing.classes == {"gender": GENDERS, "group": GROUPS, "smile": ("no", "yes")}
+    assert listing.quarantine == {"b.jpg": "neither age nor gender nor smile"}
+    with pytest.raises(AgeGenderError, match=r"needs a header line .* one or more of age, gender; it has path, smile"):
+        read_table(table, tmp_path)
+
+
+def test_group_with_the_classes_of_a_task_quarantines_other_groups(tmp_path: Path) -> None:
+    rows = [{"path": f"{row}.jpg", "group": text} for row, text in enumerate(["north", "1", "West", "NA"])]
+    table = write_table(tmp_path / "labels.csv", rows)
+    listing = read_table(table, tmp_path, labels={"group": ["north", "south", "east"]})
+    assert listing.labels == {"0.jpg": (None, None, 0), "1.jpg": (None, None, 1)}
+    assert listing.classes["group"] == ("north", "south", "east")
+    assert listing.quarantine == {
+        "2.jpg": "group 'West' is none of 0, 1, 2, north, south, east",
+        "3.jpg": "neither age nor gender nor group",
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"smile": None}, r"data\.table=.*labels\.csv has no column smile, which a task needs; it has path, age, mood"),
+        ({"Split": None}, "a column Split is no label: rename it in the table and in the task"),
+        ({"age": ["young", "old"]}, "the label age is a number: give the task another column"),
+        ({"group": None}, "the label group is classes: give the task another column"),
+    ],
+)
+def test_label_that_a_table_cannot_have_is_refused_in_one_line(tmp_path: Path, labels: Classes, message: str) -> None:
+    table = write_table(tmp_path / "labels.csv", [{"path": "a.jpg", "age": 3, "mood": 1}])
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        read_table(table, tmp_path, labels=labels)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("texts", "names", "codes"),
     [
-        (["b", "a", "", "b"], ("a", "b"), [1, 0, -1, 1]),
-        (["White", "others", "NA"], GROUPS, [0, 4, -1]),
+        (["b", "a", "", "b"], ("a", "b"), [1, 0, None, 1]),
+        (["White", "others", "NA"], GROUPS, [0, 4, None]),
         (["0", "4", "2.0"], GROUPS, [0, 4, 2]),
         (["0", "5"], ("0", "5"), [0, 1]),
         (["Latino", "White"], ("Latino", "White"), [0, 1]),
         (["Two\n words ", "Two words"], ("Two words",), [0, 0]),
-        (["", ""], GROUPS, [-1, -1]),
+        (["", ""], GROUPS, [None, None]),
     ],
 )
 def test_groups_keep_their_names_unless_they_are_utkface_codes(
-    tmp_path: Path, texts: list[str], names: tuple[str, ...], codes: list[int]
+    tmp_path: Path, texts: list[str], names: tuple[str, ...], codes: list[int | None]
 ) -> None:
     rows = [{"path": f"{number}.jpg", "age": 30, "group": text} for number, text in enumerate(texts)]
     listing = read_table(write_table(tmp_path / "labels.csv", rows), tmp_path)
-    assert listing.groups == names
-    assert [label.group for label in listing.labels.values()] == codes
+    assert listing.classes["group"] == names
+    assert [label[2] for label in listing.labels.values()] == codes
 
 
 def test_name_column_is_not_read_as_a_group(tmp_path: Path) -> None:
@@ -157,7 +252,7 @@ def test_repeated_rows_count_once_and_contradictory_ones_are_quarantined(tmp_pat
         "path,age,gender\na.jpg,30,f\n./a.jpg,30.5,female\nb.jpg,30,f\nb.jpg,31,f\nc.jpg,3,f\nc.jpg,3,\nd.jpg,3,f\n"
         "d.jpg,x,f\ne.jpg,x,f\ne.jpg,3,f\n",
     )
-    assert listing.labels == {"a.jpg": FaceLabels(30, 1, MISSING)}
+    assert listing.labels == {"a.jpg": (30, 1, None)}
     differ, broken = "several rows name it, with different labels", "age 'x' is not a number of years"
     assert listing.quarantine == {"b.jpg": differ, "c.jpg": differ, "d.jpg": broken, "e.jpg": broken}
 
@@ -170,7 +265,7 @@ def test_row_without_a_path_is_quarantined_under_its_line(tmp_path: Path) -> Non
 
 def test_row_with_too_many_cells_is_quarantined(tmp_path: Path) -> None:
     listing = listed(tmp_path, "path,age\na.jpg,3,,\nb, c.jpg,4\nd.jpg\n")
-    assert listing.labels == {"a.jpg": FaceLabels(3, MISSING, MISSING)}
+    assert listing.labels == {"a.jpg": (3, None, None)}
     assert listing.quarantine == {"b": "age 'c.jpg' is not a number of years", "d.jpg": "neither age nor gender"}
     listing = listed(tmp_path, "path,age\na.jpg,3,4\n")
     assert listing.quarantine == {"a.jpg": "more cells than the header has: is a comma not quoted?"}
@@ -184,7 +279,7 @@ def test_path_may_hold_bytes_that_are_not_utf8(tmp_path: Path, faces: Path, cach
         pytest.skip("this file system takes UTF-8 names only")
     table = write_table(tmp_path / "labels.csv", [{"path": name, "age": 3, "group": name}])
     index = build_index(tmp_path, cache_dir, table=table, split="test")
-    assert index.names == [name] and index.groups == ("caf?.jpg",)
+    assert index.names == [name] and index.classes["group"] == ("caf?.jpg",)
     index.write_csv(tmp_path / "index.csv")
     assert b"caf\xe9.jpg,3,," in (tmp_path / "index.csv").read_bytes()
 
@@ -198,7 +293,7 @@ def test_path_may_hold_bytes_that_are_not_utf8(tmp_path: Path, faces: Path, cach
 def test_columns_are_found_in_any_order_and_case_among_others(tmp_path: Path, start: str, end: str, path: str) -> None:
     lines = [f'note,GENDER,Age,{path},"group"', 'x,f, 30,"a, b.jpg","Asian"', "", "y,m,,c.jpg,"]
     assert listed(tmp_path, start + end.join(lines)) == LabelTable(
-        {"a, b.jpg": FaceLabels(30, 1, 2), "c.jpg": FaceLabels(MISSING, 0, MISSING)}, {}
+        {"a, b.jpg": (30, 1, 2), "c.jpg": (None, 0, None)}, {}
     )
 
 
@@ -253,10 +348,11 @@ def test_table_of_arbitrary_text_is_read_or_quarantined(
         file.write(broken)
     listing = read_table(table, table.parent)
     assert not set(listing.labels) & set(listing.quarantine) and all(listing.quarantine.values())
-    for name, label in listing.labels.items():
+    for name, (age, gender, group) in listing.labels.items():
         assert name and "\0" not in name
-        assert -1 <= label.age <= 120 and label.gender in (-1, 0, 1) and (label.age, label.gender) != (-1, -1)
-        assert -1 <= label.group < len(listing.groups)
+        assert age is None or 0 <= age <= 120
+        assert gender in (None, 0, 1) and (age, gender) != (None, None)
+        assert group is None or 0 <= group < len(listing.classes["group"])
 
 
 # Parquet
@@ -274,10 +370,10 @@ def test_parquet_table_equals_its_csv_table(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
     listing = read_table(tmp_path / "labels.parquet", tmp_path)
     assert listing == LabelTable(
-        {"a.jpg": FaceLabels(30, 1, 0), "b.jpg": FaceLabels(MISSING, 0, MISSING), "c.jpg": FaceLabels(MISSING, 1, 1)},
+        {"a.jpg": (30, 1, 0), "b.jpg": (None, 0, None), "c.jpg": (None, 1, 1)},
         {"(row 4)": "no path"},
-        ("x", "y"),
-        {"a.jpg": "train", "b.jpg": "test", "c.jpg": "unused"},
+        classes={"gender": GENDERS, "group": ("x", "y")},
+        splits={"a.jpg": "train", "b.jpg": "test", "c.jpg": "unused"},
     )
 
 
@@ -310,15 +406,18 @@ def indexed(faces: Path, where: Path, rows: list[dict[str, object]], cache_dir: 
 def test_table_of_the_labels_in_the_names_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     by_name = build_index(faces, cache_dir)
     by_table = indexed(faces, tmp_path, rows_of(faces), cache_dir)
-    assert by_table.names == by_name.names and by_table.fingerprint == by_name.fingerprint and by_table.complete
-    assert by_table.groups == by_name.groups == GROUPS and by_table.split_source is None
-    for column in ("age", "gender", "group", "split", "duplicates"):
-        assert (getattr(by_table, column) == getattr(by_name, column)).all(), column
+    assert by_table.names == by_name.names and by_table.fingerprint == by_name.fingerprint
+    assert by_table.classes == by_name.classes and by_table.split_source is None
+    assert list(by_table.labels) == ["age", "gender", "group"]
+    for name, column in by_name.labels.items():
+        assert (by_table.labels[name] == column).all() and column.dtype == np.float32, name
+    assert (by_table.split == by_name.split).all() and (by_table.duplicates == by_name.duplicates).all()
 
 
 def test_index_csv_used_as_a_table_gives_the_same_index(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     index = indexed(faces, tmp_path, half_labeled(faces), cache_dir)
-    assert not index.complete and (index.age == MISSING).sum() == 60 and (index.gender == MISSING).sum() == 20
+    missing = {name: np.isnan(column).sum() for name, column in index.labels.items()}
+    assert missing == {"age": 60, "gender": 20, "group": 0}
     index.write_csv(tmp_path / "index.csv")
     again = build_index(faces, cache_dir, table=tmp_path / "index.csv")
     assert again.fingerprint == index.fingerprint and again.split_source == "table index.csv"
@@ -453,11 +552,12 @@ def test_missing_label_is_nan_in_a_batch(faces: Path, tmp_path: Path, cache_dir:
     module = module_of(cache_dir, table=str(table), dir=str(faces), batch_size=200)
     (batch,) = module.train_dataloader()
     rows = batch["row"].numpy()
-    for label in ("age", "gender"):
-        column, values = getattr(module.index, label)[rows], batch[label].numpy()
-        assert (np.isnan(values) == (column == MISSING)).all() and 0 < np.isnan(values).mean() < 1
-        assert (values[column != MISSING] == column[column != MISSING]).all()
-    assert len(module.split("train").known("age")) == np.isfinite(batch["age"].numpy()).sum()
+    for name, column in module.index.labels.items():
+        values = batch["labels"][name].numpy()
+        assert np.array_equal(values, column[rows], equal_nan=True)
+        assert (0 < np.isnan(values).mean() < 1) == (name != "group")
+        assert sorted(module.split("train").known(name)) == sorted(values[~np.isnan(values)])
+    assert module.split("train").known("smile").tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -79,24 +79,22 @@ def test_batch_holds_each_faces_own_pixels_and_labels(dataset: Faces, index: Fac
     for at, row in enumerate(rows):
         name = index.names[row]
         label = parse_name(name)
-        assert batch["age"].tolist()[at] == label.age and batch["gender"].tolist()[at] == label.gender
+        assert {key: column[at].item() for key, column in batch["labels"].items()} == label._asdict()
         pixels = decode.eval_transform(decode.read_image(index.folder / name), 16, grayscale=False)
         assert (batch["image"][at].permute(1, 2, 0).numpy() == pixels).all()
-    assert {key: value.dtype for key, value in batch.items()} == {  # type: ignore[attr-defined]
-        "image": torch.uint8,
-        "age": torch.float32,
-        "gender": torch.float32,
-        "row": torch.int64,
-    }
+    assert list(batch) == ["image", "labels", "row"] and batch["row"].dtype == torch.int64
+    assert {column.dtype for column in batch["labels"].values()} == {torch.float32}
 
 
 def test_batch_changed_in_place_leaves_the_dataset_unchanged(dataset: Faces) -> None:
     batch = dataset.__getitems__([0, 1])
-    before = batch["image"].clone()
+    before, ages = batch["image"].clone(), batch["labels"]["age"].clone()
     batch["image"].zero_()
+    batch["labels"]["age"].zero_()
     batch["row"].zero_()
     again = dataset.__getitems__([0, 1])
     assert torch.equal(again["image"], before) and again["row"].tolist() == [3, 8]
+    assert torch.equal(again["labels"]["age"], ages) and ages.any()
 
 
 def test_single_face_is_a_batch_of_one(dataset: Faces) -> None:
@@ -255,6 +253,7 @@ def test_device_dataset_does_not_synchronize_with_the_device(dataset: Faces) -> 
 
 def _on_meta(faces: DeviceDataset) -> DeviceDataset:
     moved = copy.copy(faces)
-    for name in ("_pixels", "_places", "_age", "_gender", "_row"):
+    for name in ("_pixels", "_places", "_row"):
         setattr(moved, name, getattr(faces, name).to("meta"))
+    moved._labels = {name: column.to("meta") for name, column in faces._labels.items()}
     return moved

@@ -1,3 +1,4 @@
+import csv
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agegender.data.index.utkface import GENDERS, GROUPS
 from agegender.data.sources import synthetic
 from agegender.data.sources.drawing.person import Person, sample_person
 from agegender.data.sources.synthetic import draw_face, duplicates, generate_faces
@@ -178,6 +180,40 @@ def test_odd_files_are_the_documented_ones(odd: Path) -> None:
     assert generate_faces(odd, 8, seed=3, size=64, odd_files=True) == odd
     with pytest.raises(AgeGenderError, match="unexpected"):
         generate_faces(odd, 8, seed=3, size=64)
+
+
+def test_glasses_are_a_third_label_and_change_nothing_else(faces: Path, tmp_path: Path) -> None:
+    """`faces` wear glasses too, but by age: of those whose glasses happen to be the same, no byte differs."""
+    folder = generate_faces(tmp_path / "glasses", 24, seed=3, size=64, glasses=True)
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == set(read_all(faces)) == set(read_all(folder)) - {"labels.csv"}
+    for row in rows:
+        age, gender, group, _ = row["path"].split("_")
+        assert [row["age"], row["gender"], row["group"]] == [age, GENDERS[int(gender)], GROUPS[int(group)]]
+    worn = [synthetic._glasses(3, index) for index in range(24)]
+    assert [row["glasses"] for row in rows] == ["no" if glasses == "none" else "yes" for glasses in worn]
+    equal = set()
+    for index, glasses in enumerate(worn):
+        labels, name, rng = synthetic._traits(3, index)
+        same = (folder / name).read_bytes() == (faces / name).read_bytes()
+        assert same == (sample_person(*labels, rng).glasses == glasses)
+        equal.add(same)
+    assert equal == {True, False}
+    assert generate_faces(folder, 24, seed=3, size=64, glasses=True) == folder
+    with pytest.raises(AgeGenderError, match=r"labels\.csv is unexpected"):
+        generate_faces(folder, 24, seed=3, size=64)
+
+
+def test_glasses_are_on_half_of_the_faces_at_any_age() -> None:
+    ages = np.array([synthetic._traits(0, index)[0][0] for index in range(3000)])
+    worn = np.array([synthetic._glasses(0, index) != "none" for index in range(3000)])
+    assert 0.47 < worn[ages < 20].mean() < 0.53 and 0.47 < worn[ages > 45].mean() < 0.53
+
+
+def test_glasses_and_odd_files_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"data\.synthetic\.odd_files and data\.synthetic\.glasses: choose one"):
+        generate_faces(tmp_path / "faces", 2, odd_files=True, glasses=True)
 
 
 def test_only_the_broken_odd_files_fail_to_open(odd: Path) -> None:

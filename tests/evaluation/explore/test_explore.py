@@ -23,20 +23,19 @@ from conftest import ROOT, Outcome
 from helpers.made_tables import half_labeled, rows_of, write_table
 from PIL import Image
 
-from agegender.data.index.utkface import GROUPS
+from agegender.data.index.utkface import GENDERS, GROUPS
 from agegender.data.sources.synthetic import IGNORED, QUARANTINED, duplicates
 from agegender.evaluation.explore.explore import explore
-from agegender.evaluation.explore.summary import GENDERS
 
 Run = Callable[..., Outcome]
 
 PLOTS = {
-    *("ages", "ages_by_gender", "gender_counts", "group_counts", "age_by_group", "split_ages"),
+    *("age_values", "ages_by_gender", "gender_counts", "group_counts", "ages_by_group", "split_ages"),
     *("brightness", "contrast", "sharpness", "samples"),
 }
 FILES = {"explore.html", "explore.json", "index.csv", "quarantine.csv", *(f"plots/{name}.png" for name in PLOTS)}
 TITLES = (
-    *("Ages", "Genders and groups", "Age by group", "Sample", "Quarantine", "Copies"),
+    *("Age", "Gender", "Group", "Sample", "Quarantine", "Copies"),
     *("Brightness", "Contrast", "Sharpness", "Split"),
 )
 (EXACT, _) = duplicates(60, 2).items()  # of `odd_faces`: the same bytes under another age; (copy, face)
@@ -197,20 +196,23 @@ def test_explore_counts_equal_those_of_the_file_names(odd_page: Path) -> None:
     ages, genders, groups = zip(*labels, strict=True)
     found = figures_of(odd_page)
     assert found["faces"]["images"] == 67
-    assert found["faces"]["age"] == {
+    assert found["faces"]["labels"]["age"] == {
         "mean": pytest.approx(statistics.fmean(ages), abs=1e-4),
         "median": statistics.median(ages),
         "min": min(ages),
         "max": max(ages),
     }
-    assert found["faces"]["gender"] == {"male": genders.count(0), "female": genders.count(1)}
-    assert found["faces"]["group"] == {name: groups.count(code) for code, name in enumerate(GROUPS)}
+    assert found["faces"]["labels"]["gender"] == {"male": genders.count(0), "female": genders.count(1)}
+    assert found["faces"]["labels"]["group"] == {name: groups.count(code) for code, name in enumerate(GROUPS)}
     for code, name in enumerate(GROUPS):
         theirs = [age for age, _, group in labels if group == code]
-        assert found["by_group"][name]["age"]["mean"] == pytest.approx(statistics.fmean(theirs), abs=1e-4)
-    cells = read_page(odd_page).sections["Genders and groups"].cells
-    assert cells[cells.index("male") + 1] == str(genders.count(0))
-    assert cells[cells.index("Indian") + 1] == str(groups.count(3))
+        assert found["by_class"]["group"][name]["labels"]["age"]["mean"] == pytest.approx(
+            statistics.fmean(theirs), abs=1e-4
+        )
+    page = read_page(odd_page).sections
+    for title, name, images in (("Gender", "male", genders.count(0)), ("Group", "Indian", groups.count(3))):
+        row = page[title].cells.index(name, page[title].cells.index("share"))  # other labels' classes are columns
+        assert page[title].cells[row + 1 : row + 3] == [str(images), f"{100 * images / 67:.1f} %"]
 
 
 def test_every_quarantined_name_stands_with_its_reason(odd_page: Path) -> None:
@@ -229,7 +231,7 @@ def test_quarantine_section_shows_200_names_and_counts_the_rest(crowded_page: Pa
     assert len(table_of(crowded_page / "quarantine.csv")) == 204
 
 
-def test_conflicting_copies_are_shown_together_gender_conflicts_first(odd_page: Path, flipped: tuple[str, str]) -> None:
+def test_conflicting_copies_are_shown_together_class_conflicts_first(odd_page: Path, flipped: tuple[str, str]) -> None:
     rows = faces_of(read_page(odd_page).sections["Copies"])
     assert [{name for name, _ in row} for row in rows] == [set(flipped), set(EXACT)]
     index = {row["file"]: row for row in table_of(odd_page / "index.csv")}
@@ -239,9 +241,9 @@ def test_conflicting_copies_are_shown_together_gender_conflicts_first(odd_page: 
         assert index[name]["split"] in caption and index[name]["sha256"][:8] in caption
     ages = [int(name.split("_")[0]) for name in EXACT]
     copies = figures_of(odd_page)["copies"]
-    assert copies["exact"]["years_apart"]["max"] == abs(ages[0] - ages[1]) == 5
+    assert copies["exact"]["apart"]["age"]["max"] == abs(ages[0] - ages[1]) == 5
     assert (copies["exact"]["groups"], copies["near"]["groups"], copies["all"]["files"]) == (1, 1, 4)
-    assert (copies["all"]["disagree_on_age"], copies["all"]["disagree_on_gender"]) == (1, 1)
+    assert copies["all"]["disagree"] == {"age": 1, "gender": 1, "group": 0}
 
 
 def test_duplicates_section_shows_at_most_eight_copies(crowded_page: Path) -> None:
@@ -321,11 +323,14 @@ def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, fac
     assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
     found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
     assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
-    assert found["faces"]["group"] == {"$ou_th$": 40, "north": 41} and list(found["by_group"]) == found["groups"]
+    assert (
+        found["faces"]["labels"]["group"] == {"$ou_th$": 40, "north": 41}
+        and list(found["by_class"]["group"]) == found["classes"]["group"]
+    )
     assert sum(found["faces"]["age_band"].values()) == 60
     ages = [int(str(row["age"])) for row in rows if row["age"] != ""]
-    assert found["faces"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
-    assert found["copies"]["all"]["disagree_on_gender"] == 1 and found["copies"]["all"]["disagree_on_age"] == 0
+    assert found["faces"]["labels"]["age"]["mean"] == pytest.approx(statistics.fmean(ages), abs=1e-4)
+    assert found["copies"]["all"]["disagree"] == {"age": 0, "gender": 1, "group": 0}
     assert "The split is given by the table labels.csv." in page.sections["Split"].text
     captions = [caption for row in faces_of(page.sections["Sample"]) for _, caption in row]
     assert any(caption.startswith("? ") for caption in captions) and not any("-1" in caption for caption in captions)
@@ -342,10 +347,37 @@ def test_explore_accepts_a_table_without_a_label_column(
     outcome = explore_here(*settings)
     assert outcome.code == 0, outcome.err
     page = read_page(tmp_path / "page")
-    assert ("Age by group" in page.sections) == (lacking == "gender")
-    assert ("No image has an age." in page.sections["Ages"].text) == (lacking == "age")
-    assert ("group_counts" in page.sections["Genders and groups"].plots) == (lacking != "group")
+    for label in ("age", "gender", "group"):
+        section = page.sections[label.capitalize()]
+        assert (f"No image has the label {label}." in section.text) == (not section.plots) == (label == lacking)
     assert "every image is a test image" in page.sections["Split"].text
+
+
+@pytest.mark.parametrize("tasks", [True, False])
+def test_explore_describes_the_labels_of_tasks(explore_here: Run, faces: Path, tmp_path: Path, tasks: bool) -> None:
+    words, numbers, rows = ["no", "YES", "0", ""], ["1.5", "NA", "-2"], half_labeled(faces)
+    for number, row in enumerate(rows):
+        row |= {"smile": words[number % 4], "height": numbers[number % 3], "mood": "?"}
+    rows[5]["smile"] = "maybe"
+    write_table(tmp_path / "labels.csv", rows)
+    further = ["+tasks.smile={_target_: agegender.tasks.Binary, label: smile, classes: [no, yes]}"]
+    further += ["+tasks.tall={_target_: agegender.tasks.Regression, label: height}"]
+    outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page", *further * tasks)
+    assert outcome.code == 0, outcome.err
+    found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
+    assert list(found["faces"]["labels"]) == ["age", "gender", "group", *["smile", "height"] * tasks]
+    assert ("Smile" in page.sections) == ("Height" in page.sections) == tasks
+    header = ["file", "age", "gender", "group", *["smile", "height"] * tasks, "split", "duplicate_group", "sha256"]
+    index = table_of(tmp_path / "page" / "index.csv")
+    assert list(index[0]) == header
+    if tasks:
+        assert "smile: no " in outcome.out and "height: -2 to 1.5, mean " in outcome.out
+        assert found["faces"]["labels"]["smile"] == {"no": 60, "yes": 29} and found["faces"]["missing"]["smile"] == 30
+        assert found["quarantined"]["reasons"] == {"smile 'maybe' is none of 0, 1, no, yes": 1}
+        assert {row["height"] for row in index} == {"1.5", "-2", ""}
+        assert set(page.sections["Smile"].plots) == {"smile_counts", "ages_by_smile"}
+        assert set(page.sections["Height"].plots) == {"height_values"}
+        assert "smile: yes" in page.sections["Split"].cells and "mean height" in page.sections["Split"].cells
 
 
 def test_explore_marks_synthetic_faces_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
@@ -382,6 +414,8 @@ def test_explore_names_the_license_of_real_faces(odd_page: Path) -> None:
         ("data.dir=file", 1, "data.dir=file is a file"),
         ("data.dir=empty", 1, "no UTKFace-named image in empty"),
         ("data.dir=few", 1, "split of 2 images is empty"),
+        ("+tasks.smile={label: smile}", 1, "a task needs the label smile, but there are only age, gender, group"),
+        ("+tasks.smile={classes: [a, b]}", 1, "tasks.smile.label=None must be the name of a label"),
     ],
 )
 def test_explore_refuses_wrong_arguments_in_one_line_and_writes_nothing(

@@ -14,10 +14,9 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.index import FaceIndex
 from agegender.evaluation.explore.plots import (
     FaceSheet,
-    plot_age_by_group,
-    plot_ages,
-    plot_counts,
+    plot_classes,
     plot_measure,
+    plot_numbers,
     plot_split_ages,
 )
 
@@ -35,20 +34,33 @@ def picture_of(png: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("age", [0, 116])
 def test_plots_of_one_face_are_drawn(age: int, index: FaceIndex) -> None:
-    """One gender, one group, one age, empty sides of the split: no warning either."""
-    one, none = np.array([age], np.int16), np.zeros(0, np.int64)
-    alone = replace(index, age=one, gender=np.array([1], np.int8), group=np.array([3], np.int8), names=["x"])
-    plots = [*plot_ages(alone), *plot_counts(alone), plot_age_by_group(alone)]
-    plots += [plot_split_ages(alone, {"train": np.array([0]), "val": none, "test": none})]
+    """One class, one number, empty sides of the split: no warning either."""
+    labels = {
+        name: np.array([value], np.float32) for name, value in {"age": age, "gender": 1, "group": 3, "cm": 1.5}.items()
+    }
+    alone, none = replace(index, labels=labels, names=["x"]), np.zeros(0, np.int64)
+    plots = [*plot_classes(alone, "gender"), *plot_classes(alone, "group"), plot_numbers(alone, "age")]
+    plots += [plot_numbers(alone, "cm"), plot_split_ages(alone, {"train": np.array([0]), "val": none, "test": none})]
     plots += [plot_measure(name, np.array([0.0])) for name in ("brightness", "contrast", "sharpness")]
-    assert len({plot.name for plot in plots}) == 9
+    assert len({plot.name for plot in plots}) == 10
     assert all(min(picture_of(plot.png).size) > 100 for plot in plots)
 
 
+def test_plots_of_further_labels_take_any_name_and_missing_labels(index: FaceIndex) -> None:
+    word = np.where(np.arange(120) % 3, np.arange(120) % 2, np.nan).astype(np.float32)
+    classes = index.classes | {"a/b $x_": ("$\\frac$", "no")}
+    found = replace(index, labels=index.labels | {"a/b $x_": word, "$y^": word * 1000}, classes=classes)
+    plots = [*plot_classes(found, "a/b $x_"), plot_numbers(found, "$y^")]
+    assert [plot.name for plot in plots] == ["a_b_x__counts", "ages_by_a_b_x_", "_y__values"]
+    unaged = replace(found, labels=found.labels | {"age": np.full(120, np.nan, np.float32)})
+    assert [plot.name for plot in plot_classes(unaged, "gender")] == ["gender_counts"]
+
+
 def test_plot_is_deterministic_for_its_data(index: FaceIndex) -> None:
-    first, again = plot_age_by_group(index), plot_age_by_group(index)
-    older = plot_age_by_group(replace(index, age=index.age + np.where(index.group == 2, 9, 0).astype(np.int16)))
-    assert first == again and first.png != older.png
+    first, again = plot_classes(index, "group"), plot_classes(index, "group")
+    ages = index.labels["age"] + np.where(index.labels["group"] == 2, 9, 0).astype(np.float32)
+    older = plot_classes(replace(index, labels=index.labels | {"age": ages}), "group")
+    assert first == again and first[0] == older[0] and first[1].png != older[1].png
 
 
 def test_sheet_shows_faces_row_by_row_above_their_labels(index: FaceIndex) -> None:
@@ -59,6 +71,16 @@ def test_sheet_shows_faces_row_by_row_above_their_labels(index: FaceIndex) -> No
         assert (sheet[top + 4 : top + 116, left + 4 : left + 116] == np.asarray(album.picture(row))).all()
         assert (sheet[top + 120 : top + 140, left : left + 120] < 128).any(), "no label under the face"
     assert (sheet[140:, 120:] == 255).all(), "something in the empty place"
+
+
+def test_sheet_and_card_have_a_line_for_each_further_label(index: FaceIndex) -> None:
+    smile = np.full(120, np.nan, np.float32)
+    smile[0] = 1
+    labels = index.labels | {"smile": smile, "cm": smile * 1.5, "nothing": np.full(120, np.nan, np.float32)}
+    album = FaceSheet(replace(index, labels=labels, classes=index.classes | {"smile": ("no", "yes")}))
+    assert album.lines(0)[1:] == ["smile: yes", "cm: 1.5"] and album.lines(1)[1:] == ["smile: ?", "cm: ?"]
+    assert album.card(0, "more").lines == (*album.lines(0), "more")
+    assert picture_of(album.sheet([0, 1])).size == (2 * 120, 120 + 3 * 16 + 4)
 
 
 def test_card_carries_the_labels_and_the_file_name(index: FaceIndex) -> None:

@@ -13,23 +13,23 @@ from agegender.evaluation.statistics.calibration import reliability, spread, wei
 
 
 def test_bins_are_half_open_except_the_last() -> None:
-    p_female = np.array([*(i / 10 for i in range(11)), 0.05, 0.999])
-    counts = reliability(p_female, np.zeros(13, dtype=np.int64)).images
+    probability = np.array([*(i / 10 for i in range(11)), 0.05, 0.999])
+    counts = reliability(probability, np.zeros(13, dtype=np.int64)).images
     assert counts.tolist() == [2, 1, 1, 1, 1, 1, 1, 1, 1, 3]
 
 
-def test_bin_holds_its_mean_probability_and_fraction_of_women() -> None:
+def test_bin_holds_its_mean_probability_and_fraction_of_the_outcome() -> None:
     bins = reliability(np.array([0.62, 0.68, 0.66, 0.1]), np.array([1, 0, 1, 0]))
     assert bins.low.tolist() == [i / 10 for i in range(10)]
-    assert bins.p_female[6] == pytest.approx(0.6533333) and bins.female[6] == pytest.approx(2 / 3)
-    assert (bins.p_female[1], bins.female[1]) == (0.1, 0)
-    assert np.isnan(bins.p_female[0]) and np.isnan(bins.female[0])  # empty
+    assert bins.probability[6] == pytest.approx(0.6533333) and bins.observed[6] == pytest.approx(2 / 3)
+    assert (bins.probability[1], bins.observed[1]) == (0.1, 0)
+    assert np.isnan(bins.probability[0]) and np.isnan(bins.observed[0])  # empty
 
 
 def test_calibration_error_is_the_mean_distance_weighted_by_images() -> None:
-    p_female, gender = np.array([0.9, 0.9, 0.05, 0.05]), np.array([1, 0, 0, 0])
-    assert weighted_ece(np.ones((1, 4)), p_female, gender) == pytest.approx([(2 * 0.4 + 2 * 0.05) / 4])
-    assert weighted_ece(np.array([[3.0, 0, 1, 0]]), p_female, gender) == pytest.approx([(3 * 0.1 + 0.05) / 4])
+    probability, outcome = np.array([0.9, 0.9, 0.05, 0.05]), np.array([1, 0, 0, 0])
+    assert weighted_ece(np.ones((1, 4)), probability, outcome) == pytest.approx([(2 * 0.4 + 2 * 0.05) / 4])
+    assert weighted_ece(np.array([[3.0, 0, 1, 0]]), probability, outcome) == pytest.approx([(3 * 0.1 + 0.05) / 4])
 
 
 # away from the bins' edges, where torchmetrics' float32 may fall on the other side
@@ -38,9 +38,9 @@ INSIDE = st.integers(0, 99).map(lambda place: (place + 0.5) / 100)
 
 @given(st.lists(st.tuples(INSIDE, st.integers(0, 1)), min_size=1, max_size=40))
 def test_calibration_error_equals_that_of_torchmetrics(answers: list[tuple[float, int]]) -> None:
-    p_female, gender = np.array([p for p, _ in answers]), np.array([gender for _, gender in answers])
-    theirs = binary_calibration_error(torch.tensor(p_female), torch.tensor(gender), n_bins=10, norm="l1").item()
-    assert weighted_ece(np.ones((1, len(gender))), p_female, gender)[0] == pytest.approx(theirs, abs=1e-5)
+    probability, outcome = np.array([p for p, _ in answers]), np.array([outcome for _, outcome in answers])
+    theirs = binary_calibration_error(torch.tensor(probability), torch.tensor(outcome), n_bins=10, norm="l1").item()
+    assert weighted_ece(np.ones((1, len(outcome))), probability, outcome)[0] == pytest.approx(theirs, abs=1e-5)
 
 
 def test_central_interval_matches_the_normal_table() -> None:

@@ -10,14 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+from torchmetrics.functional.classification import binary_auroc
 
 from agegender.evaluation.statistics.metrics import (
     AGE_BANDS,
     age_bands,
     confusion,
     cumulative_score,
-    predicts_female,
     roc,
     safe_divide,
     weighted_auroc,
@@ -38,14 +37,14 @@ def once(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.ones((1, len(values)))
 
 
-# p_female and gender of some images; few levels, so that there are ties
+# score and class of some images; few levels, so that there are ties
 ANSWERS = st.lists(
     st.tuples(st.integers(0, 8).map(lambda level: level / 8), st.integers(0, 1)), min_size=1, max_size=40
 )
 
 
 def split(answers: list[tuple[float, int]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    return floats(*(p for p, _ in answers)), integers(*(gender for _, gender in answers))
+    return floats(*(p for p, _ in answers)), integers(*(positive for _, positive in answers))
 
 
 def test_age_bands_hold_every_age_once_as_named() -> None:
@@ -56,13 +55,6 @@ def test_age_bands_hold_every_age_once_as_named() -> None:
 
 def test_age_bands_are_the_specified_ones() -> None:
     assert AGE_BANDS == ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
-
-
-@given(ANSWERS)
-def test_gender_threshold_equals_that_of_the_runs_accuracy(answers: list[tuple[float, int]]) -> None:
-    p_female, gender = split(answers)
-    ours = (predicts_female(p_female) == gender).mean()
-    assert ours == pytest.approx(binary_accuracy(torch.tensor(p_female), torch.tensor(gender)).item())
 
 
 def test_weighted_mean_counts_each_image_by_its_weight_per_column() -> None:
@@ -81,19 +73,19 @@ def test_division_by_zero_is_nan_without_a_warning() -> None:
 
 
 def test_auroc_is_the_fraction_of_ordered_pairs_with_ties_as_half() -> None:
-    p_female, gender = floats(0.1, 0.4, 0.4, 0.8), integers(0, 0, 1, 1)
-    assert weighted_auroc(once(gender), p_female, gender).tolist() == [3.5 / 4]
-    assert weighted_auroc(np.array([[1.0, 3, 1, 0]]), p_female, gender).tolist() == [(1 + 3 * 0.5) / 4]
+    score, positive = floats(0.1, 0.4, 0.4, 0.8), integers(0, 0, 1, 1)
+    assert weighted_auroc(once(positive), score, positive).tolist() == [3.5 / 4]
+    assert weighted_auroc(np.array([[1.0, 3, 1, 0]]), score, positive).tolist() == [(1 + 3 * 0.5) / 4]
 
 
 @given(ANSWERS)
-def test_auroc_equals_torchmetrics_and_is_nan_for_one_gender(
+def test_auroc_equals_torchmetrics_and_is_nan_for_one_class(
     answers: list[tuple[float, int]],
 ) -> None:
-    p_female, gender = split(answers)
-    (ours,) = weighted_auroc(once(gender), p_female, gender)
-    if 0 < gender.sum() < len(gender):
-        theirs = binary_auroc(torch.tensor(p_female), torch.tensor(gender)).item()
+    score, positive = split(answers)
+    (ours,) = weighted_auroc(once(positive), score, positive)
+    if 0 < positive.sum() < len(positive):
+        theirs = binary_auroc(torch.tensor(score), torch.tensor(positive)).item()
         assert ours == pytest.approx(theirs, abs=1e-6)
     else:
         assert np.isnan(ours)
@@ -101,10 +93,10 @@ def test_auroc_equals_torchmetrics_and_is_nan_for_one_gender(
 
 @given(ANSWERS, st.data())
 def test_auroc_with_integer_weights_equals_repeated_images(answers: list[tuple[float, int]], data: Any) -> None:
-    p_female, gender = split(answers)
-    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(gender), max_size=len(gender))))
-    (ours,) = weighted_auroc(times[None].astype(float), p_female, gender)
-    repeated = np.repeat(p_female, times), np.repeat(gender, times)
+    score, positive = split(answers)
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(positive), max_size=len(positive))))
+    (ours,) = weighted_auroc(times[None].astype(float), score, positive)
+    repeated = np.repeat(score, times), np.repeat(positive, times)
     (theirs,) = weighted_auroc(np.ones((1, times.sum())), *repeated)
     assert ours == pytest.approx(theirs, nan_ok=True)
 
@@ -113,17 +105,18 @@ def test_cumulative_score_includes_errors_of_exactly_k_years() -> None:
     assert cumulative_score(floats(0, 4.9, 5, 5.1), (0, 5, 6)).tolist() == [0.25, 0.75, 1]
 
 
-def test_confusion_has_true_genders_in_rows_and_predictions_in_columns() -> None:
-    gender, female = integers(0, 0, 0, 1, 1), np.array([False, False, True, True, True])
-    assert confusion(gender, female).tolist() == [[2, 1], [0, 2]]
+def test_confusion_has_true_classes_in_rows_and_predictions_in_columns() -> None:
+    true, predicted = integers(0, 0, 0, 1, 1), integers(0, 0, 1, 1, 1)
+    assert confusion(true, predicted, 2).tolist() == [[2, 1], [0, 2]]
+    assert confusion(integers(2, 2, 0), integers(2, 1, 0), 3).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
 
 
 def test_roc_curve_matches_hand_computation() -> None:
     curve = roc(floats(0.9, 0.8, 0.7, 0.7, 0.2), integers(1, 1, 0, 1, 0))
     assert curve is not None
-    # two women, then a man and a woman at once, then a man
-    assert curve.true_female.tolist() == pytest.approx([0, 2 / 3, 1, 1])
-    assert curve.false_female.tolist() == [0, 0, 0.5, 1]
+    # two positive ones, then a negative and a positive one at once, then a negative one
+    assert curve.true_positive.tolist() == pytest.approx([0, 2 / 3, 1, 1])
+    assert curve.false_positive.tolist() == [0, 0, 0.5, 1]
     assert curve.at_threshold == (0.5, 1.0)
 
 
@@ -131,13 +124,13 @@ def test_roc_curve_matches_hand_computation() -> None:
 def test_roc_curve_is_monotonic_with_area_equal_to_auroc(
     answers: list[tuple[float, int]],
 ) -> None:
-    p_female, gender = split(answers)
-    curve = roc(p_female, gender)
-    if not 0 < gender.sum() < len(gender):
+    score, positive = split(answers)
+    curve = roc(score, positive)
+    if not 0 < positive.sum() < len(positive):
         assert curve is None
         return
     assert curve is not None
-    points = np.stack([curve.false_female, curve.true_female])
+    points = np.stack([curve.false_positive, curve.true_positive])
     assert points[:, 0].tolist() == [0, 0] and points[:, -1].tolist() == [1, 1] and (np.diff(points) >= 0).all()
     area = (np.diff(points[0]) * (points[1, 1:] + points[1, :-1]) / 2).sum()
-    assert area == pytest.approx(weighted_auroc(once(gender), p_female, gender)[0])
+    assert area == pytest.approx(weighted_auroc(once(positive), score, positive)[0])

@@ -100,7 +100,7 @@ def network(trainable: str, **options: object) -> MultiTaskNet:
 def test_trainable_selects_the_layers_with_gradients(trainable: str) -> None:
     net = network(trainable).train()
     outputs = net(torch.rand(2, 3, 64, 64))
-    (outputs.age.square().sum() + outputs.gender.square().sum()).backward()
+    (outputs["age"].square().sum() + outputs["gender"].square().sum()).backward()
     assert isinstance(net.trunk, FaceTrunk)
     trained = {id(weight) for weight in net.parameters() if weight.grad is not None}
     upper = {id(weight) for layer in net.trunk.upper for weight in layer.parameters()}
@@ -115,7 +115,7 @@ def test_frozen_trunk_keeps_its_batch_norm_statistics() -> None:
     ).train()
     before = {name: value.clone() for name, value in net.trunk.state_dict().items()}
     net(torch.rand(4, 3, 64, 64))
-    assert not net.trunk.training and net.age_head.training
+    assert not net.trunk.training and net.heads.training
     assert all(torch.equal(value, before[name]) for name, value in net.trunk.state_dict().items())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
-from helpers.nodes import age_node, network_settings
+from helpers.nodes import network_settings, task_nodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -27,7 +27,7 @@ def shipped_net(in_channels: int = 3, **options: Any) -> MultiTaskNet:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "residual.yaml"))
     for key in {"stem", "channels", "blocks"} & {*options}:
         shipped["trunk"][key] = options.pop(key)
-    return MultiTaskNet(128, in_channels, age_node("mae"), **{**shipped, **options})
+    return MultiTaskNet(128, in_channels, tasks=task_nodes(), **{**shipped, **options})
 
 
 def test_default_resnet_ends_in_the_mean_over_8_x_8_x_192() -> None:
@@ -109,16 +109,18 @@ def test_shortcut_has_weights_only_where_the_shape_changes() -> None:
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_resnet_overfits_a_small_batch(in_channels: int) -> None:
     torch.manual_seed(0)
-    age = {"name": "mae", "scale": 20.0, "offset": 33.0}
     options: dict[str, Any] = {"stem": 8, "channels": [8, 16], "blocks": [1, 1], "head_units": []}
-    net = MultiTaskNet(32, in_channels, **network_settings(age, "residual", weight_init="kaiming_normal", **options))
+    net = MultiTaskNet(
+        32, in_channels, **network_settings({"name": "mae"}, "residual", weight_init="kaiming_normal", **options)
+    )
     images = torch.rand(8, in_channels, 32, 32)
-    years, gender = torch.tensor([5.0, 20, 30, 33, 40, 55, 60, 80]), torch.tensor([0.0, 1] * 4)
+    labels = {"age": torch.tensor([5.0, 20, 30, 33, 40, 55, 60, 80]), "gender": torch.tensor([0.0, 1] * 4)}
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     losses = []
     for _ in range(60):
         outputs = net(images)
-        loss = net.coding.loss(outputs.age, years) + net.gender_loss(outputs, gender)
+        loss = sum(task.loss(outputs[name], labels[name]).mean() for name, task in net.each_task())
+        assert isinstance(loss, torch.Tensor)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -33,8 +33,8 @@ def test_torchvision_families_work_as_trunks(name: str) -> None:
     net = MultiTaskNet(64, 3, **network_settings({"name": "dldl"}, "torchvision", head_units=(), name=name)).eval()
     with torch.inference_mode():
         outputs = net(torch.rand(2, 3, 64, 64))
-    assert outputs.age.shape == (2, 121) and outputs.gender.shape == (2,)
-    assert net.age_head[-1].in_features == net.trunk.num_features
+    assert outputs["age"].shape == (2, 121) and outputs["gender"].shape == (2, 1)
+    assert net.get_parameter("heads.age.0.weight").shape[1] == net.trunk.num_features
 
 
 def test_torchvision_trunk_lacks_the_classifier_layer_only() -> None:

@@ -161,7 +161,7 @@ def test_trial_that_ended_after_the_search_died_counts(study: Path, run_here: Ca
     ("given", "message"),
     [
         (("data.image_size=24",), "data.image_size was 32 and is 24"),
-        (("monitor=val/gender_acc", "mode=max"), "mode was min and is max"),
+        (("monitor=val/gender_acc",), "monitor was None and is val/gender_acc"),
         (("model.dropout=0.1,0.2",), "has model.dropout in 0.0 to 0.5, which Optuna can't combine with 0.1,0.2"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome, metrics_of
+from helpers.stopped_runs import differences
 
 from agegender.errors import AgeGenderError
 from agegender.training.callbacks.ema import EMA, ema_with_warmup
@@ -51,7 +52,7 @@ def averaged(run_here: Run, tmp_path: Path) -> Path:
 def test_ema_weights_are_validated_saved_tested_and_evaluated(averaged: Path, run_here: Run) -> None:
     state, figures = checkpoint(averaged), metrics_of(averaged)
     own = state["current_model_state"]
-    assert any(not torch.equal(value, own[name]) for name, value in state["state_dict"].items())
+    assert any(differences(state["state_dict"], own, ""))
     # the score is from the training, the metrics from the checkpoint: the same weights
     assert figures["val/age_mae"] == pytest.approx(figures["best_score"], abs=1e-4)
     again = run_here("train.py", *WITH_EMA, "fit=false", "weights=run", "hydra.run.dir=again")
@@ -80,7 +81,6 @@ def test_resume_restores_the_ema_and_the_trained_weights(run_here: Run, tmp_path
     whole, halves = (checkpoint(tmp_path / name, "last") for name in ("whole", "halves"))
     for key in ("state_dict", "current_model_state", "averaging_state"):
         assert whole[key].keys() == halves[key].keys()
-        assert all(torch.equal(value, halves[key][name]) for name, value in whole[key].items()), key
-    assert whole["agegender"]["calibration"] == halves["agegender"]["calibration"]
+        assert differences(whole[key], halves[key], key) == []
     first, second = (metrics_of(tmp_path / name) for name in ("whole", "halves"))
     assert first["test/age_mae"] == second["test/age_mae"]

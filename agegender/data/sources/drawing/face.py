@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -236,7 +238,9 @@ def draw_extras(pen: Pen, p: Person) -> None:
     pen.stroke(arc((size - x, p.eye_y), (0, p.eye_y - 0.06), (x - size, p.eye_y)), 0.034, frame, even=True)
 
 
-def draw_face(age: int, gender: int, group: int, rng: np.random.Generator, size: int = 200) -> Image.Image:
+def draw_face(
+    age: int, gender: int, group: int, rng: np.random.Generator, size: int = 200, glasses: str | None = None
+) -> Image.Image:
     """Draw one cartoon face.
 
     Args:
@@ -245,11 +249,13 @@ def draw_face(age: int, gender: int, group: int, rng: np.random.Generator, size:
         group: 0 to 4; shifts the skin tone slightly and nothing else. It represents no real people.
         rng: Source of all other traits; the same state draws the same image.
         size: Side of the image in pixels.
+        glasses: `none`, `round` or `square`; None for a random choice that depends on the age.
 
     Returns:
         An RGB image, `size` x `size`.
     """
     p = sample_person(age, gender, group, rng)
+    p = p if glasses is None else replace(p, glasses=glasses)
     light, turn = float(rng.uniform(-1, 1)), float(rng.normal(0, 0.35))
     picture = draw_background(size * SUPERSAMPLE, rng)
     shift = (float(rng.normal(0, 0.045)), float(rng.normal(0.02, 0.04)))
