@@ -52,7 +52,10 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         if detect_launcher(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in others):
             # Every rank searches by itself, and rank 0 may already have locked the run when the others search.
             raise AgeGenderError("resume=auto with several processes needs the run's folder: add hydra.run.dir=...")
-        run_dir = find_unfinished_run(others)
+        run_dir = find_run(others)
+        if run_dir is not None and (run_dir / "metrics.json").exists():
+            print(f"{run_dir} is finished: nothing is left to do; to train again, leave out resume=auto")
+            raise SystemExit(0)
         checkpoint = latest_valid_checkpoint(run_dir) if run_dir else None
         if run_dir is None or checkpoint is None:
             return others
@@ -150,12 +153,12 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
         run: Run folder.
     """
     # Imports torch, which `--help` and errors on the command line don't need.
-    from agegender.runs.checkpoint import load_verified_checkpoint
+    from agegender.runs.checkpoint import best_of, load_verified_checkpoint
 
     found: list[tuple[int, int, int, Path]] = []
-    for name in ("best.ckpt", "last.ckpt"):  # with equal steps `last` wins: it was written later
-        path = run / "checkpoints" / name
-        if not path.is_file():
+    last = run / "checkpoints" / "last.ckpt"
+    for path in (best_of(run), last):  # with equal steps `last` wins: it was written later
+        if path is None or not path.is_file():
             continue
         try:
             checkpoint = load_verified_checkpoint(path)
@@ -166,11 +169,12 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
     return max(found)[-1] if found else None
 
 
-def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
-    """Return the run folder that `resume=auto` continues, or None to start a new run.
+def find_run(arguments: Sequence[str]) -> Path | None:
+    """Return the run folder that `resume=auto` continues, finished or not; None to start a new run.
 
     That is the run in `hydra.run.dir` if the command sets it, even if its training is complete and only the test is
-    missing. Otherwise it is the newest run in `logs/<name>/` that has no `metrics.json` and is not running.
+    missing. Otherwise it is the newest run in `logs/<name>/` that has no `metrics.json` and is not running; if there is
+    none, the newest finished one with the same settings.
 
     Args:
         arguments: Command-line arguments without `resume=`.
@@ -185,9 +189,10 @@ def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
     if any(re.match(r"\+*hydra\.run\.dir=", argument) for argument in arguments):
         return folder if _overrides_file(folder).is_file() else None
     started = [path for path in folder.parent.glob("*") if _overrides_file(path).is_file()]
-    runs = [path for path in started if not (path / "metrics.json").exists()]
-    runs.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns)
-    return next((path for path in reversed(runs) if not is_running(path)), None)
+    started.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns, reverse=True)
+    unfinished = [path for path in started if not (path / "metrics.json").exists() and not is_running(path)]
+    same = (path for path in started if sorted(_recorded(_overrides_file(path))) == sorted(overrides))
+    return next(iter(unfinished), None) or next(same, None)
 
 
 def _overrides_file(run: Path) -> Path:
