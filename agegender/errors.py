@@ -31,7 +31,7 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     if close:
         return f"did you mean {next(name for name in names if name.lower() == close[0])}?"
-    return f"there are {', '.join(names)}" if names else "nothing can be set there"
+    return f"choose from {', '.join(names)}" if names else "nothing can be set there"
 
 
 def missing_extra(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
