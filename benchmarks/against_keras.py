@@ -27,7 +27,9 @@ def keras_in(python: str, begun: ExitStack) -> Rival:
     """Return a function that starts the Keras side with this interpreter; the process ends with `begun`."""
 
     def start(settings: Settings, data: AgeGenderDataModule, net: MultiTaskNet) -> Steps:
-        network_settings = {name: settings[name] for name in ("model", "age")} | {
+        network_settings = {
+            "model": settings["model"],
+            "age": settings["tasks"]["age"],
             "bf16": settings["trainer"]["precision"] == "bf16-mixed",
             "image_size": data.image_size,
             "channels": data.channels,

@@ -42,11 +42,11 @@ def _training(vary: Callable[[Tensor], Tensor]) -> Callable[[], int]:
     net = MultiTaskNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.to(memory_format=torch.channels_last).train()
     take = training_step(net)
-    images, ages, genders = random_batch(net, BATCH)
+    images, labels = random_batch(net, BATCH)
 
     def steps() -> int:
         for _ in range(STEPS):
-            take(vary(images).contiguous(memory_format=torch.channels_last), ages, genders)
+            take(vary(images).contiguous(memory_format=torch.channels_last), labels)
         return STEPS * BATCH
 
     return steps

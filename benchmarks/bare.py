@@ -17,6 +17,7 @@ from agegender.models.network import MultiTaskNet
 from agegender.training.builders import network_kwargs
 
 CONF = Path(__file__).parent.parent / "conf"
+Labels = dict[str, Tensor]  # label -> [batch]
 
 
 def settings_of(*overrides: str) -> dict[str, Any]:
@@ -33,22 +34,28 @@ def network_of(*overrides: str) -> dict[str, Any]:
     return network_kwargs(settings, settings["data"]["image_size"], 1 if settings["data"]["grayscale"] else 3)[0]
 
 
-def random_batch(net: MultiTaskNet, count: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Return random images (uint8 `[count, channels, size, size]`, channels last), ages in years, and genders."""
+def random_batch(net: MultiTaskNet, count: int, device: str = "cpu") -> tuple[Tensor, Labels]:
+    """Return random images (uint8 `[count, channels, size, size]`, channels last) and labels: numbers up to 80."""
     shape = (count, net.image_size, net.image_size, net.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    genders = torch.randint(0, 2, (count,), device=device)
-    return images, torch.rand(count, device=device) * 80, genders.float()
+    random = {task.label: torch.rand(count, device=device) * (len(task.classes) or 80) for _, task in net.each_task()}
+    return images, {label: values.floor() for label, values in random.items()}
 
 
-def training_step(net: MultiTaskNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """Return a training step on images, ages and genders: forward, backward, and a step of fused Adam."""
+def total_loss(net: MultiTaskNet, images: Tensor, labels: Labels) -> Tensor:
+    """Return the sum of the tasks' mean losses, for a batch without missing labels."""
+    raw = net(images)
+    losses = (task.loss(raw[name], labels[task.label]) for name, task in net.each_task())
+    return torch.stack([loss.sum() / len(loss) for loss in losses]).sum()
+
+
+def training_step(net: MultiTaskNet, lr: float = 1e-3, bf16: bool = False) -> Callable[[Tensor, Labels], None]:
+    """Return a training step on images and labels: forward, backward, and a step of fused Adam."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
-    def step(images: Tensor, ages: Tensor, genders: Tensor) -> None:
+    def step(images: Tensor, labels: Labels) -> None:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            outputs = net(images)
-            loss = net.coding.loss(outputs.age, ages) + net.gender_loss(outputs, genders)
+            loss = total_loss(net, images, labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agegender.models.network import MultiTaskNet
 from agegender.system.malloc import disable_malloc_trim
-from benchmarks.bare import network_of, random_batch, settings_of, training_step
+from benchmarks.bare import network_of, random_batch, settings_of, total_loss, training_step
 
 SIDE = 4096  # rows and columns of the matrices
 NETWORKS = "gray_mae,rgb200_mse,he_mse"
@@ -50,11 +50,10 @@ def multiply_rate(dtype: torch.dtype, repeats: int = 5) -> float:
 def training_operations(network: dict[str, object]) -> int:
     """Return the number of multiplications and additions of a training step per image."""
     net = MultiTaskNet(**network).train()  # type: ignore[arg-type]
-    images, ages, genders = random_batch(net, 2)
+    images, labels = random_batch(net, 2)
     # The counter misses operations in oneDNN's layout; anomaly detection disables that layout (see ConvStack).
     with torch.autograd.set_detect_anomaly(True, check_nan=False), FlopCounterMode(display=False) as counter:
-        outputs = net(images)
-        (net.coding.loss(outputs.age, ages) + net.gender_loss(outputs, genders)).backward()  # type: ignore[no-untyped-call]
+        total_loss(net, images, labels).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops()) // 2
 
 

@@ -67,9 +67,9 @@ def residual_step(batch: int) -> tuple[Callable[[], None], MultiTaskNet, Tensor]
     """Return a training step of the residual network in bfloat16, the network, and its batch of images."""
     net = MultiTaskNet(**network_of("model=residual", "data.grayscale=false"))
     net = net.cuda().to(memory_format=torch.channels_last).train()
-    images, ages, genders = random_batch(net, batch, "cuda")
+    images, labels = random_batch(net, batch, "cuda")
     take = training_step(net, bf16=True)
-    return lambda: take(images, ages, genders), net, images
+    return lambda: take(images, labels), net, images
 
 
 def activation_bytes(net: MultiTaskNet, images: Tensor) -> int:

@@ -44,8 +44,7 @@ def build(settings: dict[str, Any]) -> Any:
     gender = layers.Dense(1, activation="sigmoid", dtype="float32")(heads[0])
     years = layers.Dense(1, activation=None if age["output"] == "linear" else "relu", dtype="float32")(heads[1])
     network = keras.Model(images, [gender, years])
-    loss = {"MeanAbsoluteError": "mae", "MeanSquaredError": "mse"}[age["_target_"].rpartition(".")[2]]
-    network.compile(keras.optimizers.Adam(settings["lr"]), loss=["binary_crossentropy", loss])
+    network.compile(keras.optimizers.Adam(settings["lr"]), loss=["binary_crossentropy", age["loss"]])
     return network
 
 

@@ -13,10 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agegender.cli.main import report_errors
 from agegender.errors import require
+from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.run_reader import Run, find_runs, read_run
+from agegender.evaluation.statistics.task_values import likeliest
+from agegender.tasks.info import TaskInfo
 
 
 def leaked(leaky: Path, clean: Path) -> set[str]:
@@ -45,18 +49,26 @@ def _index(run: Path) -> list[dict[str, str]]:
 
 
 def row(name: str, run: Run, names: Iterable[str]) -> str:
-    """Return a table row: number of images, age MAE in years, and gender accuracy in percent.
+    """Return a table row: the number of images, and for each task the MAE or the accuracy in percent.
 
     Args:
         name: Name of the row.
         run: The run.
         names: Images to include, by their names in the index.
     """
-    taken, answers = set(names), run.answers
-    own = np.array([name in taken for name in answers.names])
-    age = np.abs(answers.age - answers.age_pred)[own].mean()
-    gender = ((answers.p_female > 0.5) == (answers.gender == 1))[own].mean()
-    return f"{name:44} {own.sum():6,} {age:8.2f} {100 * gender:8.2f}"
+    taken, predictions = set(names), run.predictions
+    own = np.array([name in taken for name in predictions.names])
+    return f"{name:44} {own.sum():6,}" + "".join(
+        f" {_metric(predictions, task, own):10.2f}" for task in predictions.tasks
+    )
+
+
+def _metric(predictions: RunPredictions, task: TaskInfo, chosen: NDArray[np.bool_]) -> float:
+    known = chosen & predictions.known(task)
+    label = predictions.labels[task.label][known]
+    if task.kind == "number":
+        return float(np.abs(predictions.columns[task.columns[0]][known] - label).mean())
+    return 100 * float((likeliest(task, predictions.columns)[0][known] == label).mean())
 
 
 def main() -> None:
@@ -69,8 +81,9 @@ def main() -> None:
         leaky, clean = (read_run(find_runs(folder)[0]) for folder in (folders.leaky, folders.clean))
         copies = leaked(leaky.folder, clean.folder)
         require(bool(copies), f"{leaky.folder} has no leak: no test image has a copy in training or validation")
-        own, other = set(leaky.answers.names), set(clean.answers.names)
-        print(f"{'test images':44} {'images':>6} {'MAE':>8} {'gender %':>8}")
+        own, other = set(leaky.predictions.names), set(clean.predictions.names)
+        titles = (task.name if task.kind == "number" else f"{task.name} %" for task in leaky.predictions.tasks)
+        print(f"{'test images':44} {'images':>6}" + "".join(f" {title:>10}" for title in titles))
         print(row("with the leak: all", leaky, own))
         print(row("with the leak: a copy is in training or validation", leaky, copies))
         print(row("with the leak: no copy there", leaky, own - copies))

@@ -42,8 +42,9 @@ PHOTO = 3000, 2000  # pixels of a photograph; sensor noise is added
 def untrained(path: Path, *overrides: str) -> Path:
     """Write a checkpoint of untrained weights, with the entries that prediction reads."""
     network = network_of(*overrides)
-    weights = {f"network.{name}": value for name, value in MultiTaskNet(**network).state_dict().items()}
-    described = {"network": network, "split": None, "labels": {"gender": ["male", "female"]}}
+    built = MultiTaskNet(**network)
+    weights = {f"network.{name}": value for name, value in built.state_dict().items()}
+    described = {"network": network, "split": None, "tasks": [info.to_dict() for info in built.infos]}
     torch.save({"agegender": {"version": agegender.__version__, **described}, "state_dict": weights}, path)
     return path
 

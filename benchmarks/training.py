@@ -25,6 +25,7 @@ from agegender.config.hydra_versions import version_base
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.models.network import MultiTaskNet
 from agegender.system.malloc import disable_malloc_trim
+from agegender.tasks.monitor import with_monitor
 from agegender.training import builders
 from benchmarks.bare import CONF, training_step
 from benchmarks.paired import Paired
@@ -81,7 +82,7 @@ def bare_loop(settings: Settings, data: AgeGenderDataModule, net: MultiTaskNet) 
             order = torch.randperm(len(faces)).tolist()
             for start in range(0, len(order), size):
                 batch = faces.__getitems__(order[start : start + size])
-                take(batch["image"], batch["age"], batch["gender"])
+                take(batch["image"], batch["labels"])
                 yield len(batch["row"])
 
     loop = steps()
@@ -105,7 +106,8 @@ def measure(overrides: list[str], steps: int = 20, rounds: int = 5, rival: Rival
         config.hydra.runtime.output_dir = folder
         HydraConfig.instance().set_config(config)
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        settings: Settings = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+        composed: Settings = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+        settings = with_monitor(composed)
         data = builders.build_data(settings)
         data.prepare_data()
         data.setup()

@@ -86,7 +86,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         Args:
             dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
                 downloaded; if it is None, `table` or `synthetic` must be given.
-            table: CSV or Parquet with the columns path, age and gender (one of the two is enough), and optionally
+            table: CSV or Parquet with the columns path and one or more of age, gender and `labels`, and optionally
                 group and split, see `read_table`. Paths are relative to `dir`, or to the table's own folder.
             synthetic: Draw cartoon faces instead: arguments of `generate_faces`. With `glasses`, its table is read.
             cache_dir: Folder of decoded pixels, scan results and downloads; None for the user's cache folder.

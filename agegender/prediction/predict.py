@@ -88,15 +88,16 @@ def predict(
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.network.trained_on_synthetic:
         print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
-    album = AnnotatedImageFolder(Path(annotate)) if annotate else None
+    tasks = predictor.tasks
+    album = AnnotatedImageFolder(Path(annotate), tasks) if annotate else None
     progress = None
     if out is not None and into_file:
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "frame_interval": frame_interval}
-        settings["min_confidence"] = predictor.min_confidence
+        settings["min_confidence"] = min_confidence  # as given: that of the weights follows from their digest
         if annotate:
             settings["annotate"] = annotate  # images that are done are not annotated any more
-        progress = PartialResults(Path(out), origin | settings | shared, resume, shared.get("batch_size", 1))
+        progress = PartialResults(Path(out), origin | settings | shared, tasks, resume, shared.get("batch_size", 1))
     done = progress.done if progress else Counter[str]()
     if done:
         print(f"{done.total()} images are done already", file=sys.stderr)
@@ -109,11 +110,11 @@ def predict(
             for answered in track(answers, "predicting", count):
                 progress.add(answered)
             tally.pictures += done.total()
-            write_rows(Path(out), tally.count_rows(progress.rows()))
+            write_rows(Path(out), tally.count_rows(progress.rows()), tasks)
         elif out == PIPE:
-            print_jsonl(_each(answers))
+            print_jsonl(_each(answers), tasks)
         else:
-            print_table(_each(track(answers, "predicting", count)))
+            print_table(_each(track(answers, "predicting", count)), tasks)
     if into_file:
         print(f"{tally.pictures} images in {out}", file=sys.stderr)
     if tally.failed:

@@ -1,12 +1,15 @@
-"""The prediction for a face: its fields, their rounding and their wording, shared by all outputs."""
+"""The prediction for a face: its values, their rounding and their wording, shared by all outputs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from agegender.tasks.info import TaskInfo
+
 NO_FACE = "no face found"
-UNSURE = "unsure"  # gender whose probability is below min_confidence
+_WORDLESS = {"no", "yes", "false", "true", "0", "1"}  # class names that need the task's name beside them
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,8 @@ class Prediction:
         right: Right edge of the box, likewise.
         bottom: Bottom edge of the box, likewise.
         score: Confidence of the detector, up to 1; None if no detector was run.
-        age: Age in years.
-        age_std: Standard deviation of the age error in years; None if the model doesn't predict one.
-        age_low: Lower end, in whole years, of the 80 % prediction interval of the age; None if the model doesn't
-            predict one.
-        age_high: Upper end of the interval, likewise.
-        p_female: Probability of the data set's label `female`.
-        gender: `female` if `p_female` is above 0.5, else `male`; `unsure` if the probability of the likelier of the
-            two is below the predictor's `min_confidence`.
+        values: The values of all tasks, by the names in `TaskInfo.fields`; None where the model doesn't predict one.
+            Empty if there is an error.
         error: Why there is no prediction; None if there is one.
     """
 
@@ -39,33 +36,69 @@ class Prediction:
     right: float | None = None
     bottom: float | None = None
     score: float | None = None
-    age: float | None = None
-    age_std: float | None = None
-    age_low: float | None = None
-    age_high: float | None = None
-    p_female: float | None = None
-    gender: str | None = None
+    values: dict[str, Any] = field(default_factory=dict, hash=False)
     error: str | None = None
 
+    @property
+    def age(self) -> float | None:
+        """Age in years; None if there is an error, or the model doesn't predict it."""
+        return self.values.get("age")
 
-COLUMNS = tuple(field.name for field in fields(Prediction))
-_BOX = dict.fromkeys(("left", "top", "right", "bottom"), 1)
-_DIGITS = {**_BOX, "score": 3, "age": 2, "age_std": 2, "age_low": None, "age_high": None, "p_female": 4}
+    @property
+    def age_std(self) -> float | None:
+        """Standard deviation of the age error in years, likewise."""
+        return self.values.get("age_std")
+
+    @property
+    def age_low(self) -> float | None:
+        """Lower end, in whole years, of the 80 % prediction interval of the age, likewise."""
+        return self.values.get("age_low")
+
+    @property
+    def age_high(self) -> float | None:
+        """Upper end of the interval, likewise."""
+        return self.values.get("age_high")
+
+    @property
+    def p_female(self) -> float | None:
+        """Probability of the data set's label `female`, likewise."""
+        return self.values.get("p_female")
+
+    @property
+    def gender(self) -> str | None:
+        """The likelier of `female` and `male`, `unsure` if its probability is below `min_confidence`; likewise."""
+        return self.values.get("gender")
 
 
-def to_row(prediction: Prediction) -> dict[str, Any]:
-    """Return the columns of a prediction, rounded to their precision."""
-    row = asdict(prediction)
-    return row | {name: round(row[name], digits) for name, digits in _DIGITS.items() if row[name] is not None}
+_DIGITS = {"left": 1, "top": 1, "right": 1, "bottom": 1, "score": 3}
+_PLACE = ("path", "face", *_DIGITS)
 
 
-def describe(prediction: Prediction) -> tuple[str, str]:
-    """Return the age and the gender as text, such as `34 (27-43)` and `female 97 %`, or `unsure`."""
-    if prediction.age is None or prediction.p_female is None or prediction.gender is None:
-        raise ValueError("the prediction has an error instead of values")
-    within = "" if prediction.age_low is None else f" ({prediction.age_low:.0f}-{prediction.age_high:.0f})"
-    age = f"{prediction.age:.0f}{within}"
-    if prediction.gender == UNSURE:
-        return age, UNSURE
-    probability = prediction.p_female if prediction.gender == "female" else 1 - prediction.p_female
-    return age, f"{prediction.gender} {100 * probability:.0f} %"
+def columns_of(tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
+    """Return the names of the columns of `to_row`, in order."""
+    return (*_PLACE, *(name for info in tasks for name in info.fields), "error")
+
+
+def to_row(prediction: Prediction, tasks: Sequence[TaskInfo]) -> dict[str, Any]:
+    """Return the columns of a prediction, rounded to their precision; None where there is an error."""
+    place = {name: getattr(prediction, name) for name in _PLACE}
+    row = dict.fromkeys(columns_of(tasks)) | place | prediction.values | {"error": prediction.error}
+    digits = _DIGITS | {name: n for info in tasks for name, n in zip(info.columns, info.digits, strict=True)}
+    return row | {name: round(row[name], n) for name, n in digits.items() if row[name] is not None}
+
+
+def needs_names(tasks: Sequence[TaskInfo]) -> bool:
+    """Return whether texts on a prediction need the names of the tasks: not for one number beside one clear class."""
+    classes = [set(map(str.casefold, info.classes)) for info in tasks if info.classes]
+    return len(classes) > 1 or len(tasks) - len(classes) > 1 or any(names <= _WORDLESS for names in classes)
+
+
+def describe(prediction: Prediction, tasks: Sequence[TaskInfo]) -> list[str]:
+    """Return a text for each task, such as `34 (27-43)` and `female 97 %`; with names, `glasses: no 88 %`.
+
+    Args:
+        prediction: A prediction without an error.
+        tasks: The predictor's tasks.
+    """
+    named = needs_names(tasks)
+    return [f"{info.name}: " * named + info.describe(prediction.values) for info in tasks]

@@ -23,8 +23,9 @@ from agegender.prediction.backends.backend import Backend, Tta
 from agegender.prediction.faces.alignment import align_crop, is_aligned_crop
 from agegender.prediction.faces.detector import Face, FaceDetector
 from agegender.prediction.images.sources import FLUSH, ImageInput, NamedImage, as_named_image
-from agegender.prediction.prediction import NO_FACE, UNSURE, Prediction
+from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.system.progress import available_cores
+from agegender.tasks.info import TaskInfo
 
 MAX_CHUNK = 16  # images per worker: beyond, the activations of the default network exceed the cores' caches
 
@@ -59,13 +60,17 @@ class _DecodedImage:
 
 
 class Predictor:
-    """Predict age and gender of the faces in images.
+    """Predict the tasks of a network, such as the age, for the faces in images.
 
     >>> from agegender import Predictor
     >>> predictor = Predictor()  # doctest: +SKIP
     >>> for face in predictor("photo.jpg"):  # doctest: +SKIP
-    ...     print(face.age, face.age_low, face.age_high, face.p_female)
-    31.4 25.0 38.0 0.97
+    ...     print(face.age, face.age_low, face.age_high, face.values)
+
+    Attributes:
+        tasks: The tasks, in the order of the columns; their `min_confidence` is the one in use.
+        weights: Path of the weights file.
+        network: The backend.
     """
 
     def __init__(
@@ -87,15 +92,13 @@ class Predictor:
             detect: `always` detects the faces and aligns them like UTKFace's. `auto` does the same, except for an image
                 that is such a crop already (see `alignment.is_aligned_crop`). `never` takes every image for one.
             backend: `torch`, or `onnx` for ONNX Runtime, which starts faster and needs no PyTorch.
-            min_confidence: Probability of the likelier gender below which `gender` is `unsure`, from 0.5 (never) to 1;
-                None for the threshold stored with the weights, at which 97 % of the genders were right on their
-                validation faces.
+            min_confidence: Probability of the likeliest class below which a class is `unsure`, from chance (never: 0.5
+                for two classes) to 1, for all tasks with classes; None for the thresholds stored with the weights, at
+                which 97 % of the classes were right on their validation faces.
 
         Raises:
             AgeGenderError: The weights or the device don't exist, a package is missing, or a value is out of range.
         """
-        fits = min_confidence is None or 0.5 <= min_confidence <= 1
-        require(fits, f"min_confidence={min_confidence} must lie between 0.5 (never unsure) and 1, or be null")
         self.detect = detect
         self._finder = None if detect == "never" else FaceDetector()
         self.network: Backend
@@ -110,7 +113,7 @@ class Predictor:
 
             self.network = TorchBackend(weights, device, tta)
         self.weights = self.network.weights
-        self.min_confidence = self.network.min_confidence if min_confidence is None else min_confidence
+        self.tasks = _with_confidence(self.network.tasks, min_confidence)
 
     @overload
     def __call__(self, images: list[ImageInput] | tuple[ImageInput, ...]) -> list[list[Prediction]]: ...
@@ -215,11 +218,11 @@ class Predictor:
     def _answer(self, pictures: list[_DecodedImage]) -> list[ImageResult]:
         crops = [pixels for seen in pictures for pixels in seen.pixels]
         parts = (crops[start : start + 4 * MAX_CHUNK] for start in range(0, len(crops), 4 * MAX_CHUNK))
-        answers = (row for part in parts for row in self.network(np.stack(part)).tolist())
+        answers = (columns for part in parts for columns in _by_face(self.network(np.stack(part))))
         return [
             ImageResult(
                 seen.path,
-                [self._prediction(seen.path, number, face, *next(answers)) for number, face in enumerate(seen.faces, 1)]
+                [self._prediction(seen.path, number, face, next(answers)) for number, face in enumerate(seen.faces, 1)]
                 if seen.error is None
                 else [Prediction(seen.path, error=seen.error)],
                 seen.picture,
@@ -227,20 +230,31 @@ class Predictor:
             for seen in pictures
         ]
 
-    def _prediction(
-        self, path: str, number: int, face: Face | None, age: float, std: float, low: float, high: float, female: float
-    ) -> Prediction:
+    def _prediction(self, path: str, number: int, face: Face | None, columns: dict[str, float]) -> Prediction:
         left, top, right, bottom = face.box if face else (None, None, None, None)
-        score = face.score if face else None
-        gender = self.network.labels[int(female > 0.5)]
-        if max(female, 1 - female) < self.min_confidence:
-            gender = UNSURE
-        ages = age, _stated(std), _stated(low), _stated(high)
-        return Prediction(path, number, left, top, right, bottom, score, *ages, female, gender)
+        values = {name: value for info in self.tasks for name, value in info.values(columns).items()}
+        return Prediction(path, number, left, top, right, bottom, face.score if face else None, values)
 
 
-def _stated(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _with_confidence(tasks: tuple[TaskInfo, ...], least: float | None) -> tuple[TaskInfo, ...]:
+    """Return the tasks with `least` as the `min_confidence` of those with classes; None changes none.
+
+    Raises:
+        AgeGenderError: It is out of range, or no task has classes.
+    """
+    if least is None:
+        return tasks
+    counts = [len(info.classes) for info in tasks if info.classes]
+    require(bool(counts), f"min_confidence={least} needs a task with classes, which these weights lack; leave it out")
+    fits = 1 / max(counts) <= least <= 1
+    require(fits, f"min_confidence={least} must lie between {1 / max(counts):.3g} (never unsure) and 1, or be null")
+    return tuple(replace(info, min_confidence=least) if info.classes else info for info in tasks)
+
+
+def _by_face(columns: dict[str, NDArray[np.float64]]) -> Iterator[dict[str, float]]:
+    """Yield the columns of each face of a batch."""
+    for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+        yield dict(zip(columns, row, strict=True))
 
 
 def _batches(images: Iterable[ImageInput | NamedImage], size: int) -> Iterator[tuple[list[Any], bool]]:

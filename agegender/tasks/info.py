@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 
 Kind = Literal["number", "binary", "classes"]
 UNSURE = "unsure"  # class whose probability is below the task's min_confidence
@@ -49,8 +50,8 @@ class TaskInfo:
             widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]
-            valid = valid and all(isinstance(text, str) for text in texts) and 0 <= info.min_confidence <= 1
-        except (TypeError, AttributeError, KeyError):
+            valid = valid and all(text.encode() is not None for text in texts) and 0 <= info.min_confidence <= 1
+        except (TypeError, AttributeError, KeyError, UnicodeEncodeError):  # lone surrogates can't be written to a file
             valid = False
         if not valid:
             raise AgeGenderError("the description of a task is invalid: the file is damaged, or of another version")
@@ -78,7 +79,7 @@ class TaskInfo:
         return [values[column] for column in self.columns]
 
     def predicted_class(self, values: Mapping[str, float], min_confidence: float | None = None) -> str:
-        """Return the name of the likeliest class; `unsure` if its probability is below `min_confidence`.
+        """Return the name of the likeliest class; `unsure` if its probability is below `min_confidence`, or NaN.
 
         Args:
             values: A prediction's values, by the names in `columns`.
@@ -87,19 +88,35 @@ class TaskInfo:
         probabilities = self.probabilities(values)
         highest = max(probabilities)
         least = self.min_confidence if min_confidence is None else min_confidence
-        return UNSURE if highest < least else self.classes[probabilities.index(highest)]
+        return self.classes[probabilities.index(highest)] if highest >= least else UNSURE
+
+    def values(self, columns: Mapping[str, float]) -> dict[str, Any]:
+        """Return a prediction's values by the names in `fields`, from the network's `columns`; NaN becomes None."""
+        found: dict[str, Any] = {name: columns[name] if math.isfinite(columns[name]) else None for name in self.columns}
+        return found if self.kind == "number" else found | {self.name: self.predicted_class(columns)}
+
+    @property
+    def decimals(self) -> int:
+        """Decimals of a number in texts: those of the ends of its interval."""
+        return self.digits[-1] or 0
+
+    def interval(self, values: Mapping[str, Any], dash: str = "-") -> str:
+        """Return the interval of a number as text, such as `27-43`; empty if there is none."""
+        low, high = (values[column] for column in self.columns[2:])
+        if low is None or high is None:
+            return ""
+        return f"{low:.{self.decimals}f}{dash if low >= 0 else ' to '}{high:.{self.decimals}f}"
 
     def describe(self, values: Mapping[str, Any]) -> str:
         """Return a prediction as text, such as `34 (27-43)`, `female 97 %` or `unsure`.
 
         Args:
-            values: A prediction's values, by the names in `fields`; the ends of an interval may be None.
+            values: A prediction's values, by the names in `fields`; those of a number may be None.
         """
         if self.kind == "number":
-            value, _, low, high = (values[column] for column in self.columns)
-            decimals = 0 if self.digits[2] is None else self.digits[2]
-            within = "" if low is None else f" ({low:.{decimals}f}-{high:.{decimals}f})"
-            return f"{value:.{decimals}f}{within}"
+            value, interval = values[self.columns[0]], self.interval(values)
+            number = "unknown" if value is None else f"{value:.{self.decimals}f}"
+            return f"{number} ({interval})" if interval else number
         name: str = values[self.name]
         if name == UNSURE:
             return name
@@ -114,4 +131,7 @@ def read_tasks(saved: Sequence[Any]) -> tuple[TaskInfo, ...]:
     """
     if not isinstance(saved, list | tuple):
         raise AgeGenderError("the description of the tasks is invalid: the file is damaged, or of another version")
-    return tuple(TaskInfo.from_dict(each) for each in saved)
+    tasks = tuple(TaskInfo.from_dict(each) for each in saved)
+    fields = [name for info in tasks for name in info.fields]
+    require(len(set(fields)) == len(fields), "two tasks have a column of the same name: the file is damaged")
+    return tasks

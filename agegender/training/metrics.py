@@ -33,7 +33,7 @@ class MeanLosses(Metric):
 
     def update(self, losses: Tensor, counts: Tensor) -> None:
         """Add steps' losses `[steps, losses]`, each the mean of `counts` `[steps, losses]` faces."""
-        self.total += (counts * losses).sum(0)
+        self.total += torch.einsum("sl,sl->l", counts, losses)
         self.count += counts.sum(0)
 
     def compute(self) -> Tensor:

@@ -30,7 +30,7 @@ MISSPELLED = {
     "optim.optimizer.wieght_decay=1": "optim.optimizer.wieght_decay is not known; if it is an argument of "
     "optim.optimizer's class, add it with +optim.optimizer.wieght_decay=...",
     "trainer.max_epoch=3": "trainer.max_epoch is not known; did you mean max_epochs?",
-    "loss.gende=2": "loss.gende is not known; did you mean gender?",
+    "loss.learnd=true": "loss.learnd is not known; did you mean learned?",
     "callbacks.early_stoping=null": "callbacks.early_stoping is not known; did you mean early_stopping?",
     "callbacks.early_stopping.patiance=3": "callbacks.early_stopping.patiance is not known; did you mean patience?",
     "sed=3": "sed is not known; did you mean seed?",
@@ -64,7 +64,7 @@ def test_misspelled_setting_is_refused_with_the_nearest_before_any_write(
         ("+optim.optimizer.beta=[0.9,0.99]", "optim.optimizer.beta is not known; did you mean betas?"),
         ("+augment.fip=0.5", "augment.fip is not known; did you mean flip?"),
         ("+model.image_size=9", "model.image_size is not known"),
-        ("age.name=mae", "age.name is not known; if it is an argument of age's class"),
+        ("tasks.age.name=mae", "tasks.age.name is not known; if it is an argument of tasks.age's class"),
         ("model.channels=[8]", "model.channels is not known; did you mean model.trunk.channels?"),
         ("+model.chanels=[8]", "model.chanels is not known; did you mean model.trunk.channels?"),
         ("model.name=resnet18", "model.name is not known; "),
@@ -79,7 +79,7 @@ def test_misspelled_setting_is_refused_with_the_nearest_before_any_write(
         ("+trust=[os]", "trust=os is refused: modules of Python's standard library"),
         ("trust=torch", "trust=torch is refused: some of its functions can run code from files"),
         ("model.trunk._target_=torch.optim.Adam", "model.trunk._target_: torch.optim.Adam is refused; it is not a "),
-        ("age._target_=torch.optim.Adam", "age._target_: torch.optim.Adam is refused; it has no layer, "),
+        ("tasks.age._target_=torch.optim.Adam", "tasks.age._target_: torch.optim.Adam is refused; it is not a "),
         ("model.trunk._target_=nowhere.Trunk", "model.trunk._target_: nowhere.Trunk is refused; the package"),
     ],
 )

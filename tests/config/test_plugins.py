@@ -20,7 +20,7 @@ from agegender.models.network import MultiTaskNet
 Run = Callable[..., Outcome]
 
 PARTS = '''
-"""A trunk, an age coding, a callback and a scheduler of somebody's own."""
+"""A trunk, a task, a callback and a scheduler of somebody's own."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
-from agegender.tasks.age_coding import Coding
+from agegender.tasks import NumberTask
 
 with Path("imported.txt").open("a") as file:
     file.write("imported\\n")
@@ -46,17 +46,17 @@ class Trunk(nn.Module):
         return self.layers(images).flatten(1)
 
 
-class LogAge(Coding):
+class LogAge(NumberTask):
     """Learns the logarithm of the age."""
 
     def loss(self, raw, age):
-        return functional.smooth_l1_loss(raw[:, 0], torch.log1p(age) - 3)
+        return functional.smooth_l1_loss(raw[:, 0], torch.log1p(age) - 3, reduction="none")
 
-    def decode(self, raw):
+    def value(self, raw):
         return torch.expm1(raw[:, 0].float().clamp(-3, 2) + 3)
 
     def spread(self, raw):
-        return 0.3 * (self.decode(raw) + 1)
+        return 0.3 * (self.value(raw) + 1)
 
 
 class Count(Callback):
@@ -82,10 +82,10 @@ def make_trunk(in_channels):
 '''
 SMALL = tuple(setting for setting in TINY if not setting.startswith("model."))
 NETWORK = ("~model.trunk", "+model.trunk={_target_: my_plugin.parts.Trunk, width: 5}", "model.head_units=[16]")
-CODING = ("~age", "+age={_target_: my_plugin.parts.LogAge}")
+TASK = ("~age", "+tasks.age._target_=my_plugin.parts.LogAge")
 CALLBACK = ("+callbacks.count={_target_: my_plugin.parts.Count, file: epochs.txt}",)
 SCHEDULER = ("optim.scheduler={_target_: my_plugin.parts.Halving, interval: epoch}",)
-ALL = (*NETWORK, *CODING, *CALLBACK, *SCHEDULER, "optim.lr=8e-3")
+ALL = (*NETWORK, *TASK, *CALLBACK, *SCHEDULER, "optim.lr=8e-3")
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def _unload() -> None:
     sys.path_importer_cache.clear()
 
 
-@pytest.mark.parametrize("parts", [NETWORK, CODING, CALLBACK, SCHEDULER], ids=["trunk", "age", "callback", "scheduler"])
+@pytest.mark.parametrize("parts", [NETWORK, TASK, CALLBACK, SCHEDULER], ids=["trunk", "task", "callback", "scheduler"])
 def test_untrusted_package_is_refused_and_never_imported(parts: tuple[str, ...], run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *SMALL, *parts)
     outcome.assert_one_line_error(" is refused; ", "add trust=my_plugin to the command line")
@@ -139,7 +139,7 @@ def test_trusted_package_trains_resumes_predicts_and_exports(
     assert "trust" not in (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
     network = torch.load("run/checkpoints/best.ckpt", weights_only=True)["agegender"]["network"]
     assert network["trunk"] == {"_target_": "my_plugin.parts.Trunk", "width": 5}
-    assert network["age"] == {"_target_": "my_plugin.parts.LogAge"}
+    assert network["tasks"]["age"]["_target_"] == "my_plugin.parts.LogAge"
 
     # trust in the overrides of a run is ignored, even where somebody wrote it there
     record = tmp_path / "run" / ".hydra" / "overrides.yaml"
@@ -155,7 +155,7 @@ def test_trusted_package_trains_resumes_predicts_and_exports(
     face = str(next(faces.iterdir()))
     _unload()
     refused = run_here("predict.py", f"img={face}", "weights=run")
-    assert refused.code == 1 and "age._target_: my_plugin.parts.LogAge is refused" in refused.err
+    assert refused.code == 1 and "my_plugin.parts.LogAge is refused" in refused.err
     answered = run_here("predict.py", f"img={face}", "weights=run", "trust=my_plugin", "out=-")
     assert answered.code == 0, answered.err
     assert 0 < json.loads(answered.out)["age"] < 120
@@ -188,7 +188,7 @@ def test_installed_plugin_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_checkpoint_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = {"image_size": 32, "in_channels": 1, "trunk": {"_target_": "my_plugin.parts.Trunk"}}
-    network["age"] = {"_target_": "my_plugin.parts.LogAge"}
+    network["tasks"] = {"age": {"_target_": "my_plugin.parts.LogAge", "label": "age"}}
     shutil.rmtree(tmp_path / "my_plugin")
     with pytest.raises(AgeGenderError, match=r"the package my_plugin is not installed here: install it, and .* trust="):
         MultiTaskNet(**network)  # type: ignore[arg-type]

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from conftest import Outcome
 from helpers.hostile import FORMULAS
+from helpers.made_runs import AGE, GENDER
 from helpers.made_tables import write_table
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agegender.data.index.index import build_index
-from agegender.evaluation.report.run_reader import read_answers
+from agegender.evaluation.report.predictions_file import read_predictions
 from agegender.system.csv_escape import escape_formula, unescape_formula
 
 BEGINNINGS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
@@ -82,6 +83,6 @@ def test_report_finds_the_copies_of_images_with_formula_names(tmp_path: Path) ->
     header = "path,age,age_pred,age_std,age_low,age_high,gender,p_female,group\n"
     paths = ("./=a.jpg", "./+b.jpg", "@c.jpg")
     (tmp_path / "predictions.csv").write_text(header + "".join(path + labels for path in paths))
-    answers = read_answers(tmp_path, ".")
+    answers = read_predictions(tmp_path, {"data": ".", "tasks": [AGE.to_dict(), GENDER.to_dict()]})
     assert set(answers.names) == set(answers.paths) == {"=a.jpg", "+b.jpg", "@c.jpg"}
     assert len(set(answers.clusters.tolist())) == 2

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
-from helpers.nodes import AGES, age_node, target, task_nodes
+from helpers.nodes import AGES, target, task_nodes
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
@@ -53,7 +53,8 @@ def settings_of(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
 def test_config_groups_have_the_documented_options() -> None:
     expected = (
-        "tasks=age_gender tasks=age_gender_ethnicity age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
+        "tasks=age_gender tasks=age_gender_ethnicity "
+        "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
         "augment=strong augment=robust callbacks=default callbacks=ema "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "

@@ -75,7 +75,7 @@ def test_half_labeled_table_trains_to_finite_metrics_of_the_labeled_faces(
     results = metrics_of(tmp_path / "run")
     figures = {name: value for name, value in results.items() if name.startswith(("val/", "test/", "baseline/"))}
     assert len(figures) >= 18 and all(math.isfinite(value) for value in figures.values())
-    assert "60 images have no age and 20 no gender" in outcome.out
+    assert "missing labels: age of 60 images, gender of 20 images;" in outcome.out
     answers = predictions_of(tmp_path / "run")
     aged = [row for row in answers if row["age"]]
     gendered = [row for row in answers if row["gender"]]

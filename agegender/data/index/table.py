@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from agegender.data.index.cells import Label, QuarantinedRowError, Reader, label_readers, shown
 from agegender.data.index.split import SPLITS, UNUSED
-from agegender.data.index.utkface import CLASSES, GENDERS, GROUPS, LABELS, LabelTable
+from agegender.data.index.utkface import GENDERS, GROUPS, LABELS, LabelTable
 from agegender.errors import AgeGenderError, missing_extra, require
 
-RESERVED = ("path", "file", "split", "duplicate_group", "sha256")  # columns of tables and of index.csv, no labels
 SPLIT_ALIASES = {side: side for side in (*SPLITS, UNUSED)} | {"valid": "val", "validation": "val", "": UNUSED}
-UNKNOWN = ("", "na", "n/a", "nan", "none", "null", "unknown")  # cells that mean a missing label
-MAX_LABEL_AGE = 999  # years; limit of UTKFace's names
-MAX_NUMBER = float(np.finfo(np.float32).max)
 MOST_GROUPS = 100  # a column with more values is not a group
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-_WHOLE = re.compile(r"(\d+)\.0*", re.ASCII)  # an integer in a float column, as pandas writes it
-
-
-Label = float | str | None  # a number or a class's code; the text of a group until all groups are known; None: missing
-Reader = Callable[[str], Label]
 
 
 class _Row(NamedTuple):
@@ -35,10 +22,6 @@ class _Row(NamedTuple):
 
     labels: tuple[Label, ...]
     split: str
-
-
-class _QuarantinedRowError(ValueError):
-    """A row that can't be parsed without guessing; the message is the reason."""
 
 
 def check_ending(table: Path) -> None:
@@ -74,7 +57,7 @@ def read_table(
     """
     check_ending(table)
     require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the images")
-    readers = _readers(labels or {}, age_range)
+    readers = label_readers(labels or {}, age_range)
     wanted = dict.fromkeys(("age", "gender", *(labels or {})))
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _parquet_rows(table, readers)
     _, header = next(rows, ("", None))
@@ -89,14 +72,14 @@ def read_table(
         try:
             row = _read_row(by_column, readers, wanted)
             if any(cell.strip() for cell in cells[len(header) :]):
-                raise _QuarantinedRowError("more cells than the header has: is a comma not quoted?")
+                raise QuarantinedRowError("more cells than the header has: is a comma not quoted?")
             if found.setdefault(name, row) != row:
-                raise _QuarantinedRowError("several rows name it, with different labels")
-        except _QuarantinedRowError as reason:
+                raise QuarantinedRowError("several rows name it, with different labels")
+        except QuarantinedRowError as reason:
             quarantine.setdefault(name, str(reason))
         except AgeGenderError as error:
             raise AgeGenderError(f"{table}, {where}: {error}") from None
-    classes = {"gender": GENDERS} | {name: tuple(names) for name, names in (labels or {}).items() if names is not None}
+    classes = {name: tuple(names) for name, names in (labels or {}).items() if names is not None}
     kept = {name: row for name, row in found.items() if name not in quarantine}
     return _listing(kept, tuple(readers), classes, quarantine)
 
@@ -112,7 +95,7 @@ def _listing(
     }
     splits = {name: row.split for name, row in rows.items()}
     is_split = any(split != UNUSED for split in splits.values())  # False if the column is missing or empty
-    classes = {name: ({"group": groups} | classes)[name] for name in columns if name == "group" or name in classes}
+    classes = {"gender": GENDERS, "group": groups} | classes
     return LabelTable(labels, quarantine, columns, classes, splits if is_split else None)
 
 
@@ -130,7 +113,7 @@ def _name_groups(texts: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]
     return names, {name: code for code, name in enumerate(names)}
 
 
-# Cells
+# Rows
 
 
 def _name(path: str, folder: Path) -> str:
@@ -144,102 +127,20 @@ def _read_row(cells: Mapping[str, str], readers: Mapping[str, Reader], wanted: I
     """Parse the cells of a row, given by column.
 
     Raises:
-        _QuarantinedRowError: The path or a label is invalid, or all wanted labels are missing.
+        QuarantinedRowError: The path or a label is invalid, or all wanted labels are missing.
         AgeGenderError: The split is unknown.
     """
     split = SPLIT_ALIASES.get(cells.get("split", "").casefold())
     if split is None:
-        raise AgeGenderError(f"split {_shown(cells['split'])} is not one of {', '.join(SPLITS)}; leave it empty")
+        raise AgeGenderError(f"split {shown(cells['split'])} is not one of {', '.join(SPLITS)}; leave it empty")
     if not cells["path"]:
-        raise _QuarantinedRowError("no path")
+        raise QuarantinedRowError("no path")
     if "\0" in cells["path"]:
-        raise _QuarantinedRowError("no file's path holds a null character")
+        raise QuarantinedRowError("no file's path holds a null character")
     labels = {name: read(cells.get(name, "")) for name, read in readers.items()}
     if all(labels[name] is None for name in wanted):
-        raise _QuarantinedRowError(f"neither {' nor '.join(wanted)}")
+        raise QuarantinedRowError(f"neither {' nor '.join(wanted)}")
     return _Row(tuple(labels.values()), split)
-
-
-def _readers(labels: Mapping[str, Sequence[str] | None], age_range: Sequence[int]) -> dict[str, Reader]:
-    """Return the reader of each label's cells.
-
-    Raises:
-        AgeGenderError: A label has a reserved name, or age, gender or group is a number or not against its meaning.
-    """
-    readers: dict[str, Reader] = {
-        "age": lambda text: _age(text, age_range),
-        "gender": _class_reader("gender", GENDERS),
-        "group": _group,
-    }
-    for name, classes in labels.items():
-        require(name.casefold() not in RESERVED, f"a column {name} is no label: rename it in the table and in the task")
-        meaning = "classes" if name in CLASSES else "a number"
-        fits = name not in LABELS or (classes is None) == (meaning == "a number")
-        require(fits, f"the label {name} is {meaning}: give the task another column")
-        if classes is not None:
-            readers[name] = _class_reader(name, classes)
-        elif name != "age":
-            readers[name] = lambda text, name=name: _number(name, text)  # type: ignore[misc]
-    return readers
-
-
-def _age(text: str, age_range: Sequence[int]) -> float | None:
-    """Return completed years; None if missing."""
-    if text.casefold() in UNKNOWN:
-        return None
-    if not _NUMBER.fullmatch(text):
-        raise _QuarantinedRowError(f"age {_shown(text)} is not a number of years")
-    if not max(age_range[0], 0) <= float(text) < min(age_range[1], MAX_LABEL_AGE) + 1:
-        raise _QuarantinedRowError(f"age {_shown(text)} outside {age_range[0]}..{age_range[1]}")
-    return math.floor(float(text))
-
-
-def _number(label: str, text: str) -> float | None:
-    if text.casefold() in UNKNOWN:
-        return None
-    if not _NUMBER.fullmatch(text) or abs(float(text)) > MAX_NUMBER:
-        raise _QuarantinedRowError(f"{label} {_shown(text)} is not a finite number")
-    return float(text)
-
-
-def _class_reader(label: str, classes: Sequence[str]) -> Reader:
-    """Return the reader of a label with classes: a class's name in any case, or its code.
-
-    If a name is a number itself, cells hold names only. A name takes precedence over a word for missing labels.
-    """
-    codes = {_key(name): code for code, name in enumerate(classes)}
-    numbers = {} if any(key.isdigit() for key in codes) else {str(code): code for code in range(len(classes))}
-    letters = {"m": 0, "f": 1} if tuple(classes) == GENDERS else {}
-    codes |= numbers | letters
-    expected = ", ".join([*numbers, *classes, *letters])
-
-    def read(text: str) -> float | None:
-        code = codes.get(_key(text))
-        if code is None and text.casefold() not in UNKNOWN:
-            raise _QuarantinedRowError(f"{label} {_shown(text)} is none of {expected}")
-        return code
-
-    return read
-
-
-def _group(text: str) -> str | None:
-    """Return the text of a group as one line of valid Unicode, for pages and plots; None if missing."""
-    group = " ".join(_code(text).split()).encode(errors="replace").decode()
-    return None if group.casefold() in UNKNOWN else group
-
-
-def _key(text: str) -> str:
-    """Return a class's name, or a cell, as it is compared."""
-    return _code(" ".join(text.split())).casefold()
-
-
-def _code(text: str) -> str:
-    whole = _WHOLE.fullmatch(text)
-    return whole[1] if whole else text
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 # Files

@@ -43,9 +43,10 @@ class Report:
     @property
     def tasks(self) -> list[TaskInfo]:
         """The tasks of the runs, those of the first run first."""
-        return list(
-            {task.name: task for run in reversed(self.runs.values()) for task in run.predictions.tasks}.values()
-        )
+        found: dict[str, TaskInfo] = {}
+        for task in (task for run in self.runs.values() for task in run.predictions.tasks):
+            found.setdefault(task.name, task)
+        return list(found.values())
 
     def of_task(self, task: TaskInfo, kind: type[Metrics] = TaskMetrics) -> dict[str, Metrics]:
         """Return the metrics of a task by run, of the runs with at least one test image whose label is known.

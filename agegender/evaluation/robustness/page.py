@@ -75,7 +75,7 @@ def _on_terminal(numbers: Mapping[str, Any]) -> list[MetricColumn]:
         for metric in numbers["metrics"][task.name]:
             name = f"{task.name}_{metric}"
             known = {"mae": f"{task.name} MAE", "acc": task.name, "acc_from_5": f"{GROWN}+", "coverage": "held"}
-            short |= {name: known.get(metric, metric.upper().replace("CS", "CS@")), f"{name}_change": "more"}
+            short |= {name: known.get(metric, metric.replace("cs", "CS@")), f"{name}_change": "more"}
     return [
         replace(column, title=short[column.name], interval=column.name.endswith("_mae_change"))
         for column in _columns(numbers)

@@ -1,4 +1,4 @@
-"""The interface of inference backends: PyTorch (`torch_network.py`) and ONNX Runtime (`onnx_network.py`)."""
+"""The interface of inference backends: PyTorch (`torch_backend.py`) and ONNX Runtime (`onnx_backend.py`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agegender.tasks.info import TaskInfo
 
 Tta = Literal["none", "flip"]
 
@@ -19,8 +21,7 @@ class Backend(Protocol):
         weights: Path of the weights file.
         image_size: Side of the input in pixels.
         grayscale: Whether the input has one channel instead of three.
-        labels: Names of gender 0 and gender 1.
-        min_confidence: Probability of the likelier gender below which the gender is `unsure`, chosen on validation.
+        tasks: What the network predicts, in the order of the columns.
         trained_on_synthetic: Whether the training faces were drawn.
         prefers_large_batches: Whether one large batch is faster than small batches on all cores.
     """
@@ -28,15 +29,14 @@ class Backend(Protocol):
     weights: Path
     image_size: int
     grayscale: bool
-    labels: list[str]
-    min_confidence: float
+    tasks: tuple[TaskInfo, ...]
     trained_on_synthetic: bool
     prefers_large_batches: bool
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Map uint8 `[batch, size, size, channels]` to `[batch, 5]`: age, age_std, age_low, age_high, p_female.
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+        """Map uint8 `[batch, size, size, channels]` to the `columns` of all tasks by name, each `[batch]`.
 
-        Ages are in years. Columns that the model doesn't predict are NaN.
+        Columns that the model doesn't predict are NaN.
         """
         ...
 

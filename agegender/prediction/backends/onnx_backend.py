@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, missing_extra, require
+from agegender.tasks.info import read_tasks
 
-FORMAT = 2  # version of the graph's interface and metadata; incremented when older versions would misread them
+FORMAT = 3  # version of the graph's interface and metadata; incremented when older versions would misread them
 INPUT = "pixels"
-OUTPUTS = ("age", "age_std", "age_low", "age_high", "p_female")
 EXPORT = "agegender export weights={} out=model.onnx"
 BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
 _A_CHECKPOINT = "<run folder or checkpoint>"
@@ -43,17 +43,17 @@ class OnnxBackend:
         self.weights = Path(weights)
         self._session = _open(self.weights)
         self.metadata = _metadata(self._session, self.weights)
-        self.labels: list[str] = self.metadata["gender_labels"]
-        self.min_confidence: float = self.metadata["min_confidence"]
+        self.tasks = read_tasks(self.metadata["tasks"])
+        self._columns = [name for info in self.tasks for name in info.columns]
         self.trained_on_synthetic: bool = self.metadata["trained_on_synthetic"]
         self.image_size: int = self.metadata["image_size"]
         self.grayscale = self.metadata["channels"] == 1
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
         """Run the network; see `backend.Backend`."""
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        outputs: list[NDArray[np.float32]] = self._session.run(OUTPUTS, {INPUT: images})
-        return np.stack(outputs, 1).astype(np.float64)
+        outputs: list[NDArray[np.float32]] = self._session.run(self._columns, {INPUT: images})
+        return {name: values.astype(np.float64) for name, values in zip(self._columns, outputs, strict=True)}
 
     def worker_context(self) -> AbstractContextManager[None]:
         """Return a null context: a session is thread-safe."""
@@ -89,7 +89,7 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
         AgeGenderError: The file was not exported by this package, or by a version with another format.
     """
     found: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    wanted = ("image_size", "channels", "gender_labels", "min_confidence", "trained_on_synthetic")
+    wanted = ("image_size", "channels", "tasks", "trained_on_synthetic")
     try:
         version = json.loads(found["agegender_format"])
         parsed = {name: json.loads(found[name]) for name in wanted} if version == FORMAT else {}

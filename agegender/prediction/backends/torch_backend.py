@@ -36,20 +36,19 @@ class TorchBackend:
         self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
         self.trained_on_synthetic = self.split.get("pictures") == "drawn"
         self.origin: str | None = checkpoint["agegender"].get("origin")
-        self.labels: list[str] = checkpoint["agegender"]["labels"]["gender"]
-        self.min_confidence = 0.5 if network.calibration is None else network.calibration.min_confidence
+        self.tasks = network.infos
         self.image_size, self.grayscale = network.image_size, network.in_channels == 1
         self.prefers_large_batches = self.device.type != "cpu"
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
         """Run the network; see `backend.Backend`."""
         network = self.network
         with torch.inference_mode():
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
-            outputs = network.forward_tta(images) if self.tta == "flip" else network(images)
-            spread = network.age_std(outputs), *network.age_interval(outputs)
-            columns = network.years(outputs), *spread, network.p_female(outputs)
-            return torch.stack(columns, 1).cpu().numpy().astype(np.float64)
+            columns = network.predict(network.forward_tta(images) if self.tta == "flip" else network(images))
+            names = [name for info in self.tasks for name in info.columns]
+            stacked = torch.stack([columns[name] for name in names]).cpu().numpy().astype(np.float64)
+            return dict(zip(names, stacked, strict=True))
 
     @contextmanager
     def worker_context(self) -> Iterator[None]:

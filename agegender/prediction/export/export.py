@@ -51,7 +51,7 @@ def export(
     faces = check_faces(check, source.image_size, source.grayscale)
     print(f"weights: {source.weights}")
     print(f"checked on {faces.words}")
-    model, expected = build_graph(source), run_backend(source, faces.pixels)
+    tasks, model, expected = source.tasks, build_graph(source), run_backend(source, faces.pixels)
     print(f"PyTorch  {latency_ms(source, faces.pixels):.2f} ms per face on one thread")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
@@ -61,12 +61,12 @@ def export(
 
         onnx.save(model, file)
         exported = OnnxBackend(file)
-        difference = check_parity(run_backend(exported, faces.pixels), expected, faces.words, faces.drawn)
+        difference = check_parity(run_backend(exported, faces.pixels), expected, tasks, faces.words, faces.drawn)
         print(f"{measure('float32')}, differs by {difference}")
         if precision != "float32":
             onnx.save(quantize_weights(model, precision), file)
             exported = OnnxBackend(file)
-            difference = check_quantized(run_backend(exported, faces.pixels), expected, precision, faces)
+            difference = check_quantized(run_backend(exported, faces.pixels), expected, tasks, precision, faces)
             print(f"{measure(precision)}, differs by {difference}")
         try:
             with atomic_write(target) as written:

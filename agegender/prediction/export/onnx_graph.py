@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
 from agegender.models.network import MultiTaskNet
-from agegender.prediction.backends.onnx_backend import FORMAT, INPUT, OUTPUTS
+from agegender.prediction.backends.onnx_backend import FORMAT, INPUT
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.version import __version__
 
@@ -26,42 +27,41 @@ _LARGEST = 2**31 - 1  # bytes: limit of a protobuf file
 class _Answering(nn.Module):
     """The computation of `TorchBackend` as one module."""
 
-    def __init__(self, network: MultiTaskNet):
+    def __init__(self, network: MultiTaskNet, columns: Sequence[str]):
         super().__init__()
-        self.network = network
+        self.network, self.columns = network, columns
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Map uint8 `[batch, channels, size, size]` to `OUTPUTS`, each float32 `[batch]`."""
-        network = self.network
-        outputs = network(pixels)
-        low, high = network.age_interval(outputs)
-        return network.years(outputs), network.age_std(outputs), low, high, network.p_female(outputs)
+        """Map uint8 `[batch, channels, size, size]` to the columns, each float32 `[batch]`."""
+        predicted = self.network.predict(self.network(pixels))
+        return tuple(predicted[name] for name in self.columns)
 
 
 def build_graph(source: TorchBackend) -> onnx.ModelProto:
     """Convert a network to a float32 graph with metadata.
 
-    The input is `pixels`, uint8 `[batch, channels, size, size]` in RGB or gray. The outputs are `onnx_network.OUTPUTS`,
-    each float32 `[batch]`, and NaN where the network doesn't predict them.
+    The input is `pixels`, uint8 `[batch, channels, size, size]` in RGB or gray. The outputs are the
+    `columns` of the tasks, each float32 `[batch]`, and NaN where the network doesn't predict them.
 
     Raises:
         AgeGenderError: The network has an operation that can't be exported, or is too large for one file.
     """
     network = source.network
-    size = sum(value.nbytes for value in network.state_dict().values())
+    size = sum(value.nbytes for value in (*network.parameters(), *network.buffers()))
     require(size < _LARGEST, f"{source.weights} has {size / 1e9:.1f} GB; the limit of an ONNX file is 2.1 GB")
+    columns = [name for info in source.tasks for name in info.columns]
     # two images: torch.export specializes on a batch size of 1
     example = torch.zeros(2, network.in_channels, network.image_size, network.image_size, dtype=torch.uint8)
     try:
         with torch.no_grad():
             program: Any = torch.onnx.export(
-                _Answering(network).eval(),
+                _Answering(network, columns).eval(),
                 (example,),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=columns,
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             )
     except torch.onnx.OnnxExporterError as error:
@@ -91,9 +91,7 @@ def metadata(source: TorchBackend) -> dict[str, str]:
         "channels": network.in_channels,
         "mean": _decimals(network.mean),
         "std": _decimals(network.std),
-        "gender_labels": source.labels,
-        "min_confidence": source.min_confidence,
-        "age_unit": "years",
+        "tasks": [info.to_dict() for info in source.tasks],
         "split_fingerprint": source.split.get("fingerprint", "unknown"),
         "trained_on_synthetic": source.trained_on_synthetic,
         **({} if source.trained_on_synthetic else {"license": LICENSE}),

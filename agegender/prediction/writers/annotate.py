@@ -17,6 +17,7 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.prediction import Prediction, describe
 from agegender.prediction.predictor import ImageResult
 from agegender.system.files import atomic_write
+from agegender.tasks.info import TaskInfo
 
 _INK, _PAPER = (255, 255, 255), (20, 60, 140)
 _SMALLEST = 360  # pixels of the shorter side that legible labels need; smaller images are enlarged
@@ -24,14 +25,15 @@ _ENLARGED = 4096  # pixels: limit of the enlarged longer side; a side that is st
 _LONGEST = 65_500  # pixels: the longest side of a JPEG file
 
 
-def draw(picture: Image.Image, predictions: Sequence[Prediction]) -> Image.Image:
+def draw(picture: Image.Image, predictions: Sequence[Prediction], tasks: Sequence[TaskInfo]) -> Image.Image:
     """Return a copy of an image with a box around each face and a label at the box.
 
-    Labels do not overlap while there is room; there always is for six.
+    Labels do not overlap while there is room; there always is for six of two lines.
 
     Args:
         picture: RGB image, not modified.
         predictions: Predictions for this image. The label of one without a box (`detect=never`) is at the top.
+        tasks: The predictor's tasks, each a line of a label.
     """
     enlarged = max(1.0, min(_SMALLEST / min(picture.size), _ENLARGED / max(picture.size)))
     enlarged = min(enlarged, _LONGEST / max(picture.size))
@@ -43,8 +45,8 @@ def draw(picture: Image.Image, predictions: Sequence[Prediction]) -> Image.Image
     font = ImageFont.load_default(letters)
     taken: list[tuple[float, float, float, float]] = []
     for prediction in predictions:
-        lines = textwrap.wrap(prediction.error, 30) if prediction.error else describe(prediction)
-        text = "\n".join(lines)
+        texts = [prediction.error] if prediction.error else describe(prediction, tasks)
+        text = "\n".join(line for each in texts for line in textwrap.wrap(each, 30))
         box = [0.0, 0.0, float(size[0]), 0.0]
         if None not in (edges := (prediction.left, prediction.top, prediction.right, prediction.bottom)):
             box = [edge * enlarged for edge in edges if edge is not None]
@@ -94,11 +96,12 @@ class AnnotatedImageFolder:
     by a JPEG comment with a digest of the image's path.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tasks: Sequence[TaskInfo]):
         """Create the folder.
 
         Args:
             folder: The output folder; parents are created too.
+            tasks: See `draw`.
 
         Raises:
             AgeGenderError: The folder can't be created.
@@ -107,7 +110,7 @@ class AnnotatedImageFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AgeGenderError(f"annotate={folder} can't be created ({error.strerror}); use another folder") from None
-        self._folder = folder
+        self._folder, self._tasks = folder, tasks
         self._names: set[str] = set()
 
     def add(self, answered: ImageResult) -> None:
@@ -127,7 +130,7 @@ class AnnotatedImageFolder:
             path = self._folder / f"{stem}_{number}.jpg"
         self._names.add(path.name.casefold())
         content = io.BytesIO()  # not straight into the file: Pillow ignores a short write on a full disk
-        draw(answered.picture, answered.predictions).save(content, "JPEG", quality=92, comment=comment)
+        draw(answered.picture, answered.predictions, self._tasks).save(content, "JPEG", quality=92, comment=comment)
         try:
             with atomic_write(path) as file:
                 file.write(content.getbuffer())

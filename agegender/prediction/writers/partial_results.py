@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from agegender.errors import AgeGenderError, require
-from agegender.prediction.prediction import COLUMNS, to_row
+from agegender.prediction.prediction import columns_of, to_row
 from agegender.prediction.predictor import ImageResult
 from agegender.system.files import acquire_lock
+from agegender.tasks.info import TaskInfo
 
 _HEAD = "agegender"  # key of the object on the first line, which identifies the format even if the file is truncated
 _BEGIN = json.dumps({_HEAD: {}})[:-2].encode()
@@ -30,12 +31,13 @@ class PartialResults:
         done: Paths of the images in the file, with their number of occurrences.
     """
 
-    def __init__(self, out: Path, origin: dict[str, Any], resume: bool, multiple: int = 1):
+    def __init__(self, out: Path, origin: dict[str, Any], tasks: Sequence[TaskInfo], resume: bool, multiple: int = 1):
         """Lock and open the file, and read the predictions in it.
 
         Args:
             out: The final output file.
             origin: Weights and settings, which must be the same in a resumed run.
+            tasks: The predictor's tasks.
             resume: Whether to continue a stopped run; without it the file must hold no predictions.
             multiple: Keep a multiple of this number of images of the stopped run, which are whole batches.
 
@@ -45,6 +47,7 @@ class PartialResults:
                 written.
         """
         self._path = out.with_name(f"{out.name}.partial")
+        self._tasks, self._columns = tasks, set(columns_of(tasks))
         self._answered, self._multiple = 0, multiple
         self.done: Counter[str] = Counter()
         lock, refusal = out.with_name(f".{self._path.name}.lock"), f"another run is writing {out}"
@@ -77,7 +80,6 @@ class PartialResults:
     def _take_up(self, origin: dict[str, Any], resume: bool) -> int:
         """Read an existing file, and return the number of bytes to keep."""
         require(self._path.is_file(), f"{self._path} is not a file: remove it, or use another out")
-        began: dict[str, Any] = {}
         whole, read = 0, 0  # bytes
         batch: list[str] = []
         with self._path.open("rb") as file:
@@ -90,6 +92,8 @@ class PartialResults:
                 elif torn:
                     break
                 else:
+                    if number == 2:  # without predictions, start over with any settings
+                        self._compare(began, origin, resume)
                     batch.append(self._picture(line, number))
                 read += len(line)
                 if len(batch) in (0, self._multiple):
@@ -97,8 +101,10 @@ class PartialResults:
                     self.done.update(batch)
                     batch.clear()
         self._answered = self.done.total() + len(batch)
-        if not self._answered:
-            return 0  # without predictions, start over with any settings
+        return whole if self._answered else 0
+
+    def _compare(self, began: dict[str, Any], origin: dict[str, Any], resume: bool) -> None:
+        """Raise an error unless the predictions of the file may be continued."""
         if not resume:
             raise AgeGenderError(
                 f"{self._path} holds the predictions of a stopped run: add resume=true to continue it, or delete the "
@@ -110,7 +116,6 @@ class PartialResults:
             raise AgeGenderError(
                 f"{self._path} was started with {theirs}, this run has {ours}: use the same, or delete it to start over"
             )
-        return whole
 
     def _origin(self, line: bytes) -> dict[str, Any]:
         held = _parsed(line)
@@ -121,12 +126,14 @@ class PartialResults:
 
     def _picture(self, line: bytes, number: int) -> str:
         rows = _parsed(line)
-        if not (
-            isinstance(rows, list) and rows and all(_is_row(row) and row["path"] == rows[0]["path"] for row in rows)
-        ):
+        valid = isinstance(rows, list) and rows and all(map(self._is_row, rows))
+        if not valid or len({row["path"] for row in rows}) > 1:
             raise AgeGenderError(f"line {number} of {self._path} is damaged: delete the file to start over")
         path: str = rows[0]["path"]
         return path
+
+    def _is_row(self, row: Any) -> bool:
+        return isinstance(row, dict) and set(row) == self._columns and isinstance(row["path"], str)
 
     def _write(self, line: Any) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -139,7 +146,7 @@ class PartialResults:
             AgeGenderError: The file can't be written, for example because the disk is full; earlier rows are kept.
         """
         try:
-            self._write([to_row(prediction) for prediction in answered.predictions])
+            self._write([to_row(prediction, self._tasks) for prediction in answered.predictions])
         except OSError as error:
             raise AgeGenderError(
                 f"can't write {self._path} ({error.strerror}); its predictions are kept: continue with resume=true"
@@ -180,7 +187,3 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and set(row) == set(COLUMNS) and isinstance(row["path"], str)

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from agegender.errors import EXIT_PIPE, AgeGenderError, missing_extra, require
-from agegender.prediction.prediction import COLUMNS, UNSURE, Prediction, to_row
+from agegender.prediction.prediction import Prediction, columns_of, to_row
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
+from agegender.tasks.info import UNSURE, TaskInfo
 
 PIPE = "-"
 Row = dict[str, Any]
@@ -45,18 +46,19 @@ def check_output(out: str) -> None:
         _pyarrow()
 
 
-def write_rows(out: Path, rows: Iterable[Row]) -> None:
+def write_rows(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
     """Write rows to a file atomically, in the format of its suffix.
 
     Args:
         out: The file; `check_output` has accepted it.
         rows: Rows from `prediction.to_row`.
+        tasks: The predictor's tasks.
 
     Raises:
         AgeGenderError: The file can't be written.
     """
     try:
-        _FORMS[out.suffix.lower()](out, rows)
+        _FORMS[out.suffix.lower()](out, rows, tasks)
     except OSError as error:
         raise AgeGenderError(f"can't write out={out} ({error.strerror or error})") from None
 
@@ -68,14 +70,20 @@ def _text(out: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _csv(out: Path, rows: Iterable[Row]) -> None:
+def _csv(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+    texts = ("path", *_class_names(tasks))
     with _text(out) as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns_of(tasks))
         writer.writeheader()
-        writer.writerows(row | {"path": escape_formula(row["path"])} for row in rows)
+        writer.writerows(row | {name: escape_formula(row[name]) for name in texts if row[name]} for row in rows)
 
 
-def _json(out: Path, rows: Iterable[Row]) -> None:
+def _class_names(tasks: Sequence[TaskInfo]) -> list[str]:
+    """Return the columns that hold the name of a class."""
+    return [info.name for info in tasks if info.classes]
+
+
+def _json(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
     with _text(out) as file:
         before = "[\n  "
         for row in rows:
@@ -84,16 +92,15 @@ def _json(out: Path, rows: Iterable[Row]) -> None:
         file.write("\n]\n" if before.startswith(",") else "[]\n")
 
 
-def _json_lines(out: Path, rows: Iterable[Row]) -> None:
+def _json_lines(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
     with _text(out) as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _parquet(out: Path, rows: Iterable[Row]) -> None:
+def _parquet(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
     pa, pq = _pyarrow()
-    texts = ("path", "gender", "error")
-    types = {name: pa.string() if name in texts else pa.int32() if name == "face" else pa.float64() for name in COLUMNS}
-    schema, rest = pa.schema(types), iter(rows)
+    types = dict.fromkeys(("path", "error", *_class_names(tasks)), pa.string()) | {"face": pa.int32()}
+    schema, rest = pa.schema([(name, types.get(name, pa.float64())) for name in columns_of(tasks)]), iter(rows)
     with atomic_write(out) as file, pq.ParquetWriter(file, schema) as writer:
         while part := list(islice(rest, 10_000)):
             named = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in part]
@@ -109,7 +116,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-_FORMS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
+_FORMS: dict[str, Callable[[Path, Iterable[Row], Sequence[TaskInfo]], None]] = {
     ".csv": _csv,
     ".json": _json,
     ".jsonl": _json_lines,
@@ -117,7 +124,7 @@ _FORMS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
 }
 
 
-def print_jsonl(predictions: Iterable[Prediction]) -> None:
+def print_jsonl(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) -> None:
     """Print predictions as JSON lines, and flush after each.
 
     Raises:
@@ -126,35 +133,44 @@ def print_jsonl(predictions: Iterable[Prediction]) -> None:
     """
     for prediction in predictions:
         with _while_read():
-            print(json.dumps(to_row(prediction)), flush=True)
+            print(json.dumps(to_row(prediction, tasks)), flush=True)
 
 
-def print_table(predictions: Iterable[Prediction]) -> None:
+def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) -> None:
     """Print predictions as a table.
 
     Raises:
         SystemExit: The reader closed the pipe.
         AgeGenderError: Standard output can't be written.
     """
-    table = Table("image", "face", "age", "80 % interval", "gender", "p(female)")
-    for column in table.columns:
-        column.overflow = "fold"  # don't truncate; and some encodings lack the ellipsis
+    table = Table()
+    for head in ("image", "face", *(head for info in tasks for head in _heads(info))):
+        table.add_column(_shown(head), overflow="fold")  # don't truncate; and some encodings lack the ellipsis
     for row in predictions:
-        if row.age is None:
-            table.add_row(_shown(row.path), "", _shown(row.error or "", "red"))
+        if row.error is not None:
+            table.add_row(_shown(row.path), "", _shown(row.error, "red"))
         else:
-            within = "" if row.age_low is None else f"{row.age_low:.0f} - {row.age_high:.0f}"
-            table.add_row(
-                _shown(row.path),
-                str(row.face),
-                f"{row.age:.0f}",
-                within,
-                _shown(row.gender or "", "dim" if row.gender == UNSURE else ""),
-                f"{row.p_female:.2f}",
-            )
+            cells = (cell for info in tasks for cell in _cells(info, row.values))
+            table.add_row(_shown(row.path), str(row.face), *cells)
     with _while_read():
         Console(file=sys.stdout).print(table)
         sys.stdout.flush()
+
+
+def _heads(info: TaskInfo) -> tuple[str, str]:
+    """Return the heads of a task's two columns."""
+    if info.kind == "number":
+        return info.name, "80 % interval"
+    return info.name, f"p({info.classes[1]})" if info.kind == "binary" else "p"
+
+
+def _cells(info: TaskInfo, values: Mapping[str, Any]) -> tuple[Text | str, str]:
+    """Return a number and its interval, or a class and a probability: of the second class of two, or the highest."""
+    numbers = [values[column] for column in info.columns]
+    if info.kind == "number":
+        return "" if numbers[0] is None else f"{numbers[0]:.{info.decimals}f}", info.interval(values, " - ")
+    name = _shown(values[info.name], "dim" if values[info.name] == UNSURE else "")
+    return name, "" if None in numbers else f"{max(numbers):.2f}"
 
 
 @contextmanager

@@ -114,13 +114,18 @@ def _short(info: TaskInfo, value: float) -> str:
     return f"{value:.0f}" if info.kind == "number" else info.classes[int(value)][0].upper()
 
 
+def _tick_step(span: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, of which at most 8 make up the span."""
+    power = float(10 ** np.floor(np.log10(span or 1.0)))
+    return next(step for step in (0.1 * power, 0.2 * power, 0.5 * power, power, 2 * power) if span <= 8 * step)
+
+
 def scatter(true: NDArray[Any], predicted: NDArray[Any], info: TaskInfo, side: int = 420) -> Image.Image:
     """Draw predicted against true values, with the diagonal of perfect predictions."""
-    values = np.concatenate((true, predicted))
-    step = float(10 ** np.floor(np.log10(max(float(np.abs(values).max()), 1e-6)))) / 5
-    first, last = (int(end) for end in (np.floor(min(0.0, values.min()) / step), np.ceil(values.max() / step)))
-    step *= (every := max(1, (last - first) // 6))
-    first, last = first // every, -(-last // every)
+    values = np.concatenate((true, predicted, [0.0]))
+    step = _tick_step(float(np.ptp(values)))
+    first, last = int(np.floor(values.min() / step)), int(np.ceil(values.max() / step))
+    last = max(last, first + 1)
     low, top = first * step, last * step
     margin, scale = 46, (side - 76) / (top - low)
     title = f"{info.name}, {info.unit}" if info.unit else info.name

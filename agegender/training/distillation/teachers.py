@@ -71,32 +71,30 @@ def find_teachers(given: str | Sequence[str] | None, tasks: Mapping[str, Mapping
     if given is None:
         return []
     paths = [path for each in ([given] if isinstance(given, str) else given) for path in _checkpoints(each)]
-    ours = _widths(tasks)
+    ours = _distributions(tasks)
+    for task in build_tasks(tasks).values():
+        task.soft_target(torch.zeros(1, task.num_outputs))  # raises if there is none
     teachers = []
     for path in paths:
         saved = load_checkpoint(path)["agegender"]
-        theirs = _widths({name: node for name, node in saved["network"]["tasks"].items() if name in ours})
-        for name, width in ours.items():
+        theirs = _distributions(saved["network"]["tasks"])
+        for name, own in ours.items():
             require(name in theirs, f"teacher={path} has no task {name}: choose another teacher, or add ~tasks.{name}")
-            differ = f"teacher={path} has {theirs[name]} for tasks.{name}, this network {width}: make them equal"
-            require(theirs[name] == width, differ)
+            differ = f"teacher={path} predicts tasks.{name} by {theirs[name]}, this network by {own}: make them equal"
+            require(theirs[name] == own, differ)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         teachers.append(Teacher(path, digest, saved["split"] or {}))
     return teachers
 
 
-def _widths(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return a description of the distribution that each task predicts.
-
-    Raises:
-        AgeGenderError: A task predicts none.
-    """
-    widths = {}
-    for name, task in build_tasks(tasks).items():
-        task.soft_target(torch.zeros(1, task.num_outputs))
-        widths[name] = f"{task.num_outputs} outputs of {type(task).__name__}"
-    return widths
+def _distributions(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a description of each task's outputs, which is equal where their distributions can be compared."""
+    return {
+        name: f"{type(task).__name__} of width {task.num_outputs}"
+        + f" ({', '.join(task.classes)})" * bool(task.classes)
+        for name, task in build_tasks(tasks).items()
+    }
 
 
 def _checkpoints(given: str) -> list[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_runs import Made, make_run
+from helpers.made_runs import AGE, GENDER, SMILE, Made, make_run
 
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.analysis import to_json
@@ -46,21 +47,36 @@ def test_comparison_of_runs_on_other_images_is_omitted_with_a_warning(tmp_path: 
     assert report.warnings == ["The runs were tested on different images: no difference is given."]
 
 
-@pytest.mark.parametrize("other", ["other", None])
-def test_comparison_of_runs_under_other_splits_gives_a_warning(tmp_path: Path, other: str | None) -> None:
-    second = make_run(tmp_path / "b", faces(3), {"split_fingerprint": other} if other else {})
-    if other is None:
-        (second / "metrics.json").unlink()
+def test_comparison_of_runs_under_other_splits_gives_a_warning(tmp_path: Path) -> None:
+    second = make_run(tmp_path / "b", faces(3), {"split_fingerprint": "other"})
     report = report_on(make_run(tmp_path / "a", faces(5)), second)
     (warning,) = report.warnings
-    assert f"A: abc123, B: {other or 'unknown'}" in warning and "can't be compared" in warning
+    assert "A: abc123, B: other" in warning and "can't be compared" in warning
+
+
+def test_comparison_of_runs_with_other_tasks_is_about_the_common_ones(tmp_path: Path) -> None:
+    smiling = [replace(one, more={"smile": i % 2, "p_smile": 0.7}) for i, one in enumerate(faces(3))]
+    first = make_run(tmp_path / "a", faces(5), tasks=(AGE,))
+    second = make_run(tmp_path / "b", smiling, tasks=(SMILE, AGE))
+    report = report_on(first, second)
+    assert [task.name for task in report.tasks] == ["age", "smile"]
+    assert report.difference is not None and set(report.difference) == {"age_mae", "age_cs5", "age_cs5_whole"}
+    assert list(report.of_task(SMILE)) == ["B"] and list(report.of_task(AGE)) == ["A", "B"]
+    assert report_on(first, make_run(tmp_path / "c", smiling, tasks=(SMILE,))).difference == {}
+
+
+def test_comparison_refuses_tasks_of_one_name_that_predict_different_things(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", faces(5))
+    second = make_run(tmp_path / "b", faces(5), tasks=(AGE, replace(GENDER, classes=("m", "f"))))
+    with pytest.raises(AgeGenderError, match=r"the task gender of .*b is another one: report on each run by itself"):
+        report_on(first, second)
 
 
 def test_comparison_uses_the_duplicate_groups_of_either_run(tmp_path: Path) -> None:
     plain_list, knowing = make_run(tmp_path / "a", faces(5), index=False), make_run(tmp_path / "b", faces(3))
     report = report_on(plain_list, knowing)
     for label, run in report.runs.items():
-        assert run.answers.duplicates_known and report.findings[label].clusters == 6
+        assert run.predictions.duplicates_known and report.findings[label].clusters == 6
     assert report_on(plain_list).findings[""].clusters == 12
     others = make_run(tmp_path / "c", faces(3, count=10))
     assert report_on(plain_list, others).findings["A"].clusters == 12  # other images
@@ -98,26 +114,27 @@ def test_report_json_holds_every_metric_and_its_provenance(tmp_path: Path) -> No
     assert (run["best_epoch"], run["baseline"], run["copies_known"]) == (2, {"age_mae": 15.5}, True)
     findings = report.findings[""]
     assert run["headline"] == to_json(findings.headline) and run["slices"] == to_json(findings.slices)
-    assert run["cumulative_score"]["years"][5] == 5 and run["cumulative_score"]["share"][5:8] == [0, 0, 0.5]
-    assert run["confusion"] == [[1, 0], [1, 0]] and run["reliability"]["images"][2] == 1
-    assert run["spread"]["images"] == 1 and run["coverage"]["value"] == 0
+    age, gender = run["tasks"]["age"], run["tasks"]["gender"]
+    assert (age["kind"], age["unit"], gender["classes"]) == ("number", "years", ["male", "female"])
+    assert age["limits"][5] == 5 and age["cumulative_score"][5:8] == [0, 0, 0.5]
+    assert gender["confusion"] == [[1, 0], [1, 0]] and gender["reliability"]["images"][2] == 1
+    assert age["spread"]["images"] == 1 and age["metrics"]["coverage"]["value"] == 0
     assert run["curves"]["val/loss"] == {"epoch": [1, 2], "value": [None, 0.75]}
-    assert run["cases"]["largest_age_errors"][0] == {"file": "y.jpg", "age": 3, "age_pred": 30} | {
-        "age_std": None,
-        "gender": 0,
-        "p_female": 0.1,
-        "group": 0,
+    assert age["worst"][0] == {
+        "file": "y.jpg",
+        "labels": {"age": 3, "gender": 0, "group": 0},
+        "columns": {"age": 30, "age_std": None, "age_low": None, "age_high": None, "p_female": 0.1},
     }
-    assert run["cases"]["wrong_genders"][0]["file"] == "x.jpg"
+    assert gender["worst"][0]["file"] == "x.jpg" and len(run["random"]) == 2
     assert "samples" not in run
-    assert run["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1  # nothing was said of it
+    assert gender["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1
 
 
 def test_comparison_uses_each_runs_own_min_confidence(tmp_path: Path) -> None:
     made = [Made(f"{i}.jpg", gender=i % 2, p_female=(0.6, 0.9)[i % 2]) for i in range(40)]  # men are answered wrong
-    older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, {"min_confidence": 0.8})
+    older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, min_confidence=0.8)
     held = report_json(report_on(older, newer))
-    assert held["warnings"] == [] and [run["min_confidence"] for run in held["runs"]] == [0.5, 0.8]
+    assert held["warnings"] == [] and [run["tasks"]["gender"]["min_confidence"] for run in held["runs"]] == [0.5, 0.8]
     names = "gender_acc", "gender_answered", "gender_acc_answered"
     figures = [[run["headline"][name]["value"] for name in names] for run in held["runs"]]
     assert figures == [[0.5, 1, 0.5], [0.5, 0.5, 1]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from conftest import TINY, Outcome
+from helpers.made_runs import AGE, GENDER, HEIGHT, SMILE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agegender.evaluation.report.curves import Curves, curve_names, read_curves
+from agegender.evaluation.report.curves import Curves, curve_titles, read_curves
+from agegender.tasks.info import TaskInfo
 
 
 def test_run_without_logs_has_no_curves(tmp_path: Path) -> None:
@@ -56,8 +58,31 @@ def test_curves_use_the_later_row_of_a_repeated_epoch(tmp_path: Path) -> None:
     assert read_curves(tmp_path)["val/loss"] == {1: 3.5, 2: 2.0}
 
 
+def titles_of(*names: str, tasks: Sequence[TaskInfo] = (AGE, GENDER)) -> dict[str, str]:
+    both: Curves = {f"{stage}/{name}": {1: 0.0} for name in names for stage in ("train", "val")}
+    return curve_titles([both, {"val/lonely": {1: 0.0}}], tasks)
+
+
 def test_curve_needs_both_stages_and_unknown_metrics_come_last() -> None:
-    tags = ["zeal", "age_class_acc", "gender_acc", "loss", "age_mae"]
-    both: Curves = {f"{stage}/{name}": {1: 0.0} for name in tags for stage in ("train", "val")}
-    assert curve_names([both, {"val/lonely": {1: 0.0}}]) == ["loss", "age_mae", "gender_acc", "age_class_acc", "zeal"]
-    assert curve_names([{}, {}]) == []
+    names = ("zeal", "age_class_acc", "gender_acc", "loss", "age_cs5", "age_mae", "gender_loss", "age_loss")
+    assert list(titles_of(*names).items()) == [
+        ("loss", "loss"),
+        ("age_loss", "age loss"),
+        ("gender_loss", "gender loss"),
+        ("age_mae", "age MAE, years"),
+        ("age_cs5", "CS@5"),
+        ("gender_acc", "gender accuracy"),
+        ("age_class_acc", "age class accuracy"),
+        ("zeal", "zeal"),
+    ]
+    assert curve_titles([{}, {}], [AGE]) == {}
+
+
+def test_curve_titles_follow_the_tasks() -> None:
+    titles = titles_of("smile_acc", "height_mae", "height_cs2.5", "height_mse", tasks=(HEIGHT, SMILE))
+    assert list(titles.items()) == [
+        ("height_mae", "height MAE, cm"),
+        ("height_cs2.5", "CS@2.5"),
+        ("smile_acc", "smile accuracy"),
+        ("height_mse", "height MSE, cm squared"),
+    ]

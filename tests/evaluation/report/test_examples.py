@@ -5,20 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from helpers.made_runs import Made, make_run
+from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, Made, make_run
 from PIL import Image
 
 from agegender.evaluation.html.page import Card, Section
 from agegender.evaluation.report.analysis import analyze
 from agegender.evaluation.report.examples import face_sections
-from agegender.evaluation.report.run_reader import read_answers
+from agegender.evaluation.report.run_reader import read_run
+from agegender.tasks.info import TaskInfo
 
 
-def sections_of(folder: Path, *made: Made, label: str = "", faces: int = 24) -> list[Section]:
-    answers = read_answers(make_run(folder / "run", made, pictures=str(folder)))
-    return face_sections(answers, analyze(answers, resamples=5, faces=faces, seed=0), label)
+def sections_of(
+    folder: Path, *made: Made, label: str = "", faces: int = 24, tasks: Sequence[TaskInfo] = (AGE, GENDER)
+) -> list[Section]:
+    found = read_run(make_run(folder / "run", made, pictures=str(folder), tasks=tasks)).predictions
+    return face_sections(found, analyze(found, resamples=5, faces=faces, seed=0), label)
 
 
 def cards_of(section: Section) -> list[Card]:
@@ -66,3 +71,13 @@ def test_example_rows_respect_the_limit_and_empty_sections_are_omitted(tmp_path:
     assert [len(cards_of(section)) for section in sections] == [4, 4]
     assert [card.title for card in cards_of(sections[0])] == ["8.jpg", "7.jpg", "6.jpg", "5.jpg"]
     assert sections_of(tmp_path / "none", *made, faces=0) == []
+
+
+def test_card_shows_every_task_and_a_missing_label_as_a_question_mark(tmp_path: Path) -> None:
+    twins = replace(ETHNICITY, classes=("Alpha", "Aleph", "Beta", "Gamma", "Delta"))
+    probabilities: dict[str, float | str] = {f"p_{name}": 0.1 for name in ("White", "Black", "Asian", "Indian")}
+    made = Made("a.jpg", group=4, more={**probabilities, "p_Others": 0.6, "height": "", "height_pred": 171.26})
+    (drawn,) = sections_of(tmp_path, made, tasks=(HEIGHT, GENDER, twins))
+    assert drawn.title == "Random faces" and "In ascending order of height." in drawn.text
+    assert cards_of(drawn)[0].lines == ("true ? M Delta", "pred. 171.3", "M 0.90", "Delta 0.60")
+    assert "M: male, F: female." in drawn.text  # initials that are not unique are no short names

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.made_runs import Made, make_run
+from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, SMILE, Made, make_run
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.report import plots
 from agegender.evaluation.report.comparison import build_report
-from agegender.evaluation.report.page import SHOWN, build_page, headline_lines
+from agegender.evaluation.report.page import build_page, headline_lines
+from agegender.tasks.info import TaskInfo
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path
     known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
-        *("Metrics", "Curves", "Ages", "By age band", "By gender", "By group", "Gender"),
+        *("Metrics", "Curves", "Age", "By age band", "By gender", "By group", "Gender"),
         *("Calibration of p_female", "Calibration of the age intervals", "Robustness"),
         *("Largest age errors", "Random faces"),
     ]
@@ -63,6 +65,7 @@ def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path
         "test images": "24, of 12 photographs",
         "epochs": "7; epoch 5 selected by validation",
         "settings": "optim.lr=1",
+        "gender least confidence": "0.500",
         "parameters": "12,345",
         "hardware": "a CPU",
         "made by": "the command",
@@ -76,11 +79,11 @@ def test_page_shows_metrics_beside_intervals_and_baseline(tmp_path: Path) -> Non
     assert rows["age MAE, years"] == {
         "test 1": "4.00",
         "95 % interval 1": "4.00 to 4.00",
-        "always the same answer 1": "15.01",
+        "constant prediction 1": "15.01",
     }
     assert rows["gender accuracy, %"]["test 1"] == "100.00"
-    assert rows["gender accuracy, %"]["always the same answer 1"] == "50.00"
-    assert rows["CS@5, %"]["test 1"] == "100.0" and rows["CS@5, %"]["always the same answer 1"] == ""
+    assert rows["gender accuracy, %"]["constant prediction 1"] == "50.00"
+    assert rows["CS@5, %"]["test 1"] == "100.0" and rows["CS@5, %"]["constant prediction 1"] == ""
     assert rows["ECE of p_female"]["test 1"] == "0.300"
     assert "200 bootstrap resamples" in section(page, "Metrics").text
     assert "Copies of one photograph are drawn together." in section(page, "Metrics").text
@@ -88,15 +91,15 @@ def test_page_shows_metrics_beside_intervals_and_baseline(tmp_path: Path) -> Non
 
 def test_page_shows_answered_fraction_and_accuracy_with_min_confidence(tmp_path: Path) -> None:
     made = [replace(each, p_female=0.4 if i < 6 else each.p_female) for i, each in enumerate(answers())]
-    page = page_of(make_run(tmp_path / "run", made, {"min_confidence": 0.65}))
-    assert dict(page.facts)["least confidence for a gender"] == "0.650"
+    page = page_of(make_run(tmp_path / "run", made, min_confidence=0.65))
+    assert dict(page.facts)["gender least confidence"] == "0.650"
     (table,) = section(page, "Metrics").tables
     rows = rows_of(table)
-    share, right = (rows[name] for name in (SHOWN["gender_answered"][0], SHOWN["gender_acc_answered"][0]))
+    share, right = (rows[name] for name in ("gender answered (not unsure), %", "gender accuracy of answered, %"))
     low, _, high = share["95 % interval 1"].partition(" to ")
     assert share["test 1"] == "75.0" and float(low) < 75 < float(high)
     assert (right["test 1"], right["95 % interval 1"]) == ("100.00", "100.00 to 100.00")
-    assert rows[SHOWN["gender_acc"][0]]["test 1"] == "87.50"
+    assert rows["gender accuracy, %"]["test 1"] == "87.50"
 
 
 def test_page_without_an_index_notes_that_files_are_resampled(tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ def test_page_without_an_index_notes_that_files_are_resampled(tmp_path: Path) ->
     text = section(page, "Metrics").text
     assert "each file is drawn by itself" in text and "drawn together" not in text
     assert dict(page.facts)["test images"] == "24"
-    assert "always the same answer" not in section(page, "Metrics").tables[0].header  # not known either
+    assert "constant prediction" not in section(page, "Metrics").tables[0].header  # not known either
 
 
 @pytest.mark.parametrize(
@@ -121,12 +124,12 @@ def test_page_without_curves_gives_the_reason(tmp_path: Path, metrics: dict[str,
 
 def test_page_shows_the_std_or_that_it_is_missing(tmp_path: Path) -> None:
     title = "Calibration of the age intervals"
-    without = section(page_of(make_run(tmp_path / "without", answers(), age_std=False)), title)
+    without = section(page_of(make_run(tmp_path / "without", answers())), title)
     assert without.text == "This run predicts no age intervals."
     assert not without.tables and not without.plots
     stated = [Made(f"{i}.jpg", age_pred=30 + i, age_std="2") for i in range(4)] + [Made("x.jpg")]
     told = section(page_of(make_run(tmp_path / "with", stated)), title)
-    assert "75.0 % of the true ages lie inside the 80 % intervals" in told.text  # 0, 1 and 2, not 3: 2.56
+    assert "75.0 % of the labels lie inside the 80 % intervals" in told.text  # 0, 1 and 2, not 3: 2.56
     assert "Only 4 of 5 images have a predicted standard deviation." in told.text
     assert "The predicted standard deviation is constant: 2.00 years, at an RMSE of 1.87." in told.text
     coverage, of_bands = told.tables
@@ -170,7 +173,7 @@ def test_page_of_one_gender_has_no_roc_curve_and_says_so(tmp_path: Path) -> None
 
 def test_page_notes_state_the_limits_of_the_metrics(tmp_path: Path) -> None:
     usual = " ".join(page_of(make_run(tmp_path / "usual", answers(), {"data": "data/UTKFace"})).notes)
-    assert "non-commercial research" in usual and "binary label" in usual and "do not publish" in usual
+    assert "non-commercial research" in usual and "assigned by others" in usual and "do not publish" in usual
     assert "without the test images" in usual and "synthetic" not in usual
     drawn = " ".join(page_of(make_run(tmp_path / "drawn", answers(), {"data": SYNTHETIC_NOTE})).notes)
     assert "nothing here applies to real people" in drawn
@@ -202,7 +205,7 @@ def test_page_shows_what_only_one_run_has(tmp_path: Path) -> None:
         *("gender_roc", "gender_confusion_a", "gender_confusion_b")
     ]
     spread = section(page, "Calibration of the age intervals")
-    assert spread.text.startswith("Run A predicts no age intervals. Run B: 100.0 % of the true ages lie")
+    assert spread.text.startswith("Run A predicts no age intervals. Run B: 100.0 % of the labels lie")
     assert [plot.name for plot in spread.plots] == ["age_coverage"]
 
 
@@ -219,12 +222,13 @@ def test_page_warns_of_incomparable_runs_at_the_top(tmp_path: Path) -> None:
 def test_page_counts_missing_labels(tmp_path: Path) -> None:
     made = [replace(one, age="" if i % 3 else one.age, gender="" if i % 4 else 1) for i, one in enumerate(answers())]
     made = [replace(one, group=i % 2) for i, one in enumerate(made)]
-    run = make_run(tmp_path / "run", made, {"groups": ["n $ n", "south"], "table": "labels.csv"})
+    classes = {"gender": ["male", "female"], "group": ["n $ n", "south"]}
+    run = make_run(tmp_path / "run", made, {"classes": classes, "table": "labels.csv"})
     page = page_of(run)
-    assert dict(page.facts)["test images"] == "24, of 12 photographs; 8 with an age, 6 with a gender"
+    assert dict(page.facts)["test images"] == "24, of 12 photographs; age known for 8, gender known for 6"
     assert dict(page.facts)["table"] == "labels.csv"
     by_group = rows_of(section(page, "By group").tables[0])
-    columns = ("images 1", "with an age 1", "with a gender 1")
+    columns = ("images 1", "with age 1", "with gender 1")
     counts = {name: [row[column] for column in columns] for name, row in by_group.items()}
     assert counts == {"n $ n": ["12", "4", "6"], "south": ["12", "4", "0"]}
     assert by_group["south"]["gender accuracy, % 1"] == "n/a"
@@ -242,16 +246,100 @@ def test_page_of_a_run_without_a_label_kind_says_so(tmp_path: Path, lacking: str
     assert f"By {'age band' if lacking == 'age' else lacking}" not in titles
     said = "This run was tested on images without any"
     if lacking != "group":
-        title = {"age": "Ages", "gender": "Gender"}[lacking]
+        title = lacking.capitalize()
         assert section(page, title).text == f"{said} {lacking}." and not section(page, title).plots
-    assert (section(page, "Calibration of the age intervals").text == f"{said} age.") == (lacking == "age")
-    two = page_of(make_run(tmp_path / "a", made), make_run(tmp_path / "b", answers()))
-    assert f"Run A was tested on images without any {lacking}." in " ".join(part.text for part in two.sections) or (
+        assert not any(row[0].startswith(lacking) for row in section(page, "Metrics").tables[0].rows)
+        assert not any(lacking in name.split() for name in section(page, "By group").tables[0].header)
+    assert ("Calibration of the age intervals" in titles) == (lacking != "age")
+    assert ("Calibration of p_female" in titles) == (lacking != "gender")
+    both = page_of(make_run(tmp_path / "a", made), make_run(tmp_path / "b", answers()))
+    assert f"Run A was tested on images without any {lacking}." in " ".join(part.text for part in both.sections) or (
         lacking == "group"
     )
+
+
+def further(count: int = 24) -> list[Made]:
+    """Predictions of three further tasks; a third of the labels are missing."""
+    found = []
+    for i, made in enumerate(answers(count=count)):
+        probabilities: dict[str, float | str] = dict.fromkeys(ETHNICITY.columns, 0.1)
+        probabilities[ETHNICITY.columns[i % 5]] = 0.6
+        more = {"height": 160 + i, "height_pred": 163 + i, "height_std": 4, "height_low": 150, "height_high": 200}
+        more |= {"smile": "" if i % 3 == 0 else i % 2, "p_smile": 0.2 + 0.6 * (i % 2)}
+        found.append(replace(made, group=i % 4, more=more | probabilities))
+    return found
+
+
+def test_page_of_further_tasks_has_their_metrics_subgroups_and_calibration(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", further(), {"test/height_cs2": 0.0}, tasks=(HEIGHT, SMILE, ETHNICITY))
+    page = page_of(run)
+    assert [section.title for section in page.sections] == [
+        *("Metrics", "Curves", "Height", "By smile", "By group", "By age band", "By gender"),
+        *("Smile", "Calibration of p_smile", "Ethnicity", "Calibration of ethnicity confidence"),
+        *("Calibration of the height intervals", "Robustness", "Largest height errors"),
+        *("Most confident ethnicity errors", "Random faces"),
+    ]
+    rows = rows_of(section(page, "Metrics").tables[0])
+    assert {name: row["test 1"] for name, row in rows.items()} == {
+        "height MAE, cm": "3.00",
+        "CS@2, %": "0.0",
+        "CS@2 of predictions in whole cm, %": "0.0",
+        "smile accuracy, %": "100.00",
+        "smile answered (not unsure), %": "100.0",
+        "smile accuracy of answered, %": "100.00",
+        "smile AUROC": "1.0000",
+        "ECE of p_smile": "0.200",
+        "ethnicity accuracy, %": "33.33",  # i % 4 == i % 5 for 8 of 24
+        "ethnicity answered (not unsure), %": "100.0",
+        "ethnicity accuracy of answered, %": "33.33",
+        "ECE of ethnicity confidence": "0.267",
+    }
+    white = rows_of(section(page, "By group").tables[0])["White"]
+    assert [white[name] for name in ("images 1", "with height 1", "with smile 1", "with ethnicity 1")] == [
+        *("6", "6", "4", "6")
+    ]
+    assert [white[name] for name in ("height MAE, cm 1", "bias, cm 1", "smile accuracy, % 1")] == [
+        "3.00",
+        "+3.00",
+        "100.0",
+    ]
+    (reliability,) = section(page, "Calibration of ethnicity confidence").tables
+    assert reliability.header[-1] == "fraction correct" and reliability.rows[6][1:] == ("24", "0.600", "0.333")
+    names = [plot.name for part in page.sections for plot in part.plots]
+    assert len(names) == len(set(names))
+    assert {"height_true_vs_predicted", "height_cumulative_score", "smile_roc", "ethnicity_confusion"} <= set(names)
+    assert {"ethnicity_acc_by_group", "height_mae_by_age", "smile_acc_by_gender"} <= set(names)
+    spread = section(page, "Calibration of the height intervals")
+    assert "100.0 % of the labels lie" in spread.text and "is constant: 4.00 cm, at an RMSE of 3.00." in spread.text
+    assert [table.header[0] for table in spread.tables] == ["nominal", "age band"]
+
+
+@pytest.mark.parametrize(("tasks", "titles"), [((AGE,), ["Age"]), ((GENDER,), ["Gender"])])
+def test_page_of_one_task_is_about_that_task(tmp_path: Path, tasks: Sequence[TaskInfo], titles: list[str]) -> None:
+    page = page_of(make_run(tmp_path / "run", answers(), tasks=tasks))
+    found = [section.title for section in page.sections]
+    assert [title for title in found if title in ("Age", "Gender")] == titles
+    assert ("By age band" in found) and ("By gender" in found)  # labels of the index, predicted or not
+    name = tasks[0].name
+    other = {"age": "gender", "gender": "MAE"}[name]
+    assert not any(other in row[0] for row in section(page, "Metrics").tables[0].rows)
+
+
+@pytest.mark.parametrize("label", ["height", "smile", "group"])
+def test_page_of_a_further_label_that_nobody_has_says_so(tmp_path: Path, label: str) -> None:
+    none: dict[str, Any] = {"group": ""} if label == "group" else {}
+    made = [replace(one, **none, more={**one.more, label: ""}) for one in further()]
+    page = page_of(make_run(tmp_path / "run", made, tasks=(AGE, HEIGHT, SMILE, ETHNICITY)))
+    title = "Ethnicity" if label == "group" else label.capitalize()
+    assert section(page, title).text == f"This run was tested on images without any {label}."
+    assert not section(page, title).plots and not [
+        plot.name for part in page.sections for plot in part.plots if title.lower() in plot.name
+    ]
+    cells = [cell for part in page.sections for table in part.tables for row in table.rows for cell in row]
+    assert "nan" not in " ".join(cells)
 
 
 def test_page_names_the_baseline_of_a_run_without_training_images(tmp_path: Path) -> None:
     known = {"baseline/age_mae": 10.0, "baseline/from": "the test images themselves"}
     (table,) = section(page_of(make_run(tmp_path / "run", answers(), known)), "Metrics").tables
-    assert table.header[-1] == "the best single answer"
+    assert table.header[-1] == "best constant prediction"

@@ -119,7 +119,8 @@ def test_report_page_is_self_contained_and_every_image_opens(reported: Path) -> 
     links = {address[1:] for address in page.addresses if address.startswith("#")}
     assert links and links <= page.ids
     assert all(address.startswith(("#", "data:image/")) for address in page.addresses)
-    assert len(page.faces) == sum(len(rows) for rows in numbers_of(reported / "report")["runs"][0]["cases"].values())
+    (run,) = numbers_of(reported / "report")["runs"]
+    assert len(page.faces) == len(run["random"]) + sum(len(task["worst"]) for task in run["tasks"].values())
     for content in (*page.plots.values(), *page.faces):
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
@@ -132,7 +133,8 @@ def test_report_writes_each_plot_beside_the_page(reported: Path) -> None:
     assert files == page.plots
     names = {"loss", "age_loss", "gender_loss", "age_mae", "age_mse", "age_cs5", "gender_acc", "gender_auroc"}
     assert {f"curve_{name}" for name in names} <= set(files)
-    assert {"age_true_vs_predicted", "cumulative_score", "gender_roc", "gender_confusion", "reliability"} <= set(files)
+    assert {"age_true_vs_predicted", "age_cumulative_score", "gender_roc", "gender_confusion"} <= set(files)
+    assert {"gender_reliability", "age_coverage"} <= set(files)
     assert {f"{what}_by_{kind}" for what in ("age_mae", "gender_acc") for kind in ("age", "gender", "group")} <= set(
         files
     )
@@ -259,7 +261,7 @@ def test_report_refuses_wrong_arguments_in_one_line(
     for name in "abc":
         make_run(tmp_path / name, answers())
     (tmp_path / "untested/checkpoints").mkdir(parents=True)
-    (tmp_path / "damaged").mkdir()
+    make_run(tmp_path / "damaged", answers())
     (tmp_path / "damaged/predictions.csv").write_text("age,gender\n3,1\n", encoding="utf-8")
     outcome = report_here(*arguments)
     assert outcome.out == ""
@@ -291,7 +293,7 @@ def test_report_shows_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Made(name, gender=1), Made("b.jpg")])
     page = write_report([run], resamples=5)
     assert "&lt;b&gt;?.jpg" in page.read_text(encoding="utf-8")
-    assert name in [case["file"] for case in numbers_of(page.parent)["runs"][0]["cases"]["random"]]
+    assert name in [case["file"] for case in numbers_of(page.parent)["runs"][0]["random"]]
 
 
 @pytest.mark.usefixtures("undrawn")

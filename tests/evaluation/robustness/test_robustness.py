@@ -62,6 +62,10 @@ def test_clean_metrics_equal_those_of_the_runs_test(measured: Path) -> None:
     for name in ("age_mae", "age_cs5", "gender_acc"):
         assert clean[name]["value"] == pytest.approx(own[f"test/{name}"], abs=1e-4), name
     assert clean["age_mae_change"] is None and clean["gender_acc_change"] is None
+    assert numbers_of(measured / "robustness")["metrics"] == {
+        "age": ["mae", "bias", "cs5", "coverage"],
+        "gender": ["acc", "acc_from_5"],
+    }
 
 
 def test_every_corruption_of_the_registry_is_measured_and_described(measured: Path) -> None:
@@ -82,10 +86,9 @@ def answers_of(run: Path, change: str | None) -> dict[str, Floats]:
             images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
             images = images if change is None else corrupt(images, change, torch.tensor([place]))
             with torch.inference_mode():
-                outputs = network(images)
-                columns = network.years(outputs), network.p_female(outputs), *network.age_interval(outputs)
+                columns = network.predict(network(images)).values()
             found.append([float(row["age"]), float(row["gender"]), *(float(column) for column in columns)])
-    names = ("age", "gender", "age_pred", "p_female", "low", "high")
+    names = ("age", "gender", "age_pred", "std", "low", "high", "p_female")
     return dict(zip(names, np.array(found).T, strict=True))
 
 
@@ -106,7 +109,7 @@ def test_corrupted_metrics_are_recomputed_from_the_files(measured: Path, change:
         ("gender_acc", right.mean()),
         ("gender_acc_change", (right - was_right).mean()),
         ("gender_acc_from_5", right[age >= 5].mean()),
-        ("coverage", ((changed["low"] <= age) & (age <= changed["high"])).mean()),
+        ("age_coverage", ((changed["low"] <= age) & (age <= changed["high"])).mean()),
     ):
         assert found[name]["value"] == pytest.approx(expected, abs=1e-4), name
     rows = [row for row in table_of(measured / "index.csv") if row["split"] == "test"]
@@ -119,7 +122,7 @@ def test_corrupted_metrics_are_recomputed_from_the_files(measured: Path, change:
 
 def test_mean_over_corruptions_is_unweighted(measured: Path) -> None:
     conditions = numbers_of(measured / "robustness")["conditions"]
-    for name in ("age_mae", "age_mae_change", "coverage"):
+    for name in ("age_mae", "age_mae_change", "gender_acc", "age_coverage"):
         expected = np.mean([conditions[change][name]["value"] for change in CORRUPTIONS])
         assert conditions["mean"][name]["value"] == pytest.approx(expected)
 
@@ -158,7 +161,8 @@ def test_robustness_command_is_reproducible_and_prints_the_table(measure_here: R
     numbers = numbers_of(measured / "robustness")
     before = {path.name: path.read_bytes() for path in (measured / "robustness").iterdir()}
     assert set(before) == {
-        *("robustness.html", "robustness.json", "robustness_mae_increase.png", "robustness_coverage.png")
+        *("robustness.html", "robustness.json", "robustness_age_mae_change.png", "robustness_age_coverage.png"),
+        "robustness_gender_acc_change.png",
     }
     outcome = measure_here(*shlex.split(numbers["command"])[2:])
     assert outcome.code == 0, outcome.err
@@ -193,8 +197,8 @@ def test_metrics_of_a_partly_labeled_table_use_present_labels_only(
     outcome = measure_here("run=tested", "resamples=5")
     assert outcome.code == 0, outcome.err
     numbers, own = numbers_of(tmp_path / "tested" / "robustness"), metrics_of(tmp_path / "tested")
-    assert 0 < numbers["ages"] == own["images/test/with_age"] < numbers["images"] == own["images/test"]
-    assert 0 < numbers["genders"] == own["images/test/with_gender"] < numbers["images"]
+    assert 0 < numbers["known"]["age"] == own["images/test/with_age"] < numbers["images"] == own["images/test"]
+    assert 0 < numbers["known"]["gender"] == own["images/test/with_gender"] < numbers["images"]
     clean = numbers["conditions"]["clean"]
     for name in ("age_mae", "gender_acc"):
         assert clean[name]["value"] == pytest.approx(own[f"test/{name}"], abs=1e-4), name
@@ -218,6 +222,34 @@ def test_limit_is_nested_in_a_larger_limit(trained_run: Path, tmp_path: Path) ->
 
     parts = [set(rebuild(find_origin(str(trained_run)), limit=limit).faces.rows.tolist()) for limit in (3, 9, None)]
     assert [len(part) for part in parts[:2]] == [3, 9] and parts[0] < parts[1] < parts[2]
+
+
+GLASSES = "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}"
+
+
+def test_further_tasks_are_measured_and_reported_without_gender(
+    run_here: Run, measure_here: Run, tmp_path: Path
+) -> None:
+    settings = ("tasks=age_gender_ethnicity", "~tasks.gender", GLASSES, "data.synthetic.glasses=true")
+    outcome = run_here("train.py", *TINY, *settings, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    outcome = measure_here("run=run", "resamples=5")
+    assert outcome.code == 0, outcome.err
+    numbers, own = numbers_of(tmp_path / "run" / "robustness"), metrics_of(tmp_path / "run")
+    assert list(numbers["metrics"]) == ["age", "ethnicity", "glasses"]
+    for name in ("age_mae", "ethnicity_acc", "glasses_acc"):
+        assert numbers["conditions"]["clean"][name]["value"] == pytest.approx(own[f"test/{name}"], abs=1e-3), name
+        assert numbers["conditions"]["jpeg_10"][f"{name}_change"] is not None
+    page = write_report([tmp_path / "run"], resamples=5, faces=2)
+    (run,) = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))["runs"]
+    for name in ("age_mae", "ethnicity_acc", "glasses_acc", "glasses_auroc"):
+        assert run["headline"][name]["value"] == pytest.approx(own[f"test/{name}"], abs=1e-3), name
+    assert list(run["slices"]) == ["age", "group", "glasses", "gender"]
+    assert {f"curve_{name}" for name in ("ethnicity_loss", "glasses_acc")} <= {
+        path.stem for path in page.parent.glob("*.png")
+    }
+    text = page.read_text(encoding="utf-8")
+    assert "Glasses confusion" in text and "<td>glasses accuracy, %</td>" in text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from conftest import TINY, Outcome, run_script
 from helpers.made_networks import save_network
 from helpers.made_tables import half_labeled, rows_of, write_table
-from helpers.nodes import age_node, trunk_node
+from helpers.nodes import task_nodes, trunk_node
 from helpers.stopped_runs import CrashError, assert_same_run, crash, differences, stop_at
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,20 +23,20 @@ from torch.nn import functional
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
-from agegender.models.network import MultiTaskNet, RawOutputs
+from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.torch_backend import TorchBackend
-from agegender.runs.checkpoint import load_checkpoint, read_calibration
+from agegender.runs.checkpoint import load_checkpoint
 from agegender.training.distillation import teachers
 from agegender.training.distillation.soft_targets import SoftTargets
 from agegender.training.distillation.teachers import find_teachers, make_targets
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
-DLDL = age_node("dldl")
+DLDL = task_nodes("dldl")
 STUDENT = (*TINY, "age=dldl", "optim=adamw", "augment=light")
 TABLE = tuple(setting for setting in STUDENT if not setting.startswith(("data=", "data.synthetic")))
 TRUNK = trunk_node(channels=[4])
-NETWORK = {"image_size": 16, "in_channels": 1, "age": DLDL, "trunk": TRUNK, "head_units": [8], "dropout": 0.0}
+NETWORK = {"image_size": 16, "in_channels": 1, "tasks": DLDL, "trunk": TRUNK, "head_units": [8], "dropout": 0.0}
 OPTIM = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 3e-3}, "scheduler": None}
 
 
@@ -64,13 +64,14 @@ def drawn(cache_dir: Path | None = None, **options: Any) -> AgeGenderDataModule:
 
 
 def targets_of(
-    *teachers: Path, data: AgeGenderDataModule, age: dict[str, Any] = DLDL
+    *teachers: Path, data: AgeGenderDataModule, tasks: dict[str, Any] = DLDL
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the soft targets of the training faces, in the order of `data.split("train").rows`."""
-    made = make_targets(find_teachers([str(path) for path in teachers], age), data, {"teacher": 0.7})
+    settings = {"loss": {"teacher": 0.7}, "tasks": tasks}
+    made = make_targets(find_teachers([str(path) for path in teachers], tasks), data, settings)
     assert made is not None
-    ages, p_female = made.lookup(torch.from_numpy(data.split("train").rows))
-    return ages.numpy(), p_female.numpy()
+    found = made.lookup(torch.from_numpy(data.split("train").rows))
+    return found["age"].numpy(), found["gender"][:, 0].numpy()
 
 
 def network_predictions(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,11 +79,10 @@ def network_predictions(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
     checkpoint = load_checkpoint(path)
     network = MultiTaskNet(**checkpoint["agegender"]["network"])
     network.load_state_dict(checkpoint["network"])
-    network.calibration = read_calibration(checkpoint)
     with torch.no_grad():
         views = [network.eval()(view) for view in (images, images.flip(-1))]
-        ages = torch.stack([functional.softmax(view.age, 1) for view in views])
-        return ages, torch.stack([network.p_female(view) for view in views])
+        ages = torch.stack([functional.softmax(view["age"], 1) for view in views])
+        return ages, torch.stack([network.predict(view)["p_female"] for view in views])
 
 
 @pytest.mark.parametrize("cache", ["auto", "none"])
@@ -151,8 +151,8 @@ def test_damaged_soft_targets_are_computed_again_with_a_warning(
     elif damage == "no archive":
         path.write_bytes(b"answers")
     else:
-        ages, p_female = first[0].astype(np.float16), first[1]
-        np.savez(path, **({"ages": ages} if damage == "an array less" else {"ages": ages[1:], "p_female": p_female}))
+        ages, genders = first[0].astype(np.float16), first[1][:, None]
+        np.savez(path, **({"age": ages} if damage == "an array less" else {"age": ages[1:], "gender": genders}))
     asked = count_loaded_teachers(monkeypatch)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -209,7 +209,7 @@ def test_find_teachers_accepts_runs_folders_of_runs_and_checkpoints(folds: Path,
     best = [folds / part / "checkpoints/best.ckpt" for part in ("0", "1")]
     assert [each.path for each in find_teachers(str(folds), DLDL)] == best
     assert [each.path for each in find_teachers([str(folds / "1"), str(teacher)], DLDL)] == [best[1], teacher]
-    assert find_teachers(None, age_node("mae")) == []
+    assert find_teachers(None, task_nodes("mae")) == []
 
 
 def soft_targets(weight: float, count: int = 12) -> tuple[SoftTargets, Tensor, Tensor]:
@@ -217,7 +217,7 @@ def soft_targets(weight: float, count: int = 12) -> tuple[SoftTargets, Tensor, T
     generator = torch.Generator().manual_seed(5)
     ages = torch.rand(count, 121, generator=generator).softmax(1).half()
     p_female = torch.rand(count, generator=generator)
-    made = SoftTargets(10 + np.arange(count), ages.numpy(), p_female.numpy(), ["a"], weight)
+    made = SoftTargets(10 + np.arange(count), {"age": ages.numpy(), "gender": p_female[:, None].numpy()}, ["a"], weight)
     wanted = ages.float()
     return made, wanted / wanted.sum(1, keepdim=True), p_female
 
@@ -226,8 +226,10 @@ def some_batch(count: int = 12) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(3)
     return {
         "image": torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator),
-        "age": torch.randint(1, 100, (count,), generator=generator).float(),
-        "gender": (torch.arange(count) % 2).float(),
+        "labels": {
+            "age": torch.randint(1, 100, (count,), generator=generator).float(),
+            "gender": (torch.arange(count) % 2).float(),
+        },
         "row": 10 + torch.randperm(count, generator=generator),
     }
 
@@ -244,12 +246,13 @@ def expected_losses(
 ) -> tuple[float, float]:
     """Returns the KL divergence and the cross-entropy, computed from their definitions."""
     with torch.no_grad():
-        outputs: RawOutputs = module.network(batch["image"])
+        outputs = module.network(batch["image"])
     place = batch["row"] - 10
     wanted, p = ages[place], p_female[place]
-    answered = functional.softmax(outputs.age, 1)
+    answered = functional.softmax(outputs["age"], 1)
     divergence = (wanted * (wanted / answered).log()).sum(1).mean()
-    q = outputs.gender if module.network.gender_output == "sigmoid" else outputs.gender.sigmoid()
+    raw = outputs["gender"][:, 0]
+    q = raw if module.network.tasks["gender"].output == "sigmoid" else raw.sigmoid()
     return divergence.item(), -(p * q.log() + (1 - p) * (1 - q).log()).mean().item()
 
 
@@ -257,8 +260,8 @@ def expected_losses(
 @pytest.mark.parametrize("weight", [0.25, 1.0])
 @pytest.mark.parametrize("learned", [False, True])
 def test_distillation_loss_equals_the_hand_computed_mixture(weight: float, learned: bool, gender_output: str) -> None:
-    loss = {"age": 2.0, "gender": 0.5, "learned": learned}
-    module = AgeGenderModule(NETWORK | {"gender_output": gender_output}, OPTIM, loss)
+    tasks = task_nodes("dldl", weight=2.0, gender={"weight": 0.5, "output": gender_output})
+    module = AgeGenderModule(NETWORK | {"tasks": tasks}, OPTIM, {"learned": learned})
     batch = some_batch()
     plain, labels = training_step_of(module, batch)
     module.soft_targets, ages, p_female = soft_targets(weight)
@@ -272,9 +275,8 @@ def test_distillation_loss_equals_the_hand_computed_mixture(weight: float, learn
 
 def test_distillation_loss_covers_faces_without_labels() -> None:
     module = AgeGenderModule(NETWORK, OPTIM, {"learned": True})
-    module.masks = True
     batch = some_batch()
-    batch["age"][:] = batch["gender"][:] = torch.nan
+    batch["labels"] = {name: torch.full_like(values, torch.nan) for name, values in batch["labels"].items()}
     module.soft_targets, ages, p_female = soft_targets(0.7)
     returned = module.training_step(batch, 0)  # type: ignore[arg-type]
     assert returned.item() == pytest.approx(0.7 * sum(expected_losses(module, batch, ages, p_female)), rel=1e-5)
@@ -397,15 +399,29 @@ def test_resume_refuses_other_teachers(run_here: Run, folds: Path, tmp_path: Pat
         (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
         (["teacher=[]"], "teacher= is empty: "),
         (["teacher=empty"], "empty has no checkpoints/best.ckpt; "),
-        (["teacher=mae.ckpt"], "teacher=mae.ckpt was trained with L1Age: choose one with age=dldl"),
-        (["teacher=dldl.ckpt", "age.max_age=100"], "teacher=dldl.ckpt predicts 121 years, this network 101: "),
+        (
+            ["teacher=mae.ckpt"],
+            "teacher=mae.ckpt predicts tasks.age by Regression of width 1, this network by ",
+        ),
+        (
+            ["teacher=dldl.ckpt", "tasks.age.max_age=100"],
+            "teacher=dldl.ckpt predicts tasks.age by LabelDistribution of width 121, this ",
+        ),
         (
             ["teacher=dldl.ckpt", "age=mae"],
-            "teacher= requires a distribution over years, not L1Age: set age=dldl",
+            "teacher= requires distributions, and tasks.age predicts none: set age=dldl",
         ),
         (
             ["teacher=dldl.ckpt", "age=classes"],
-            "teacher= requires a distribution over years, not BinnedAge: set age=dldl",
+            "teacher=dldl.ckpt predicts tasks.age by LabelDistribution of width 121, this ",
+        ),
+        (
+            ["teacher=dldl.ckpt", "tasks.gender.classes=[female,male]"],
+            "teacher=dldl.ckpt predicts tasks.gender by Binary of width 1 (male, female), this network by Binary of ",
+        ),
+        (
+            ["teacher=dldl.ckpt", "tasks=age_gender_ethnicity"],
+            "teacher=dldl.ckpt has no task ethnicity: choose another",
         ),
         (["teacher=dldl.ckpt", "fit=false", "weights=dldl.ckpt"], "teacher= requires a training: "),
         (["teacher=dldl.ckpt", "loss.teacher=1.5"], "loss.teacher=1.5 must lie between 0 (labels only) and 1 "),
