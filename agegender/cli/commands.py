@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
+from agegender.system.signals import exit_at_once, install
 from agegender.version import __version__
 
 if TYPE_CHECKING:  # Hydra is imported when a command starts, torch after its settings were checked, for a fast `--help`
@@ -125,6 +126,7 @@ COMMANDS = {
 
 def start(name: str) -> None:
     """Run a subcommand with the settings in `sys.argv`."""
+    install(exit_at_once)  # before the command handles signals itself, and in the interpreter's last moments
     from agegender.cli.main import run_command
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides

@@ -39,7 +39,7 @@ from agegender.system.malloc import disable_malloc_trim
 from agegender.tasks.monitor import metric_modes, with_monitor
 from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
-from agegender.training.callbacks.graceful_stop import handle_sigterm
+from agegender.training.callbacks.graceful_stop import handle_signals
 from agegender.training.check_config import check_config
 from agegender.training.check_schedule import check_schedule, check_schedule_settings
 from agegender.training.distillation.teachers import Teacher, find_teachers, make_targets
@@ -82,7 +82,7 @@ def train(config: DictConfig) -> float:
         _silence_warnings()
         trainer = builders.build_trainer(settings, folder, [watch])
         check_world_size(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-    with terminate_children(trainer), run_lock(folder), handle_sigterm(folder), explain_system_errors(folder, settings):
+    with terminate_children(trainer), run_lock(folder), handle_signals(folder), explain_system_errors(folder, settings):
         init_process_group(trainer)
         with closing(trainer.loggers):
             return _fit_and_test(config, settings, folder, trainer, watch, teachers)
