@@ -246,8 +246,9 @@ def _with_confidence(tasks: tuple[TaskInfo, ...], least: float | None) -> tuple[
         return tasks
     counts = [len(info.classes) for info in tasks if info.classes]
     require(bool(counts), f"min_confidence={least} needs a task with classes, which these weights lack; leave it out")
-    fits = 1 / max(counts) <= least <= 1
-    require(fits, f"min_confidence={least} must lie between {1 / max(counts):.3g} (never unsure) and 1, or be null")
+    chance = float(f"{1 / max(counts):.3g}")
+    fits = chance <= least <= 1
+    require(fits, f"min_confidence={least} must lie between {chance} (never unsure) and 1, or be null")
     return tuple(replace(info, min_confidence=least) if info.classes else info for info in tasks)
 
 

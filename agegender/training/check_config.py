@@ -21,6 +21,7 @@ from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.labels import labels_of
 from agegender.tasks.monitor import with_monitor
 from agegender.tasks.number import NumberTask
 from agegender.training.builders import PROFILERS
@@ -65,6 +66,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for name, node in config["tasks"].items():
         if node is not None:
             _check_task(f"tasks.{name}", node)
+    labels_of(config["tasks"])  # checks that tasks agree about their labels
     config = with_monitor(config)
     made = check_data(config["data"])
     if augment := config.get("augment"):

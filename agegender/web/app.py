@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from agegender.errors import AgeGenderError, did_you_mean
 from agegender.prediction.images.sources import NamedImage
-from agegender.prediction.prediction import NO_FACE, to_row
+from agegender.prediction.prediction import NO_FACE, needs_names, to_row
 from agegender.prediction.predictor import Detect, Predictor
 from agegender.version import __version__
 from agegender.web.model_info import disclaimer, read_test_metrics
@@ -70,7 +70,7 @@ class _Endpoints:
 
     def __init__(self, predictor: Predictor, limits: Limits, max_concurrency: int, queue_size: int):
         self._limits, self._free_slots, self._free_bytes = limits, max_concurrency + queue_size, limits.total
-        self._detect = predictor.detect
+        self._detect, self._tasks = predictor.detect, predictor.tasks
         predictors: dict[Detect, Predictor] = {predictor.detect: predictor}
         for detect in get_args(Detect):
             with suppress(AgeGenderError):  # without the packages for face detection, only detect=never is available
@@ -84,11 +84,12 @@ class _Endpoints:
             "weights": predictor.weights.name,
             "trained_on_synthetic": network.trained_on_synthetic,
             "detect": predictor.detect,
-            "min_confidence": predictor.min_confidence,
+            "tasks": [info.to_dict() for info in self._tasks],
+            "names": needs_names(self._tasks),
             "max_upload_mb": limits.size / 1e6,
             "max_megapixels": limits.pixels / 1e6,
-            "meaning": disclaimer(network.trained_on_synthetic, predictor.min_confidence),
-            "figures": read_test_metrics(predictor.weights),
+            "meaning": disclaimer(network.trained_on_synthetic, self._tasks),
+            "figures": read_test_metrics(predictor.weights, self._tasks),
             "samples": [_sample_info(name, predictor) for name in samples],
         }
 
@@ -123,7 +124,7 @@ class _Endpoints:
         error = answer.predictions[0].error
         if error is not None and error != NO_FACE:
             raise HTTPException(422, error)
-        rows = [to_row(prediction) for prediction in answer.predictions if error is None]
+        rows = [to_row(prediction, self._tasks) for prediction in answer.predictions if error is None]
         faces = [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
         return JSONResponse({"width": answer.width, "height": answer.height, "faces": faces, "error": error})
 

@@ -4,46 +4,69 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agegender.data.index.utkface import LABELS
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.age_bands import read_age_bands
+from agegender.tasks.info import TaskInfo
 
-_METRIC_KEYS = {"age_mae": "test/age_mae", "gender_acc": "test/gender_acc", "images": "images/test"}
-_MEANING = (
-    "The age is an estimate of how old a face looks. Its interval is fitted to contain the true age of 80 % of the "
-    "test faces, so it misses one in five, and more at some ages.",
-    "The gender is the binary label of the training data (UTKFace), which was assigned by appearance; the probability "
-    "is that of this label. Neither is a statement about a person's identity.",
+_NUMBER = (
+    "The {name} is an estimate {of}. Its interval is fitted to contain the true {name} of 80 % of the test faces, so "
+    "it misses one in five, and more at some {values}."
+)
+_CLASSES = (
+    "The {name} is {labels} of the training data{source}; the probability is that of this label. Neither is a "
+    "statement about a person's identity."
+)
+_UTKFACE = " (UTKFace), which was assigned by appearance"
+_UNSURE = "If the probability of the {likelier} {name} is below {percent:.3g} %, the {name} is given as unsure."
+_RESEARCH = (
     "The weights and their predictions are for non-commercial research only. They must not be used for decisions about "
-    "a person.",
+    "a person."
 )
 _DRAWN = "These weights were trained on drawn faces: their predictions say nothing about real people."
 
 
-def disclaimer(trained_on_synthetic: bool, min_confidence: float) -> list[str]:
+def disclaimer(trained_on_synthetic: bool, tasks: Sequence[TaskInfo]) -> list[str]:
     """Return paragraphs on the meaning and the limits of the predictions.
 
     Args:
         trained_on_synthetic: Whether the weights were trained on drawn faces.
-        min_confidence: See `Predictor`. At 0.5 every face gets a gender, and the threshold is not mentioned.
+        tasks: The predictor's tasks. A `min_confidence` below which no class can be is not mentioned.
     """
-    percent = f"{100 * min_confidence:.3g} %"
-    unsure = f"If the probability of the likelier gender is below {percent}, the gender is given as unsure."
+    classes = [info for info in tasks if info.classes]
     return [
         *([_DRAWN] if trained_on_synthetic else []),
-        *_MEANING,
-        *([unsure] if min_confidence > 0.5 else []),
+        *map(_meaning, tasks),
+        _RESEARCH,
+        *(_unsure(info) for info in classes if info.min_confidence > 1 / len(info.classes)),
     ]
 
 
-def read_test_metrics(weights: Path) -> dict[str, Any] | None:
+def _meaning(info: TaskInfo) -> str:
+    if info.kind == "number":
+        of, values = "from the look of a face", "values"
+        if info.label == "age":
+            of, values = "of how old a face looks", "ages"
+        return _NUMBER.format(name=info.name, of=of, values=values)
+    labels = "the binary label" if info.kind == "binary" else f"one of {len(info.classes)} labels"
+    return _CLASSES.format(name=info.name, labels=labels, source=_UTKFACE if info.label in LABELS else "")
+
+
+def _unsure(info: TaskInfo) -> str:
+    likelier = "likelier" if info.kind == "binary" else "likeliest"
+    return _UNSURE.format(likelier=likelier, name=info.name, percent=100 * info.min_confidence)
+
+
+def read_test_metrics(weights: Path, tasks: Sequence[TaskInfo]) -> dict[str, Any] | None:
     """Read the test metrics of weights, from the .json file packed beside them or from their run.
 
     Returns:
-        `age_mae` in years, `gender_acc` from 0 to 1, `images` (number of test faces) and `bands` (see
-        `evaluation.report.age_bands`), each None if missing; None if there are no metrics.
+        For each task `<task>_mae` in its unit or `<task>_acc` from 0 to 1; `images` (number of test faces) and `bands`
+        (see `evaluation.report.age_bands`); each None if missing. None if there are no metrics.
     """
     run = weights.parent.parent if weights.parent.name == "checkpoints" and weights.name == "best.ckpt" else None
     try:
@@ -51,9 +74,10 @@ def read_test_metrics(weights: Path) -> dict[str, Any] | None:
         bands = metrics.get("bands") or (read_age_bands(run) if run else None)
     except AgeGenderError:
         bands = None  # a damaged report: the page shows the other metrics
-    values = {name: metrics.get(key) for name, key in _METRIC_KEYS.items()}
-    finite = {name: value if _is_number(value) else None for name, value in values.items()}
-    return {**finite, "bands": bands} if bands or finite["age_mae"] is not None else None
+    names = [f"{info.name}_{'mae' if info.kind == 'number' else 'acc'}" for info in tasks]
+    found = {name: _finite(metrics.get(f"test/{name}")) for name in names}
+    has_any = bands or any(value is not None for value in found.values())
+    return {**found, "images": _finite(metrics.get("images/test")), "bands": bands} if has_any else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -64,5 +88,5 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
-from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column, metric_title
+from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
@@ -41,7 +41,8 @@ ABOUT = {
 
 def _columns(numbers: Mapping[str, Any]) -> list[MetricColumn]:
     """Return the columns of the table; the coverage of the intervals comes last."""
-    columns, last = [], []
+    columns: list[MetricColumn] = []
+    last: list[MetricColumn] = []
     for task in read_tasks(numbers["tasks"]):
         for metric in numbers["metrics"][task.name]:
             column = metric_column(task, metric, interval=metric in ("mae", "acc", "coverage"))
@@ -70,7 +71,7 @@ def _estimates(found: Mapping[str, Mapping[str, float] | None]) -> dict[str, Est
 
 def _on_terminal(numbers: Mapping[str, Any]) -> list[MetricColumn]:
     """Return the columns under names that fit a terminal; of the intervals only those of the MAE's increase."""
-    short = {}
+    short: dict[str, str] = {}
     for task in read_tasks(numbers["tasks"]):
         for metric in numbers["metrics"][task.name]:
             name = f"{task.name}_{metric}"
@@ -169,7 +170,8 @@ def _plot(numbers: Mapping[str, Any], task: TaskInfo, metric: str) -> Plot | Non
     counted = {condition: found[name] for condition, found in estimates.items() if name in found}
     if not counted:
         return None
-    title, (factor, _) = metric_title(task, metric)
+    column = metric_column(task, metric)
+    title, factor = column.title, column.form[0]
     figure, axes = new_plot(5.2, 1.0 + 0.24 * len(counted))
     positions: Sequence[int] = range(len(counted))
     low, value, high = ([factor * getattr(each, end) for each in counted.values()] for end in ("low", "value", "high"))

@@ -6,33 +6,23 @@ const LINE = 1.25; // line height, in font sizes
 const MIN_SIDE = 360; // pixels of the shorter side that legible labels need; smaller images are enlarged
 const MIN_HEIGHT = 200; // pixels: images displayed lower than this get a margin, as labels would hide the faces
 
-/** Returns the age and the gender as text, such as `34 (27-43)` and `female 97 %`. */
-export function predictionText(face) {
-  const interval = face.age_low === null ? "" : ` (${Math.round(face.age_low)}-${Math.round(face.age_high)})`;
-  return [`${Math.round(face.age)}${interval}`, face.gender === "unsure" ? "unsure" : `${face.gender} ${percent(face)}`];
-}
-
-/** Returns the probability of the likelier gender as text. */
-export function percent(face) {
-  const probability = Math.max(face.p_female, 1 - face.p_female);
-  return `${Math.round(100 * probability)} %`;
-}
-
 /**
  * Draws an image with the boxes and labels of its faces.
  *
  * @param canvas The canvas to draw on, which is resized.
  * @param image The decoded image, upright.
  * @param answer The response of the server; boxes are in pixels of the upright image.
+ * @param texts For each face the lines of its label.
  * @param room Available width and height in CSS pixels.
  */
-export function draw(canvas, image, answer, room) {
+export function draw(canvas, image, answer, texts, room) {
   const fits = Math.min(room.width / answer.width, room.height / answer.height);
   const scale = Math.min(fits, Math.max(1, MIN_SIDE / Math.min(answer.width, answer.height)));
   const width = Math.max(1, Math.round(answer.width * scale));
   const height = Math.max(1, Math.round(answer.height * scale));
   const letters = Math.min(18, Math.max(12, Math.min(width, height) / 26));
-  const high = height + (height < MIN_HEIGHT && answer.faces.length ? Math.ceil(labelHeight(2, letters)) : 0);
+  const lines = Math.max(0, ...texts.map((each) => each.length));
+  const high = height + (height < MIN_HEIGHT && lines ? Math.ceil(labelHeight(lines, letters)) : 0);
   const dense = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(width * dense));
   canvas.height = Math.max(1, Math.round(high * dense));
@@ -53,9 +43,9 @@ export function draw(canvas, image, answer, room) {
     if (answer.faces[i].left !== null) frame(pen, box);
   });
   answer.faces.forEach((face, i) => {
-    const lines = predictionText(face);
-    if (answer.faces.length > 1) lines[0] = `${face.face}: ${lines[0]}`;
-    labels.push(label(pen, lines, letters, boxes[i], { width, height: high }, labels));
+    const [first, ...rest] = texts[i];
+    const shown = [answer.faces.length > 1 ? `${face.face}: ${first}` : first, ...rest];
+    labels.push(label(pen, shown, letters, boxes[i], { width, height: high }, labels));
   });
 }
 

@@ -1,4 +1,6 @@
-// The server's information: limits, meaning of the predictions, metrics by age, and samples.
+// The server's information: tasks, limits, meaning of the predictions, metrics by age, and samples.
+
+import { joined, percentage } from "./texts.js";
 
 /**
  * Fills in the page.
@@ -12,41 +14,68 @@ export function showInfo(the, info, trySample) {
   the("meaning").replaceChildren(...info.meaning.map((text) => element("p", text)));
   the("about").textContent = `agegender ${info.version}, weights ${info.weights}`;
   the("curl").textContent = `curl --data-binary @photo.jpg ${new URL("api/predict", location.href)}`;
-  showMetrics(the, info.figures);
+  showTasks(the, info.tasks);
+  showMetrics(the, info.figures, info.tasks);
   the("samples").replaceChildren(...info.samples.map((sample, i) => sampleButton(sample, i + 1, trySample)));
   the("tries").hidden = info.samples.length === 0;
 }
 
-function showMetrics(the, metrics) {
+function showTasks(the, tasks) {
+  const names = tasks.map((task) => task.name).join(", ").replace(/, ([^,]*)$/, " and $1");
+  document.title = `agegender: ${names} from faces`;
+  const parts = tasks.map(({ name, kind }) => {
+    return `${/^[aeiou]/i.test(name) ? "an" : "a"} ${name} with ${kind === "number" ? "an interval" : "its probability"}`;
+  });
+  the("predicts").textContent = `Predictions for the faces in a picture: ${joined(parts)}.`;
+  const heads = tasks.flatMap(({ name, kind }) => [name, kind === "number" ? "80 % interval" : "proba\u00ADbility"]);
+  the("faces").tHead.rows[0].cells[0].after(...heads.map(head));
+}
+
+function showMetrics(the, metrics, tasks) {
   if (!metrics) {
     the("figures").textContent = "There are no test metrics of these weights.";
     return;
   }
   const parts = [];
-  if (metrics.age_mae !== null) parts.push(`the age is off by ${years(metrics.age_mae)} years on average`);
-  if (metrics.gender_acc !== null) parts.push(`the gender agrees with the label for ${percentage(metrics.gender_acc)}`);
+  for (const task of tasks) {
+    const value = metrics[metricOf(task)];
+    const size = task.kind === "number" ? `is off by ${[decimal(value), task.unit].join(" ").trim()} on average` : `agrees with the label for ${percentage(value)}`;
+    if (value !== null) parts.push(`the ${task.name} ${size}`);
+  }
   const faces = metrics.images === null ? "the test faces" : `${metrics.images.toLocaleString("en")} test faces`;
-  if (parts.length) the("figures").textContent = `Measured on ${faces}: ${parts.join(", and ")}.`;
+  if (parts.length) the("figures").textContent = `Measured on ${faces}: ${joined(parts)}.`;
   if (!metrics.bands) {
     the("figures").append(" Metrics by age were not measured.");
     return;
   }
   const rows = metrics.bands.map((band) => {
     const row = document.createElement("tr");
-    const cells = [band.ages.replace("-", "–"), band.images, years(band.age_mae), percentage(band.gender_acc), percentage(band.coverage)];
+    const values = tasks.map((task) => (task.kind === "number" ? decimal : percentage)(band[metricOf(task)] ?? null));
+    const cells = [band.ages.replace("-", "–"), band.images, ...values, percentage(band.coverage)];
     for (const text of cells) row.insertCell().textContent = text;
     return row;
   });
   the("bands").querySelector("tbody").replaceChildren(...rows);
+  const several = tasks.filter((task) => task.kind === "number").length > 1;
+  const heads = tasks.map(({ name, kind, unit }) => {
+    return kind === "number" ? `${several ? `${name}: ` : ""}mean error${unit && `, ${unit}`}` : `${name} correct`;
+  });
+  the("bands").querySelector("tr").cells[1].after(...heads.map(head));
   the("bands").hidden = false;
 }
 
-function years(value) {
+function metricOf(task) {
+  return `${task.name}_${task.kind === "number" ? "mae" : "acc"}`;
+}
+
+function decimal(value) {
   return value === null ? "–" : value.toFixed(1);
 }
 
-function percentage(value) {
-  return value === null ? "–" : `${(100 * value).toFixed(0)} %`;
+function head(text) {
+  const made = element("th", text);
+  made.scope = "col";
+  return made;
 }
 
 function sampleButton(sample, number, trySample) {

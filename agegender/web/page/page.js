@@ -1,11 +1,13 @@
 // Reads an image from a file, the camera, drag and drop or the clipboard, sends it, and shows the predictions.
 
 import { startCamera } from "./camera.js";
-import { draw, predictionText, percent } from "./draw.js";
+import { draw } from "./draw.js";
 import { showInfo } from "./info.js";
+import { intervalText, numberText, predictionTexts, probabilityText } from "./texts.js";
 
 const the = (id) => document.getElementById(id);
 let info = null; // the response of api/info
+let loading = null; // its request
 let shown = null; // the displayed image and response
 let pending = null; // aborts the pending request
 
@@ -61,6 +63,7 @@ async function handle(file, name, detect = null) {
     const answer = await requestPredictions(file, detect, request.signal);
     const address = URL.createObjectURL(file);
     const image = await decode(address, answer);
+    await loadInfo();
     if (request !== pending) {
       URL.revokeObjectURL(address);
       return;
@@ -77,7 +80,8 @@ async function handle(file, name, detect = null) {
 
 function show(name) {
   const { image, answer } = shown;
-  const words = answer.faces.map((face) => predictionText(face).join(", "));
+  shown.texts = answer.faces.map((face) => predictionTexts(info, face));
+  const words = shown.texts.map((lines) => lines.join(", "));
   the("name").textContent = name;
   the("answer").hidden = false;
   the("undrawn").hidden = image !== null;
@@ -93,20 +97,26 @@ function show(name) {
 
 function rowOf(face) {
   const row = document.createElement("tr");
-  const interval = face.age_low === null ? "–" : `${face.age_low}–${face.age_high}`;
-  const score = face.score === null ? "–" : face.score.toFixed(2);
-  const probability = face.gender === "unsure" ? "–" : percent(face); // beside "unsure" it could be mistaken for the probability of "unsure"
-  for (const text of [face.face, face.age.toFixed(1), interval, face.gender, probability, score]) {
-    row.insertCell().textContent = text;
+  row.insertCell().textContent = face.face;
+  for (const task of info.tasks) {
+    const cells = [row.insertCell(), row.insertCell()];
+    const texts = task.kind === "number" ? [numberText(task, face, 1), intervalText(task, face, "–")] : classTexts(task, face);
+    cells.forEach((cell, i) => (cell.textContent = texts[i] || "–"));
+    if (task.kind !== "number") cells[0].className = "word";
   }
-  row.cells[3].className = "word";
+  row.insertCell().textContent = face.score === null ? "–" : face.score.toFixed(2);
   return row;
+}
+
+function classTexts(task, face) {
+  const name = face[task.name];
+  return [name, name === "unsure" ? "" : probabilityText(task, face)]; // beside "unsure" it could be mistaken for the probability of "unsure"
 }
 
 function paint() {
   if (!shown?.image) return;
   const room = { width: the("frame").clientWidth, height: Math.max(320, 0.8 * window.innerHeight) };
-  draw(the("picture"), shown.image, shown.answer, room);
+  draw(the("picture"), shown.image, shown.answer, shown.texts, room);
 }
 
 function take(files, source) {
@@ -147,10 +157,17 @@ async function trySample(sample, name) {
   }
 }
 
-listen();
-try {
-  info = await (await fetch("api/info")).json();
-  showInfo(the, info, trySample);
-} catch {
-  fail("the server can't be reached");
+/** Requests the server's information; once, unless that fails. */
+function loadInfo() {
+  loading ??= (async () => {
+    info = await (await fetch("api/info")).json();
+    showInfo(the, info, trySample);
+  })().catch((error) => {
+    loading = null;
+    throw error;
+  });
+  return loading;
 }
+
+listen();
+loadInfo().catch(() => fail("the server can't be reached"));
