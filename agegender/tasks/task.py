@@ -19,8 +19,8 @@ from agegender.tasks.info import Kind, TaskInfo
 
 Floats = NDArray[np.floating[Any]]
 
-# Columns of a prediction that belong to no task.
-RESERVED = ("path", "face", "left", "top", "right", "bottom", "score", "error", "row")
+# Columns of a prediction that belong to no task, and the input of an exported network.
+RESERVED = ("path", "face", "left", "top", "right", "bottom", "score", "error", "row", "pixels")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Outcome, run_script
+from helpers.made_predictions import TWO
 
-from agegender.prediction.prediction import COLUMNS
+from agegender.prediction.prediction import columns_of
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS
 
 Run = Callable[..., Outcome]
@@ -126,7 +127,7 @@ def test_predict_agrees_with_the_predictions_of_the_run_in_csv_and_json(
     from_json = rows_of(tmp_path / "faces.json")
     assert len(from_csv) == len(from_json) == len(expected) >= 20
     for ours, same, theirs in zip(from_csv, from_json, expected, strict=True):
-        assert list(ours) == list(same) == list(COLUMNS)
+        assert list(ours) == list(same) == list(columns_of(TWO))
         assert ours["path"] == same["path"] == theirs["path"]
         assert float(ours["age"]) == pytest.approx(same["age"], abs=0.0101)  # rounding depends on the batch size
         assert same["age"] == pytest.approx(float(theirs["age_pred"]), abs=0.0056)

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STORED, TINY, metrics_of
-from helpers.nodes import age_node, trunk_node
+from helpers.made_networks import save_network
+from helpers.made_predictions import made
+from helpers.nodes import gender_node, task_nodes, trunk_node
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,12 +34,13 @@ import agegender
 from agegender.config.allowlist import kwargs_of
 from agegender.config.hydra_versions import version_base
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.decode import eval_transform, read_image
 from agegender.errors import AgeGenderError
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.images.sources import FLUSH, NamedImage
-from agegender.prediction.prediction import Prediction
+from agegender.prediction.prediction import Prediction, describe, to_row
 from agegender.prediction.predictor import MAX_CHUNK, Predictor
-from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, read_calibration
+from agegender.runs.checkpoint import load_checkpoint
 from agegender.training.module import AgeGenderModule
 
 YEARS = 1e-4
@@ -54,7 +58,7 @@ def color_predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     path = tmp_path_factory.mktemp("color") / "color.ckpt"
     torch.manual_seed(0)
     sizes = {"image_size": 32, "in_channels": 3, "head_units": [16]}
-    network = sizes | {"age": age_node("mae"), "trunk": trunk_node(channels=[8, 16])}
+    network = sizes | {"tasks": task_nodes("mae"), "trunk": trunk_node(channels=[8, 16])}
     module = AgeGenderModule(network, {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "scheduler": None})
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(module)
@@ -113,7 +117,8 @@ def test_predictor_equals_the_module_on_the_test_split(trained_run: Path, predic
     with torch.inference_mode():
         for batch in data.test_dataloader():
             rows += batch["row"].tolist()
-            theirs += torch.stack(module(batch["image"]), 1).tolist()
+            columns = module(batch["image"])
+            theirs += torch.stack((columns["age"], columns["p_female"]), 1).tolist()
     assert len(rows) >= 20
     ours = list(predictor.predict(data.index.folder / data.index.names[row] for row in rows))
     assert all_close(as_array(ours), np.array(theirs))
@@ -140,17 +145,16 @@ def test_gender_is_the_likelier_label_at_or_above_min_confidence(
             assert prediction.p_female is not None
             assert 0 <= prediction.p_female <= 1
             likelier = "female" if prediction.p_female > 0.5 else "male"
-            sure = max(prediction.p_female, 1 - prediction.p_female) >= each.min_confidence
+            sure = max(prediction.p_female, 1 - prediction.p_female) >= each.tasks[1].min_confidence
             assert prediction.gender == (likelier if sure else "unsure")
             given_genders.add(prediction.gender)
     assert given_genders >= {"female", "male"}, "only one was ever answered: this would prove little"
 
 
 def test_min_confidence_defaults_to_that_of_the_checkpoint(trained_run: Path, paths: list[Path]) -> None:
-    calibration = read_calibration(load_checkpoint(find_checkpoint(trained_run)))
-    assert calibration is not None
-    assert Predictor(trained_run, "cpu", detect="never").min_confidence == calibration.min_confidence
-    assert metrics_of(trained_run)["min_confidence"] == calibration.min_confidence
+    stored = load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["network"]["tasks.gender._extra_state"]
+    least = [info.min_confidence for info in Predictor(trained_run, "cpu", detect="never").tasks if info.classes]
+    assert least == [stored["min_confidence"]] == [metrics_of(trained_run)["tasks"][1]["min_confidence"]]
     always, never = (Predictor(trained_run, "cpu", detect="never", min_confidence=least) for least in (0.5, 1))
     assert {face.gender for face in always.predict(paths)} <= {"female", "male"}
     assert {face.gender for face in never.predict(paths)} == {"unsure"}
@@ -159,8 +163,78 @@ def test_min_confidence_defaults_to_that_of_the_checkpoint(trained_run: Path, pa
             Predictor(trained_run, "cpu", detect="never", min_confidence=wrong)
 
 
-def test_checkpoint_labels_name_class_1_female(trained_run: Path) -> None:
-    assert load_checkpoint(trained_run / "checkpoints" / "best.ckpt")["agegender"]["labels"]["gender"][1] == "female"
+def test_checkpoint_names_class_1_female(trained_run: Path) -> None:
+    assert Predictor(trained_run, "cpu", detect="never").tasks[1].classes == ("male", "female")
+
+
+# Tasks
+
+THIRD: dict[str, dict[str, Any]] = {
+    "ethnicity": {"_target_": "agegender.tasks.Multiclass", "label": "group", "classes": ["a", "b", "c"]},
+    "glasses": {"_target_": "agegender.tasks.Binary", "label": "glasses", "classes": ["no", "yes"]},
+    "height": {"_target_": "agegender.tasks.Regression", "label": "height", "scale": 10.0, "offset": 170.0},
+}
+
+
+def test_values_hold_the_columns_of_every_task_in_order(paths: list[Path], tmp_path: Path) -> None:
+    tasks = task_nodes("dldl") | THIRD
+    predictor = Predictor(save_network(tmp_path / "wide.ckpt", tasks=tasks), "cpu", detect="never")
+    found = list(predictor.predict(paths))
+    names = ["age", "age_std", "age_low", "age_high", "p_female", "gender"]
+    names += ["p_ethnicity_a", "p_ethnicity_b", "p_ethnicity_c", "ethnicity", "p_glasses", "glasses"]
+    names += ["height", "height_std", "height_low", "height_high"]
+    pixels = np.stack([eval_transform(read_image(path.read_bytes()), 32, False) for path in paths])
+    columns = predictor.network(pixels)
+    for number, face in enumerate(found):
+        values = face.values
+        assert list(values) == names and (face.age, face.p_female) == (values["age"], values["p_female"])
+        assert {name: values[name] for name in columns} == pytest.approx(
+            {name: column[number] for name, column in columns.items()}, abs=1e-4
+        )
+        shares = {each: values[f"p_ethnicity_{each}"] for each in "abc"}
+        assert sum(shares.values()) == pytest.approx(1) and values["ethnicity"] == max(shares, key=shares.__getitem__)
+        assert values["glasses"] == ("yes" if values["p_glasses"] > 0.5 else "no")
+    assert len({face.values["ethnicity"] for face in found}) > 1 and len({face.values["height"] for face in found}) > 9
+
+
+def test_min_confidence_is_that_of_every_task_with_classes(paths: list[Path], tmp_path: Path) -> None:
+    weights = save_network(tmp_path / "wide.ckpt", tasks=task_nodes("mae") | THIRD)
+    for face in Predictor(weights, "cpu", detect="never", min_confidence=1.0).predict(paths[:5]):
+        assert {face.values[name] for name in ("gender", "ethnicity", "glasses")} == {"unsure"}
+        assert face.values["height"] > 0
+    for face in Predictor(weights, "cpu", detect="never", min_confidence=0.333).predict(paths[:5]):
+        assert "unsure" not in face.values.values()
+    with pytest.raises(AgeGenderError, match=r"min_confidence=0.3 must lie between 0.333 \(never unsure\) and 1"):
+        Predictor(weights, "cpu", detect="never", min_confidence=0.3)
+
+
+def test_predictor_of_one_task_leaves_the_others_attributes_empty(paths: list[Path], tmp_path: Path) -> None:
+    ages = save_network(tmp_path / "ages.ckpt", tasks={"age": task_nodes("mae")["age"]}, calibrated=False)
+    (face,) = Predictor(ages, "cpu", detect="never")(paths[0])
+    assert face.values == {"age": face.age, "age_std": None, "age_low": None, "age_high": None}
+    assert face.age is not None and face.gender is None and face.p_female is None
+    with pytest.raises(AgeGenderError, match=r"min_confidence=0\.9 needs a task with classes, which"):
+        Predictor(ages, "cpu", detect="never", min_confidence=0.9)
+    genders = save_network(tmp_path / "genders.ckpt", tasks={"gender": gender_node()})
+    (face,) = Predictor(genders, "cpu", detect="never")(paths[0])
+    assert list(face.values) == ["p_female", "gender"] and face.age is None
+
+
+def test_values_of_a_diverged_network_are_unknown(paths: list[Path], tmp_path: Path) -> None:
+    predictor = Predictor(save_network(tmp_path / "wide.ckpt", tasks=task_nodes("dldl") | THIRD), "cpu", detect="never")
+    assert isinstance(predictor.network, TorchBackend)
+    with torch.no_grad():
+        for parameter in predictor.network.network.heads.parameters():
+            parameter.fill_(float("nan"))
+    (face,) = predictor(paths[0])
+    assert {name for name, value in face.values.items() if value is not None} == {"gender", "ethnicity", "glasses"}
+    assert {face.values[name] for name in ("gender", "ethnicity", "glasses")} == {"unsure"}
+    assert to_row(face, predictor.tasks)["p_female"] is None
+    assert describe(face, predictor.tasks)[0] == "age: unknown"
+
+
+def test_predictions_are_hashable_and_equal_by_their_values() -> None:
+    assert len({made(age=3.0), made(age=3.0), made(age=4.0)}) == 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 39, 40, 41])

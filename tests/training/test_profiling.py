@@ -45,5 +45,5 @@ def test_lightning_profilers_report_the_training_step(name: str, run_here: Run, 
 
 def test_unknown_profiler_is_refused_in_one_line_with_the_choices(run_here: Run, tmp_path: Path) -> None:
     outcome = run_here("train.py", *TINY, "trainer.profiler=xla", "hydra.run.dir=run")
-    outcome.assert_one_line_error("trainer.profiler=xla is not known; there are advanced, pytorch, simple")
+    outcome.assert_one_line_error("trainer.profiler=xla is not known; choose from advanced, pytorch, simple")
     assert not (tmp_path / "run").exists()

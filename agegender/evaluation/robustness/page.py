@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
@@ -21,6 +20,7 @@ from agegender.evaluation.report.run_reader import Run
 from agegender.evaluation.robustness.results_file import MEAN, robustness_command
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.task_values import COVERAGE, GROWN
+from agegender.system.terminal import console
 from agegender.tasks.info import TaskInfo, read_tasks
 
 ABOUT = {
@@ -91,8 +91,8 @@ def print_table(numbers: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in shown.rows:
         table.add_row(*row)
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    screen = console()
+    (screen if screen.is_terminal else console(width=120)).print(table)
     tasks = read_tasks(numbers["tasks"])
     units = "".join(f"{task.name} in {task.unit}; " for task in tasks if task.unit)
     others = f" (of all faces, and of ages {GROWN}+), CS and coverage (held)" if len(tasks) <= 2 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +61,7 @@ def build_graph(source: TorchBackend) -> onnx.ModelProto:
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=columns,
+                output_names=[f"column.{number}" for number in range(len(columns))],
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             )
     except torch.onnx.OnnxExporterError as error:
@@ -74,8 +74,20 @@ def build_graph(source: TorchBackend) -> onnx.ModelProto:
     for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]  # source paths of this machine
         part.ClearField("doc_string")
+    # PyTorch names values after operations, such as `linear`, and a column may have the same name
+    renamed = {name: f"{name}.inner" for name in columns}
+    _rename(graph, renamed | {f"column.{number}": name for number, name in enumerate(columns)})
     helper.set_model_props(model, metadata(source))
     return model
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values of a graph; those that `names` lacks keep their name."""
+    for node in graph.node:
+        for fields in (node.input, node.output):
+            fields[:] = [names.get(name, name) for name in fields]
+    for value in (*graph.initializer, *graph.value_info, *graph.output):
+        value.name = names.get(value.name, value.name)
 
 
 def metadata(source: TorchBackend) -> dict[str, str]:

@@ -136,12 +136,13 @@ def check_parity(ours: Outputs, theirs: Outputs, tasks: Sequence[TaskInfo], word
         highest = apart[~steps].max(0, initial=0)
         within = (apart <= allowed)[~steps].all(0)  # not where one of both is NaN
         wrong += [f"{info.columns[i]} by {highest[i]:.1e}" for i in np.flatnonzero(~within)]
-        units += [info.unit or info.name] if steps.any() else []
+        if steps.any():
+            units.append(f"{'whole' if info.digits[-1] is None else 'steps in'} {info.unit or info.name}")
         stepped |= steps
         _note(largest, info, highest[0] if info.kind == "number" else highest.max())
     difference = "at most " + _join(f"{value:.1e} {unit}" for unit, value in largest.items())
     if units:
-        difference += f"; {stepped.sum()} of {len(stepped)} faces by whole {_join(dict.fromkeys(units))}"
+        difference += f"; {stepped.sum()} of {len(stepped)} faces by {_join(dict.fromkeys(units))}"
     if wrong or stepped.mean() > STEPPED:
         raise AgeGenderError(
             f"no file is written: on {words}, the outputs of ONNX Runtime and PyTorch differ "

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, Outcome
-from helpers.made_networks import CALIBRATION, save_network
+from helpers.made_networks import CONFIDENCE, save_network
 from onnx import helper
 
 from agegender.errors import AgeGenderError
@@ -59,7 +59,8 @@ print(sorted({{"torch", "torchvision", "lightning"}} & set(sys.modules)))
     assert done.stdout.splitlines() == ["1", "[]"], done.stderr  # 1: one picture is missing
     assert "trained on drawn faces" in done.stderr
     rows = json.loads((tmp_path / "answers.json").read_text())
-    expected = [to_row(each) for each in Predictor(folder / "tiny.ckpt", "cpu", detect="never").predict(names)]
+    predictor = Predictor(folder / "tiny.ckpt", "cpu", detect="never")
+    expected = [to_row(each, predictor.tasks) for each in predictor.predict(names)]
     assert len(rows) == 21 and len({row["age"] for row in rows}) > 15
     for ours, theirs in zip(rows, expected, strict=True):
         for name, value in theirs.items():
@@ -72,8 +73,7 @@ def test_onnx_backend_keeps_the_attributes_of_the_exported_network(folder: Path)
     for name in (
         "image_size",
         "grayscale",
-        "labels",
-        "min_confidence",
+        "tasks",
         "trained_on_synthetic",
         "prefers_large_batches",
     ):
@@ -88,11 +88,11 @@ def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces
     ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
     widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
     bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
-    save_network(tmp_path / "unsure.ckpt", calibration=replace(CALIBRATION, min_confidence=bound), in_channels=1)
+    save_network(tmp_path / "unsure.ckpt", confidence=replace(CONFIDENCE, min_confidence=bound), in_channels=1)
     onnx.save(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
     ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
     theirs = Predictor(tmp_path / "unsure.ckpt", "cpu", detect="never")
-    assert ours.min_confidence == theirs.min_confidence == bound
+    assert ours.tasks == theirs.tasks and ours.tasks[1].min_confidence == bound
     genders = [[face.gender for face in each.predict(pictures)] for each in (ours, theirs)]
     assert genders[0] == genders[1] and genders[0].count("unsure") == widest + 1
     given = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx", min_confidence=0.5)
@@ -105,12 +105,14 @@ def test_onnx_backend_is_thread_safe(folder: Path) -> None:
     with network.worker_context(), ThreadPoolExecutor(4, initializer=network.init_worker) as pool:
         together = list(pool.map(lambda start: network(pixels[start % 64 : start % 64 + 8]), range(0, 640, 8)))
     for number, answers in enumerate(together):
-        assert np.array_equal(answers, alone[number % 8], equal_nan=True)
+        for name, values in answers.items():
+            assert np.array_equal(values, alone[number % 8][name], equal_nan=True)
 
 
 def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     network, pixels = OnnxBackend(folder / "tiny.onnx"), check_faces(None, 32, grayscale=True).pixels
-    check_parity(network(pixels[::2]), network(pixels)[::2], "these")
+    whole = {name: values[::2] for name, values in network(pixels).items()}
+    check_parity(network(pixels[::2]), whole, network.tasks, "these")
 
 
 # User errors
@@ -142,7 +144,7 @@ def test_onnx_backend_refuses_weights_that_are_no_export(
     Path("empty.onnx").touch()
     model = onnx.load(folder / "tiny.onnx")
     metadata = {each.key: each.value for each in model.metadata_props}
-    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks min_confidence
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks tasks
         helper.set_model_props(model, metadata | {"agegender_format": str(version)})
         onnx.save(model, f"{name}.onnx")
     helper.set_model_props(model, {})

@@ -11,24 +11,29 @@ from typing import Any
 
 import pytest
 from conftest import Outcome, room_for
+from helpers.made_predictions import FIVE, TWO, made
+from helpers.made_runs import ETHNICITY
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.prediction import NO_FACE, UNSURE, Prediction
+from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.prediction.predictor import ImageResult
 from agegender.prediction.writers.annotate import AnnotatedImageFolder, draw
+from agegender.tasks.info import UNSURE
 
 Run = Callable[..., Outcome]
 Box = tuple[float, float, float, float]
 SIZES = ((20, 20), (1, 1), (64, 64), (30, 500), (3000, 7), (1, 3000), (640, 480), (360, 360), (4000, 3000))
 
 
-def face(box: Sequence[float] | None = None, age: float = 104.0) -> Prediction:
+def face(
+    box: Sequence[float | None] = (None,) * 4, age: float = 104.0, p_female: float = 0.999, gender: str = "female"
+) -> Prediction:
     """Returns a prediction with the longest label."""
-    left, top, right, bottom = box or (None,) * 4
-    return Prediction("a.jpg", 1, left, top, right, bottom, 0.9, age, 9.0, 100.0, 120.0, 0.999, "female")
+    ages = {"age": age, "age_std": 9.0, "age_low": 100.0, "age_high": 120.0}
+    return made("a.jpg", 1, box, 0.9, **ages, p_female=p_female, gender=gender)
 
 
 class Drawn:
@@ -65,7 +70,7 @@ def drawn() -> Iterator[Drawn]:
 
 def draw_recorded(drawn: Drawn, size: tuple[int, int], predictions: Sequence[Prediction]) -> Image.Image:
     drawn.__init__()  # type: ignore[misc]
-    return draw(Image.new("RGB", size, "white"), predictions)
+    return draw(Image.new("RGB", size, "white"), predictions, TWO)
 
 
 def overlaps(one: Box, other: Box) -> bool:
@@ -130,10 +135,24 @@ def test_letters_are_legible_at_any_image_size(
 
 
 def test_label_shows_an_unsure_gender_without_a_probability(drawn: Drawn) -> None:
-    undecided = replace(face((100, 100, 200, 220)), p_female=0.54, gender=UNSURE)
+    undecided = face((100, 100, 200, 220), p_female=0.54, gender=UNSURE)
     picture = draw_recorded(drawn, (640, 480), [face((300, 100, 400, 220)), undecided])
     assert drawn.strings == ["104 (100-120)\nfemale 100 %", "104 (100-120)\nunsure"]
     assert len(drawn.boxes) == 2 and all(contains((0, 0, *picture.size), label) for label in drawn.labels)
+
+
+def test_label_has_a_line_for_each_task_that_stays_inside_the_image(drawn: Drawn) -> None:
+    values = {"age": 31.4, "p_female": 0.1, "gender": "male", "p_smile": 0.9, "smile": "yes", "height": 171.26}
+    long = replace(ETHNICITY, classes=("of a name that is longer than a line of a label", *ETHNICITY.classes[1:]))
+    values |= dict.fromkeys(ETHNICITY.columns, 0.1) | {"p_White": 0.6, "ethnicity": long.classes[0]}
+    tasks = (*FIVE[:-1], long)
+    drawn.__init__()  # type: ignore[misc]
+    picture = draw(Image.new("RGB", (20, 20), "white"), [made(box=(2, 2, 9, 9), tasks=tasks, **values)], tasks)
+    assert drawn.strings == [
+        "age: 31\ngender: male 90 %\nsmile: yes 90 %\nheight: 171.3\n"
+        "ethnicity: of a name that is\nlonger than a line of a label\n60 %"
+    ]
+    assert contains((0, 0, *picture.size), drawn.labels[0]) and contains(drawn.labels[0], drawn.texts[0])
 
 
 def test_label_of_a_long_reason_stays_inside_the_image(drawn: Drawn) -> None:
@@ -144,7 +163,7 @@ def test_label_of_a_long_reason_stays_inside_the_image(drawn: Drawn) -> None:
 def test_draw_changes_neither_its_input_nor_pixels_far_from_a_face() -> None:
     picture = Image.effect_noise((800, 600), 80).convert("RGB")
     before = picture.tobytes()
-    after = draw(picture, [face((10, 10, 60, 70)), face((30, 10, 90, 80))])
+    after = draw(picture, [face((10, 10, 60, 70)), face((30, 10, 90, 80))], TWO)
     assert picture.tobytes() == before and after.size == picture.size
     far = (400, 300, 800, 600)
     assert after.crop(far).tobytes() == picture.crop(far).tobytes() and after.tobytes() != before
@@ -202,7 +221,7 @@ def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> 
     with tempfile.TemporaryDirectory() as around:
         folder = Path(around, "in", "album")
         for _ in range(2):  # the second run replaces the files of the first only
-            album = AnnotatedImageFolder(folder)
+            album = AnnotatedImageFolder(folder, TWO)
             for path in paths:
                 add(album, path)
             assert [path for path in Path(around).rglob("*") if path.is_file()] == list(folder.iterdir())
@@ -212,7 +231,7 @@ def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> 
 
 
 def test_album_names_a_file_after_its_image(tmp_path: Path) -> None:
-    album = AnnotatedImageFolder(tmp_path)
+    album = AnnotatedImageFolder(tmp_path, TWO)
     for path in ("one/x.jpg", "two/x.jpg", "my photo (1).png", "http://127.0.0.1/a/b.jpg?size=3", "d/clip.avi#t=0.50"):
         add(album, path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -233,15 +252,15 @@ def test_album_never_overwrites_a_foreign_file(content: str, tmp_path: Path) -> 
         mine.write_bytes({"text": b"mine", "empty": b""}.get(content, theirs))
     before = (mine.lstat(), mine.exists() and mine.is_file() and mine.read_bytes())
     for _ in range(2):
-        add(AnnotatedImageFolder(folder), "x.jpg")
+        add(AnnotatedImageFolder(folder, TWO), "x.jpg")
     assert (mine.lstat(), mine.exists() and mine.is_file() and mine.read_bytes()) == before
     assert {path.name for path in folder.iterdir()} == {"x.jpg", "x_2.jpg"}
 
 
 def test_album_of_a_later_run_replaces_its_own_files_only(tmp_path: Path) -> None:
-    add(AnnotatedImageFolder(tmp_path), "one/x.jpg")
+    add(AnnotatedImageFolder(tmp_path, TWO), "one/x.jpg")
     first = (tmp_path / "x.jpg").read_bytes()
-    resumed = AnnotatedImageFolder(tmp_path)  # the first picture was done already
+    resumed = AnnotatedImageFolder(tmp_path, TWO)  # the first picture was done already
     add(resumed, "two/x.jpg")
     assert (tmp_path / "x.jpg").read_bytes() == first and (tmp_path / "x_2.jpg").exists()
     add(resumed, "one/x.jpg", age=50.0)
@@ -250,12 +269,12 @@ def test_album_of_a_later_run_replaces_its_own_files_only(tmp_path: Path) -> Non
 
 
 def test_album_file_holds_no_path_of_its_image(tmp_path: Path) -> None:
-    add(AnnotatedImageFolder(tmp_path), "/home/somebody/secret/x.jpg")
+    add(AnnotatedImageFolder(tmp_path, TWO), "/home/somebody/secret/x.jpg")
     assert b"secret" not in (tmp_path / "x.jpg").read_bytes()
 
 
 def test_album_has_no_file_for_an_unreadable_image(tmp_path: Path) -> None:
-    add(AnnotatedImageFolder(tmp_path), "x.jpg", picture=None)
+    add(AnnotatedImageFolder(tmp_path, TWO), "x.jpg", picture=None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,12 +283,12 @@ def test_album_refuses_a_folder_that_can_not_be_created(kind: str, tmp_path: Pat
     (tmp_path / "file").touch()
     folder = {"file": "file", "below a file": "file/album", "below /proc": "/proc/album", "name too long": "x" * 300}
     with pytest.raises(AgeGenderError, match=r"annotate=.* can't be created \(.*\); use another folder$"):
-        AnnotatedImageFolder(tmp_path / folder[kind])
+        AnnotatedImageFolder(tmp_path / folder[kind], TWO)
 
 
 def test_album_on_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     with room_for(500), pytest.raises(AgeGenderError, match=r"can't write .*x\.jpg \(File too large\)$"):
-        add(AnnotatedImageFolder(tmp_path), "x.jpg")
+        add(AnnotatedImageFolder(tmp_path, TWO), "x.jpg")
     assert list(tmp_path.iterdir()) == []
 
 

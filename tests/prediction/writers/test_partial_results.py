@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome, room_for
+from helpers.made_predictions import TWO, made
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.predict import predict
-from agegender.prediction.prediction import Prediction
 from agegender.prediction.predictor import ImageResult
 from agegender.prediction.writers.partial_results import PartialResults
 
@@ -220,13 +220,13 @@ def test_second_run_into_one_file_is_refused(resume: str, stopped: Stopped, run_
     stopped.begin_in(tmp_path)
     partial = tmp_path / "faces.csv.partial"
     partial.unlink()
-    with PartialResults(tmp_path / "faces.csv", ORIGIN, resume=False) as first:
-        first.add(ImageResult("a.jpg", [Prediction("a.jpg", 1, age=3.0)]))
+    with PartialResults(tmp_path / "faces.csv", ORIGIN, TWO, resume=False) as first:
+        first.add(ImageResult("a.jpg", [made("a.jpg", age=3.0)]))
         held = partial.read_bytes()
         line = error_line(run_here("predict.py", *stopped.arguments(), resume))
         assert "another run is writing faces.csv: wait for it to end, or use another out" in line
         assert partial.read_bytes() == held
-        first.add(ImageResult("b.jpg", [Prediction("b.jpg", 1, age=4.0)]))
+        first.add(ImageResult("b.jpg", [made("b.jpg", age=4.0)]))
         assert [row["path"] for row in first.rows()] == ["a.jpg", "b.jpg"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".faces", "faces"))]
 
@@ -346,7 +346,7 @@ def test_resume_names_a_damaged_line(damage: bytes, stopped: Stopped, run_here: 
 
 
 def reopened(folder: str, resume: bool = True) -> PartialResults:
-    return PartialResults(Path(folder, "faces.csv"), ORIGIN, resume)
+    return PartialResults(Path(folder, "faces.csv"), ORIGIN, TWO, resume)
 
 
 @settings(max_examples=100)
@@ -371,7 +371,7 @@ PATHS = st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)
 def test_partial_results_preserve_names_and_their_counts(paths: list[str], more: list[str]) -> None:
     def add(progress: PartialResults, names: list[str]) -> None:
         for name in names:
-            progress.add(ImageResult(name, [Prediction(name, 1, age=3.0), Prediction(name, 2, age=4.0)]))
+            progress.add(ImageResult(name, [made(name, 1, age=3.0), made(name, 2, age=4.0)]))
 
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(RuntimeError), reopened(folder, resume=False) as progress:

@@ -9,67 +9,88 @@ import os
 import string
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.made_predictions import FIVE, TWO, made
+from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, SMILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.prediction import COLUMNS, UNSURE, Prediction, describe, to_row
+from agegender.prediction.prediction import Prediction, columns_of, describe, to_row
 from agegender.prediction.writers.writers import check_output, print_jsonl, print_table, write_rows
 from agegender.system.csv_escape import escape_formula
+from agegender.tasks.info import UNSURE, TaskInfo
 
 BOX = (1.26, 2.0, 30.5, 44.0)
-ANSWER = Prediction("a.jpg", 2, *BOX, 0.93456, 31.4159, 8.7654, 22.0, 43.0, 0.123456, "male")
+AGES = {"age": 31.4159, "age_std": 8.7654, "age_low": 22.0, "age_high": 43.0}
+ANSWER = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.123456, gender="male")
 FORMS = ("faces.csv", "faces.json", "faces.jsonl", "faces.parquet")
-UNDECIDED = replace(ANSWER, p_female=0.54321, gender=UNSURE)
+UNDECIDED = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.54321, gender=UNSURE)
 FAILURE = Prediction("b.jpg", error="no such file")
 # A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
 PATHS = (st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)).filter(lambda path: "\0" not in path)
-ANSWERED = st.builds(
-    Prediction,
-    PATHS,
-    st.integers(1, 9),
-    *(st.none() | st.floats(0, 5000) for _ in range(4)),
-    st.none() | st.floats(0, 1),
-    st.floats(0, 120),
-    st.none() | st.floats(0, 50),
-    st.none() | st.integers(0, 120).map(float),
-    st.none() | st.integers(0, 120).map(float),
-    st.floats(0, 1),
-    st.sampled_from(["male", "female", UNSURE]),
-    st.none(),
-)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9)
 FAILED = st.builds(Prediction, PATHS, error=st.text(string.printable, min_size=1))
 
 
-def read_csv(path: Path) -> list[dict[str, Any]]:
+@st.composite
+def tasks_of(draw: st.DrawFn) -> tuple[TaskInfo, ...]:
+    """Draws one to four tasks of any kind with arbitrary names, whose columns are different."""
+    tasks: list[TaskInfo] = []
+    taken = {*columns_of(()), UNSURE}
+    for _ in range(draw(st.integers(1, 4))):
+        kind, name = draw(st.sampled_from(["number", "binary", "classes"])), draw(NAMES)
+        count = {"number": 0, "binary": 2, "classes": draw(st.integers(2, 4))}[kind]
+        classes = tuple(draw(st.lists(NAMES, min_size=count, max_size=count, unique=True)))
+        ends = {"number": ["", "_std", "_low", "_high"], "binary": ["_p"]}.get(kind, [f"_p_{each}" for each in classes])
+        columns = tuple(f"{name}{end}" for end in ends)
+        digits = draw(st.lists(st.none() | st.integers(0, 4), min_size=len(columns), max_size=len(columns)))
+        info = TaskInfo(name, kind, name, columns, tuple(digits), classes)
+        if not taken & {*info.fields}:
+            taken |= {*info.fields}
+            tasks.append(info)
+    return tuple(tasks)
+
+
+@st.composite
+def answered(draw: st.DrawFn, tasks: tuple[TaskInfo, ...]) -> Prediction:
+    """Draws a prediction with any values of the tasks."""
+    box = [draw(st.none() | st.floats(0, 5000)) for _ in range(4)]
+    values: dict[str, Any] = {}
+    for info in tasks:
+        numbers = st.none() | (st.floats(-1e6, 1e6) if info.kind == "number" else st.floats(0, 1))
+        values |= {column: draw(numbers) for column in info.columns}
+        values |= {info.name: draw(st.sampled_from([*info.classes, UNSURE]))} if info.classes else {}
+    return Prediction(draw(PATHS), draw(st.integers(1, 9)), *box, draw(st.none() | st.floats(0, 1)), values)
+
+
+def read_csv(path: Path, texts: Iterable[str] = ("gender",)) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows: list[dict[str, Any]] = [
             {key: value or None for key, value in row.items()} for row in csv.DictReader(file, strict=True)
         ]
     for row in rows:
-        row |= {key: float(row[key]) for key in set(row) - {"path", "gender", "error"} if row[key] is not None}
+        row |= {key: float(row[key]) for key in set(row) - {"path", *texts, "error"} if row[key] is not None}
     return rows
 
 
 def prediction_of(path: str) -> Prediction:
-    return Prediction(path, 1, age=1.0, age_low=0.0, age_high=4.0, p_female=0.5, gender="female")
+    return made(path, age=1.0, age_low=0.0, age_high=4.0, p_female=0.5, gender="female")
 
 
-def write(out: Path, predictions: Iterable[Prediction]) -> None:
-    write_rows(out, map(to_row, predictions))
+def write(out: Path, predictions: Iterable[Prediction], tasks: Sequence[TaskInfo] = TWO) -> None:
+    write_rows(out, (to_row(prediction, tasks) for prediction in predictions), tasks)
 
 
 def test_writers_produce_the_documented_csv_json_and_parquet(tmp_path: Path) -> None:
     row = {"path": "a.jpg", "face": 2, "left": 1.3, "top": 2.0, "right": 30.5, "bottom": 44.0, "score": 0.935}
     row |= {"age": 31.42, "age_std": 8.77, "age_low": 22, "age_high": 43, "p_female": 0.1235, "gender": "male"}
-    rows = [row | {"error": None}, dict.fromkeys(COLUMNS) | {"path": "b.jpg", "error": "no such file"}]
+    rows = [row | {"error": None}, dict.fromkeys(columns_of(TWO)) | {"path": "b.jpg", "error": "no such file"}]
     for name in FORMS:
         write(tmp_path / name, [ANSWER, FAILURE])
     assert (tmp_path / "faces.csv").read_bytes() == (
@@ -83,15 +104,20 @@ def test_writers_produce_the_documented_csv_json_and_parquet(tmp_path: Path) -> 
 
 
 @settings(max_examples=60)
-@given(predictions=st.lists(ANSWERED | FAILED, max_size=5))
-def test_writers_of_all_formats_agree_for_arbitrary_names_and_errors(predictions: list[Prediction]) -> None:
+@given(data=st.data(), tasks=tasks_of())
+def test_writers_of_all_formats_agree_for_arbitrary_tasks_names_and_errors(
+    data: st.DataObject, tasks: tuple[TaskInfo, ...]
+) -> None:
+    predictions = data.draw(st.lists(answered(tasks) | FAILED, max_size=5))
+    names = ["path", *(info.name for info in tasks if info.classes)]
     with tempfile.TemporaryDirectory() as folder:
         table, objects, lines, columns = (Path(folder, f"faces.{end}") for end in ("csv", "JSON", "jsonl", "parquet"))
         for out in (table, objects, lines, columns):
-            write(out, predictions)
+            write(out, predictions, tasks)
         rows = json.loads(objects.read_text(encoding="utf-8"))
         assert [row["path"] for row in rows] == [prediction.path for prediction in predictions]
-        assert read_csv(table) == [row | {"path": escape_formula(row["path"])} for row in rows]
+        escaped = [row | {name: escape_formula(row[name]) for name in names if row[name]} for row in rows]
+        assert read_csv(table, names) == escaped
         assert [json.loads(line) for line in lines.read_text(encoding="utf-8").split("\n")[:-1]] == rows
         as_text = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in rows]
         assert parquet.read_table(columns).to_pylist() == as_text  # Parquet's texts are UTF-8
@@ -117,7 +143,7 @@ def test_writers_keep_an_unsure_gender_beside_its_probability(name: str, tmp_pat
 def test_describe_names_the_likelier_gender_with_its_probability_or_unsure(
     p_female: float, gender: str, words: str
 ) -> None:
-    assert describe(replace(ANSWER, p_female=p_female, gender=gender)) == ("31 (22-43)", words)
+    assert describe(made(**AGES, p_female=p_female, gender=gender), TWO) == ["31 (22-43)", words]
 
 
 def test_print_jsonl_writes_each_prediction_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +152,7 @@ def test_print_jsonl_writes_each_prediction_at_once(capsys: pytest.CaptureFixtur
         assert json.loads(capsys.readouterr().out)["age"] == 31.42
         yield FAILURE
 
-    print_jsonl(answers())
+    print_jsonl(answers(), TWO)
     assert json.loads(capsys.readouterr().out)["error"] == "no such file"
 
 
@@ -179,8 +205,8 @@ def test_check_output_refuses_unwritable_paths(name: str, tmp_path: Path) -> Non
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     monkeypatch.setenv("COLUMNS", "160")
 
-    def show(*predictions: Prediction) -> str:
-        print_table(predictions)
+    def show(*predictions: Prediction, tasks: Sequence[TaskInfo] = TWO) -> str:
+        print_table(predictions, tasks)
         return capsys.readouterr().out
 
     return show
@@ -205,7 +231,7 @@ def test_table_dims_an_unsure_gender_only(shown: Callable[..., str], monkeypatch
 
 
 def test_table_shows_an_age_without_interval_alone(shown: Callable[..., str]) -> None:
-    line = shown(Prediction("a.jpg", 1, age=31.4159, p_female=0.123456, gender="male")).splitlines()[3]
+    line = shown(made(age=31.4159, p_female=0.123456, gender="male")).splitlines()[3]
     assert [cell.strip() for cell in line.split("│")[3:5]] == ["31", ""]
 
 
@@ -229,7 +255,7 @@ def test_table_escapes_what_the_encoding_of_the_terminal_lacks(
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
     monkeypatch.setenv("COLUMNS", columns)
-    print_table([prediction_of("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")])
+    print_table([prediction_of("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")], TWO)
     text = written.getvalue().decode(encoding)
     if columns == "160":
         seen = [letters.encode(encoding, "backslashreplace").decode(encoding) for letters in ("日é.jpg", "ж")]
@@ -242,7 +268,7 @@ def test_print_jsonl_passes_errors_of_the_predictions_on() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        print_jsonl(answers())
+        print_jsonl(answers(), TWO)
 
 
 def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]) -> None:
@@ -250,3 +276,74 @@ def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callabl
     name = "".join(f"{number:03}" for number in range(100))
     cells = [line.split("│")[1].strip() for line in shown(prediction_of(name)).splitlines() if "│" in line]
     assert "".join(cells) == name
+
+
+# Further tasks
+
+SECOND = {"smile": "yes", "p_smile": 0.8765, "height": 171.26, "height_std": 7.04, "height_low": 160.5}
+SECOND |= {"height_high": 181.0, "ethnicity": "Asian", "p_White": 0.1, "p_Black": 0.05, "p_Asian": 0.7}
+SECOND |= {"p_Indian": 0.1, "p_Others": 0.05}
+WIDE = made("a.jpg", 2, BOX, 0.93456, FIVE, **AGES, p_female=0.123456, gender="male", **SECOND)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_writers_add_columns_for_every_kind_of_task(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    write(out, [WIDE, FAILURE], FIVE)
+    if out.suffix == ".csv":
+        rows = read_csv(out, ("gender", "smile", "ethnicity"))
+    elif out.suffix == ".parquet":
+        rows = parquet.read_table(out).to_pylist()
+    elif out.suffix == ".json":
+        rows = json.loads(out.read_text())
+    else:
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    added = ["p_smile", "smile", "height", "height_std", "height_low", "height_high"]
+    added += ["p_White", "p_Black", "p_Asian", "p_Indian", "p_Others", "ethnicity"]
+    assert list(rows[0]) == [*columns_of(TWO)[:-1], *added, "error"] == list(columns_of(FIVE))
+    assert {key: rows[0][key] for key in added} == SECOND | {"height": 171.3, "height_std": 7.0}
+    assert {key for key, value in rows[1].items() if value is not None} == {"path", "error"}
+
+
+def test_table_has_two_columns_for_each_task(shown: Callable[..., str]) -> None:
+    lines = [line.split("│")[3:-1] for line in shown(WIDE, tasks=FIVE).splitlines() if "│" in line]
+    assert [cell.strip() for cell in lines[0]] == [
+        *("31", "22 - 43", "male", "0.12", "yes", "0.88", "171.3", "160.5 - 181.0", "Asian", "0.70")
+    ]
+    heads = [cell.strip() for cell in shown(WIDE, tasks=FIVE).splitlines()[1].split("┃")[1:-1]]
+    assert heads == [
+        *("image", "face", "age", "80 % interval", "gender", "p(female)", "smile", "p(yes)"),
+        *("height", "80 % interval", "ethnicity", "p"),
+    ]
+
+
+@given(tasks=tasks_of(), data=st.data())
+def test_table_shows_any_names_of_tasks_and_classes(tasks: tuple[TaskInfo, ...], data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as written:
+        patch.setattr(sys, "stdout", written)
+        print_table([data.draw(answered(tasks))], tasks)
+        assert "\x1b" not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "texts"),
+    [
+        ((AGE, GENDER), ["31 (22-43)", "male 88 %"]),
+        ((AGE,), ["31 (22-43)"]),
+        ((GENDER,), ["male 88 %"]),
+        ((AGE, ETHNICITY), ["31 (22-43)", "Asian 70 %"]),
+        ((AGE, SMILE), ["age: 31 (22-43)", "smile: yes 88 %"]),
+        ((AGE, HEIGHT), ["age: 31 (22-43)", "height: 171.3 (160.5-181.0)"]),
+        ((GENDER, ETHNICITY), ["gender: male 88 %", "ethnicity: Asian 70 %"]),
+    ],
+)
+def test_describe_names_the_tasks_unless_the_texts_are_clear_alone(
+    tasks: tuple[TaskInfo, ...], texts: list[str]
+) -> None:
+    assert describe(WIDE, tasks) == texts
+
+
+def test_csv_escapes_a_class_that_is_a_formula(tmp_path: Path) -> None:
+    info = TaskInfo("sum", "binary", "sum", ("p_sum",), (4,), ("=1+1", "none"))
+    write(tmp_path / "faces.csv", [made(tasks=[info], sum="=1+1", p_sum=0.1)], [info])
+    assert (tmp_path / "faces.csv").read_text().splitlines()[1] == "a.jpg,1,,,,,,0.1,./=1+1,"
