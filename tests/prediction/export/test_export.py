@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from agegender.tasks.calibration import Calibration
 from conftest import ROOT, Outcome
 from helpers.made_networks import CALIBRATION, save_network
 from onnx import numpy_helper
@@ -24,7 +25,6 @@ from agegender.prediction.export import onnx_graph, parity
 from agegender.prediction.export.export import export
 from agegender.prediction.export.onnx_graph import build_graph
 from agegender.prediction.export.parity import DRAWN, check_faces, check_parity
-from agegender.tasks.calibration import Calibration
 
 Run = Callable[..., Outcome]
 
