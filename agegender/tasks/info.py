@@ -46,7 +46,8 @@ class TaskInfo:
             AgeGenderError: The values are not a task's description.
         """
         try:
-            info = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()}
+            info = cls(**values)
             widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]

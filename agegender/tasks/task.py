@@ -17,7 +17,7 @@ from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError, require
 from agegender.tasks.info import Kind, TaskInfo
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 
 # Columns of a prediction that belong to no task, and the input of an exported network.
 RESERVED = ("path", "face", "left", "top", "right", "bottom", "score", "error", "row", "pixels")
