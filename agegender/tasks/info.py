@@ -115,8 +115,9 @@ class TaskInfo:
         """
         if self.kind == "number":
             value, interval = values[self.columns[0]], self.interval(values)
-            number = "unknown" if value is None else f"{value:.{self.decimals}f}"
-            return f"{number} ({interval})" if interval else number
+            if value is None:
+                return "unknown"
+            return f"{value:.{self.decimals}f}" + (f" ({interval})" if interval else "")
         name: str = values[self.name]
         if name == UNSURE:
             return name
