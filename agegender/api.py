@@ -22,7 +22,7 @@ from agegender.config.compose import compose_command, expand_homes
 from agegender.config.hydra_targets import check_hydra
 from agegender.config.overrides import as_written, overrides_for_rank, path_overrides
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, InterruptedRunError, SignalExit, require
 from agegender.runs.resume import resume_overrides
 from agegender.runs.run_dir import UniqueRunDir
 from agegender.system.files import atomic_write, raise_write_errors
@@ -88,7 +88,10 @@ def train(config: DictConfig) -> TrainedRun:
     expand_homes(config)
     with _run_context(config) as settings:
         folder = Path(config.hydra.runtime.output_dir)
-        score = train(settings)
+        try:
+            score = train(settings)
+        except SignalExit as error:  # a notebook goes on
+            raise InterruptedRunError(str(error), int(str(error.code))) from None
     metrics = folder / "metrics.json"
     launch = detect_launcher()
     is_rank_zero = launch is None or launch.rank == 0

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 EXIT_ERROR = 1
 EXIT_USAGE = 2  # a command line that can't be understood
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
-EXIT_TERMINATED = 143  # for SIGTERM
 EXIT_PIPE = 141  # and for a pipe whose other end was closed, as `| head` does
 
 
@@ -31,7 +30,7 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     if close:
         return f"did you mean {next(name for name in names if name.lower() == close[0])}?"
-    return f"there are {', '.join(names)}" if names else "nothing can be set there"
+    return f"choose from {', '.join(names)}" if names else "nothing can be set there"
 
 
 def missing_extra(need: str, error: ImportError, extra: str, instead: str = "") -> AgeGenderError:
@@ -62,8 +61,17 @@ class InterruptedRunError(AgeGenderError):
         self.code = code
 
 
-class SigtermExit(SystemExit):
-    """SIGTERM outside the training loop; a `SystemExit`, so that no `except Exception` handles it as a failure."""
+class SignalExit(SystemExit):
+    """A signal outside the training loop; a `SystemExit`, so that no `except Exception` handles it as a failure."""
+
+    def __init__(self, message: str, code: int):
+        """Store the line for standard error and the exit code, 128 plus the signal's number."""
+        super().__init__(code)
+        self.message = message
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return self.message
 
 
 class SystemFaultError(AgeGenderError):

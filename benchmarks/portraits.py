@@ -22,7 +22,7 @@ from agegender.cli.main import report_errors
 from agegender.data.index.table import read_table
 from agegender.errors import require
 from agegender.evaluation.statistics.bootstrap import Estimate, number_clusters, percentile_intervals, resample
-from agegender.evaluation.statistics.metrics import Floats, Integers, predicts_female, weighted_means
+from agegender.evaluation.statistics.metrics import Floats, Integers, weighted_means
 from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.prediction.predictor import Predictor
 from benchmarks.heading import heading, named_weights
@@ -130,7 +130,7 @@ def measure(
     table = [(one.age, one.age_low, one.age_high, one.p_female) for one in answers]
     age, low, high, p_female = np.array(table, dtype=np.float64).T
     inside = (low <= portraits.age) & (portraits.age <= high)
-    right = predicts_female(p_female) == (portraits.gender == 1)
+    right = (p_female > 0.5) == (portraits.gender == 1)
     answered = np.array([one.gender in ("male", "female") for one in answers])  # the rest is "unsure"
     every, stated = np.ones(len(age), dtype=bool), ~np.isnan(low)
     columns: list[tuple[NDArray[np.generic], NDArray[np.bool_]]] = [

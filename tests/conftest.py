@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import warnings
@@ -26,6 +27,8 @@ from agegender.data.sources.synthetic import generate_faces
 from agegender.system.progress import available_cores
 
 ROOT = Path(__file__).parent.parent
+# Ignored where a shell without job control started pytest by `command &`: Python then has no handler for it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Small enough for a second per run, large enough for every split to hold some faces.
 TINY = (
     "data=synthetic",
@@ -127,6 +130,15 @@ def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 240) ->
     command = [sys.executable, str(ROOT / script), *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """A command that a test starts within the test's process keeps its signal handlers."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

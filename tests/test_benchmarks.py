@@ -32,8 +32,9 @@ def test_strong_augmentation_costs_little_per_step() -> None:
     assert measured.ratio >= 0.8, measured
 
 
-def test_predictor_takes_ten_milliseconds_per_image() -> None:
-    assert predicting.latency() <= 10
+def test_forward_pass_reaches_a_sixth_of_the_machines_multiply_rate() -> None:
+    _, share = predicting.forward_pass()
+    assert share >= 1 / 6
 
 
 def test_predictor_keeps_up_with_the_decoding_of_photographs(tmp_path: Path) -> None:
@@ -46,9 +47,10 @@ def test_predict_starts_within_twice_the_import_time() -> None:
     assert measured.ratio >= 0.5, measured
 
 
-def test_help_and_a_misspelled_key_take_four_seconds() -> None:
-    answered = predicting.help_seconds()
-    assert max(answered.values()) < 4, answered
+@pytest.mark.parametrize(("argument", "code"), predicting.AT_ONCE.items())
+def test_help_and_a_misspelled_key_need_no_slow_import(argument: str, code: int) -> None:
+    measured = predicting.answers_at_once(argument, code)
+    assert measured.ratio >= 1 / 16, measured
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -21,12 +21,17 @@ COMMANDS = [shlex.split(text)[2:] for kind, text in BLOCKS if kind == "bash"]
 FASTER = ("trainer.max_epochs=1", "test=false", "data.synthetic.count=60", "hydra.run.dir=run")
 
 
+def file_of(block: str) -> str:
+    """Returns the path that a block of code names in its first comments."""
+    return re.findall(r"^# (my_\S+)$", block, re.MULTILINE)[0]
+
+
 @pytest.fixture(autouse=True)
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Writes the files of the page into the working folder."""
     for kind, text in BLOCKS:
         if kind in ("python", "yaml"):
-            path = tmp_path / text.split("\n")[0].removeprefix("# ")
+            path = tmp_path / file_of(text)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -37,8 +42,8 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_extending_page_has_an_example_of_each_part() -> None:
-    files = {text.split("\n")[0].removeprefix("# ") for kind, text in BLOCKS if kind in ("python", "yaml")}
-    parts = {"trunk", "age", "callback", "scheduler", "logger"}
+    files = {file_of(text) for kind, text in BLOCKS if kind in ("python", "yaml")}
+    parts = {"trunk", "task", "callback", "scheduler", "logger"}
     assert {f"my_parts/{part}.py" for part in parts} | {"my_conf/augment/perspective.yaml"} <= files
     assert len(COMMANDS) == 7
     assert all(len(text.strip().splitlines()) <= 35 for _, text in BLOCKS)
@@ -55,7 +60,8 @@ def test_extending_page_examples_train(command: list[str], run_here: Run, tmp_pa
     if "model=pyramid" in text:
         assert kept["agegender"]["network"]["trunk"] == {"_target_": "my_parts.trunk.Pyramid", "width": 16}
     if "age=laplace" in text:
-        assert kept["agegender"]["network"]["age"]["_target_"] == "my_parts.age.Laplace"
+        assert kept["agegender"]["network"]["tasks"]["age"]["_target_"] == "my_parts.task.Laplace"
+        assert kept["state_dict"]["network.heads.age.3.weight"].shape[0] == 2
     if "optim=onecycle" in text:
         assert kept["lr_schedulers"][0]["total_steps"] == kept["global_step"]
         longer = run_here("train.py", "--config-dir", "my_conf", "resume=run", "trainer.max_epochs=2")

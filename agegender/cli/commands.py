@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
+from agegender.system.signals import exit_at_once, install
+from agegender.system.terminal import prepare_output
 from agegender.version import __version__
 
 if TYPE_CHECKING:  # Hydra is imported when a command starts, torch after its settings were checked, for a fast `--help`
@@ -125,6 +127,11 @@ COMMANDS = {
 
 def start(name: str) -> None:
     """Run a subcommand with the settings in `sys.argv`."""
+    is_open = prepare_output(keep_going=name != "predict")
+    if not is_open and name == "predict" and not any(item.startswith("out=") and item != "out=-" for item in sys.argv):
+        print("error: standard output is closed: set out=predictions.csv", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+    install(exit_at_once)  # before the command handles signals itself, and in the interpreter's last moments
     from agegender.cli.main import run_command
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides

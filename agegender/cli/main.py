@@ -22,14 +22,14 @@ from agegender.config.trust import pop_trust
 from agegender.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
     EXIT_USAGE,
     AgeGenderError,
     InterruptedRunError,
-    SigtermExit,
+    SignalExit,
     did_you_mean,
 )
 from agegender.system.files import DISK_FULL
+from agegender.system.signals import handling, raise_exit
 
 
 def run_command(
@@ -50,7 +50,7 @@ def run_command(
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        with report_errors(reraise=HydraConfig.get().mode is RunMode.MULTIRUN):
+        with report_errors(reraise=HydraConfig.get().mode is RunMode.MULTIRUN), handling(raise_exit):
             expand_homes(config)
             return function(config)
 
@@ -113,13 +113,14 @@ def report_errors(reraise: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (AgeGenderError, KeyboardInterrupt, SigtermExit) as error:
+    except (AgeGenderError, KeyboardInterrupt, SignalExit) as error:
         if reraise:
-            if isinstance(error, InterruptedRunError):  # Hydra would continue with the next job
+            ctrl_c = isinstance(error, SignalExit) and error.code == EXIT_INTERRUPTED
+            if ctrl_c or isinstance(error, InterruptedRunError):  # Hydra would continue with the next job
                 raise KeyboardInterrupt(str(error)) from error
             raise
-        if isinstance(error, SigtermExit):
-            _exit(str(error), EXIT_TERMINATED)
+        if isinstance(error, SignalExit):
+            _exit(str(error), error.code)  # type: ignore[arg-type]
         if isinstance(error, InterruptedRunError | KeyboardInterrupt):
             _exit(str(error) or "interrupted", getattr(error, "code", EXIT_INTERRUPTED))
         _exit(f"error: {error}", EXIT_ERROR)

@@ -84,10 +84,10 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Store the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
-            dir: Folder of images named `[age]_[gender]_[race]_[date&time].jpg`. If it doesn't exist, UTKFace is
-                downloaded; if it is None, `table` or `synthetic` must be given.
-            table: CSV or Parquet with the columns path and one or more of age, gender and `labels`, and optionally
-                group and split, see `read_table`. Paths are relative to `dir`, or to the table's own folder.
+            dir: Folder of images named as in UTKFace, see `parse_name`. If it doesn't exist, UTKFace is downloaded; if
+                it is None, `table` or `synthetic` must be given.
+            table: CSV or Parquet with the images' paths and labels, see `read_table`. Paths are relative to `dir`, or
+                to the table's own folder.
             synthetic: Draw cartoon faces instead: arguments of `generate_faces`. With `glasses`, its table is read.
             cache_dir: Folder of decoded pixels, scan results and downloads; None for the user's cache folder.
             cache: `auto` decodes once into a memory-mapped array; `none` decodes at every read.
@@ -115,8 +115,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             augment: Settings of `conf/augment`: a class as `_target_` (`Augment` unless given), and its arguments. The
                 object is called with images and a generator, see `Augment`. None or empty for none.
             seed: Chooses order and augmentation.
-            labels: Labels that the tasks need, and their classes; None for a number. All but age, gender and group are
-                further columns of the table.
+            labels: Labels that the tasks need, and their classes; None for a number. File names hold `LABELS`, a table
+                others too.
         """
         super().__init__()
         workers_fit = num_workers is None or num_workers >= 0
@@ -228,7 +228,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
             index.fingerprint,
             self._index_options["duplicates"],
         )
-        needed = self._index_options["labels"] or ("age", "gender")
+        needed = self._index_options["labels"] or index.labels
         missing = {name: int(np.isnan(index.labels[name]).sum()) for name in needed}
         if any(missing.values()):
             counts = ", ".join(f"{name} of {count:,} images" for name, count in missing.items())

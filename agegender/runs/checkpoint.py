@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from agegender.errors import AgeGenderError, require
+from agegender.system.files import atomic_write, raise_write_errors
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 # The weights in the package, made by `agegender bundle`. A file or folder of the same name is given as `./small`.
@@ -31,13 +33,16 @@ def find_checkpoint(given: str | Path) -> Path:
     if str(path).startswith("~") and not path.exists():
         path = Path(os.path.expanduser(path))
     if path.is_dir():
-        for name in ("best.ckpt", "last.ckpt"):
-            if (path / "checkpoints" / name).is_file():
-                return path / "checkpoints" / name
-        runs = _best_checkpoints(path)
+        last = path / "checkpoints" / "last.ckpt"
+        if (best := best_of(path)) is not None:
+            return best
+        if last.is_file():
+            print(f"warning: {path} has no best checkpoint: {last} is used", file=sys.stderr)
+            return last
+        runs = best_checkpoints(path, "**/")
         if runs:
             return runs[-1]
-        raise AgeGenderError(f"{path} has no checkpoints/best.ckpt; give a run's folder or a checkpoint")
+        raise AgeGenderError(f"{path} has no best checkpoint; give a run's folder or a checkpoint")
     if not path.is_file():
         raise AgeGenderError(
             f"no model at {path.resolve()}; give weights=<run folder or checkpoint>, or weights=default for the "
@@ -49,9 +54,33 @@ def find_checkpoint(given: str | Path) -> Path:
     return path
 
 
-def _best_checkpoints(folder: Path) -> list[Path]:
-    """Return the best checkpoints of the runs below a folder, newest last."""
-    return sorted(folder.glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+BEST = "best_checkpoint.txt"  # file in a run's folder with the path of its best checkpoint
+
+
+def write_best(run: Path, checkpoint: Path) -> None:
+    """Record the best checkpoint of a run, by its path relative to the run's folder, so that the run can be moved."""
+    with raise_write_errors("the name of the best checkpoint", run / BEST), atomic_write(run / BEST, "w") as file:
+        file.write(os.path.relpath(checkpoint, run) + "\n")
+
+
+def best_of(run: Path) -> Path | None:
+    """Return the best checkpoint of a run; None if it has none yet, or, with a warning, if the file is gone."""
+    if not (run / BEST).is_file():
+        best = run / "checkpoints" / "best.ckpt"
+        return best if best.is_file() else None
+    best = run / (run / BEST).read_text(encoding="utf-8").strip()
+    if not best.is_file():
+        print(f"warning: {run / BEST} names {best}, which does not exist", file=sys.stderr)
+        return None
+    return best
+
+
+def best_checkpoints(folder: Path, pattern: str = "*/") -> list[Path]:
+    """Return the best checkpoints of the runs below a folder, the newest last."""
+    runs = {path.parent for path in folder.glob(f"{pattern}{BEST}")}
+    runs |= {path.parent.parent for path in folder.glob(f"{pattern}checkpoints/best.ckpt")}
+    found = [best for run in sorted(runs) if (best := best_of(run)) is not None]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         if detect_launcher(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in others):
             # Every rank searches by itself, and rank 0 may already have locked the run when the others search.
             raise AgeGenderError("resume=auto with several processes needs the run's folder: add hydra.run.dir=...")
-        run_dir = find_unfinished_run(others)
+        run_dir = find_run(others)
+        if run_dir is not None and (run_dir / "metrics.json").exists():
+            print(f"{run_dir} is finished: nothing is left to do; to train again, leave out resume=auto")
+            raise SystemExit(0)
         checkpoint = latest_valid_checkpoint(run_dir) if run_dir else None
         if run_dir is None or checkpoint is None:
             return others
@@ -67,11 +70,34 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         raise AgeGenderError(
             f"resume={given} can't be continued: {saved}, the run's settings, is missing; use weights= instead"
         )
+    # `trust`: a record can't extend the allow-list, see `trust.py`
+    kept = [item for item in _recorded(saved) if not re.match(r"[+~]*(resume|weights|trust|hydra[./@])", item)]
+    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+
+
+_SETTING = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*=.*|~[A-Za-z_][\w./@]*(=.*)?", re.S)
+
+
+def _recorded(saved: Path) -> list[str]:
+    """Return the overrides in a run's record, which may be somebody else's: settings only, no options of Hydra.
+
+    Raises:
+        AgeGenderError: The record is damaged, or holds anything else.
+    """
     from omegaconf import OmegaConf
 
-    dropped = r"[+~]*(resume|weights|trust|hydra\.)"  # `trust`: a record can't extend the allow-list, see `trust.py`
-    kept = [item for item in as_written(OmegaConf.load(saved)) if not re.match(dropped, item)]
-    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+    try:
+        record = OmegaConf.load(saved)
+        items = as_written(record) if OmegaConf.is_list(record) or not record else None
+    except Exception as error:  # PyYAML's and OmegaConf's exceptions have no common base class
+        reason = " ".join(str(error).split())[:120]
+        raise AgeGenderError(f"{saved} is damaged ({reason}): use weights= instead") from None
+    if items is None:
+        raise AgeGenderError(f"{saved} is damaged (it holds no list of settings): use weights= instead")
+    for item in items:
+        if not _SETTING.fullmatch(item):
+            raise AgeGenderError(f"{saved} holds {item!r}, which is no setting: it is refused; use weights= instead")
+    return items
 
 
 def _options_first(arguments: list[str]) -> list[str]:
@@ -127,12 +153,12 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
         run: Run folder.
     """
     # Imports torch, which `--help` and errors on the command line don't need.
-    from agegender.runs.checkpoint import load_verified_checkpoint
+    from agegender.runs.checkpoint import best_of, load_verified_checkpoint
 
     found: list[tuple[int, int, int, Path]] = []
-    for name in ("best.ckpt", "last.ckpt"):  # with equal steps `last` wins: it was written later
-        path = run / "checkpoints" / name
-        if not path.is_file():
+    last = run / "checkpoints" / "last.ckpt"
+    for path in (best_of(run), last):  # with equal steps `last` wins: it was written later
+        if path is None or not path.is_file():
             continue
         try:
             checkpoint = load_verified_checkpoint(path)
@@ -143,11 +169,12 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
     return max(found)[-1] if found else None
 
 
-def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
-    """Return the run folder that `resume=auto` continues, or None to start a new run.
+def find_run(arguments: Sequence[str]) -> Path | None:
+    """Return the run folder that `resume=auto` continues, finished or not; None to start a new run.
 
     That is the run in `hydra.run.dir` if the command sets it, even if its training is complete and only the test is
-    missing. Otherwise it is the newest run in `logs/<name>/` that has no `metrics.json` and is not running.
+    missing. Otherwise it is the newest run in `logs/<name>/` that has no `metrics.json` and is not running; if there is
+    none, the newest finished one with the same settings.
 
     Args:
         arguments: Command-line arguments without `resume=`.
@@ -162,9 +189,10 @@ def find_unfinished_run(arguments: Sequence[str]) -> Path | None:
     if any(re.match(r"\+*hydra\.run\.dir=", argument) for argument in arguments):
         return folder if _overrides_file(folder).is_file() else None
     started = [path for path in folder.parent.glob("*") if _overrides_file(path).is_file()]
-    runs = [path for path in started if not (path / "metrics.json").exists()]
-    runs.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns)
-    return next((path for path in reversed(runs) if not is_running(path)), None)
+    started.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns, reverse=True)
+    unfinished = [path for path in started if not (path / "metrics.json").exists() and not is_running(path)]
+    same = (path for path in started if sorted(_recorded(_overrides_file(path))) == sorted(overrides))
+    return next(iter(unfinished), None) or next(same, None)
 
 
 def _overrides_file(run: Path) -> Path:

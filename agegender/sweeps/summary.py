@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from agegender.config.overrides import as_written
 from agegender.errors import EXIT_ERROR, AgeGenderError
 from agegender.system.files import atomic_write
+from agegender.system.terminal import console
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,6 @@ class SweepSummary(Callback):
         """Print and write the table, best score first; exit with an error if a job failed."""
         if not self.table:
             return
-        from rich.console import Console
-        from rich.markup import escape
         from rich.table import Table
 
         jobs = self._write_table(config)
@@ -73,8 +72,8 @@ class SweepSummary(Callback):
         for job in jobs:
             settings = " ".join(item for item in job["overrides"] if item not in shared)
             score = "failed" if job["score"] is None else f"{job['score']:.4f}"
-            table.add_row(str(job["job"]), escape(settings), score)  # Rich would parse a list of paths as markup
-        Console().print(table)
+            table.add_row(str(job["job"]), settings, score)
+        console().print(table)
         failed = [job for job in jobs if job["error"]]
         if failed:
             first = f"job {failed[0]['job']}: {failed[0]['error']}"

@@ -12,13 +12,15 @@ def labels_of(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str] | N
     """Return the label columns that tasks need, and the names of their classes; None for a number.
 
     Args:
-        tasks: Name to config node, `tasks` of the config.
+        tasks: Name to config node, `tasks` of the config; None for a task that was removed.
 
     Raises:
         AgeGenderError: A task has no label, its classes are no names, or two tasks give a label different classes.
     """
     labels: dict[str, list[str] | None] = {}
     for name, node in tasks.items():
+        if node is None:
+            continue
         require(isinstance(node, Mapping), f"tasks.{name}={node} is no task; ~tasks.{name} removes it")
         label: Any = node.get("label")
         require(isinstance(label, str) and label != "", f"tasks.{name}.label={label} must be the name of a label")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agegender.config.validation import validate_choice
+from agegender.errors import require
 from agegender.tasks.task import build_tasks
 
 
@@ -51,8 +52,10 @@ def with_monitor(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node, Mapping) and "monitor" in node:
             watched = node["monitor"] or monitor
             callbacks[name] = filled = {**node, "monitor": watched}
-            if "mode" in node and node["mode"] is None:
+            if "mode" in node and str(watched).startswith("val/"):
                 modes = metric_modes(settings["tasks"])
                 validate_choice(f"callbacks.{name}.monitor", watched, modes)
-                filled["mode"] = modes[watched]
+                right = filled["mode"] = modes[watched]
+                given = f"callbacks.{name}.mode={node['mode']}"
+                require(node["mode"] in (None, right), f"{given}, but {right} is best for {watched}: remove it")
     return {**settings, "monitor": monitor, "callbacks": callbacks}

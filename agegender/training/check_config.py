@@ -21,6 +21,7 @@ from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.labels import labels_of
 from agegender.tasks.monitor import with_monitor
 from agegender.tasks.number import NumberTask
 from agegender.training.builders import PROFILERS
@@ -65,6 +66,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for name, node in config["tasks"].items():
         if node is not None:
             _check_task(f"tasks.{name}", node)
+    labels_of(config["tasks"])  # checks that tasks agree about their labels
     config = with_monitor(config)
     made = check_data(config["data"])
     if augment := config.get("augment"):
@@ -83,6 +85,12 @@ def check_config(config: Mapping[str, Any]) -> None:
         for name, node in (config.get(group) or {}).items():
             if node is not None:
                 _check_instantiable(f"{group}.{name}", node, group)
+                tuner = str(node["_target_"]).rpartition(".")[2] in ("LearningRateFinder", "BatchSizeFinder")
+                require(
+                    not tuner,
+                    f"{group}.{name}: {node['_target_']} tunes an attribute of a module, but these are "
+                    "settings here: sweep over them, as in -m optim.lr=1e-4,1e-3 data.batch_size=32,64",
+                )
 
 
 _NOT_OF_LOSS = ("weights", "rows", "targets", "teachers")  # arguments that the code passes itself
@@ -121,10 +129,6 @@ def _check_combinations(config: Mapping[str, Any]) -> None:
     require(not fit or bool(checkpoint), "keep callbacks.checkpoint: it writes best.ckpt, which is tested")
     require(
         not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
-    )
-    require(
-        not fit or trainer.get("limit_val_batches") != 0,
-        "trainer.limit_val_batches=0 leaves no validation to choose the best epoch by: allow at least one batch",
     )
     _check_teacher(config)
     scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]

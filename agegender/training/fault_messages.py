@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from agegender.data.loading.loader import worker_died_message
 from agegender.distributed.launcher import script
 from agegender.errors import AgeGenderError, DivergedError, SystemFaultError
+from agegender.runs.checkpoint import best_of
 from agegender.system.files import DISK_FULL, cannot_write
 from agegender.system.progress import available_cores
 
@@ -44,6 +46,8 @@ def explain_system_errors(run: Path, settings: Mapping[str, Any]) -> Iterator[No
         raise SystemFaultError(str(error) + _kept(run, _CONTINUE)) from error
     except AgeGenderError:
         raise  # a wrong setting, or a signal, whose message includes how to continue
+    except MisconfigurationException as error:
+        raise AgeGenderError(f"Lightning refuses these settings: {' '.join(str(error).split())}") from error
     except (OSError, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         line = _explanation(error, run, settings)
         if line is None:
@@ -73,9 +77,8 @@ _BEFORE_IT_DIVERGED = "start from it with a lower rate (weights={run} optim.lr=.
 
 def _kept(run: Path, way_on: str) -> str:
     """Return the end of the message: the last checkpoint, and how to continue from it."""
-    for name in ("last.ckpt", "best.ckpt"):
-        path = run / "checkpoints" / name
-        if path.is_file():
+    for path in (run / "checkpoints" / "last.ckpt", best_of(run)):
+        if path is not None and path.is_file():
             return f". {path} is kept; {way_on.format(run=run, train=script('train'))}"
     return ". There is no checkpoint yet: start again"
 

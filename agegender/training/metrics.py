@@ -33,7 +33,7 @@ class MeanLosses(Metric):
 
     def update(self, losses: Tensor, counts: Tensor) -> None:
         """Add steps' losses `[steps, losses]`, each the mean of `counts` `[steps, losses]` faces."""
-        self.total += (counts * losses).sum(0)
+        self.total += torch.einsum("sl,sl->l", counts, losses)
         self.count += counts.sum(0)
 
     def compute(self) -> Tensor:
@@ -86,7 +86,7 @@ class StageMetrics(nn.Module):
             for key, metric in task.metrics().items()
         ]
         self.losses = MeanLosses(len(self._loss_names), sync_on_compute=False)
-        self.metrics = nn.ModuleDict({name: spec.metric for name, _, _, spec in self._specs})
+        self.metrics = nn.ModuleList(spec.metric for *_, spec in self._specs)  # moved to the device with the module
         self._set_aside: list[StepOutput] = []
 
     def update(self, step: StepOutput) -> None:

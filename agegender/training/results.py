@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
 from rich.table import Table
 
 from agegender.config.overrides import as_written
@@ -21,6 +20,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.split import SPLITS
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.system.files import atomic_write, raise_write_errors
+from agegender.system.terminal import console
 from agegender.training.loggers.experiment_trackers import Scalar, log_best
 from agegender.training.module import AgeGenderModule
 from agegender.version import __version__
@@ -171,11 +171,11 @@ def print_results(results: dict[str, Any], module: AgeGenderModule, folder: Path
         cells = [results.get(f"{stage}/{name}") for stage in stages]
         if any(value is not None for value in cells):
             table.add_row(label, *("" if value is None else form.format(value) for value in cells))
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     if results["split"] == "random":
         note = "data.split=random: the epoch was chosen on the test images, which may have copies in the training part"
-        console.print(note, soft_wrap=True, highlight=False)
+        screen.print(note, soft_wrap=True)
     if results["data"] == SYNTHETIC_NOTE:
-        console.print(f"trained and tested on {SYNTHETIC_NOTE}", soft_wrap=True, highlight=False)
-    console.print(f"results: {folder}", soft_wrap=True, highlight=False)
+        screen.print(f"trained and tested on {SYNTHETIC_NOTE}", soft_wrap=True)
+    screen.print(f"results: {folder}", soft_wrap=True)

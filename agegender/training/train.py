@@ -32,15 +32,16 @@ from agegender.distributed.process_group import (
     terminate_children,
 )
 from agegender.errors import AgeGenderError, require
-from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, write_best
 from agegender.runs.run_dir import run_lock
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.malloc import disable_malloc_trim
 from agegender.tasks.monitor import metric_modes, with_monitor
 from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
-from agegender.training.callbacks.graceful_stop import handle_sigterm
+from agegender.training.callbacks.graceful_stop import handle_signals
 from agegender.training.check_config import check_config
+from agegender.training.check_schedule import check_schedule, check_schedule_settings
 from agegender.training.distillation.teachers import Teacher, find_teachers, make_targets
 from agegender.training.fault_messages import explain_system_errors
 from agegender.training.loggers.experiment_trackers import closing, log_settings
@@ -74,13 +75,14 @@ def train(config: DictConfig) -> float:
     watch = EpochTimer()
     with _remove_empty_run_dir(folder):
         check_config(settings)
+        check_schedule_settings(settings)
         settings = with_monitor(settings)
         teachers = find_teachers(settings["teacher"], settings["tasks"])
         _check_hardware(settings["trainer"])
         _silence_warnings()
         trainer = builders.build_trainer(settings, folder, [watch])
         check_world_size(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-    with terminate_children(trainer), run_lock(folder), handle_sigterm(folder), explain_system_errors(folder, settings):
+    with terminate_children(trainer), run_lock(folder), handle_signals(folder), explain_system_errors(folder, settings):
         init_process_group(trainer)
         with closing(trainer.loggers):
             return _fit_and_test(config, settings, folder, trainer, watch, teachers)
@@ -108,6 +110,8 @@ def _fit_and_test(
         soft_targets = make_targets(teachers, data, settings)
     module = builders.build_module(settings, data, weights)
     monitor, watched = _monitored_metrics(settings, data, module)
+    if settings["fit"]:
+        check_schedule(trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"])
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
     if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
@@ -140,6 +144,8 @@ def _fit_and_test(
 
     timing = watch.summary()  # before the evaluation, which restores the callbacks' states from the checkpoint
     best = _best(trainer) if settings["fit"] else None
+    if best and is_rank_zero():
+        write_best(folder, best)  # a checkpoint callback of another class doesn't record it
     figures: dict[str, float] = {}
     if monitor.startswith("val/"):
         loggers, trainer.loggers = trainer.loggers, []  # the value is on the curve already

@@ -109,6 +109,17 @@ EVIL = {
     "log handler": "job_logging: {handlers: {x: {(): os.mkdir, path: HARM}}}",
     "log handler's class": "job_logging: {handlers: {x: {class: logging.os.mkdir, path: HARM}}}",
     "log stream": "hydra_logging: {handlers: {console: {stream: 'ext://os.environ'}}}",
+    "log file": "job_logging: {handlers: {x: {class: logging.FileHandler, filename: HARM}}}",
+    "log file above the run": (
+        "job_logging: {handlers: {x: {class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/../HARM'}}}"
+    ),
+    "log file by the job's name": "job: {name: ../../x}",
+    "log handler that sends records": "job_logging: {handlers: {x: {class: logging.handlers.SocketHandler, host: a}}}",
+    "log handler that resolves later": "job_logging: {handlers: {x: '${evil.${hydra:runtime.cwd}}'}}",
+    "log class that resolves later": "job_logging: {handlers: {x: {(): '${hydra:job.name}'}}}",
+    "environment": "job: {env_set: {PYTHONWARNINGS: 'ignore::antigravity.x', BROWSER: 'touch HARM'}}",
+    "environment by reference": "job: {env_set: '${variables}'}",
+    "second environment": "env: {LD_PRELOAD: HARM}",
 }
 
 
@@ -118,10 +129,12 @@ def test_allowlist_covers_what_hydra_itself_builds(
     kind: str, more: tuple[str, ...], run_here: Callable[..., Outcome], tmp_path: Path, harm: Path
 ) -> None:
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
-    text = f"# @package _global_\nevil: {{_target_: os.mkdir, path: HARM}}\nhydra:\n  {EVIL[kind]}\n"
+    evil = "evil: {_target_: os.mkdir, path: HARM}\nvariables: {BROWSER: x}\n"
+    text = f"# @package _global_\n{evil}hydra:\n  {EVIL[kind]}\n"
     (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
     outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
-    outcome.assert_one_line_error(" is refused; ", "os.")
+    outcome.assert_one_line_error("hydra.")
+    assert " is refused" in outcome.err or "hydra.job.name=../../x must be a file name" in outcome.err
     assert not harm.exists() and not (tmp_path / "logs").exists()
 
 
@@ -130,6 +143,12 @@ def test_allowlist_covers_predict(run_here: Callable[..., Outcome], harm: Path) 
     outcome = run_here("predict.py", "img=face.jpg", *payload)
     outcome.assert_one_line_error("error: hydra.callbacks.x._target_: os.mkdir is refused")
     assert not harm.exists()
+
+
+def test_allowlist_accepts_threads_and_log_files_in_the_run_folder() -> None:
+    job = {"name": "train", "env_set": {"OMP_NUM_THREADS": "1"}}
+    file = {"class": "logging.FileHandler", "filename": "${hydra.runtime.output_dir}/${hydra.job.name}.log"}
+    check_hydra(OmegaConf.create({"hydra": {"job": job, "job_logging": {"version": 1, "handlers": {"file": file}}}}))
 
 
 @pytest.mark.parametrize("name", ["train", "predict", "explore", "report"])

@@ -29,8 +29,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.classification import BinaryAccuracy
 
-from agegender.tasks import NumberTask
+from agegender.tasks import NumberTask, Task, TaskMetric
+from agegender.tasks.info import TaskInfo
 
 with Path("imported.txt").open("a") as file:
     file.write("imported\\n")
@@ -57,6 +59,29 @@ class LogAge(NumberTask):
 
     def spread(self, raw):
         return 0.3 * (self.value(raw) + 1)
+
+
+class Hinge(Task):
+    """A class by the hinge loss of a support vector machine: a task that inherits from the interface alone."""
+
+    kind, num_outputs = "binary", 1
+
+    def __init__(self, label, classes, weight=1.0):
+        super().__init__(label, weight)
+        self.classes = tuple(classes)
+
+    @property
+    def info(self):
+        return TaskInfo(self.name, self.kind, self.label, (f"p_{self.name}",), (4,), self.classes)
+
+    def loss(self, raw, target):
+        return (1 - raw[:, 0] * (2 * target - 1)).clamp(min=0)
+
+    def decode(self, raw):
+        return {f"p_{self.name}": raw[:, 0].sigmoid()}
+
+    def metrics(self):
+        return {"acc": TaskMetric(BinaryAccuracy(sync_on_compute=False), f"p_{self.name}", "accuracy", "{:.1%}")}
 
 
 class Count(Callback):
@@ -171,6 +196,17 @@ def test_trust_is_read_from_the_environment(run_here: Run, monkeypatch: pytest.M
     monkeypatch.setenv("AGEGENDER_TRUST", "other,my_plugin")
     outcome = run_here("train.py", *SMALL, *ALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
+
+
+def test_task_of_the_interface_alone_trains_is_tested_and_reported(run_here: Run, tmp_path: Path) -> None:
+    hinge = "+tasks.sex={_target_: my_plugin.parts.Hinge, label: gender, classes: [male, female]}"
+    asked = (*SMALL, "~tasks.gender", hinge, "trust=my_plugin", "callbacks=ema", "report=true", "hydra.run.dir=run")
+    outcome = run_here("train.py", *asked, "monitor=val/sex_acc")
+    assert outcome.code == 0, outcome.err
+    assert "no report was written" not in outcome.out
+    results = metrics_of(tmp_path / "run")
+    assert results["best_score"] == results["val/sex_acc"] and 0 < results["test/sex_loss"] < 3
+    assert "p_sex" in (tmp_path / "run" / "predictions.csv").read_text().splitlines()[0].split(",")
 
 
 def test_installed_plugin_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,5 +104,5 @@ def test_validate_choice_refuses_an_unknown_name_with_the_nearest() -> None:
     validate_choice("age.name", "mae", ["mae", "mse"])
     with pytest.raises(AgeGenderError, match=r"^age\.name=mea is not known; did you mean mae\?$"):
         validate_choice("age.name", "mea", ["mae", "huber"])
-    with pytest.raises(AgeGenderError, match=r"^age\.name=None is not known; there are huber, mae$"):
+    with pytest.raises(AgeGenderError, match=r"^age\.name=None is not known; choose from huber, mae$"):
         validate_choice("age.name", None, ["mae", "huber"])

@@ -41,9 +41,7 @@ def test_sweep_jobs_equal_the_same_single_runs(
 
 
 def test_summary_with_mode_max_lists_the_highest_score_first(run_here: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = run_here(
-        "train.py", "-m", *TINY, "monitor=val/age_cs5", "optim.lr=1e-6,1e-2", "hydra.sweep.dir=sweep"
-    )
+    outcome = run_here("train.py", "-m", *TINY, "monitor=val/age_cs5", "optim.lr=1e-6,1e-2", "hydra.sweep.dir=sweep")
     assert outcome.code == 0, outcome.err
     scores = [job["score"] for job in json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"]]
     assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)

@@ -175,7 +175,7 @@ def test_check_config_refuses_a_wrong_type_by_name(
         ("model.trunk.blocks=2", "model.trunk.blocks=2 has the wrong type"),
         ("model.trunk.blocks=[1,1.5,1]", "model.trunk.blocks=[1, 1.5, 1] has the wrong type"),
         ("+model.block=[1]", "model.block is not known; did you mean model.trunk.blocks?"),
-        ("+model.trunk.padding=same", "model.trunk.padding is not known; there are "),
+        ("+model.trunk.padding=same", "model.trunk.padding is not known; choose from "),
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
         ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),

@@ -96,7 +96,7 @@ def test_evaluation_of_a_table_covers_every_image_as_predict_does(
         row["group"] = ("b $ b", "a", "")[number % 3]
     judged = run_table(rows, "fit=false", f"weights={trained_run}", "data.split=test", "report=true")
     assert judged.code == 0, judged.err
-    assert "the best single answer (test)" in " ".join(judged.out.split()) and "validation" not in judged.out
+    assert "best constant prediction (test)" in " ".join(judged.out.split()) and "validation" not in judged.out
     assert "no report was written" not in judged.out
     results = metrics_of(tmp_path / "run")
     assert not any(name.startswith("val/") for name in results) and results["images/test"] == 120

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, metrics_of, run_script
+from helpers.stopped_runs import differences
 
 from agegender.data.index.utkface import GROUPS
 from agegender.data.sources.synthetic import IGNORED, ODD_READABLE, QUARANTINED, duplicates
@@ -393,4 +394,4 @@ def test_flip_tta_applies_to_test_and_prediction_and_not_to_training(
     # the same training: validation uses predictions without flips
     assert metrics_of(tmp_path / "trained")["best_epoch"] == metrics_of(trained_run)["best_epoch"]
     first, second = (load_checkpoint(run / "checkpoints" / "best.ckpt") for run in (trained_run, tmp_path / "trained"))
-    assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())
+    assert differences(first["network"], second["network"]) == []

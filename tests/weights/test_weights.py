@@ -68,8 +68,8 @@ def test_bundle_takes_age_band_metrics_from_the_runs_report(trained_run: Path, t
     assert sum(band["images"] for band in bands) == metrics_of(run)["images/test"]
     for band, part in zip(bands, slices, strict=True):
         assert set(band) == {"ages", "images", "age_mae", "gender_acc", "coverage"}
-        for name in ("age_mae", "gender_acc", "coverage"):
-            assert band[name] == pytest.approx(part[name]["value"], abs=1e-4)
+        for name, metric in {"age_mae": "age_mae", "gender_acc": "gender_acc", "coverage": "age_coverage"}.items():
+            assert band[name] == pytest.approx(part["metrics"][metric]["value"], abs=1e-4)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"runs": []}', '{"runs": [{"slices": {"age": [1]}}]}'])
@@ -84,11 +84,14 @@ def test_bundle_refuses_a_damaged_report_and_writes_nothing(content: str, traine
 
 
 def test_age_bands_of_a_report_without_intervals_have_no_coverage(tmp_path: Path) -> None:
-    part = {"name": "0-2", "images": 3, "age_mae": {"value": 1.23456}, "gender_acc": {"value": None}}
+    metrics = {"age_mae": {"value": 1.23456}, "age_bias": {"value": 1}, "smile_acc": {"value": None}}
+    part = {"name": "0-2", "images": 3, "metrics": metrics}
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.json").write_text(json.dumps({"runs": [{"slices": {"age": [part]}}]}))
-    expected = {"ages": "0-2", "images": 3, "age_mae": 1.2346, "gender_acc": None, "coverage": None}
+    expected = {"ages": "0-2", "images": 3, "age_mae": 1.2346, "smile_acc": None, "coverage": None}
     assert read_age_bands(tmp_path) == [expected]
+    (tmp_path / "report" / "report.json").write_text(json.dumps({"runs": [{"slices": {"smile": [part]}}]}))
+    assert read_age_bands(tmp_path) is None
 
 
 def test_bundle_is_evaluated_again_by_train(trained_run: Path, run_here: Run, tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_bundle_command_reports_the_size(trained_run: Path, run_here: Run, tmp_p
         ((), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=logs",), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=", "out=a.ckpt"), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
-        (("run=logs", "out=a.ckpt", "size=8"), "size is not known; there are out, run"),
+        (("run=logs", "out=a.ckpt", "size=8"), "size is not known; choose from out, run"),
         (("logs", "a.ckpt"), "logs is not a setting; write name=value"),
     ],
     ids=["nothing", "no place", "no run", "one too many", "no names"],

@@ -27,14 +27,14 @@ class QuarantinedRowError(ValueError):
 
 
 def label_readers(labels: Mapping[str, Sequence[str] | None], age_range: Sequence[int]) -> dict[str, Reader]:
-    """Return the reader of each label's cells; those of age, gender and group come first.
+    """Return the reader of each label's cells; those of `LABELS` come first.
 
     Args:
         labels: Labels of tasks, and their classes; None for a number. Without classes for `group`, its texts are kept.
         age_range: Lowest and highest accepted age in years, inclusive.
 
     Raises:
-        AgeGenderError: A label has a reserved name, or age, gender or group is a number or not against its meaning.
+        AgeGenderError: A label has a reserved name, or one of `LABELS` is taken as what it is not.
     """
     readers: dict[str, Reader] = {
         "age": lambda text: _age(text, age_range),

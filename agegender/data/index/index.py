@@ -39,15 +39,15 @@ class FaceIndex:
     Attributes:
         folder: Folder of the files.
         names: File names, relative to the folder.
-        labels: Name to labels, float32 `[n]`: numbers, or positions in `classes`; NaN if missing. First come `age` (in
-            completed years), `gender` and `group`, whether they are known or not, then further columns of a table.
+        labels: Name to labels, float32 `[n]`: numbers, or positions in `classes`; NaN if missing. First come those of
+            `LABELS`, whether they are known or not, then further columns of a table. Ages are in completed years.
         digests: SHA-256 of each file, hexadecimal.
         duplicates: int64 `[n]`, the smallest row among the images of the same photograph.
         split: `train`, `val`, `test`, `unused` (left out by a split file or a table) or `val+test` (the rule `random`),
             as an array of strings.
         fingerprint: Hash of the split: same fingerprint, same images in the same splits.
         quarantine: File name to reason, for all rejected entries of the folder or the table.
-        classes: Names of the classes of `gender`, `group` and further labels that are no numbers.
+        classes: Names of the classes of the labels that are no numbers.
         split_source: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
     """
 
@@ -140,8 +140,8 @@ def build_index(
             relative paths.
         cache_dir: Folder of the cached scan results.
         table: CSV or Parquet with the files and their labels, see `read_table`; None to read them from the names.
-        labels: Labels of tasks, and their classes (None for a number): columns of the table that are read beside age,
-            gender and group.
+        labels: Labels of tasks, and their classes (None for a number): columns of the table that are read beside
+            `LABELS`.
         age_range: Lowest and highest accepted age in years, inclusive.
         duplicates: Criterion for copies: `near` copies, `exact` ones only, or `none`.
         split: `content`: decided by the images' contents, copies together. `random`: file by file, with the test images

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agegender.data.index.cells import Label, QuarantinedRowError, Reader, label_readers, shown
 from agegender.data.index.split import SPLITS, UNUSED
-from agegender.data.index.utkface import GENDERS, GROUPS, LABELS, LabelTable
+from agegender.data.index.utkface import CLASSES, GROUPS, LABELS, LabelTable
 from agegender.errors import AgeGenderError, missing_extra, require
 
 SPLIT_ALIASES = {side: side for side in (*SPLITS, UNUSED)} | {"valid": "val", "validation": "val", "": UNUSED}
@@ -38,9 +38,9 @@ def read_table(
 ) -> LabelTable:
     """Read a table of files and labels.
 
-    The columns are `path` (or `file`), `age`, `gender`, `group`, `split` and those of further labels, in any order and
-    case; others are ignored. One label is enough, and a label's cell may be empty. A row that can't be parsed without
-    guessing is quarantined; so is a file with conflicting rows.
+    The columns are `path` (or `file`), `split`, `LABELS` and further labels, in any order and case; others are ignored.
+    One label is enough, and a label's cell may be empty. A row that can't be parsed without guessing is quarantined; so
+    is a file with conflicting rows.
 
     Args:
         table: CSV (UTF-8, commas, a header line) or Parquet.
@@ -58,7 +58,7 @@ def read_table(
     check_ending(table)
     require(table.is_file(), f"data.table={table}: there is no such file; give the table that lists the images")
     readers = label_readers(labels or {}, age_range)
-    wanted = dict.fromkeys(("age", "gender", *(labels or {})))
+    wanted = dict.fromkeys((*LABELS[:2], *(labels or {})))  # a group without a task is of no use alone
     rows = _csv_rows(table) if table.suffix.lower() == ".csv" else _parquet_rows(table, readers)
     _, header = next(rows, ("", None))
     if header is None:
@@ -95,7 +95,7 @@ def _listing(
     }
     splits = {name: row.split for name, row in rows.items()}
     is_split = any(split != UNUSED for split in splits.values())  # False if the column is missing or empty
-    classes = {"gender": GENDERS, "group": groups} | classes
+    classes = CLASSES | {"group": groups} | classes
     return LabelTable(labels, quarantine, columns, classes, splits if is_split else None)
 
 

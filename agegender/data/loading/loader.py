@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
 from agegender.data.loading.device_dataset import DeviceDataset
 from agegender.errors import SystemFaultError
+from agegender.system.signals import blocked
 
 
 class Rank(NamedTuple):
@@ -106,7 +107,9 @@ class FaceDataLoader(DataLoader[Batch]):
 
     def _from_workers(self) -> Iterator[Batch]:
         try:
-            yield from super().__iter__()
+            with blocked():  # the workers leave Ctrl-C and SIGTERM to the main process, which ends them
+                batches = super().__iter__()
+            yield from batches
         except SystemFaultError as error:  # PyTorch's message holds the worker's traceback, which ends with our message
             raise SystemFaultError(str(error).strip().rpartition("FaultError: ")[2]) from None
         except (ConnectionError, EOFError, FileNotFoundError) as error:  # a worker died while it sent a batch
@@ -152,4 +155,7 @@ def worker_died_message(workers: int) -> str:
 
 def _pinned(batch: Batch) -> Batch:
     """Copy a batch to pinned memory, from which a GPU can copy asynchronously."""
-    return {name: values.pin_memory() for name, values in batch.items()}  # type: ignore[return-value, attr-defined]
+    return {  # type: ignore[return-value]
+        name: _pinned(values) if isinstance(values, dict) else values.pin_memory()  # type: ignore[arg-type, attr-defined]
+        for name, values in batch.items()
+    }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agegender.data import decode
 from agegender.data.loading.dataset import Batch
 from agegender.errors import SystemFaultError
+from agegender.system.signals import blocked
 
 
 def _allow_plain_http() -> None:
@@ -162,7 +163,9 @@ class StreamingFaceLoader(StreamingDataLoader):
         if self.restore and self._num_samples_yielded_streaming >= len(self.dataset):
             self.restore = False
         try:
-            yield from super().__iter__()
+            with blocked():  # see `FaceDataLoader`
+                batches = super().__iter__()
+            yield from batches
         except RuntimeError as error:  # LitData's download thread died and has printed its own report
             reason = re.search(r"^(?:RuntimeError: )?Chunk prefetch thread .*Original error: (.*)$", str(error), re.M)
             if reason is None:

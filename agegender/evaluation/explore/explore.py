@@ -35,7 +35,7 @@ def explore(
         samples: Number of faces in the random sample.
         outliers: Number of faces of each kind of outlier.
         seed: Random seed of the sample; not below 0.
-        tasks: Tasks whose labels are described beside age, gender and group, as in `conf/tasks`.
+        tasks: Tasks whose labels are described beside those of file names, as in `conf/tasks`.
 
     Returns:
         Path of the page.

@@ -183,7 +183,7 @@ class FaceSheet:
         return Image.fromarray(self._pixels.read(np.array([row]))[0])
 
     def lines(self, row: int) -> list[str]:
-        """Return the face's age, gender and group as one line, and a line for each further label; "?" if unknown.
+        """Return the face's labels: one line for `LABELS`, and one for each further label; "?" if unknown.
 
         A label that no face has is left out.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,24 +24,31 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def metric_title(task: TaskInfo, metric: str) -> tuple[str, Form]:
-    """Return a metric's display name and its format; see `task_values` for the names of metrics."""
-    name, unit = task.name, f", {task.unit}" if task.unit else ""
-    if metric.startswith("cs"):
-        limit, _, whole = metric.removeprefix("cs").partition("_")
-        rounded = f" of predictions in whole {task.unit or 'numbers'}" if whole else ""
-        return f"CS@{limit}{rounded}, %", PERCENT
+def with_unit(text: str, task: TaskInfo) -> str:
+    """Return a text with the unit of a number, if it has one."""
+    return f"{text}, {task.unit}" if task.unit else text
+
+
+def metric_title(task: TaskInfo, metric: str) -> tuple[str, Form] | None:
+    """Return a metric's display name and its format; None for an unknown one. See `task_values` for their names."""
+    name = task.name
+    if score := re.fullmatch(r"cs([\d.]+)(_whole)?", metric):
+        rounded = f" of predictions in whole {task.unit or 'numbers'}" if score[2] else ""
+        return f"CS@{score[1]}{rounded}, %", PERCENT
     return {
-        "mae": (f"{name} MAE{unit}", IN_UNITS),
-        "bias": (f"bias{unit}", IN_UNITS),
+        "loss": (f"{name} loss", (1, 3)),
+        "mae": (with_unit(f"{name} MAE", task), IN_UNITS),
+        "mse": (with_unit(f"{name} MSE", task) + " squared", (1, 1)),
+        "bias": (with_unit("bias", task), IN_UNITS),
         "coverage": (f"80 % {name} intervals hold, %", PERCENT),
         "acc": (f"{name} accuracy, %", ACCURACY),
+        "class_acc": (f"{name} class accuracy, %", ACCURACY),
         "acc_from_5": (f"{name} accuracy from {GROWN} years of age on, %", ACCURACY),
         "answered": (f"{name} answered (not unsure), %", PERCENT),
         "acc_answered": (f"{name} accuracy of answered, %", ACCURACY),
         "auroc": (f"{name} AUROC", (1, 4)),
         "ece": (f"ECE of {probability_titles(task)[0]}", (1, 3)),
-    }[metric]
+    }.get(metric)
 
 
 def probability_titles(task: TaskInfo) -> tuple[str, str]:
@@ -95,5 +103,5 @@ class MetricColumn:
 
 def metric_column(task: TaskInfo, metric: str, form: Form | None = None, interval: bool = False) -> MetricColumn:
     """Return the column of a task's metric; `form` overrides the usual format."""
-    title, usual = metric_title(task, metric)
+    title, usual = metric_title(task, metric) or (metric, (1, 3))
     return MetricColumn(f"{task.name}_{metric}", title, form or usual, "+" if metric == "bias" else "", interval)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GRAY = "#1f77b4", "#e8590c", "#2f9e44", "#868e96"
 COLORS = (BLUE, ORANGE, GREEN, "#9c36b5", GRAY)
-GENDER_COLORS = (BLUE, ORANGE)  # male, female
 
 
 def new_plot(width: float = 5.2, height: float = 3.6) -> tuple[Figure, Axes]:

@@ -67,8 +67,10 @@ class RunMetrics:
 
     @property
     def headline(self) -> dict[str, Estimate]:
-        """The headline metrics of all tasks, in order."""
-        return {name: found for task in self.tasks.values() for name, found in task.headline.items()}
+        """The headline metrics of all tasks by `<task>_<metric>`, in order."""
+        return {
+            f"{name}_{metric}": found for name, task in self.tasks.items() for metric, found in task.headline.items()
+        }
 
 
 def analyze(run: RunPredictions, resamples: int, faces: int, seed: int) -> RunMetrics:
@@ -82,65 +84,49 @@ def analyze(run: RunPredictions, resamples: int, faces: int, seed: int) -> RunMe
     """
     parts = _parts(run)
     estimates, samples = _estimate(run, parts, resamples, seed)
+    tasks: dict[str, NumberMetrics | ClassMetrics] = {}
+    for task in run.tasks:
+        of_kind = number_metrics if task.kind == "number" else class_metrics
+        tasks[task.name] = of_kind(run, task, estimates[_ALL][task.name], faces)
+    slices: dict[str, list[SubgroupMetrics]] = {label: [] for label, _ in parts if label}
+    for (label, name), part in parts.items():
+        if label:
+            known = {task.name: int((part & run.known(task)).sum()) for task in run.tasks}
+            metrics = {
+                f"{task}_{each}": one for task, found in estimates[label, name].items() for each, one in found.items()
+            }
+            slices[label].append(SubgroupMetrics(name, int(part.sum()), known, metrics))
     drawn = np.random.default_rng(seed).permutation(len(run.names))[:faces]
-    return RunMetrics(
-        images=len(run.names),
-        clusters=int(run.clusters.max()) + 1,
-        tasks={
-            task.name: (number_metrics if task.kind == "number" else class_metrics)(
-                run, task, estimates[_ALL][task.name], faces
-            )
-            for task in run.tasks
-        },
-        slices={
-            label: [_slice(run, name, part, estimates[label, name]) for name, part in named.items()]
-            for label, named in parts.items()
-        },
-        random=drawn[np.argsort(run.labels[run.tasks[0].label][drawn], kind="stable")],
-        samples=samples,
-    )
+    by_label = np.argsort(run.labels[run.tasks[0].label][drawn], kind="stable")
+    return RunMetrics(len(run.names), int(run.clusters.max()) + 1, tasks, slices, drawn[by_label], samples)
 
 
-def _slice(
-    run: RunPredictions, name: str, part: NDArray[np.bool_], found: dict[str, dict[str, Estimate]]
-) -> SubgroupMetrics:
-    return SubgroupMetrics(
-        name=name,
-        images=int(part.sum()),
-        known={task.name: int((part & run.known(task)).sum()) for task in run.tasks},
-        metrics={
-            f"{task}_{metric}": estimate for task, of_task in found.items() for metric, estimate in of_task.items()
-        },
-    )
+_Part = tuple[str, str]  # label and name of a slice of the images
+_ALL = ("", "")  # all images
 
 
-_Parts = dict[str, dict[str, NDArray[np.bool_]]]
-_ALL = ("", "")  # key of the metrics over all images, where those of a slice have its label and name
-
-
-def _parts(run: RunPredictions) -> _Parts:
-    """Return a mask `[n]` of the images of each slice, by label; slices without an image are left out."""
-    parts = {}
+def _parts(run: RunPredictions) -> dict[_Part, NDArray[np.bool_]]:
+    """Return a mask `[n]` of all images, and of those of each slice; slices without an image are left out."""
+    parts = {_ALL: np.ones(len(run.names), dtype=bool)}
     for label, values in run.labels.items():
         places, names = values, run.classes.get(label, ())
         if label == AGE and not names:
             places, names = np.where(np.isnan(values), np.nan, age_bands(values)), AGE_BANDS
-        parts[label] = {name: places == i for i, name in enumerate(names) if (places == i).any()}
-    return {label: named for label, named in parts.items() if named}
+        parts |= {(label, name): places == i for i, name in enumerate(names) if (places == i).any()}
+    return parts
 
 
 def _estimate(
-    run: RunPredictions, parts: _Parts, resamples: int, seed: int
-) -> tuple[dict[tuple[str, str], dict[str, dict[str, Estimate]]], dict[str, Floats]]:
-    """Return the estimates of all images and of each slice, by task and metric, and the samples of the former."""
-    means: dict[tuple[str, str, str, str], Values] = {}
+    run: RunPredictions, parts: dict[_Part, NDArray[np.bool_]], resamples: int, seed: int
+) -> tuple[dict[_Part, dict[str, dict[str, Estimate]]], dict[str, Floats]]:
+    """Return the estimates of each part by task and metric, and the samples `[resamples]` of those of all images."""
+    means: dict[tuple[_Part, str, str], Values] = {}
     for task in run.tasks:
         tolerance = run.tolerances.get(task.name)
         for metric, (value, counted) in task_values(task, run.labels, run.columns, tolerance).items():
-            means[*_ALL, task.name, metric] = value, counted
-            if is_subgroup_metric(metric):
-                for label, named in parts.items():
-                    means |= {(label, part, task.name, metric): (value, counted & named[part]) for part in named}
+            for part, mask in parts.items():
+                if part == _ALL or is_subgroup_metric(metric):
+                    means[part, task.name, metric] = value, counted & mask
     # All means over images are computed in one matrix product; see `weighted_means`.
     values, within = (np.stack(side, axis=1) for side in zip(*means.values(), strict=True))
     others = _not_means(run)
@@ -151,24 +137,25 @@ def _estimate(
 
     samples = resample(statistics, run.clusters, resamples, seed)
     found = percentile_intervals(statistics(np.ones((1, len(run.names))))[0], samples)
-    estimates: dict[tuple[str, str], dict[str, dict[str, Estimate]]] = {}
-    samples_of = {}
-    for (*part, task_name, metric), estimate, column in zip([*means, *others], found, samples.T, strict=True):
-        estimates.setdefault((part[0], part[1]), {}).setdefault(task_name, {})[metric] = estimate
-        if tuple(part) == _ALL:
-            samples_of[f"{task_name}_{metric}"] = column
-    return estimates, samples_of
+    estimates: dict[_Part, dict[str, dict[str, Estimate]]] = {
+        part: {task.name: {} for task in run.tasks} for part in parts
+    }
+    names = [*means, *((_ALL, *name) for name in others)]
+    for (part, name, metric), estimate in zip(names, found, strict=True):
+        estimates[part][name][metric] = estimate
+    columns = zip(names, samples.T, strict=True)
+    return estimates, {f"{name}_{metric}": column for (part, name, metric), column in columns if part == _ALL}
 
 
-def _not_means(run: RunPredictions) -> dict[tuple[str, str, str, str], Callable[[Floats], Floats]]:
-    """Return the metrics that are no means over images, as functions of the weights `[b, n]`."""
-    found: dict[tuple[str, str, str, str], Callable[[Floats], Floats]] = {}
+def _not_means(run: RunPredictions) -> dict[tuple[str, str], Callable[[Floats], Floats]]:
+    """Return the metrics that are no means over images, by task and metric, as functions of the weights `[b, n]`."""
+    found: dict[tuple[str, str], Callable[[Floats], Floats]] = {}
     for task in run.tasks:
         if task.kind != "number":
             pair = calibration_pair(task, run.labels, run.columns)
             statistics = {"auroc": weighted_auroc} if task.kind == "binary" else {}
             for metric, statistic in (statistics | {"ece": weighted_ece}).items():
-                found[*_ALL, task.name, metric] = partial(_on_known, statistic, run.known(task), *pair)
+                found[task.name, metric] = partial(_on_known, statistic, run.known(task), *pair)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +48,7 @@ class Report:
             found.setdefault(task.name, task)
         return list(found.values())
 
-    def of_task(self, task: TaskInfo, kind: type[Metrics] = TaskMetrics) -> dict[str, Metrics]:
+    def of_task(self, task: TaskInfo, kind: type[Metrics]) -> dict[str, Metrics]:
         """Return the metrics of a task by run, of the runs with at least one test image whose label is known.
 
         Args:
@@ -102,8 +102,8 @@ def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
     known = min(views, key=lambda view: int(view.clusters.max()), default=None)
     if known is None or not _same_images([run.predictions for run in runs]):
         return runs
-    shared = {"clusters": known.clusters, "duplicates_known": True}
-    return [replace(run, predictions=replace(run.predictions, **shared)) for run in runs]
+    shared = [replace(run.predictions, clusters=known.clusters, duplicates_known=True) for run in runs]
+    return [replace(run, predictions=predictions) for run, predictions in zip(runs, shared, strict=True)]
 
 
 def _same_images(predictions: Sequence[RunPredictions]) -> bool:
@@ -168,21 +168,14 @@ def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
         "images": findings.images,
         "clusters": findings.clusters,
         "headline": to_json(findings.headline),
-        "tasks": {name: _task_json(run, metrics) for name, metrics in findings.tasks.items()},
+        "tasks": {
+            name: {**to_json(metrics), "worst": [_case_json(run.predictions, row) for row in metrics.worst.tolist()]}
+            for name, metrics in findings.tasks.items()
+        },
         "slices": to_json(findings.slices),
         "random": [_case_json(run.predictions, row) for row in findings.random.tolist()],
         "robustness": run.robustness,
         "curves": {tag: _curve_json(points) for tag, points in run.curves.items()},
-    }
-
-
-def _task_json(run: Run, metrics: TaskMetrics) -> dict[str, Any]:
-    """Return the description of a task, its metrics, and its examples."""
-    own = {name: value for name, value in asdict(metrics).items() if name != "task"}
-    return {
-        **metrics.task.to_dict(),
-        **to_json(own),
-        "worst": [_case_json(run.predictions, row) for row in metrics.worst.tolist()],
     }
 
 
@@ -191,8 +184,8 @@ def _curve_json(points: Mapping[int, float]) -> dict[str, Any]:
 
 
 def _case_json(predictions: RunPredictions, row: int) -> dict[str, Any]:
-    values = {
-        kind: {name: column[row] for name, column in getattr(predictions, kind).items()}
-        for kind in ("labels", "columns")
-    }
-    return {"file": predictions.names[row], **to_json(values)}
+    labels, columns = (
+        {name: to_json(values[row]) for name, values in table.items()}
+        for table in (predictions.labels, predictions.columns)
+    )
+    return {"file": predictions.names[row], "labels": labels, "columns": columns}

@@ -8,23 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from agegender.evaluation.html.metric_format import metric_title
 from agegender.tasks.info import TaskInfo
 
 # Metrics logged at the end of each epoch: `stage/name` -> epoch (from 1, ascending) -> value.
 Curves = Mapping[str, Mapping[int, float]]
 
 STAGES = ("train", "val")
-# Display names by metric of a task. The first ones are common and shown first.
-_TITLES = {
-    "loss": "{name} loss",
-    "mae": "{name} MAE{unit}",
-    "cs": "CS@{limit}",
-    "acc": "{name} accuracy",
-    "mse": "{name} MSE{unit} squared",
-    "auroc": "{name} AUROC",
-    "class_acc": "{name} class accuracy",
-}
-_COMMON = ("loss", "mae", "cs", "acc")
+_FIRST = ("loss", "mae", "cs", "acc")  # metrics of a task that are shown before its others
 
 
 def curve_titles(curves: Sequence[Curves], tasks: Sequence[TaskInfo]) -> dict[str, str]:
@@ -39,25 +30,15 @@ def curve_titles(curves: Sequence[Curves], tasks: Sequence[TaskInfo]) -> dict[st
         for tag in run
         if all(f"{stage}/{tag.split('/', 1)[1]}" in run for stage in STAGES)
     }
-    return {name: title for _, name, title in sorted(_placed(name, tasks) for name in names)}
-
-
-def _placed(name: str, tasks: Sequence[TaskInfo]) -> tuple[tuple[int, int, int], str, str]:
-    """Return a metric's place among the curves, its name and its title."""
+    placed = {name: ((0 if name == "loss" else 3, 0, 0), name) for name in names}
     for place, task in enumerate(tasks):
-        metric = name.removeprefix(f"{task.name}_")
-        kind = "cs" if re.fullmatch(r"cs[\d.]+", metric) else metric
-        if metric != name and kind in _TITLES:
-            unit = f", {task.unit}" if task.unit else ""
-            title = _TITLES[kind].format(name=task.name, unit=unit, limit=metric.removeprefix("cs"))
-            order = list(_TITLES).index(kind)
-            common = kind in _COMMON
-            return (
-                (1 if order == 0 else 2 if common else 3, place if common else 0, order if common else 0),
-                name,
-                title,
-            )
-    return (0 if name == "loss" else 3, 0, 0), name, name
+        for name in names:
+            metric = name.removeprefix(f"{task.name}_")
+            if metric != name and (title := metric_title(task, metric)):
+                order = next((i for i, first in enumerate(_FIRST) if re.fullmatch(f"{first}[\\d.]*", metric)), None)
+                key = (3, 0, 0) if order is None else (min(order, 1) + 1, place, order)
+                placed[name] = key, title[0].removesuffix(", %")
+    return {name: placed[name][1] for name in sorted(names, key=lambda name: (placed[name][0], name))}
 
 
 def read_curves(folder: Path) -> Curves:

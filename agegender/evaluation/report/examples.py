@@ -47,13 +47,12 @@ def _section(run: RunPredictions, title: str, text: str, rows: Integers, uris: d
         f"First line: the labels ({', '.join(task.name for task in run.tasks)}). Below: the predictions, a number with "
         "its standard deviation if the model predicts one, a class with its probability."
     )
-    short = {letter: name for task in run.tasks for name, letter in _letters(task).items() if letter != name}
-    if short:
-        lines.append(f"{', '.join(f'{letter}: {name}' for letter, name in short.items())}.")
+    short = {each: name for task in run.tasks for name, each in _short_names(task).items() if each != name}
+    lines.append("; ".join(f"{each}: {name}" for each, name in short.items()))
     return Section(title, " ".join(lines), faces=(cards,))
 
 
-def _letters(task: TaskInfo) -> dict[str, str]:
+def _short_names(task: TaskInfo) -> dict[str, str]:
     """Return a short name of each class: its initial, or its name if two classes have the same initial."""
     initials = [name[:1].upper() for name in task.classes]
     return dict(zip(task.classes, initials if len(set(initials)) == len(initials) else task.classes, strict=True))
@@ -66,26 +65,19 @@ def _card(run: RunPredictions, row: int, uris: dict[str, str]) -> Card:
             uris[path] = face_uri(read_image(path))
         except UnreadableImageError:
             uris[path] = ""
-    labels = " ".join(_label(run, task, row) for task in run.tasks)
-    predictions = [_prediction(run, task, row) for task in run.tasks]
-    return Card(uris[path], (f"true {labels}", f"pred. {predictions[0]}", *predictions[1:]), run.names[row])
+    labels, predictions = zip(*(_texts(run, task, row) for task in run.tasks), strict=True)
+    return Card(uris[path], (f"true {' '.join(labels)}", f"pred. {predictions[0]}", *predictions[1:]), run.names[row])
 
 
-def _label(run: RunPredictions, task: TaskInfo, row: int) -> str:
+def _texts(run: RunPredictions, task: TaskInfo, row: int) -> tuple[str, str]:
+    """Return the label and the prediction of an image."""
     label = float(run.labels[task.label][row])
-    if math.isnan(label):
-        return "?"
-    return _number(task, label) if task.kind == "number" else _letters(task)[task.classes[int(label)]]
-
-
-def _number(task: TaskInfo, value: float) -> str:
-    return f"{value:.{task.digits[2] or 0}f}"
-
-
-def _prediction(run: RunPredictions, task: TaskInfo, row: int) -> str:
     columns = {name: run.columns[name][row : row + 1] for name in task.columns}
     if task.kind == "number":
-        value, std = (float(columns[name][0]) for name in task.columns[:2])
-        return _number(task, value) + ("" if math.isnan(std) else f" ± {_number(task, std)}")
-    (predicted,), (probability,) = likeliest(task, columns)
-    return f"{_letters(task)[task.classes[predicted]]} {probability:.2f}"
+        decimals, std = task.digits[2] or 0, columns[task.columns[1]][0]
+        spread = "" if math.isnan(std) else f" ± {std:.{decimals}f}"
+        true, predicted = f"{label:.{decimals}f}", f"{columns[task.columns[0]][0]:.{decimals}f}{spread}"
+    else:
+        names, ((place,), (probability,)) = [*_short_names(task).values()], likeliest(task, columns)
+        true, predicted = "" if math.isnan(label) else names[int(label)], f"{names[place]} {probability:.2f}"
+    return "?" if math.isnan(label) else true, predicted

@@ -14,6 +14,7 @@ from agegender.evaluation.html.metric_format import (
     format_number,
     metric_column,
     probability_titles,
+    with_unit,
 )
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.report import plots as draw
@@ -23,7 +24,7 @@ from agegender.evaluation.report.curves import curve_titles
 from agegender.evaluation.report.examples import face_sections
 from agegender.evaluation.report.facts import facts_of, notes_of, run_name
 from agegender.evaluation.report.run_reader import Run
-from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics, TaskMetrics
 from agegender.evaluation.robustness.page import robustness_section
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.calibration import BINS
@@ -47,7 +48,7 @@ def build_page(report: Report) -> Page:
         *(_number(report, task) for task in numbers),
         *(_slices(report, label) for label in slices),
         *(section for task in classes for section in _classes(report, task)),
-        *(_intervals(report, task) for task in numbers if report.of_task(task)),
+        *(_intervals(report, task) for task in numbers if report.of_task(task, TaskMetrics)),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
@@ -89,9 +90,8 @@ def _shown(report: Report) -> list[MetricColumn]:
     columns = (
         metric_column(task, metric, interval=True)
         for task in report.tasks
-        for found in report.of_task(task).values()
-        for metric in found.metrics
-        if f"{task.name}_{metric}" in found.headline
+        for found in report.of_task(task, TaskMetrics).values()
+        for metric in found.headline
     )
     return list(dict.fromkeys(columns))
 
@@ -159,7 +159,7 @@ def _no_curves(run: Run, label: str) -> str:
 
 def _unknown(report: Report, task: TaskInfo) -> str:
     """Return a sentence about the runs without any test image that has this label; empty if there are none."""
-    known = report.of_task(task)
+    known = report.of_task(task, TaskMetrics)
     without = [run_name(run) for run, found in report.findings.items() if task.name in found.tasks and run not in known]
     return f"{' and '.join(without)} was tested on images without any {task.label}." if without else ""
 
@@ -174,7 +174,7 @@ def _number(report: Report, task: TaskInfo) -> Section:
 
 def _slices(report: Report, label: str) -> Section:
     """Return the metrics by age band, or by class of another label."""
-    known = {task.name: report.of_task(task) for task in report.tasks if report.of_task(task)}
+    known = {task.name: report.of_task(task, TaskMetrics) for task in report.tasks if report.of_task(task, TaskMetrics)}
     tasks = [task for task in report.tasks if task.name in known]
     partly = any(each.images < report.findings[run].images for found in known.values() for run, each in found.items())
     columns, kind = [column for task in tasks for column in _slice_columns(report, task)], draw.slice_title(label)
@@ -198,7 +198,7 @@ def _slices(report: Report, label: str) -> Section:
 
 
 def _slice_columns(report: Report, task: TaskInfo) -> list[MetricColumn]:
-    measured = dict.fromkeys(metric for found in report.of_task(task).values() for metric in found.metrics)
+    measured = dict.fromkeys(metric for found in report.of_task(task, TaskMetrics).values() for metric in found.metrics)
     return [
         metric_column(task, metric, PERCENT if metric == "acc" else None, interval=metric in ("mae", "acc"))
         for metric in measured
@@ -237,7 +237,7 @@ def _calibration(task: TaskInfo, known: Mapping[str, ClassMetrics]) -> Section:
 def _intervals(report: Report, task: TaskInfo) -> Section:
     lines: list[str] = []
     tables: list[Table] = []
-    known, unit = report.of_task(task, NumberMetrics), f", {task.unit}" if task.unit else ""
+    known = report.of_task(task, NumberMetrics)
     for label, found in known.items():
         spread = found.spread
         if spread is None:
@@ -253,7 +253,7 @@ def _intervals(report: Report, task: TaskInfo) -> Section:
         bins = zip(spread.bin_images, spread.bin_std, spread.bin_rmse, strict=True)
         cells = [(f"{std:.2f}", f"{rmse:.2f}", f"{images:,}") for images, std, rmse in bins]
         if len(cells) > 1:
-            header = (f"predicted{unit}", f"RMSE{unit}", "images")
+            header = (with_unit("predicted", task), with_unit("RMSE", task), "images")
             tables.append(Table(header, cells, f"Error by predicted standard deviation {label}".strip()))
         else:
             constant = f"{cells[0][0]} {task.unit}".strip()

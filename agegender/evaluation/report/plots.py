@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from agegender.evaluation.html.metric_format import capitalize, metric_title, probability_titles
+from agegender.evaluation.html.metric_format import capitalize, metric_column, probability_titles, with_unit
 from agegender.evaluation.html.page import Plot
 from agegender.evaluation.html.plot_style import BLUE, COLORS, GRAY, ORANGE, new_plot, to_png
 from agegender.evaluation.report.analysis import RunMetrics
@@ -103,12 +103,8 @@ def scatter_plot(run: RunPredictions, task: TaskInfo, label: str = "") -> Plot:
     caption = _captioned(f"Predicted against true {task.name}; perfect predictions lie on the diagonal", label)
     if outside:
         caption += f". {outside} outside the plot, drawn at its edge"
-    x, y = (_with_unit(f"{which} {task.name}", task) for which in ("true", "predicted"))
+    x, y = (with_unit(f"{which} {task.name}", task) for which in ("true", "predicted"))
     return _finish(axes, _named(f"{task.name}_true_vs_predicted", label), caption, x, y)
-
-
-def _with_unit(text: str, task: TaskInfo) -> str:
-    return f"{text}, {task.unit}" if task.unit else text
 
 
 def _named(name: str, label: str) -> str:
@@ -130,7 +126,7 @@ def cumulative_score_plot(runs: Numbers) -> Plot:
     axes.set_ylim(0, 1.02)
     axes.set_xticks(next(iter(runs.values())).limits[::_AT_TOLERANCE])
     caption = f"Fraction of {task.name} predictions within k {task.unit}".rstrip() + " of the truth (CS@k)"
-    return _finish(axes, f"{task.name}_cumulative_score", caption, _with_unit("k", task), "fraction of images")
+    return _finish(axes, f"{task.name}_cumulative_score", caption, with_unit("k", task), "fraction of images")
 
 
 def slice_title(label: str) -> str:
@@ -155,7 +151,7 @@ def slice_plots(runs: Runs, tasks: Sequence[TaskInfo], label: str) -> list[Plot]
             axes.set_ylim(bottom=0)  # a cut axis makes small differences look large
         else:
             axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.0)
-        title = metric_title(task, metric)[0].removesuffix(", %")
+        title = metric_column(task, metric).title.removesuffix(", %")
         caption = f"{capitalize(title.partition(',')[0])} by {by}, with 95 % intervals"
         plots.append(_finish(axes, f"{task.name}_{metric}_by_{label}", caption, by, title))
     return plots
@@ -168,6 +164,8 @@ def _slice_axes(runs: Runs, label: str, metric: str) -> Axes:
     _, axes = new_plot(5.2 if label == AGE else max(3.9, 0.6 * len(names)), 3.2)
     for place, (run, each) in enumerate(parts.items()):
         shown = [part for part in each if metric in part.metrics]
+        if not shown:
+            continue
         x = [names.index(part.name) + 0.25 * (place - (len(runs) - 1) / 2) for part in shown]
         found = [part.metrics[metric] for part in shown]
         # Not `errorbar`: a percentile interval from few resamples need not contain the value itself.
@@ -253,5 +251,5 @@ def spread_plot(runs: Numbers) -> Plot:
             top = max(top, *(float(side.max()) for side in points))
     _diagonal(axes, 0, top or 1.0)
     caption = "Error against predicted spread, in bins of about equal counts; on the diagonal if well calibrated"
-    x, y = _with_unit("predicted standard deviation", task), _with_unit("RMSE", task)
+    x, y = with_unit("predicted standard deviation", task), with_unit("RMSE", task)
     return _finish(axes, f"{task.name}_spread", caption, x, y)

@@ -33,9 +33,8 @@ class TaskMetrics:
 
     @property
     def headline(self) -> dict[str, Estimate]:
-        """The headline metrics by `<task>_<metric>`, in order."""
-        others = ("bias", "coverage")
-        return {f"{self.task.name}_{name}": found for name, found in self.metrics.items() if name not in others}
+        """The headline metrics by name, in order."""
+        return {name: found for name, found in self.metrics.items() if name not in ("bias", "coverage")}
 
 
 @dataclass(frozen=True)

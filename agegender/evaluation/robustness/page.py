@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
-from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column, metric_title
+from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
 from agegender.evaluation.robustness.results_file import MEAN, robustness_command
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.task_values import COVERAGE, GROWN
+from agegender.system.terminal import console
 from agegender.tasks.info import TaskInfo, read_tasks
 
 ABOUT = {
@@ -39,15 +39,29 @@ ABOUT = {
 }
 
 
-def _columns(numbers: Mapping[str, Any]) -> list[MetricColumn]:
-    """Return the columns of the table; the coverage of the intervals comes last."""
-    columns, last = [], []
-    for task in read_tasks(numbers["tasks"]):
-        for metric in numbers["metrics"][task.name]:
-            column = metric_column(task, metric, interval=metric in ("mae", "acc", "coverage"))
+def _columns(numbers: Mapping[str, Any], terminal: bool = False) -> list[MetricColumn]:
+    """Return the columns of the table; the coverage of the intervals comes last.
+
+    Args:
+        numbers: Contents of `robustness.json`.
+        terminal: Whether only the columns that fit a terminal are taken, under shorter names: without intervals but
+            that of the MAE's increase, and for more than two tasks only their main metrics.
+    """
+    columns: list[MetricColumn] = []
+    last: list[MetricColumn] = []
+    tasks = read_tasks(numbers["tasks"])
+    for task, metric in [(each, metric) for each in tasks for metric in numbers["metrics"][each.name]]:
+        main = metric in ("mae", "acc")
+        column, change = metric_column(task, metric, interval=main or metric == "coverage"), "more than clean"
+        if terminal:
+            short = {"mae": f"{task.name} MAE", "acc": task.name, "acc_from_5": f"{GROWN}+", "coverage": "held"}
+            title, change = short.get(metric, metric.replace("cs", "CS@")), "more"
+            column = replace(column, title=title, interval=False)
+        if main or not terminal or len(tasks) <= 2:
             (last if metric == "coverage" else columns).append(column)
-            if metric in ("mae", "acc"):
-                columns.append(replace(column, name=f"{column.name}_change", title="more than clean", sign="+"))
+        if main:
+            interval = not terminal or (metric == "mae" and len(tasks) <= 2)
+            columns.append(replace(column, name=f"{column.name}_change", title=change, sign="+", interval=interval))
     return columns + last
 
 
@@ -68,33 +82,20 @@ def _estimates(found: Mapping[str, Mapping[str, float] | None]) -> dict[str, Est
     return {name: Estimate(**value) for name, value in found.items() if value is not None}
 
 
-def _on_terminal(numbers: Mapping[str, Any]) -> list[MetricColumn]:
-    """Return the columns under names that fit a terminal; of the intervals only those of the MAE's increase."""
-    short = {}
-    for task in read_tasks(numbers["tasks"]):
-        for metric in numbers["metrics"][task.name]:
-            name = f"{task.name}_{metric}"
-            known = {"mae": f"{task.name} MAE", "acc": task.name, "acc_from_5": f"{GROWN}+", "coverage": "held"}
-            short |= {name: known.get(metric, metric.replace("cs", "CS@")), f"{name}_change": "more"}
-    return [
-        replace(column, title=short[column.name], interval=column.name.endswith("_mae_change"))
-        for column in _columns(numbers)
-    ]
-
-
 def print_table(numbers: Mapping[str, Any]) -> None:
     """Print the main columns with a legend."""
     title = f"{numbers['run']}: {numbers['images']:,} {_faces(numbers)} under harmless changes"
-    shown = _table(numbers, _on_terminal(numbers))
+    shown = _table(numbers, _columns(numbers, terminal=True))
     table = TerminalTable(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for place, name in enumerate(shown.header):
         table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in shown.rows:
         table.add_row(*row)
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    screen = console()
+    (screen if screen.is_terminal else console(width=120)).print(table)
     units = "".join(f"{task.name} in {task.unit}; " for task in read_tasks(numbers["tasks"]) if task.unit)
-    print(capitalize(f"{units}CS, accuracy (of all faces, and of ages {GROWN}+) and coverage (held) in %."))
+    others = f" of all faces and of ages {GROWN}+, CS and coverage (held)" if "held" in shown.header else ""
+    print(capitalize(f"{units}accuracy{others} in %."))
 
 
 def _faces(numbers: Mapping[str, Any]) -> str:
@@ -169,7 +170,8 @@ def _plot(numbers: Mapping[str, Any], task: TaskInfo, metric: str) -> Plot | Non
     counted = {condition: found[name] for condition, found in estimates.items() if name in found}
     if not counted:
         return None
-    title, (factor, _) = metric_title(task, metric)
+    column = metric_column(task, metric)
+    title, factor = column.title, column.form[0]
     figure, axes = new_plot(5.2, 1.0 + 0.24 * len(counted))
     positions: Sequence[int] = range(len(counted))
     low, value, high = ([factor * getattr(each, end) for each in counted.values()] for end in ("low", "value", "high"))
@@ -178,7 +180,7 @@ def _plot(numbers: Mapping[str, Any], task: TaskInfo, metric: str) -> Plot | Non
     axes.plot(value, positions, "o", color=BLUE, markersize=5)
     axes.set_yticks(positions, list(counted))
     axes.invert_yaxis()
-    axes.set_xlabel(title if covered else f"{title}, more than clean")
+    axes.set_xlabel(title if covered else f"{title}: more than clean")
     caption = f"Change of {title} against the clean faces"
     if covered:
         caption = f"Fraction of true {task.name} labels inside the 80 % intervals; the line is at {COVERAGE:.0%}"

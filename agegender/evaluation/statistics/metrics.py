@@ -49,7 +49,7 @@ def safe_divide(above: Floats, below: Floats) -> Floats:
     return quotient
 
 
-def weighted_auroc(weights: Floats, score: Floats, positive: Floats) -> Floats:
+def weighted_auroc(weights: Floats, score: Floats, positive: NDArray[np.number[Any]]) -> Floats:
     """Return the exact area under the ROC curve: the probability that a positive image gets the higher score.
 
     Computed from ranks, as the Mann-Whitney statistic; ties count half (Hanley and McNeil, Radiology 1982).

@@ -9,7 +9,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from agegender.errors import AgeGenderError, require
+from agegender.errors import AgeGenderError, did_you_mean, require
 from agegender.models.trunks.trunk import Published
 
 
@@ -129,7 +129,7 @@ def _require_known(name: str) -> None:
     from torchvision import models
 
     known = models.list_models(models)
-    require(name in known, f"model.name={name} is none of torchvision's classifiers: {', '.join(known)}")
+    require(name in known, f"model.name={name} is none of torchvision's classifiers; {did_you_mean(name, known)}")
 
 
 def _entry(name: str, entry: str) -> Any:

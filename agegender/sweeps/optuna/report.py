@@ -22,6 +22,7 @@ from agegender.sweeps.optuna.ranking import (
 )
 from agegender.sweeps.optuna.space import as_overrides
 from agegender.system.files import atomic_write
+from agegender.system.terminal import console
 
 _MAX_ROWS = 10  # maximum number of trials in the table on the terminal
 
@@ -54,7 +55,6 @@ def print_study(study: Study, monitor: str, folder: Path, fixed: Sequence[str]) 
         folder: Folder of the study.
         fixed: Overrides that all trials share.
     """
-    from rich.console import Console
     from rich.table import Table
 
     trials = rank_trials(study)
@@ -62,10 +62,10 @@ def print_study(study: Study, monitor: str, folder: Path, fixed: Sequence[str]) 
     table = Table("trial", "state", monitor, "epochs", *keys, title=f"study: {folder}")
     for trial in trials[:_MAX_ROWS]:
         table.add_row(*row_of(trial, keys)[:-1])
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for line in _summary_lines(trials, folder, fixed):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        screen.print(line, soft_wrap=True)
 
 
 def _summary_lines(trials: list[FrozenTrial], folder: Path, fixed: Sequence[str]) -> list[str]:

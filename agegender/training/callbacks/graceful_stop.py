@@ -1,4 +1,4 @@
-"""Graceful stop of a run on SIGINT (Ctrl-C) and SIGTERM (sent by schedulers)."""
+"""Graceful stop of a run on SIGINT (Ctrl-C), SIGTERM (sent by schedulers) and SIGHUP (a closed terminal)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lightning.pytorch.callbacks import Callback
 
 from agegender.distributed.collectives import MaxOverRanks, is_distributed
 from agegender.distributed.launcher import script
-from agegender.errors import InterruptedRunError, SigtermExit
+from agegender.errors import InterruptedRunError, SignalExit
+from agegender.system.signals import WORDS, handling
 
 _RELAYED = 1.0  # seconds in which a second signal is taken for the first one, relayed by torchrun
-_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class GracefulStop(Callback):
-    """On SIGINT or SIGTERM, finish the step, save `last.ckpt` and stop; on a second signal, stop at once.
+    """On SIGINT, SIGTERM or SIGHUP, finish the step, save `last.ckpt` and stop; on a second signal, stop at once.
 
     Lightning's own handlers stop without saving a checkpoint. A running validation is finished first, and then the next
     epoch's first step.
@@ -46,20 +46,18 @@ class GracefulStop(Callback):
         """
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
-            self._previous = {number: signal.signal(number, self._ask) for number in _WORDS}
+            handled = [number for number in WORDS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._ask) for number in handled}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader worker, forked with this handler
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        if os.getpid() != self._process:  # forked with this handler; the main process ends it
             return
         now = time.monotonic()
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), now
         elif not (is_distributed() and now - self._asked_at < _RELAYED):
-            if number == signal.SIGTERM:
-                _stop_at_once(number, frame)
-            signal.default_int_handler(number, frame)
+            line = f"{WORDS[signal.Signals(number)]} at once, without another checkpoint"
+            raise SignalExit(line, 128 + number)
 
     def _stops(self) -> bool:
         """Return whether to stop now; all ranks agree, whichever of them received the signal."""
@@ -99,38 +97,24 @@ class GracefulStop(Callback):
     def _stopped(self, where: str) -> InterruptedRunError:
         asked = self._asked or signal.SIGTERM
         run = self.last_checkpoint.parent.parent
-        line = f"{_WORDS[asked]} {where}; continue with: {script('train')} resume={run}"
+        line = f"{WORDS[asked]} {where}; continue with: {script('train')} resume={run}"
         return InterruptedRunError(line, 128 + asked)
 
 
-def _stop_at_once(number: int, frame: FrameType | None) -> None:
-    raise SigtermExit("terminated at once, without another checkpoint")
-
-
 @contextmanager
-def handle_sigterm(run: Path) -> Iterator[None]:
-    """Handle SIGTERM outside the training too: before its first step, or in the test.
+def handle_signals(run: Path) -> Iterator[None]:
+    """Handle signals outside the training too: before its first step, or in the test.
+
+    Not as a KeyboardInterrupt, on which Lightning ends the process without a word.
 
     Args:
         run: The run's folder, which is searched for a checkpoint to continue from when the signal arrives.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-            return
         saved = (run / "checkpoints" / "last.ckpt").is_file()
-        way_on = f"terminated; continue with: {script('train')} resume={run}"
-        line = way_on if saved else "terminated before any training"
-        raise SigtermExit(line)
+        way_on = f"; continue with: {script('train')} resume={run}" if saved else " before any training"
+        raise SignalExit(WORDS[signal.Signals(number)] + way_on, 128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
+    with handling(end):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -28,6 +28,10 @@ class _Lines(Callback):
     """Log one line per epoch, at the next epoch's start: Lightning runs the module's hooks after the callbacks'."""
 
     _finished: int | None = None
+    _validated = False
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._finished = trainer.current_epoch + 1
@@ -40,16 +44,17 @@ class _Lines(Callback):
 
     def _print(self, trainer: pl.Trainer) -> None:
         if self._finished is not None:
-            log.info("epoch %d/%s: %s", self._finished, trainer.max_epochs, _figures(trainer))
+            log.info("epoch %d/%s: %s", self._finished, trainer.max_epochs, _figures(trainer, self._validated))
+            self._validated = False
         self._finished = None
 
 
-def _figures(trainer: pl.Trainer) -> str:
+def _figures(trainer: pl.Trainer, with_validation: bool) -> str:
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     tasks: dict[str, Task] = dict(trainer.lightning_module.network.each_task())  # type: ignore[operator, union-attr]
     parts = [f"train loss {values['train/loss']:.3f}"] if "train/loss" in values else []
     validated = []
-    for name, task in tasks.items():
+    for name, task in tasks.items() if with_validation else ():
         key, metric = next(iter(task.metrics().items()))
         value = values.get(f"val/{name}_{key}", math.nan)
         if math.isfinite(value):  # a metric without any label is NaN

@@ -29,7 +29,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.split import left_out
 from agegender.errors import require
 from agegender.prediction.backends.torch_backend import TorchBackend
-from agegender.runs.checkpoint import BUNDLED_WEIGHTS, find_checkpoint, load_checkpoint
+from agegender.runs.checkpoint import BUNDLED_WEIGHTS, best_checkpoints, find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
 from agegender.tasks.task import build_tasks
@@ -102,7 +102,7 @@ def _checkpoints(given: str) -> list[Path]:
     known = given in BUNDLED_WEIGHTS or folder.exists()
     require(known, f"teacher={given} does not exist; set a run's folder or a checkpoint")
     if given not in BUNDLED_WEIGHTS and not (folder / "checkpoints").is_dir():
-        runs = sorted(folder.glob("*/checkpoints/best.ckpt"))
+        runs = sorted(best_checkpoints(folder))
         if runs:
             return runs
     return [find_checkpoint(given)]

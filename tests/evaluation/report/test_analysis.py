@@ -161,7 +161,7 @@ FURTHER = (  # height, smile and group of a face each are missing
 
 
 def test_metrics_of_further_tasks_match_hand_computation(tmp_path: Path) -> None:
-    tasks = {"tasks": (HEIGHT, SMILE, ETHNICITY), "labels": ("age", "group")}
+    tasks: dict[str, Any] = {"tasks": (HEIGHT, SMILE, ETHNICITY), "labels": ("age", "group")}
     _, findings = found(tmp_path, *FURTHER, metrics={"test/height_cs2": None}, **tasks)
     assert {name: estimate.value for name, estimate in findings.headline.items()} == pytest.approx(
         # heights: errors 2, -4, 0. Smiles: right, right, wrong; bins' gaps 0.1, 0.2, 0.6. Groups: right, wrong, right
@@ -201,7 +201,7 @@ def test_metrics_of_further_tasks_match_hand_computation(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("lacking", ["height", "smile", "group"])
 def test_further_label_that_nobody_has_leaves_the_others_as_they_are(tmp_path: Path, lacking: str) -> None:
-    tasks = {"tasks": (AGE, HEIGHT, SMILE, ETHNICITY), "labels": ()}
+    tasks: dict[str, Any] = {"tasks": (AGE, HEIGHT, SMILE, ETHNICITY), "labels": ()}
     _, whole = found(tmp_path / "whole", *FURTHER, **tasks)
     none: dict[str, Any] = {"group": ""} if lacking == "group" else {}
     _, findings = found(tmp_path, *(replace(one, **none, more={**one.more, lacking: ""}) for one in FURTHER), **tasks)

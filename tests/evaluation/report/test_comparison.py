@@ -14,6 +14,7 @@ from helpers.made_runs import AGE, GENDER, SMILE, Made, make_run
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.analysis import to_json
 from agegender.evaluation.report.comparison import Report, build_report, report_json
+from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics
 
 SETTINGS = {"resamples": 200, "faces": 3, "seed": 0}
 
@@ -61,7 +62,7 @@ def test_comparison_of_runs_with_other_tasks_is_about_the_common_ones(tmp_path: 
     report = report_on(first, second)
     assert [task.name for task in report.tasks] == ["age", "smile"]
     assert report.difference is not None and set(report.difference) == {"age_mae", "age_cs5", "age_cs5_whole"}
-    assert list(report.of_task(SMILE)) == ["B"] and list(report.of_task(AGE)) == ["A", "B"]
+    assert list(report.of_task(SMILE, ClassMetrics)) == ["B"] and list(report.of_task(AGE, NumberMetrics)) == ["A", "B"]
     assert report_on(first, make_run(tmp_path / "c", smiling, tasks=(SMILE,))).difference == {}
 
 
@@ -115,7 +116,7 @@ def test_report_json_holds_every_metric_and_its_provenance(tmp_path: Path) -> No
     findings = report.findings[""]
     assert run["headline"] == to_json(findings.headline) and run["slices"] == to_json(findings.slices)
     age, gender = run["tasks"]["age"], run["tasks"]["gender"]
-    assert (age["kind"], age["unit"], gender["classes"]) == ("number", "years", ["male", "female"])
+    assert (age["task"]["kind"], gender["task"]["classes"]) == ("number", ["male", "female"])
     assert age["limits"][5] == 5 and age["cumulative_score"][5:8] == [0, 0, 0.5]
     assert gender["confusion"] == [[1, 0], [1, 0]] and gender["reliability"]["images"][2] == 1
     assert age["spread"]["images"] == 1 and age["metrics"]["coverage"]["value"] == 0
@@ -127,14 +128,17 @@ def test_report_json_holds_every_metric_and_its_provenance(tmp_path: Path) -> No
     }
     assert gender["worst"][0]["file"] == "x.jpg" and len(run["random"]) == 2
     assert "samples" not in run
-    assert gender["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1
+    assert gender["task"]["min_confidence"] == 0.5 and run["headline"]["gender_answered"]["value"] == 1
 
 
 def test_comparison_uses_each_runs_own_min_confidence(tmp_path: Path) -> None:
     made = [Made(f"{i}.jpg", gender=i % 2, p_female=(0.6, 0.9)[i % 2]) for i in range(40)]  # men are answered wrong
     older, newer = make_run(tmp_path / "a", made), make_run(tmp_path / "b", made, min_confidence=0.8)
     held = report_json(report_on(older, newer))
-    assert held["warnings"] == [] and [run["tasks"]["gender"]["min_confidence"] for run in held["runs"]] == [0.5, 0.8]
+    assert held["warnings"] == [] and [run["tasks"]["gender"]["task"]["min_confidence"] for run in held["runs"]] == [
+        0.5,
+        0.8,
+    ]
     names = "gender_acc", "gender_answered", "gender_acc_answered"
     figures = [[run["headline"][name]["value"] for name in names] for run in held["runs"]]
     assert figures == [[0.5, 1, 0.5], [0.5, 0.5, 1]]

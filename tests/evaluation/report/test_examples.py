@@ -80,4 +80,4 @@ def test_card_shows_every_task_and_a_missing_label_as_a_question_mark(tmp_path: 
     (drawn,) = sections_of(tmp_path, made, tasks=(HEIGHT, GENDER, twins))
     assert drawn.title == "Random faces" and "In ascending order of height." in drawn.text
     assert cards_of(drawn)[0].lines == ("true ? M Delta", "pred. 171.3", "M 0.90", "Delta 0.60")
-    assert "M: male, F: female." in drawn.text  # initials that are not unique are no short names
+    assert "M: male; F: female" in drawn.text  # initials that are not unique are no short names

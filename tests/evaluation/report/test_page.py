@@ -264,7 +264,13 @@ def further(count: int = 24) -> list[Made]:
     for i, made in enumerate(answers(count=count)):
         probabilities: dict[str, float | str] = dict.fromkeys(ETHNICITY.columns, 0.1)
         probabilities[ETHNICITY.columns[i % 5]] = 0.6
-        more = {"height": 160 + i, "height_pred": 163 + i, "height_std": 4, "height_low": 150, "height_high": 200}
+        more: dict[str, float | str] = {
+            "height": 160 + i,
+            "height_pred": 163 + i,
+            "height_std": 4,
+            "height_low": 150,
+            "height_high": 200,
+        }
         more |= {"smile": "" if i % 3 == 0 else i % 2, "p_smile": 0.2 + 0.6 * (i % 2)}
         found.append(replace(made, group=i % 4, more=more | probabilities))
     return found

@@ -21,7 +21,7 @@ from agegender.data.augmentation.corruptions import CORRUPTIONS, corrupt
 from agegender.data.decode import eval_transform, reread_image
 from agegender.errors import AgeGenderError
 from agegender.evaluation.report.report import write_report
-from agegender.evaluation.robustness.page import ABOUT
+from agegender.evaluation.robustness.page import ABOUT, build_robustness_page, print_table
 from agegender.evaluation.robustness.robustness import measure_robustness
 from agegender.evaluation.statistics.bootstrap import number_clusters, resample
 from agegender.evaluation.statistics.metrics import Floats
@@ -204,6 +204,25 @@ def test_metrics_of_a_partly_labeled_table_use_present_labels_only(
         assert clean[name]["value"] == pytest.approx(own[f"test/{name}"], abs=1e-4), name
     (warning,) = numbers["warnings"]
     assert own["weights_split_fingerprint"] in warning and own["split_fingerprint"] in warning
+
+
+def test_page_and_table_of_metrics_without_any_face_leave_them_out(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = numbers_of(measured / "robustness")
+    for found in numbers["conditions"].values():
+        found |= {name: None for name in found if name.startswith("age_")}
+    page = build_robustness_page(numbers)
+    (table,) = page.sections[0].tables
+    assert len(table.rows) == len(CORRUPTIONS) + 2 and {len(row) for row in table.rows} == {len(table.header)}
+    assert table.rows[0][:8] == [
+        "clean",
+        *[""] * 6,
+        "{:.2f}".format(100 * numbers["conditions"]["clean"]["gender_acc"]["value"]),
+    ]
+    assert [plot.name for plot in page.sections[1].plots] == ["robustness_gender_acc_change"]
+    print_table(numbers)
+    assert "nan" not in capsys.readouterr().out
 
 
 def test_bundled_weights_are_measured_on_a_folder_by_their_own_split_rule(

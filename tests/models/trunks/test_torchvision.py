@@ -69,7 +69,7 @@ def test_head_initialization_keeps_the_torchvision_trunk_unchanged() -> None:
 @pytest.mark.parametrize(
     ("name", "image_size", "reason"),
     [
-        ("mobilenet_v22", 64, "none of torchvision's classifiers: alexnet"),
+        ("mobilenet_v22", 64, "none of torchvision's classifiers; did you mean mobilenet_v2"),
         ("fcn_resnet50", 64, "none of torchvision's classifiers"),
         ("squeezenet1_1", 64, "doesn't end in one dense layer"),
         ("googlenet", 64, "doesn't end in one dense layer"),

@@ -48,7 +48,8 @@ def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
         outcome.err
     )
     last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    assert last["global_step"] == 6 and all(value.isfinite().all() for value in last["state_dict"].values())
+    weights = [value for value in last["state_dict"].values() if isinstance(value, torch.Tensor)]
+    assert last["global_step"] == 6 and all(value.isfinite().all() for value in weights)
 
 
 @pytest.mark.slow

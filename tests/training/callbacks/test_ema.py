@@ -14,6 +14,7 @@ from helpers.stopped_runs import differences
 
 from agegender.errors import AgeGenderError
 from agegender.training.callbacks.ema import EMA, ema_with_warmup
+from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
 SMALL = [setting for setting in TINY if not setting.startswith("model.")]
@@ -60,6 +61,26 @@ def test_ema_weights_are_validated_saved_tested_and_evaluated(averaged: Path, ru
     measured = metrics_of(averaged.parent / "again")
     for name in ("val/age_mae", "test/age_mae", "test/gender_acc", "test/loss"):
         assert measured[name] == pytest.approx(figures[name], abs=1e-6), name
+
+
+def test_ema_checkpoint_holds_the_calibration_of_its_own_validation(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[dict[str, Any]] = []
+    fit = AgeGenderModule._fit_calibration
+
+    def record(self: AgeGenderModule) -> None:
+        fit(self)
+        fitted.append({name: task.get_extra_state() for name, task in self.network.each_task()})
+
+    monkeypatch.setattr(AgeGenderModule, "_fit_calibration", record)
+    outcome = run_here("train.py", *WITH_EMA, "trainer.max_epochs=3", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert len(fitted) == 3 and fitted[0] != fitted[1] != fitted[2]
+    for name in ("best", "last"):
+        state = checkpoint(tmp_path / "run", name)
+        held = {task: state["state_dict"][f"network.tasks.{task}._extra_state"] for task in ("age", "gender")}
+        assert held == fitted[state["epoch"]], name
 
 
 def test_predict_uses_the_ema_weights(averaged: Path, run_here: Run, tmp_path: Path) -> None:

@@ -132,10 +132,9 @@ def test_resume_auto_can_be_repeated_until_the_run_is_done(
     assert outcome.code == 0 and "from checkpoints/last.ckpt" in outcome.out
     assert [run] == list((tmp_path / "logs/job").iterdir())
     assert_same_run(run, uninterrupted)
-    stop_at(monkeypatch, 0, 0, crash)
-    with pytest.raises(CrashError):  # the run is finished, so a new one starts
-        run_here(*command)
-    assert len(list((tmp_path / "logs/job").iterdir())) == 2
+    outcome = run_here(*command)
+    assert outcome.code == 0 and "is finished: nothing is left to do" in outcome.out
+    assert [run] == list((tmp_path / "logs/job").iterdir())
 
 
 @pytest.mark.slow
