@@ -56,7 +56,8 @@ def save_network(
         options: Further arguments of the network, such as `tasks`, see `network_settings`.
     """
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age or (None if "tasks" in options else {"name": "dldl"})}
+    age = age or (None if "tasks" in options else {"name": "dldl"})
+    settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age}
     described = network_settings(trunk=trunk, **settings | TRUNKS[trunk] | options)
     network = MultiTaskNet(**described)
     for layer in network.modules():
