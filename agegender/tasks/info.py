@@ -46,12 +46,15 @@ class TaskInfo:
             AgeGenderError: The values are not a task's description.
         """
         try:
-            info = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+            given: dict[str, Any] = {
+                key: tuple(each) if isinstance(each, list) else each for key, each in saved.items()
+            }
+            info = cls(**given)
             widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]
             valid = valid and all(text.encode() is not None for text in texts) and 0 <= info.min_confidence <= 1
-        except (TypeError, AttributeError, KeyError, UnicodeEncodeError):  # lone surrogates can't be written to a file
+        except (TypeError, ValueError, AttributeError, KeyError):  # lone surrogates can't be written to a file
             valid = False
         if not valid:
             raise AgeGenderError("the description of a task is invalid: the file is damaged, or of another version")
