@@ -46,10 +46,8 @@ class TaskInfo:
             AgeGenderError: The values are not a task's description.
         """
         try:
-            given: dict[str, Any] = {
-                key: tuple(each) if isinstance(each, list) else each for key, each in saved.items()
-            }
-            info = cls(**given)
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()}
+            info = cls(**values)
             widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]

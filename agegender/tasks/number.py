@@ -138,7 +138,8 @@ class NumberTask(Task):
         labels = np.concatenate((target, target))[: len(both)]
         known = np.isfinite(labels)
         limits = self.limits or (float(labels[known].min()), float(labels[known].max()) + 1e-6)
-        self.calibration = fit_intervals(*both[known].T, labels[known], limits)
+        value, spread = both[known].T
+        self.calibration = fit_intervals(value, spread, labels[known], limits)
 
     def get_extra_state(self) -> Any:
         """Return the calibration as plain values."""

@@ -19,7 +19,7 @@ from agegender.tasks.info import Kind, TaskInfo
 if TYPE_CHECKING:
     from torchmetrics import Metric  # slow to import: training only
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 
 # Columns of a prediction that belong to no task, and the input of an exported network.
 RESERVED = ("path", "face", "left", "top", "right", "bottom", "score", "error", "row", "pixels")

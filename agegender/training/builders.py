@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -62,7 +63,7 @@ def build_module(
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     if not weights and not settings["resume"]:
         for _, task in module.network.each_task():
-            task.prepare(data.split("train").known(task.label))
+            task.prepare(data.split("train").known(task.label).astype(np.float64))
     if pretrained and not weights and not settings["resume"]:
         module.origin = module.network.trunk.load_pretrained(pretrained)  # type: ignore[operator]
     if weights:

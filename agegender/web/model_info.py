@@ -10,8 +10,8 @@ from typing import Any
 
 from agegender.data.index.utkface import LABELS
 from agegender.errors import AgeGenderError
-from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.tasks.info import TaskInfo
+from agegender.weights.age_bands import read_age_bands
 
 _NUMBER = (
     "The {name} is an estimate {of}. Its interval is fitted to contain the true {name} of 80 % of the test faces, so "
@@ -66,7 +66,7 @@ def read_test_metrics(weights: Path, tasks: Sequence[TaskInfo]) -> dict[str, Any
 
     Returns:
         For each task `<task>_mae` in its unit or `<task>_acc` from 0 to 1; `images` (number of test faces) and `bands`
-        (see `evaluation.report.age_bands`); each None if missing. None if there are no metrics.
+        (see `weights.age_bands`); each None if missing. None if there are no metrics.
     """
     run = weights.parent.parent if weights.parent.name == "checkpoints" and weights.name == "best.ckpt" else None
     try:

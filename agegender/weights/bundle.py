@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from agegender.config.overrides import as_written
 from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
-from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
 from agegender.system.files import atomic_write
+from agegender.weights.age_bands import read_age_bands
 
 # Prefixes and names of the results in the JSON file; folders and machine names are not distributed.
 _RESULT_PREFIXES = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")

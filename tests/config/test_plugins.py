@@ -200,7 +200,7 @@ def test_trust_is_read_from_the_environment(run_here: Run, monkeypatch: pytest.M
 
 def test_task_of_the_interface_alone_trains_is_tested_and_reported(run_here: Run, tmp_path: Path) -> None:
     hinge = "+tasks.sex={_target_: my_plugin.parts.Hinge, label: gender, classes: [male, female]}"
-    asked = (*SMALL, "~tasks.gender", hinge, "trust=my_plugin", "callbacks=ema", "report=true", "hydra.run.dir=run")
+    asked = (*TINY, "~tasks.gender", hinge, "trust=my_plugin", "callbacks=ema", "report=true", "hydra.run.dir=run")
     outcome = run_here("train.py", *asked, "monitor=val/sex_acc")
     assert outcome.code == 0, outcome.err
     assert "no report was written" not in outcome.out

@@ -13,12 +13,12 @@ import torch
 from conftest import TINY, Outcome, metrics_of
 
 from agegender.errors import AgeGenderError
-from agegender.evaluation.report.age_bands import read_age_bands
 from agegender.evaluation.report.report import write_report
 from agegender.prediction.backends.onnx_backend import BUNDLED_NAMES
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import Predictor
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
+from agegender.weights.age_bands import read_age_bands
 from agegender.weights.bundle import bundle
 
 Run = Callable[..., Outcome]

@@ -93,8 +93,9 @@ def print_table(numbers: Mapping[str, Any]) -> None:
         table.add_row(*row)
     screen = console()
     (screen if screen.is_terminal else console(width=120)).print(table)
-    units = "".join(f"{task.name} in {task.unit}; " for task in read_tasks(numbers["tasks"]) if task.unit)
-    others = f" of all faces and of ages {GROWN}+, CS and coverage (held)" if "held" in shown.header else ""
+    tasks = read_tasks(numbers["tasks"])
+    units = "".join(f"{task.name} in {task.unit}; " for task in tasks if task.unit)
+    others = f" (of all faces, and of ages {GROWN}+), CS and coverage (held)" if len(tasks) <= 2 else ""
     print(capitalize(f"{units}accuracy{others} in %."))
 
 

@@ -202,7 +202,7 @@ def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | N
     file = split.get("split_file") or split.get("table")
     require(
         bool(split) and not file,
-        f"the split of run={origin.name} came {'from ' + str(file) if file else 'from nobody knows where'}: test it "
+        f"the split of run={origin.name} came {'from ' + str(file) if file else 'from an unknown source'}: test it "
         f"with {script('train')} fit=false weights=... and the data's settings, and give that run",
     )
     return {name: split[name] for name in _SPLIT_RULE if name in split}

@@ -73,7 +73,7 @@ def predicted_codes(answers: Mapping[str, NDArray[Any]], info: TaskInfo) -> NDAr
     """Return the positions `[faces]` of the predicted classes."""
     if info.kind == "binary":
         return np.asarray(answers[info.columns[0]] > 0.5, dtype=np.int64)
-    return np.stack([answers[column] for column in info.columns], 1).argmax(1)
+    return np.asarray(np.stack([answers[column] for column in info.columns], 1).argmax(1))
 
 
 def face_grid(

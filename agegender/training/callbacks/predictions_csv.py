@@ -43,7 +43,7 @@ class PredictionsCSVWriter(Callback):
         if not trainer.is_global_zero:
             return
         index: FaceIndex = trainer.datamodule.index  # type: ignore[attr-defined]
-        layout = _layout(index, pl_module.network.infos)  # type: ignore[operator, union-attr]
+        layout = _layout(index, pl_module.network.infos)  # type: ignore[union-attr, arg-type]
         text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
         with raise_write_errors("the test predictions", self.path), atomic_write(self.path, "w", **text) as file:
             writer = csv.writer(file)

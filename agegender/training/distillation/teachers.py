@@ -179,7 +179,7 @@ def _answers(
             log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
             predictions = _ask(teacher, data, rows, tasks)
             with atomic_write(path) as file:
-                np.savez(file, **predictions)
+                np.savez(file, **predictions)  # type: ignore[arg-type]  # not the argument allow_pickle
     return predictions
 
 

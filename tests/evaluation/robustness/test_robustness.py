@@ -275,7 +275,7 @@ def test_further_tasks_are_measured_and_reported_without_gender(
     ("arguments", "line"),
     [
         (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
-        (("run=empty",), "empty has no checkpoints/best.ckpt"),
+        (("run=empty",), "empty has no best checkpoint"),
         (("run=small",), "run=small has no recorded data folder: add data_dir="),
         (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
         (("run=moved",), "the faces of run=moved are not in gone any more: give their folder with data_dir="),
