@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy
 
 from agegender.errors import require
 from agegender.tasks.number import NumberTask
@@ -115,6 +114,8 @@ class BinnedAge(_Distribution):
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return those of a number, and the accuracy of the class."""
+        from torchmetrics.classification import MulticlassAccuracy  # slow to import: training only
+
         accuracy = MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False, sync_on_compute=False)
         title = f"{self.name} class accuracy"
         return super().metrics() | {"class_acc": TaskMetric(accuracy, f"{self.name}_bin", title, "{:.2%}", self.bin_of)}

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
 from agegender.errors import require
 from agegender.tasks.confidence import ClassCalibration, fit_confidence
@@ -147,6 +146,10 @@ class Binary(_Classification):
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the accuracy and the area under the ROC curve."""
+        from torchmetrics.classification import BinaryAccuracy  # slow to import: training only
+
+        from agegender.tasks.metrics import NaNAwareAUROC
+
         source = self._columns()[0]
         return {
             "acc": TaskMetric(BinaryAccuracy(**_PLAIN), source, f"{self.name} accuracy", "{:.2%}", Tensor.int),
@@ -205,6 +208,8 @@ class Multiclass(_Classification):
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the accuracy."""
+        from torchmetrics.classification import MulticlassAccuracy  # slow to import: training only
+
         accuracy = MulticlassAccuracy(len(self.classes), average="micro", **_PLAIN)
         return {"acc": TaskMetric(accuracy, self.name, f"{self.name} accuracy", "{:.2%}", Tensor.long)}
 

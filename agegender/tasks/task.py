@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError, require
 from agegender.tasks.info import Kind, TaskInfo
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric  # slow to import: training only
 
 Floats = NDArray[np.float64]
 
