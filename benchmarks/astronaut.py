@@ -172,7 +172,10 @@ def main() -> None:
     print(show(answers))
     print(verdict(worst))
     if chosen.json is not None:
-        rows = {edit: {key: to_row(one)[key] for key in (*_SHOWN, "error")} for edit, one in answers.items()}
+        rows = {
+            edit: {key: to_row(one, predictor.tasks)[key] for key in (*_SHOWN, "error")}
+            for edit, one in answers.items()
+        }
         with atomic_write(chosen.json, "w", encoding="utf-8") as file:
             json.dump({"weights": name, **worst, "edits": rows}, file, indent=2)
             file.write("\n")
