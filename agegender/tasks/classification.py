@@ -14,7 +14,6 @@ from torch.nn import functional
 from agegender.errors import require
 from agegender.tasks.confidence import ClassCalibration, fit_confidence
 from agegender.tasks.info import Kind, TaskInfo
-from agegender.tasks.metrics import NaNAwareAUROC
 from agegender.tasks.task import Floats, Task, TaskMetric, masked_mean
 
 _PLAIN: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}  # validation would synchronize with a GPU
@@ -147,8 +146,6 @@ class Binary(_Classification):
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the accuracy and the area under the ROC curve."""
         from torchmetrics.classification import BinaryAccuracy  # slow to import: training only
-
-        from agegender.tasks.metrics import NaNAwareAUROC
 
         source = self._columns()[0]
         return {
