@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from agegender.errors import AgeGenderError, require
 
@@ -48,9 +48,11 @@ class TaskInfo:
         try:
             values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()}
             info = cls(**values)
-            widths = {"number": 4, "binary": 1, "classes": len(info.classes)}
+            count = len(info.classes)
+            sizes = {"number": (4, 0), "binary": (1, 2), "classes": (max(2, count), count)}
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
-            valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]
+            valid = (len(info.columns), count) == sizes[info.kind] and len(info.digits) == len(info.columns)
+            valid = valid and all(digits is None or isinstance(digits, int) for digits in info.digits)
             valid = valid and all(text.encode() is not None for text in texts) and 0 <= info.min_confidence <= 1
         except (TypeError, ValueError, AttributeError, KeyError):  # lone surrogates can't be written to a file
             valid = False
