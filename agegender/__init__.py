@@ -1,4 +1,4 @@
-"""Age and gender from faces: training, evaluation and use of models on UTKFace."""
+"""Models that predict ages and other labels from faces: training, evaluation and use, on UTKFace."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

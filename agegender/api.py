@@ -35,7 +35,7 @@ class TrainedRun:
     Attributes:
         folder: Run folder: checkpoints, `predictions.csv`, the report, ...
         score: Best validation score (the metric `monitor`).
-        metrics: Contents of `metrics.json`: `test/age_mae`, `val/gender_acc`, ...; empty on ranks other than 0.
+        metrics: Contents of `metrics.json`: `test/age_mae`, `val/age_mae`, ...; empty on ranks other than 0.
     """
 
     folder: Path

@@ -172,10 +172,8 @@ def main() -> None:
     print(show(answers))
     print(verdict(worst))
     if chosen.json is not None:
-        rows = {
-            edit: {key: to_row(one, predictor.tasks)[key] for key in (*_SHOWN, "error")}
-            for edit, one in answers.items()
-        }
+        rows = {edit: to_row(one, predictor.tasks) for edit, one in answers.items()}
+        rows = {edit: {key: row[key] for key in (*_SHOWN, "error")} for edit, row in rows.items()}
         with atomic_write(chosen.json, "w", encoding="utf-8") as file:
             json.dump({"weights": name, **worst, "edits": rows}, file, indent=2)
             file.write("\n")

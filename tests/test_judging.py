@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.made_networks import save_network
+from helpers.made_predictions import made
 from PIL import Image
 
 from agegender.errors import AgeGenderError
@@ -26,9 +27,7 @@ HEADER = "path,age,gender,subset\n"
 def make_predictions(*answers: tuple[float, float, str]) -> list[Prediction]:
     """Returns predictions of (age, p_female, gender) with intervals of two years to both sides."""
     return [
-        Prediction(
-            "x", 1, values={"age": age, "age_low": age - 2, "age_high": age + 2, "p_female": share, "gender": gender}
-        )
+        made(age=age, age_low=age - 2, age_high=age + 2, p_female=share, gender=gender)
         for age, share, gender in answers
     ]
 
@@ -80,7 +79,7 @@ def test_portraits_are_resampled_by_person() -> None:
 
 
 def test_portraits_without_intervals_have_no_coverage() -> None:
-    answers = [Prediction("x", 1, values={"age": 20, "p_female": 0.9, "gender": "female"}) for _ in range(4)]
+    answers = [made(age=20, p_female=0.9, gender="female") for _ in range(4)]
     figures = measure(FOUR, answers, 25, 50)
     assert np.isnan(figures["all"][3].value) and figures["all"][0].value == 7.5
     assert "-" in portraits.show(figures, FOUR).splitlines()[1].split()

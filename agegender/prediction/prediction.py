@@ -82,9 +82,13 @@ def columns_of(tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
 def to_row(prediction: Prediction, tasks: Sequence[TaskInfo]) -> dict[str, Any]:
     """Return the columns of a prediction, rounded to their precision; None where there is an error."""
     place = {name: getattr(prediction, name) for name in _PLACE}
-    row = dict.fromkeys(columns_of(tasks)) | place | prediction.values | {"error": prediction.error}
-    digits = _DIGITS | {name: n for info in tasks for name, n in zip(info.columns, info.digits, strict=True)}
-    return row | {name: round(row[name], n) for name, n in digits.items() if row[name] is not None}
+    row: dict[str, Any] = dict.fromkeys(columns_of(tasks))
+    row |= place | prediction.values | {"error": prediction.error}
+    digits = dict(item for info in tasks for item in zip(info.columns, info.digits, strict=True))
+    for name, decimals in (_DIGITS | digits).items():
+        if row[name] is not None:
+            row[name] = round(row[name], decimals)
+    return row
 
 
 def needs_names(tasks: Sequence[TaskInfo]) -> bool:

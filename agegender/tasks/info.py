@@ -52,7 +52,7 @@ class TaskInfo:
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = info.kind in get_args(Kind) and len(info.columns) == len(info.digits) == widths[info.kind]
             valid = valid and all(text.encode() is not None for text in texts) and 0 <= info.min_confidence <= 1
-        except (TypeError, AttributeError, KeyError, UnicodeEncodeError):  # lone surrogates can't be written to a file
+        except (TypeError, ValueError, AttributeError, KeyError):  # lone surrogates can't be written to a file
             valid = False
         if not valid:
             raise AgeGenderError("the description of a task is invalid: the file is damaged, or of another version")
@@ -116,8 +116,9 @@ class TaskInfo:
         """
         if self.kind == "number":
             value, interval = values[self.columns[0]], self.interval(values)
-            number = "unknown" if value is None else f"{value:.{self.decimals}f}"
-            return f"{number} ({interval})" if interval else number
+            if value is None:
+                return "unknown"
+            return f"{value:.{self.decimals}f}" + (f" ({interval})" if interval else "")
         name: str = values[self.name]
         if name == UNSURE:
             return name

@@ -10,13 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from agegender.errors import require
 from agegender.tasks.fit_intervals import fit_intervals
 from agegender.tasks.info import Kind, TaskInfo
 from agegender.tasks.intervals import STEPS, IntervalCalibration
-from agegender.tasks.metrics import CumulativeScore
 from agegender.tasks.task import Floats, Task, TaskMetric
 
 
@@ -104,6 +102,10 @@ class NumberTask(Task):
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the mean absolute and squared error and, with a tolerance, the cumulative score."""
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError  # slow to import: training only
+
+        from agegender.tasks.metrics import CumulativeScore
+
         unit, alone = f", {self.unit}" if self.unit else "", {"sync_on_compute": False}
         found = {"mae": TaskMetric(MeanAbsoluteError(**alone), self.name, f"{self.name} MAE{unit}", "{:.2f}")}
         if self.tolerance is not None:

@@ -49,14 +49,15 @@ def save_network(
     Args:
         path: Path of the checkpoint.
         trunk: See `TRUNKS`.
-        age: Age task, see `network_settings`.
+        age: Age task, see `network_settings`; by default `dldl`, unless `tasks` are given.
         calibrated: Whether the tasks are calibrated, by `INTERVALS` and `confidence`.
         confidence: Calibration of the classes.
         pictures: Source of the training images, `drawn` or `photographs`.
         options: Further arguments of the network, such as `tasks`, see `network_settings`.
     """
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age or {"name": "dldl"}}
+    age = age or (None if "tasks" in options else {"name": "dldl"})
+    settings: dict[str, Any] = {"image_size": 32, "in_channels": 3, "age": age}
     described = network_settings(trunk=trunk, **settings | TRUNKS[trunk] | options)
     network = MultiTaskNet(**described)
     for layer in network.modules():

@@ -23,4 +23,6 @@ def made(
     **values: Any,
 ) -> Prediction:
     """Returns a prediction for a face; values that are not given are None."""
-    return Prediction(path, face, *box, score, {name: None for info in tasks for name in info.fields} | values)
+    left, top, right, bottom = box
+    unknown = {name: None for info in tasks for name in info.fields}
+    return Prediction(path, face, left, top, right, bottom, score, unknown | values)

@@ -21,6 +21,13 @@ AGES: dict[str, dict[str, Any]] = {
     "dldl": {"_target_": "agegender.tasks.LabelDistribution"},
     "coral": {"_target_": "agegender.tasks.Coral"},
 }
+_HEIGHT = {"scale": 9.0, "offset": 170.0}
+# A further task of each kind, for labels that UTKFace lacks.
+FURTHER: dict[str, dict[str, Any]] = {
+    "mood": {"_target_": "agegender.tasks.Multiclass", "label": "mood", "classes": ["happy", "calm", "sad"]},
+    "glasses": {"_target_": "agegender.tasks.Binary", "label": "glasses", "classes": ["no", "yes"]},
+    "height": {"_target_": "agegender.tasks.Regression", "label": "height", "unit": "cm", **_HEIGHT},
+}
 TRUNKS: dict[str, type[Any]] = {
     "conv_stack": ConvStack,
     "face": FaceTrunk,

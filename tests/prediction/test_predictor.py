@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,7 +21,7 @@ import torch
 from conftest import ROOT, STORED, TINY, metrics_of
 from helpers.made_networks import save_network
 from helpers.made_predictions import made
-from helpers.nodes import gender_node, task_nodes, trunk_node
+from helpers.nodes import FURTHER, gender_node, task_nodes, trunk_node
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,19 +168,14 @@ def test_checkpoint_names_class_1_female(trained_run: Path) -> None:
 
 # Tasks
 
-THIRD: dict[str, dict[str, Any]] = {
-    "ethnicity": {"_target_": "agegender.tasks.Multiclass", "label": "group", "classes": ["a", "b", "c"]},
-    "glasses": {"_target_": "agegender.tasks.Binary", "label": "glasses", "classes": ["no", "yes"]},
-    "height": {"_target_": "agegender.tasks.Regression", "label": "height", "scale": 10.0, "offset": 170.0},
-}
-
 
 def test_values_hold_the_columns_of_every_task_in_order(paths: list[Path], tmp_path: Path) -> None:
-    tasks = task_nodes("dldl") | THIRD
-    predictor = Predictor(save_network(tmp_path / "wide.ckpt", tasks=tasks), "cpu", detect="never")
+    tasks = task_nodes("dldl") | FURTHER
+    weights = save_network(tmp_path / "wide.ckpt", tasks=tasks)
+    predictor = Predictor(weights, "cpu", detect="never", min_confidence=0.333)
     found = list(predictor.predict(paths))
     names = ["age", "age_std", "age_low", "age_high", "p_female", "gender"]
-    names += ["p_ethnicity_a", "p_ethnicity_b", "p_ethnicity_c", "ethnicity", "p_glasses", "glasses"]
+    names += ["p_mood_happy", "p_mood_calm", "p_mood_sad", "mood", "p_glasses", "glasses"]
     names += ["height", "height_std", "height_low", "height_high"]
     pixels = np.stack([eval_transform(read_image(path.read_bytes()), 32, False) for path in paths])
     columns = predictor.network(pixels)
@@ -191,16 +185,16 @@ def test_values_hold_the_columns_of_every_task_in_order(paths: list[Path], tmp_p
         assert {name: values[name] for name in columns} == pytest.approx(
             {name: column[number] for name, column in columns.items()}, abs=1e-4
         )
-        shares = {each: values[f"p_ethnicity_{each}"] for each in "abc"}
-        assert sum(shares.values()) == pytest.approx(1) and values["ethnicity"] == max(shares, key=shares.__getitem__)
+        shares = {each: values[f"p_mood_{each}"] for each in ("happy", "calm", "sad")}
+        assert sum(shares.values()) == pytest.approx(1) and values["mood"] == max(shares, key=shares.__getitem__)
         assert values["glasses"] == ("yes" if values["p_glasses"] > 0.5 else "no")
-    assert len({face.values["ethnicity"] for face in found}) > 1 and len({face.values["height"] for face in found}) > 9
+    assert all(len({face.values[name] for face in found}) > 9 for name in ("p_mood_calm", "p_glasses", "height"))
 
 
 def test_min_confidence_is_that_of_every_task_with_classes(paths: list[Path], tmp_path: Path) -> None:
-    weights = save_network(tmp_path / "wide.ckpt", tasks=task_nodes("mae") | THIRD)
+    weights = save_network(tmp_path / "wide.ckpt", tasks=task_nodes("mae") | FURTHER)
     for face in Predictor(weights, "cpu", detect="never", min_confidence=1.0).predict(paths[:5]):
-        assert {face.values[name] for name in ("gender", "ethnicity", "glasses")} == {"unsure"}
+        assert {face.values[name] for name in ("gender", "mood", "glasses")} == {"unsure"}
         assert face.values["height"] > 0
     for face in Predictor(weights, "cpu", detect="never", min_confidence=0.333).predict(paths[:5]):
         assert "unsure" not in face.values.values()
@@ -221,14 +215,17 @@ def test_predictor_of_one_task_leaves_the_others_attributes_empty(paths: list[Pa
 
 
 def test_values_of_a_diverged_network_are_unknown(paths: list[Path], tmp_path: Path) -> None:
-    predictor = Predictor(save_network(tmp_path / "wide.ckpt", tasks=task_nodes("dldl") | THIRD), "cpu", detect="never")
+    predictor = Predictor(
+        save_network(tmp_path / "wide.ckpt", tasks=task_nodes("dldl") | FURTHER), "cpu", detect="never"
+    )
     assert isinstance(predictor.network, TorchBackend)
     with torch.no_grad():
         for parameter in predictor.network.network.heads.parameters():
             parameter.fill_(float("nan"))
     (face,) = predictor(paths[0])
-    assert {name for name, value in face.values.items() if value is not None} == {"gender", "ethnicity", "glasses"}
-    assert {face.values[name] for name in ("gender", "ethnicity", "glasses")} == {"unsure"}
+    numbers = [name for info in predictor.tasks for name in info.columns if not name.endswith(("_low", "_high"))]
+    assert {face.values[name] for name in numbers} == {None}
+    assert {face.values[name] for name in ("gender", "mood", "glasses")} == {"unsure"}
     assert to_row(face, predictor.tasks)["p_female"] is None
     assert describe(face, predictor.tasks)[0] == "age: unknown"
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, STORED, Outcome
 from helpers.hostile import BOMBS
+from helpers.made_networks import save_network
+from helpers.made_predictions import FIVE, TWO
+from helpers.made_runs import AGE, ETHNICITY, GENDER, SMILE
+from helpers.nodes import FURTHER, task_nodes
 from helpers.served import LIMITS, ask, connect, form, served
 from PIL import Image
 
@@ -56,7 +61,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def expected_rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
-    rows = [to_row(prediction) for prediction in predictor(picture)]
+    rows = [to_row(prediction, predictor.tasks) for prediction in predictor(picture)]
     return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in rows]
 
 
@@ -95,7 +100,7 @@ def test_api_returns_unsure_with_p_female_below_min_confidence(
     with served(weights_of(trained_run), "never", min_confidence=1.0) as never_sure:
         info = ask(never_sure, "/api/info", method="GET").json
         replies = [ask(never_sure, body=picture).json["faces"][0] for picture in pictures]
-    assert info["min_confidence"] == 1
+    assert [task["min_confidence"] for task in info["tasks"]] == [0.5, 1]
     assert (
         info["meaning"][-1]
         == "If the probability of the likelier gender is below 100 %, the gender is given as unsure."
@@ -106,8 +111,33 @@ def test_api_returns_unsure_with_p_female_below_min_confidence(
 
 
 def test_disclaimer_mentions_unsure_genders_only_above_one_half() -> None:
-    assert not [line for line in disclaimer(True, 0.5) if "unsure" in line]
-    assert "is below 83.4 %" in disclaimer(False, 0.8341)[-1]
+    assert not [line for line in disclaimer(True, TWO) if "unsure" in line]
+    assert "is below 83.4 %" in disclaimer(False, (AGE, replace(GENDER, min_confidence=0.8341)))[-1]
+
+
+def test_disclaimer_has_a_paragraph_for_each_task() -> None:
+    age, gender, smile, height, ethnicity, research = disclaimer(False, FIVE)
+    assert age.startswith(
+        "The age is an estimate of how old a face looks. Its interval is fitted to contain the true age"
+    )
+    assert "The gender is the binary label of the training data (UTKFace), which was assigned by appearance; " in gender
+    assert "The smile is the binary label of the training data; the probability is that of this label." in smile
+    assert height.startswith("The height is an estimate from the look of a face. Its interval")
+    assert "The ethnicity is one of 5 labels of the training data (UTKFace), which was assigned by app" in ethnicity
+    assert "non-commercial research only" in research
+    unsure = disclaimer(False, [replace(ETHNICITY, min_confidence=0.35)])[-1]
+    assert unsure == "If the probability of the likeliest ethnicity is below 35 %, the ethnicity is given as unsure."
+
+
+def test_api_returns_the_values_of_further_tasks(pictures: list[bytes], tmp_path: Path) -> None:
+    weights = save_network(tmp_path / "wide.ckpt", tasks=task_nodes("dldl") | FURTHER)
+    predictor = Predictor(weights, "cpu", detect="never")
+    with served(weights, "never") as address:
+        info = ask(address, "/api/info", method="GET").json
+        reply = ask(address, body=pictures[0])
+    assert info["tasks"] == [task.to_dict() for task in predictor.tasks] and info["names"]
+    assert reply.json["faces"] == expected_rows(predictor, pictures[0])
+    assert {"p_mood_happy", "mood", "p_glasses", "glasses", "height", "height_low"} <= reply.json["faces"][0].keys()
 
 
 def test_api_returns_an_empty_list_for_an_image_without_a_face(address: str) -> None:
@@ -358,25 +388,29 @@ def test_info_holds_limits_and_metrics_but_no_folder(address: str, trained_run: 
 def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: Path) -> None:
     bands = [{"ages": "0-2", "images": 3, "age_mae": 1.5, "gender_acc": 0.5, "coverage": None}]
     packed = tmp_path / "small.ckpt"
-    assert read_test_metrics(packed) is None
+    assert read_test_metrics(packed, TWO) is None
     metrics = {"test/age_mae": 5.0, "test/gender_acc": 0.9, "images/test": 100, "bands": bands}
     packed.with_suffix(".json").write_text(json.dumps(metrics))
     expected = {"age_mae": 5.0, "gender_acc": 0.9, "images": 100, "bands": bands}
-    assert read_test_metrics(packed) == expected
+    assert read_test_metrics(packed, TWO) == expected
+    assert read_test_metrics(packed, [SMILE]) == {"smile_acc": None, "images": 100, "bands": bands}
 
     run = tmp_path / "run"
     (run / "report").mkdir(parents=True)
     (run / "metrics.json").write_text(json.dumps({**metrics, "bands": None}))
     best = run / "checkpoints" / "best.ckpt"
-    assert read_test_metrics(best) == {**expected, "bands": None}
-    report = {"runs": [{"slices": {"age": [{"name": "0-2", "images": 3, "age_mae": {"value": 1.5}}]}}]}
+    assert read_test_metrics(best, TWO) == {**expected, "bands": None}
+    report = {"runs": [{"slices": {"age": [{"name": "0-2", "images": 3, "metrics": {"age_mae": {"value": 1.5}}}]}}]}
     (run / "report" / "report.json").write_text(json.dumps(report))
-    assert read_test_metrics(best) == {**expected, "bands": [{**bands[0], "gender_acc": None}]}
-    assert read_test_metrics(best.with_name("last.ckpt")) is None  # the metrics are those of best.ckpt
+    assert read_test_metrics(best, TWO) == {
+        **expected,
+        "bands": [{key: bands[0][key] for key in bands[0] if key != "gender_acc"}],
+    }
+    assert read_test_metrics(best.with_name("last.ckpt"), TWO) is None  # the metrics are those of best.ckpt
     (run / "report" / "report.json").write_text("{")
-    assert read_test_metrics(best) == {**expected, "bands": None}
+    assert read_test_metrics(best, TWO) == {**expected, "bands": None}
     (run / "metrics.json").write_text('{"test/age_mae": NaN}')
-    assert read_test_metrics(best) is None
+    assert read_test_metrics(best, TWO) is None
 
 
 # The command

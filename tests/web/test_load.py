@@ -65,7 +65,7 @@ def good_pictures(faces: Path) -> list[bytes]:
 
 
 def expected_rows(predictor: Predictor, picture: bytes) -> list[dict[str, Any]]:
-    found = [to_row(prediction) for prediction in predictor(picture)]
+    found = [to_row(prediction, predictor.tasks) for prediction in predictor(picture)]
     return [{name: value for name, value in row.items() if name not in ("path", "error")} for row in found]
 
 

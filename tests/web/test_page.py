@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from helpers.made_networks import save_network
+from helpers.made_predictions import TWO
+from helpers.nodes import FURTHER, task_nodes
 from helpers.served import LIMITS, served
 from PIL import Image
 
@@ -107,6 +111,12 @@ def wait_for_rows(page: Page, name: str) -> list[list[str]]:
     return rows
 
 
+def texts_of(page: Page, selector: str) -> list[str]:
+    """Returns the texts of elements."""
+    found: list[str] = page.eval_on_selector_all(selector, "all => all.map(one => one.textContent)")
+    return found
+
+
 def canvas(page: Page) -> Image.Image:
     """Returns the image on the canvas."""
     uri: str = page.eval_on_selector("#picture", "canvas => canvas.toDataURL()")
@@ -128,7 +138,9 @@ def horizontal_overflow(page: Page) -> int:
 
 
 def test_page_loads_and_explains_its_metrics(page: Page) -> None:
-    assert "age and gender" in page.title()
+    assert page.title() == "agegender: age and gender from faces"
+    about = "Predictions for the faces in a picture: an age with an interval, and a gender with its probability."
+    assert page.inner_text("#predicts") == about
     meaning = page.inner_text("#meaning")
     for text in ("trained on drawn faces", "80 % of the test faces", "binary label", "non-commercial research only"):
         assert text in meaning
@@ -143,9 +155,9 @@ def test_page_shows_an_upload_with_a_box_and_a_row(page: Page, photograph: bytes
     (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
     upload_file(page, "astronaut.jpg", photograph)
     ((number, age, within, gender, probability, score),) = wait_for_rows(page, "astronaut.jpg")
-    words = ", ".join(describe(expected))
+    words = ", ".join(describe(expected, TWO))
     assert (number, age, within) == ("1", f"{expected.age:.1f}", f"{expected.age_low:.0f}\u2013{expected.age_high:.0f}")
-    assert (f"{gender} {probability}", score) == (describe(expected)[1], f"{expected.score:.2f}")
+    assert (f"{gender} {probability}", score) == (describe(expected, TWO)[1], f"{expected.score:.2f}")
     assert page.inner_text("#status") == f"One face: {words}"
     assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
     picture, box = canvas(page), box_bounds(page)
@@ -173,10 +185,50 @@ def test_page_shows_an_unsure_gender_without_a_probability(
         upload_file(page, "astronaut.jpg", photograph)
         ((_, _, _, gender, probability, _),) = wait_for_rows(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")
-        words = ", ".join(describe(expected))
+        words = ", ".join(describe(expected, TWO))
         assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"
         assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
         assert box_bounds(page) is not None
+
+
+def test_page_shows_every_kind_of_task(browser: Browser, faces: Path, tmp_path: Path) -> None:
+    weights, picture = tmp_path / "wide.ckpt", min(faces.glob("*.jpg")).read_bytes()
+    band = {"ages": "0-2", "images": 3, "age_mae": 1.54, "gender_acc": 0.5, "mood_acc": 0.25, "height_mae": None}
+    metrics = {"test/age_mae": 5.04, "test/gender_acc": 0.9, "test/mood_acc": 0.7, "test/height_mae": 8.0}
+    save_network(weights, tasks=task_nodes("dldl") | FURTHER)
+    weights.with_suffix(".json").write_text(
+        json.dumps(metrics | {"images/test": 1234, "bands": [band | {"coverage": 0.8}]})
+    )
+    predictor = Predictor(weights, "cpu", detect="never")
+    (expected,) = predictor(picture)
+    with served(weights, "never") as address, open_page(browser, address) as page:
+        assert page.title() == "agegender: age, gender, mood, glasses and height from faces"
+        assert page.inner_text("#figures") == (
+            "Measured on 1,234 test faces: the age is off by 5.0 years on average, the gender agrees with the label "
+            "for 90 %, the mood agrees with the label for 70 %, and the height is off by 8.0 cm on average."
+        )
+        assert texts_of(page, "#bands th") == [
+            *("true age", "test faces", "age: mean error, years", "gender correct", "mood correct", "glasses correct"),
+            *("height: mean error, cm", "age in its interval"),
+        ]
+        assert texts_of(page, "#bands td") == ["0\u20132", "3", "1.5", "50 %", "25 %", "\u2013", "\u2013", "80 %"]
+        upload_file(page, "face.jpg", picture)
+        (cells,) = wait_for_rows(page, "face.jpg")
+        heads = [head.replace("\u00ad", "") for head in texts_of(page, "#faces th")]
+        class_heads = ["gender", "probability", "mood", "probability", "glasses", "probability"]
+        assert heads == ["face", "age", "80 % interval", *class_heads, "height", "80 % interval", "detection"]
+        texts = describe(expected, predictor.tasks)
+        assert page.inner_text("#status") == f"One face: {', '.join(texts)}"
+        assert [f"{task}: {' '.join(cells[place : place + 2])}" for task, place in (("mood", 5), ("glasses", 7))] == (
+            texts[2:4]
+        )
+        height, low, high = (expected.values[name] for name in ("height", "height_low", "height_high"))
+        assert cells[9:] == [f"{height:.2f}", f"{low:.2f}\u2013{high:.2f}", "\u2013"]
+        assert horizontal_overflow(page) <= 0
+    with served(weights, "never") as address, open_page(browser, address, 360, 640) as page:
+        upload_file(page, "face.jpg", picture)
+        wait_for_rows(page, "face.jpg")
+        assert horizontal_overflow(page) <= 0
 
 
 def test_page_shows_an_image_upright_with_its_box(page: Page, photograph: bytes) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+from helpers.made_predictions import made
 from helpers.served import form
 from PIL import Image
 from starlette.exceptions import HTTPException
@@ -17,7 +18,6 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from agegender.prediction.images.sources import NamedImage
-from agegender.prediction.prediction import Prediction
 from agegender.prediction.predictor import Detect, ImageResult, Predictor
 from agegender.web.queue import RequestQueue
 from agegender.web.uploads import Limits, receive
@@ -37,7 +37,7 @@ class Stub:
         for name in names:
             if name == "fault":
                 raise RuntimeError("stumbled")
-            yield ImageResult(name, [Prediction(name, 1, age=30)], Image.new("RGB", (4, 3)))
+            yield ImageResult(name, [made(name, age=30)], Image.new("RGB", (4, 3)))
 
 
 def picture(name: str) -> NamedImage:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from agegender.tasks.calibration import Calibration
 from conftest import ROOT, Outcome
 from helpers.made_networks import save_network
 from helpers.nodes import task_nodes

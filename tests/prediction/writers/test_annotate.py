@@ -32,7 +32,7 @@ def face(
     box: Sequence[float | None] = (None,) * 4, age: float = 104.0, p_female: float = 0.999, gender: str = "female"
 ) -> Prediction:
     """Returns a prediction with the longest label."""
-    ages = {"age": age, "age_std": 9.0, "age_low": 100.0, "age_high": 120.0}
+    ages: dict[str, Any] = {"age": age, "age_std": 9.0, "age_low": 100.0, "age_high": 120.0}
     return made("a.jpg", 1, box, 0.9, **ages, p_female=p_female, gender=gender)
 
 
@@ -142,7 +142,14 @@ def test_label_shows_an_unsure_gender_without_a_probability(drawn: Drawn) -> Non
 
 
 def test_label_has_a_line_for_each_task_that_stays_inside_the_image(drawn: Drawn) -> None:
-    values = {"age": 31.4, "p_female": 0.1, "gender": "male", "p_smile": 0.9, "smile": "yes", "height": 171.26}
+    values: dict[str, Any] = {
+        "age": 31.4,
+        "p_female": 0.1,
+        "gender": "male",
+        "p_smile": 0.9,
+        "smile": "yes",
+        "height": 171.26,
+    }
     long = replace(ETHNICITY, classes=("of a name that is longer than a line of a label", *ETHNICITY.classes[1:]))
     values |= dict.fromkeys(ETHNICITY.columns, 0.1) | {"p_White": 0.6, "ethnicity": long.classes[0]}
     tasks = (*FIVE[:-1], long)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from helpers.made_predictions import FIVE, TWO, made
@@ -24,10 +24,10 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.prediction import Prediction, columns_of, describe, to_row
 from agegender.prediction.writers.writers import check_output, print_jsonl, print_table, write_rows
 from agegender.system.csv_escape import escape_formula
-from agegender.tasks.info import UNSURE, TaskInfo
+from agegender.tasks.info import UNSURE, Kind, TaskInfo
 
 BOX = (1.26, 2.0, 30.5, 44.0)
-AGES = {"age": 31.4159, "age_std": 8.7654, "age_low": 22.0, "age_high": 43.0}
+AGES: dict[str, Any] = {"age": 31.4159, "age_std": 8.7654, "age_low": 22.0, "age_high": 43.0}
 ANSWER = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.123456, gender="male")
 FORMS = ("faces.csv", "faces.json", "faces.jsonl", "faces.parquet")
 UNDECIDED = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.54321, gender=UNSURE)
@@ -44,7 +44,7 @@ def tasks_of(draw: st.DrawFn) -> tuple[TaskInfo, ...]:
     tasks: list[TaskInfo] = []
     taken = {*columns_of(()), UNSURE}
     for _ in range(draw(st.integers(1, 4))):
-        kind, name = draw(st.sampled_from(["number", "binary", "classes"])), draw(NAMES)
+        kind, name = draw(st.sampled_from(get_args(Kind))), draw(NAMES)
         count = {"number": 0, "binary": 2, "classes": draw(st.integers(2, 4))}[kind]
         classes = tuple(draw(st.lists(NAMES, min_size=count, max_size=count, unique=True)))
         ends = {"number": ["", "_std", "_low", "_high"], "binary": ["_p"]}.get(kind, [f"_p_{each}" for each in classes])
@@ -60,13 +60,14 @@ def tasks_of(draw: st.DrawFn) -> tuple[TaskInfo, ...]:
 @st.composite
 def answered(draw: st.DrawFn, tasks: tuple[TaskInfo, ...]) -> Prediction:
     """Draws a prediction with any values of the tasks."""
-    box = [draw(st.none() | st.floats(0, 5000)) for _ in range(4)]
+    left, top, right, bottom = (draw(st.none() | st.floats(0, 5000)) for _ in range(4))
+    score = draw(st.none() | st.floats(0, 1))
     values: dict[str, Any] = {}
     for info in tasks:
         numbers = st.none() | (st.floats(-1e6, 1e6) if info.kind == "number" else st.floats(0, 1))
         values |= {column: draw(numbers) for column in info.columns}
         values |= {info.name: draw(st.sampled_from([*info.classes, UNSURE]))} if info.classes else {}
-    return Prediction(draw(PATHS), draw(st.integers(1, 9)), *box, draw(st.none() | st.floats(0, 1)), values)
+    return Prediction(draw(PATHS), draw(st.integers(1, 9)), left, top, right, bottom, score, values)
 
 
 def read_csv(path: Path, texts: Iterable[str] = ("gender",)) -> list[dict[str, Any]]:
@@ -280,7 +281,7 @@ def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callabl
 
 # Further tasks
 
-SECOND = {"smile": "yes", "p_smile": 0.8765, "height": 171.26, "height_std": 7.04, "height_low": 160.5}
+SECOND: dict[str, Any] = {"smile": "yes", "p_smile": 0.8765, "height": 171.26, "height_std": 7.04, "height_low": 160.5}
 SECOND |= {"height_high": 181.0, "ethnicity": "Asian", "p_White": 0.1, "p_Black": 0.05, "p_Asian": 0.7}
 SECOND |= {"p_Indian": 0.1, "p_Others": 0.05}
 WIDE = made("a.jpg", 2, BOX, 0.93456, FIVE, **AGES, p_female=0.123456, gender="male", **SECOND)
