@@ -147,6 +147,8 @@ class Binary(_Classification):
         """Return the accuracy and the area under the ROC curve."""
         from torchmetrics.classification import BinaryAccuracy  # slow to import: training only
 
+        from agegender.tasks.metrics import NaNAwareAUROC
+
         source = self._columns()[0]
         return {
             "acc": TaskMetric(BinaryAccuracy(**_PLAIN), source, f"{self.name} accuracy", "{:.2%}", Tensor.int),

@@ -213,7 +213,7 @@ def test_sigmoid_output_equals_the_logit_in_probability_and_loss() -> None:
     losses = [
         dict(net.each_task())["gender"].loss(raw["gender"], gender) for net, raw in ((logit, first), (sigmoid, second))
     ]
-    assert torch.allclose(*losses)
+    assert torch.allclose(losses[0], losses[1])
 
 
 def test_sigmoid_output_has_gradients_under_autocast() -> None:
