@@ -180,13 +180,8 @@ def _answers(
         else:
             log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
             predictions = _ask(teacher, data, rows, tasks)
-<<<<<<< HEAD
-            with atomic_write(path) as file:
-                np.savez(file, **predictions)  # type: ignore[arg-type]  # not the argument allow_pickle
-=======
             with atomic_write(path, checksum=True) as file:
-                np.savez(file, **predictions)
->>>>>>> d19
+                np.savez(file, **predictions)  # type: ignore[arg-type]  # not the argument allow_pickle
     return predictions
 
 
