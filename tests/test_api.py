@@ -72,7 +72,7 @@ def test_compose_config_preserves_paths_and_reads_user_configs(tmp_path: Path, m
     assert (config.data.dir, config.weights, config.optim.lr) == (ODD, "epoch=3.ckpt", 5e-4)
     assert config.model.trunk._target_ == "agegender.models.trunks.resnet.ResNetTrunk"
     assert compose_config(["experiment=mine_elsewhere"], config_dir="elsewhere").optim.lr == 7e-4
-    with pytest.raises(AgeGenderError, match=r"experiment=mine_elsewhere is not known; there are .*, mine_conf,"):
+    with pytest.raises(AgeGenderError, match=r"experiment=mine_elsewhere is not known; choose from .*, mine_conf,"):
         compose_config(["experiment=mine_elsewhere"])
 
 

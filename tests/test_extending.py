@@ -23,7 +23,7 @@ FASTER = ("trainer.max_epochs=1", "test=false", "data.synthetic.count=60", "hydr
 
 def file_of(block: str) -> str:
     """Returns the path that a block of code names in its first comments."""
-    return re.findall(r"^# (my_\S+)$", block, re.MULTILINE)[0]
+    return str(re.findall(r"^# (my_\S+)$", block, re.MULTILINE)[0])
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from helpers.made_networks import save_network
 from helpers.made_predictions import made
@@ -16,7 +15,7 @@ from PIL import Image
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.backends.torch_backend import TorchBackend
-from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.export.onnx_graph import build_graph, save_graph
 from agegender.prediction.prediction import NO_FACE, Prediction
 from benchmarks import astronaut, latency, portraits
 from benchmarks.portraits import Portraits, measure, person_of, read_portraits
@@ -194,7 +193,7 @@ def test_latency_is_printed_for_weights_and_their_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, exported = save_network(tmp_path / "tiny.ckpt", in_channels=1), tmp_path / "tiny.onnx"
-    onnx.save(build_graph(TorchBackend(checkpoint, "cpu")), exported)
+    save_graph(build_graph(TorchBackend(checkpoint, "cpu")), exported)
     command = ["latency", "--weights", str(checkpoint), "--onnx", str(exported), "--calls", "3"]
     monkeypatch.setattr(sys, "argv", command)
     latency.main()

@@ -153,7 +153,7 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
         run: Run folder.
     """
     # Imports torch, which `--help` and errors on the command line don't need.
-    from agegender.runs.checkpoint import best_of, load_verified_checkpoint
+    from agegender.runs.checkpoint import best_of, load_checkpoint
 
     found: list[tuple[int, int, int, Path]] = []
     last = run / "checkpoints" / "last.ckpt"
@@ -161,7 +161,7 @@ def latest_valid_checkpoint(run: Path) -> Path | None:
         if path is None or not path.is_file():
             continue
         try:
-            checkpoint = load_verified_checkpoint(path)
+            checkpoint = load_checkpoint(path)
         except AgeGenderError as error:
             print(f"warning: {error}; skipped", file=sys.stderr)
             continue

@@ -14,6 +14,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from agegender.errors import AgeGenderError, SystemFaultError
+from agegender.system.checksums import append_checksum
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb", durable: bool = False, **options: Any) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: Path, mode: str = "wb", durable: bool = False, checksum: bool = False, **options: Any
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it to `path` on exit; an error leaves no file.
 
     Two processes that write the same file at once both succeed; the last rename wins.
@@ -39,6 +42,7 @@ def atomic_write(path: Path, mode: str = "wb", durable: bool = False, **options:
         mode: Mode of `open`.
         durable: Sync the file before the rename and its folder after it, so that the file survives a power cut. Takes
             as long as the disk needs.
+        checksum: Append a checksum, which `checksums.is_intact` verifies.
         **options: Further arguments of `open`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,8 @@ def atomic_write(path: Path, mode: str = "wb", durable: bool = False, **options:
     try:
         with Path(name).open(mode, **options) as file:
             yield file
+            if checksum:
+                append_checksum(Path(name), file)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from agegender.errors import require
 from agegender.tasks.number import NumberTask
-from agegender.tasks.task import TaskMetric
+from agegender.tasks.task import TaskMetric, masked_mean
 
 Decoding = Literal["expectation", "median"]
 
@@ -204,8 +204,18 @@ class Coral(NumberTask):
 
     def loss(self, raw: Tensor, age: Tensor) -> Tensor:
         """Return the mean binary cross-entropy over the years `[batch]`."""
-        above = (age.unsqueeze(1) > torch.arange(self.num_outputs, device=age.device)).to(raw.dtype)
+        above = self._above(raw, age)
         return functional.binary_cross_entropy_with_logits(raw, above, reduction="none").mean(1)
+
+    def masked_loss(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Task.masked_loss`."""
+        known = ~target.isnan()
+        above = self._above(raw, torch.where(known, target, 0.0))
+        return masked_mean(functional.binary_cross_entropy_with_logits, raw, above, known)
+
+    def _above(self, raw: Tensor, age: Tensor) -> Tensor:
+        years = torch.arange(self.num_outputs, device=age.device)
+        return (age.unsqueeze(1) > years).to(raw.dtype)
 
     def value(self, raw: Tensor) -> Tensor:
         """Map logits `[batch, outputs]` to ages `[batch]`: the number of outputs above even odds.

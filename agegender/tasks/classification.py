@@ -14,7 +14,7 @@ from torch.nn import functional
 from agegender.errors import require
 from agegender.tasks.confidence import ClassCalibration, fit_confidence
 from agegender.tasks.info import Kind, TaskInfo
-from agegender.tasks.task import Floats, Task, TaskMetric
+from agegender.tasks.task import Floats, Task, TaskMetric, masked_mean
 
 _PLAIN: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}  # validation would synchronize with a GPU
 
@@ -124,11 +124,20 @@ class Binary(_Classification):
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross-entropy `[batch]` in nats for targets from 0 to 1."""
+        loss: Tensor = self._cross_entropy(raw[:, 0], target, reduction="none")
+        return loss
+
+    def masked_loss(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Task.masked_loss`."""
+        known = ~target.isnan()
+        return masked_mean(self._cross_entropy, raw[:, 0], torch.where(known, target, 0.0), known)
+
+    def _cross_entropy(self, raw: Tensor, target: Tensor, **options: Any) -> Tensor:
         if self.output == "logit":
-            return functional.binary_cross_entropy_with_logits(raw[:, 0], target, reduction="none")
+            return functional.binary_cross_entropy_with_logits(raw, target, **options)
         with torch.autocast(raw.device.type, enabled=False):  # supported in float32 only
             # Keras's bounds. Keras on TensorFlow uses the logit of a sigmoid layer instead: `output=logit`.
-            return functional.binary_cross_entropy(raw[:, 0].clamp(1e-7, 1 - 1e-7), target, reduction="none")
+            return functional.binary_cross_entropy(raw.clamp(1e-7, 1 - 1e-7), target, **options)
 
     def decode(self, raw: Tensor) -> dict[str, Tensor]:
         """Return the probability of the second class `[batch]`, calibrated if there is a calibration."""

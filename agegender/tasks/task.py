@@ -105,7 +105,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def masked_loss(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses of the samples with a label, and their number, both scalars.
+        """Return the mean loss of the samples with a label (0 without any), and their number, both scalars.
 
         Nothing here depends on a value on the host, so a GPU is not synchronized.
 
@@ -116,7 +116,8 @@ class Task(nn.Module):
         known = ~target.isnan()
         losses = self.loss(raw, torch.where(known, target, 0.0))
         mask = known.view(-1, *[1] * (losses.ndim - 1))
-        return torch.where(mask, losses, 0.0).sum(), known.sum()
+        count = known.sum()
+        return torch.where(mask, losses, 0.0).sum() / count.clamp(min=1), count
 
     def decode(self, raw: Tensor) -> dict[str, Tensor]:
         """Return the point predictions, each `[batch]`, for the metrics; among them those of `info.columns`."""
@@ -166,6 +167,24 @@ class Task(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Restore the calibration from a `state_dict`."""
         self.calibration = state
+
+
+def masked_mean(
+    cross_entropy: Callable[..., Tensor], raw: Tensor, target: Tensor, known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `Task.masked_loss` does for a binary cross-entropy, in PyTorch's own mean.
+
+    Its gradient is divided last, which rounds otherwise than the gradient of a sum of losses.
+
+    Args:
+        cross_entropy: One of PyTorch's functions with the arguments `weight` and `reduction`.
+        raw: `[batch, ...]`.
+        target: Like `raw`.
+        known: Bool `[batch]`, whether a sample has a label.
+    """
+    weight, count = known.to(raw.dtype).view(-1, *[1] * (raw.ndim - 1)), known.sum()
+    mean = cross_entropy(raw, target, weight=weight, reduction="mean")
+    return mean * (len(known) / count.clamp(min=1)), count
 
 
 def build_tasks(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Task]:

@@ -148,24 +148,22 @@ class AgeGenderModule(pl.LightningModule):
         such that the mean over the ranks is the loss of the global batch.
         """
         masked = [task.masked_loss(raw[name], batch["labels"][task.label]) for name, task in self.network.each_task()]
-        sums, counts = ([pair[place] for pair in masked] for place in (0, 1))
-        own = torch.stack([sums[0].new_full((), len(batch["row"])), *(count.float() for count in counts)])
-        everywhere, ranks, weight = own, 1, batch.get("weight")
-        if weight is not None:
+        means, counts = ([pair[place] for pair in masked] for place in (0, 1))
+        own = torch.stack([means[0].new_full((), len(batch["row"])), *(count.float() for count in counts)])
+        everywhere, parts, shares, ranks = own, means, torch.ones_like(own), 1
+        if (weight := batch.get("weight")) is not None:
             ranks = self.trainer.world_size
             own = own * (weight > 0)  # a part that only pads the step counts on another rank
             everywhere = all_reduce_sum(own)
-            sums = [each * (weight > 0) for each in sums]
-        parts = [each * ranks / count.clamp(min=1) for each, count in zip(sums, everywhere[1:], strict=True)]
+            shares = own * ranks / everywhere.clamp(min=1)
+            parts = [mean * share for mean, share in zip(means, shares[1:], strict=True)]
         labeled = everywhere[1:] > 0
         if stage == "train" and self.soft_targets is not None:
-            soft = self.soft_targets.losses(self.network, raw, batch["row"])
+            soft = [each * shares[0] for each in self.soft_targets.losses(self.network, raw, batch["row"])]
             parts = [self.soft_targets.mixed(*pair) for pair in zip(parts, soft, strict=True)]
             labeled = torch.ones_like(labeled)  # no face lacks a soft target
         loss = self.balance(parts, labeled)
-        with torch.no_grad():
-            means = [each / count.clamp(min=1) for each, count in zip(sums, own[1:], strict=True)]
-            recorded = torch.cat((everywhere[:1] / ranks, own[1:]))
+        recorded = torch.cat((everywhere[:1] / ranks, own[1:]))
         return loss, torch.stack((loss.detach(), *(mean.detach() for mean in means))), recorded
 
     def _calibrates(self) -> bool:

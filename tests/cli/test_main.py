@@ -26,7 +26,7 @@ MISSPELLED = {
     "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
     "data.imagesize=64": "data.imagesize is not known; did you mean image_size?",
     "data.synthetic.cuont=5": "data.synthetic.cuont is not known; did you mean count?",
-    "optim.learning_rate=1": "optim.learning_rate is not known; there are lr, optimizer, scheduler",
+    "optim.learning_rate=1": "optim.learning_rate is not known; choose from lr, optimizer, scheduler",
     "optim.optimizer.wieght_decay=1": "optim.optimizer.wieght_decay is not known; if it is an argument of "
     "optim.optimizer's class, add it with +optim.optimizer.wieght_decay=...",
     "trainer.max_epoch=3": "trainer.max_epoch is not known; did you mean max_epochs?",
@@ -59,7 +59,7 @@ def test_misspelled_setting_is_refused_with_the_nearest_before_any_write(
     ("wrong", "expected"),
     [
         ("+trainer.max_epoch=3", "trainer.max_epoch is not known; did you mean max_epochs?"),
-        ("+trainer.foo=1", "trainer.foo is not known; there are "),
+        ("+trainer.foo=1", "trainer.foo is not known; choose from "),
         ("+callbacks.early_stopping.patienc=1", "callbacks.early_stopping.patienc is not known; did you mean patience"),
         ("+optim.optimizer.beta=[0.9,0.99]", "optim.optimizer.beta is not known; did you mean betas?"),
         ("+augment.fip=0.5", "augment.fip is not known; did you mean flip?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import os
 import pickle
 import shutil
@@ -132,6 +133,33 @@ def test_load_checkpoint_refuses_a_truncated_file(trained_run: Path, tmp_path: P
     with pytest.raises(AgeGenderError, match=r"cut\.ckpt") as refused:
         load_checkpoint(tmp_path / "cut.ckpt")
     assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1), end=st.booleans(), bit=st.integers(0, 7))
+def test_load_checkpoint_with_a_flipped_bit_gives_the_same_weights_or_is_refused(
+    trained_run: Path, tmp_path: Path, where: float, end: bool, bit: int
+) -> None:
+    """Anywhere in the file, or, which decides about parts, in the directory at its end."""
+    whole = trained_run / "checkpoints" / "best.ckpt"
+    content = bytearray(whole.read_bytes())
+    directory = content.find(b"PK\x01\x02")
+    first = directory if end else 0
+    content[first + int(where * (len(content) - 1 - first))] ^= 1 << bit
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    message = ""
+    try:
+        found = load_checkpoint(tmp_path / "flipped.ckpt")
+    except AgeGenderError as refused:
+        message = str(refused)
+    if message:
+        assert "flipped.ckpt" in message and "\n" not in message
+        return
+    expected = load_checkpoint(whole)
+    assert found["agegender"] == expected["agegender"] and found["network"].keys() == expected["network"].keys()
+    for name, value in expected["network"].items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(found["network"][name], value)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -28,7 +28,6 @@ def test_labels_of_tasks_are_their_columns_with_classes_or_none_for_a_number() -
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (None, r"^tasks\.smile=None is no task; ~tasks\.smile removes it$"),
         ({}, r"^tasks\.smile\.label=None must be the name of a label$"),
         ({"label": ""}, r"tasks\.smile\.label= must be the name of a label"),
         ({"label": ["a"]}, r"tasks\.smile\.label=\['a'\] must be the name of a label"),

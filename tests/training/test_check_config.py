@@ -333,7 +333,7 @@ def test_check_config_accepts_age_class_acc_with_classes_only(
         check_config(settings_of("age=mae", chosen))
 
 
-# Channels, image size, batch size, epochs and age coding as published, and the number of weights, counted by hand.
+# Channels, image size, batch size, epochs and age task as published, and the number of weights, counted by hand.
 PUBLISHED = {
     "gray_mae": (1, 128, 32, 30, "mae", 5_107_458),
     "age_classes": (3, 128, 32, 12, "classes", 5_113_174),

@@ -17,7 +17,7 @@ from helpers.forked import PLACES, start_training
 from helpers.stopped_runs import FOUR, assert_same_run
 
 from agegender.errors import AgeGenderError
-from agegender.runs.checkpoint import load_verified_checkpoint
+from agegender.runs.checkpoint import load_checkpoint
 from agegender.runs.resume import latest_valid_checkpoint
 from agegender.system.files import atomic_write
 
@@ -97,7 +97,7 @@ def test_resume_names_a_damaged_checkpoint_and_takes_the_newest_valid_one(
     assert outcome.err.startswith(f"warning: {last} ") and "damaged" in outcome.err and "skipped" in outcome.err
     assert "continuing " in outcome.out and "from checkpoints/best.ckpt" in outcome.out
     assert metrics_of(copied)["epochs"] == 2
-    assert load_verified_checkpoint(last)["global_step"] == 12 and load_verified_checkpoint(best)
+    assert load_checkpoint(last)["global_step"] == 12 and load_checkpoint(best)
     assert not list((copied / "checkpoints").glob(".*"))
 
 
@@ -138,8 +138,8 @@ def test_atomic_write_keeps_the_old_content_until_it_is_complete(tmp_path: Path)
     assert path.read_bytes() == b"after"
 
 
-def test_load_verified_checkpoint_refuses_a_foreign_file(copied: Path, tmp_path: Path) -> None:
-    assert load_verified_checkpoint(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
+def test_load_checkpoint_refuses_a_foreign_file(copied: Path, tmp_path: Path) -> None:
+    assert load_checkpoint(copied / "checkpoints/best.ckpt")["epoch"] in (0, 1)
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(AgeGenderError, match="not an agegender checkpoint"):
-        load_verified_checkpoint(tmp_path / "foreign.ckpt")
+        load_checkpoint(tmp_path / "foreign.ckpt")

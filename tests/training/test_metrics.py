@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ LOSSES = torch.tensor([3.0, 2.0, 1.0])  # the sum, age, gender
 BINS = {"max_age": 20, "bin_width": 10}  # three classes of ages
 
 
-def stage_metrics(stage: str, age: str = "mae", **options: int) -> StageMetrics:
+def stage_metrics(stage: str, age: str = "mae", **options: Any) -> StageMetrics:
     return StageMetrics(stage, build_tasks(task_nodes(age, **options)))
 
 

@@ -118,7 +118,7 @@ def test_evaluation_of_a_table_covers_every_image_as_predict_does(
             assert float(mine) == pytest.approx(expected[answer["path"]][name], abs=digits), name
 
     report = json.loads((tmp_path / "run/report/report.json").read_text())["runs"][0]
-    assert (report["images"], report["ages"], report["genders"]) == (120, 60, 100)
+    assert [report["images"], *(report["tasks"][name]["images"] for name in ("age", "gender"))] == [120, 60, 100]
     assert report["headline"]["age_mae"]["value"] == pytest.approx(results["test/age_mae"], abs=1e-3)
     assert [part["name"] for part in report["slices"]["group"]] == ["a", "b $ b"]
 

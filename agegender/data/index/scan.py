@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from PIL import Image
 from agegender.data import decode
 from agegender.data.index import duplicates
 from agegender.data.index.duplicates import THUMBNAIL, Mode
+from agegender.system.checksums import is_intact
 from agegender.system.files import atomic_write, raise_cache_errors
 from agegender.system.parallel import map_processes
 
@@ -91,17 +91,14 @@ def group_duplicates(scanned: ScanResult, mode: Mode, cache_dir: Path) -> NDArra
         return duplicates.find_duplicate_groups(scanned.digests, scanned.thumbnails, mode)
     key = hashlib.sha256("".join(scanned.digests).encode()).hexdigest()[:16]
     kept_at = cache_dir / "scans" / f"{key}-groups-v{VERSION}.{decode.VERSION}.{duplicates.VERSION}.npy"
-    if kept_at.is_file():
-        try:
-            kept: NDArray[np.int64] = np.load(kept_at, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            log.warning("%s is damaged (%s): copies are looked for again", kept_at, error)
-        else:
-            return kept
+    if is_intact(kept_at, "copies are looked for again"):
+        kept: NDArray[np.int64] = np.load(kept_at, allow_pickle=False)
+        return kept
     if len(scanned.names) > 5_000:
         log.info("looking for near copies among %d images", len(scanned.names))
     groups = duplicates.find_duplicate_groups(scanned.digests, scanned.thumbnails, mode)
-    with raise_cache_errors("the copies that were found", kept_at, groups.nbytes), atomic_write(kept_at) as file:
+    described = "the copies that were found"
+    with raise_cache_errors(described, kept_at, groups.nbytes), atomic_write(kept_at, checksum=True) as file:
         np.save(file, groups)
     return groups
 
@@ -142,15 +139,11 @@ def _is_current(path: Path, reading: _Reading | None) -> bool:
 
 
 def _load(path: Path) -> dict[str, _Reading]:
-    if not path.is_file():
+    if not is_intact(path, "the images are read again"):
         return {}
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:  # np.load leaves a damaged file open
-            columns = [kept[name] for name in ("size", "mtime_ns", "digest", "thumbnail", "reason")]
-            names = kept["name"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s): the images are read again", path, error)
-        return {}
+    with np.load(path, allow_pickle=False) as kept:
+        columns = [kept[name] for name in ("size", "mtime_ns", "digest", "thumbnail", "reason")]
+        names = kept["name"].tolist()
     size, mtime_ns, digest, thumbnail, reason = (c if c.ndim > 1 else c.tolist() for c in columns)
     return {
         name: _Reading(*row)
@@ -169,5 +162,5 @@ def _save(path: Path, readings: dict[str, _Reading]) -> None:
         "reason": np.array([row.reason for row in rows]),
     }
     size = sum(column.nbytes for column in columns.values())
-    with raise_cache_errors("what the images hold", path, size), atomic_write(path) as file:
+    with raise_cache_errors("what the images hold", path, size), atomic_write(path, checksum=True) as file:
         np.savez(file, **columns)  # type: ignore[arg-type]  # mypy can't tell columns from keywords

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from agegender.data.loading.dataset import FaceDataset, step_seed
 from agegender.models.network import MultiTaskNet
+from agegender.system.checksums import is_intact
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
 
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of the cached files; increment it when their contents change
+_AGAIN = "the features are computed again"  # what is done about a damaged file
 _BATCH = 64  # faces augmented together; the views depend on it
 _PASS = 16  # faces per forward pass on a CPU: larger batches exceed the cores' caches
 
@@ -70,7 +72,7 @@ def cache_features(
     seed: int,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> FeatureViews:
-    """Load the cached features of every face in every view, computing missing ones first.
+    """Load the cached features of every face in every view, computing missing and damaged ones first.
 
     The files are keyed on the trunk's weights, the contents of the images, their size and the view.
 
@@ -93,7 +95,7 @@ def cache_features(
     for name, change in changes.items():
         recipe = f"{VERSION}:{trunk}:{computed}:{pictures}:{network.image_size}:{name}:{seed if change else 0}"
         path = cache_dir / "features" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npy"
-        if not path.is_file():
+        if not is_intact(path, _AGAIN):
             with raise_cache_errors("the cache of features", path, 4 * len(faces) * network.trunk.num_features):
                 _build_once(path, network, faces, name, change, seed, precision)
         views.append(torch.from_numpy(np.load(path, allow_pickle=False)))
@@ -110,7 +112,7 @@ def _build_once(
     precision: Callable[[], AbstractContextManager[Any]],
 ) -> None:
     with exclusive_lock(path, f"another run is computing the same features: waiting for {path}"):
-        if path.is_file():
+        if is_intact(path, _AGAIN):
             return
         log.info("computing the trunk's features of %d faces once into %s", len(faces), path)
         features = np.empty((len(faces), network.trunk.num_features), np.float32)
@@ -122,7 +124,7 @@ def _build_once(
                     computed = network.features(part)
                 features[done : done + len(part)] = computed.float().cpu().numpy()
                 done += len(part)
-        with atomic_write(path) as file:
+        with atomic_write(path, checksum=True) as file:
             np.save(file, features)
 
 

@@ -15,6 +15,7 @@ import PIL
 from numpy.typing import NDArray
 
 from agegender.data import decode
+from agegender.system.checksums import is_intact
 from agegender.system.files import atomic_write, exclusive_lock, preallocate, raise_cache_errors
 from agegender.system.parallel import map_processes
 
@@ -33,7 +34,7 @@ def open_pixel_cache(
     grayscale: bool,
     cache_dir: Path,
 ) -> MemmapPixels:
-    """Open the pixel array, building it first if it doesn't exist (`data.cache=auto`).
+    """Open the pixel array, building it first if it doesn't exist or is damaged (`data.cache=auto`).
 
     The array is keyed on the contents of the files (not their names), the size, the color mode and the decoder. So a
     changed, added or removed file needs a new array, and two runs over the same images share one.
@@ -54,7 +55,7 @@ def open_pixel_cache(
     shape = (len(unique), size, size, 1 if grayscale else 3)
     recipe = f"{decode.VERSION}:{PIL.__version__}:{shape}:" + "".join(unique)
     path = cache_dir / "pixels" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}-{size}x{shape[3]}.npy"
-    if not path.is_file():
+    if not is_intact(path, "the images are decoded again"):
         without = "use data.cache=none, which decodes every image anew at every read"
         with raise_cache_errors("the pixel cache", path, math.prod(shape), without):
             _build_once(path, folder, list(unique.values()), shape)
@@ -114,10 +115,10 @@ class DecodeOnRead:
 def _build_once(path: Path, folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
     """Build the array, or wait for another run that is building it."""
     with exclusive_lock(path, f"another run is decoding the same images: waiting for {path}"):
-        if path.is_file():
+        if is_intact(path, "the images are decoded again"):
             return
         log.info("decoding %d images once into %s (%.0f MB)", len(names), path, math.prod(shape) / 1e6)
-        with atomic_write(path) as file:
+        with atomic_write(path, checksum=True) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_2_0(file, header)
             file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from agegender.errors import AgeGenderError, missing_extra, require
 from agegender.tasks.info import read_tasks
 
-FORMAT = 3  # version of the graph's interface and metadata; incremented when older versions would misread them
+FORMAT = 4  # version of the graph's interface and metadata; incremented when older versions would misread them
 INPUT = "pixels"
 EXPORT = "agegender export weights={} out=model.onnx"
 BUNDLED_NAMES = ("default", "face", "small")  # `checkpoint.BUNDLED_WEIGHTS`, which imports PyTorch
+_CHECKSUM = "sha256"  # metadata entry
 _A_CHECKPOINT = "<run folder or checkpoint>"
 
 
@@ -36,7 +38,8 @@ class OnnxBackend:
             weights: A file written by `agegender.prediction.export`.
 
         Raises:
-            AgeGenderError: The file doesn't exist or was not exported by this package, or ONNX Runtime is missing.
+            AgeGenderError: The file doesn't exist, is damaged or was not exported by this package, or ONNX Runtime is
+                missing.
         """
         if weights in BUNDLED_NAMES:
             raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
@@ -63,6 +66,19 @@ class OnnxBackend:
         """Do nothing: `_open` limits each call to one thread."""
 
 
+def with_checksum(model: bytes) -> bytes:
+    """Append the SHA-256 of an ONNX file to it, as the last entry of its metadata.
+
+    Repeated fields of a protobuf message may come in any place, so an entry can be appended to the bytes of the others.
+    """
+    key, value = _CHECKSUM.encode(), hashlib.sha256(model).hexdigest().encode()
+    entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)  # fields 1 and 2 of StringStringEntryProto
+    return model + b"\x72%c%b" % (len(entry), entry)  # field 14 of ModelProto
+
+
+_APPENDED = len(with_checksum(b""))
+
+
 def _open(path: Path) -> Any:
     try:
         import onnxruntime
@@ -71,11 +87,17 @@ def _open(path: Path) -> Any:
     if path.is_dir():
         raise AgeGenderError(f"{path} is a folder; backend=onnx needs a file: {EXPORT.format(path)}")
     require(path.is_file(), f"no model at {path.resolve()}; export one: {EXPORT.format(_A_CHECKPOINT)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AgeGenderError(f"{path} can't be read ({error.strerror})") from None
+    damaged = _CHECKSUM.encode() in content[-_APPENDED:] and with_checksum(content[:-_APPENDED]) != content
+    require(not damaged, f"{path} is damaged: its checksum doesn't match; export it again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the other workers use the other cores
     options.log_severity_level = 3  # errors only: users can't act on the warnings
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         reason = " ".join(str(error).split())[:150]
         again = EXPORT.format(_A_CHECKPOINT if path.suffix == ".onnx" else path)
@@ -99,4 +121,5 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
         ) from None
     if version != FORMAT:
         raise AgeGenderError(f"{path} has format {version}, this version of agegender reads {FORMAT}; export it again")
+    require(_CHECKSUM in found, f"{path} is damaged: its checksum is missing; export it again")
     return found | parsed

@@ -37,14 +37,14 @@ def export(
     target = Path(out)
     require(target.suffix == ".onnx" and not target.is_dir(), f"out={out} must be a file ending in .onnx")
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_extra("exporting", error, "onnx") from None
     from agegender.prediction.backends.onnx_backend import OnnxBackend
     from agegender.prediction.backends.torch_backend import TorchBackend
-    from agegender.prediction.export.onnx_graph import build_graph, quantize_weights
+    from agegender.prediction.export.onnx_graph import build_graph, quantize_weights, save_graph
     from agegender.prediction.export.parity import check_faces, check_parity, check_quantized, latency_ms, run_backend
 
     source = TorchBackend(weights, device="cpu")
@@ -59,12 +59,12 @@ def export(
         def measure(kind: str) -> str:
             return f"{kind:8} {latency_ms(exported, faces.pixels):.2f} ms, {file.stat().st_size / 1e6:.2f} MB"
 
-        onnx.save(model, file)
+        save_graph(model, file)
         exported = OnnxBackend(file)
         difference = check_parity(run_backend(exported, faces.pixels), expected, tasks, faces.words, faces.drawn)
         print(f"{measure('float32')}, differs by {difference}")
         if precision != "float32":
-            onnx.save(quantize_weights(model, precision), file)
+            save_graph(quantize_weights(model, precision), file)
             exported = OnnxBackend(file)
             difference = check_quantized(run_backend(exported, faces.pixels), expected, tasks, precision, faces)
             print(f"{measure(precision)}, differs by {difference}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from agegender.data.index.utkface import LICENSE
 from agegender.errors import AgeGenderError, require
 from agegender.models.network import MultiTaskNet
-from agegender.prediction.backends.onnx_backend import FORMAT, INPUT
+from agegender.prediction.backends.onnx_backend import FORMAT, INPUT, with_checksum
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.version import __version__
 
@@ -88,6 +89,11 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
             fields[:] = [names.get(name, name) for name in fields]
     for value in (*graph.initializer, *graph.value_info, *graph.output):
         value.name = names.get(value.name, value.name)
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph with a checksum, which `OnnxBackend` verifies."""
+    path.write_bytes(with_checksum(model.SerializeToString()))
 
 
 def metadata(source: TorchBackend) -> dict[str, str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,6 +29,7 @@ from agegender.data.index.split import left_out
 from agegender.errors import require
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, best_checkpoints, find_checkpoint, load_checkpoint
+from agegender.system.checksums import is_intact
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
 from agegender.tasks.task import build_tasks
@@ -174,27 +174,15 @@ def _answers(
     path = data.cache_dir / "teachers" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
     waiting = f"another run computes the same teacher's predictions: waiting for {path}"
     with raise_cache_errors("the soft targets", path, 250 * len(rows)), exclusive_lock(path, waiting):
-        predictions = _read(path, len(rows), tasks)
-        if predictions is None:
+        if is_intact(path, "the teacher's predictions are computed again"):
+            with np.load(path, allow_pickle=False) as saved:
+                predictions = {name: saved[name] for name in tasks}
+        else:
             log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
             predictions = _ask(teacher, data, rows, tasks)
-            with atomic_write(path) as file:
+            with atomic_write(path, checksum=True) as file:
                 np.savez(file, **predictions)  # type: ignore[arg-type]  # not the argument allow_pickle
     return predictions
-
-
-def _read(path: Path, faces: int, tasks: Sequence[str]) -> TeacherPredictions | None:
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            predictions = {name: saved[name] for name in tasks}
-        if all(len(soft) == faces for soft in predictions.values()):
-            return predictions
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
-        pass
-    log.warning("%s is damaged: computing the teacher's predictions again", path)
-    return None
 
 
 def _precision(data: AgeGenderDataModule) -> str | None:

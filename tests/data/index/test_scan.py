@@ -208,7 +208,7 @@ def test_duplicate_groups_are_cached(folder: Path, monkeypatch: pytest.MonkeyPat
     assert (group_duplicates(scanned, "near", folder.parent / "cache") == groups).all()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "header only"])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_duplicate_group_cache_is_rebuilt_when_damaged(
     folder: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

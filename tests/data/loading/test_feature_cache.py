@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_features_are_cached_per_trunk_and_augmentation(
     monkeypatch.setattr(features_module, "VERSION", 99)
     make(augment={"flip": 0.5}).keep_features(frozen(), nullcontext)
     assert len(files(tmp_path)) == len(first) + 2 + 5 + 6
+
+
+def test_damaged_features_are_computed_again(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make().keep_features(frozen(), nullcontext)
+    path = tmp_path / "features" / min(files(tmp_path))
+    content = path.read_bytes()
+    path.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    with caplog.at_level(logging.WARNING, logger="agegender"):
+        make().keep_features(frozen(), nullcontext)
+    assert path.read_bytes() == content and f"{path} is damaged" in caplog.text
 
 
 def test_augmented_views_differ_from_each_other(make: Make) -> None:

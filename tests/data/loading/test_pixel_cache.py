@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import pickle
 import shutil
@@ -11,12 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, room_for
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,7 +28,10 @@ from agegender.data import decode
 from agegender.data.index.index import FaceIndex, build_index
 from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels, open_pixel_cache
 from agegender.errors import AgeGenderError, SystemFaultError
+from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.system import parallel
+from agegender.system.checksums import is_intact
+from agegender.system.files import atomic_write
 
 
 @pytest.fixture
@@ -270,6 +276,45 @@ def test_build_fails_on_a_file_become_unreadable_and_leaves_nothing(
     assert _files(tmp_path / "cache") == []
     with pytest.raises(AgeGenderError, match="was readable when it was indexed and no longer is"):
         DecodeOnRead(index.folder, index.names, 32, True).read(_all(index))
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut short", "emptied", "zeroed"])
+def test_damaged_cache_is_built_again_with_one_line(
+    index: FaceIndex, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _open(index, tmp_path / "cache").path
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 8]) + content[middle + 1 :]
+    path.write_bytes(
+        {"one bit": flipped, "cut short": content[:middle], "emptied": b"", "zeroed": bytes(len(content))}[damage]
+    )
+    with caplog.at_level(logging.WARNING, logger="agegender"):
+        again = _open(index, tmp_path / "cache").read(_all(index))
+    assert (again == DecodeOnRead(index.folder, index.names, 32, True).read(_all(index))).all()
+    assert path.read_bytes() == content
+    lines = {record.getMessage() for record in caplog.records}
+    assert lines == {f"{path} is damaged (its checksum doesn't match): the images are decoded again"}
+
+
+@pytest.mark.benchmark
+def test_check_of_the_cache_takes_at_most_3_percent_of_reading_it_as_batches_for_a_step(tmp_path: Path) -> None:
+    """Against the smallest bundled network in evaluation, of which training is several times slower."""
+    network = TorchBackend("small", "cpu").network
+    size, channels, faces = network.image_size, network.in_channels, 2048
+    with atomic_write(tmp_path / "pixels.npy", checksum=True) as file:
+        np.save(file, np.random.default_rng(0).integers(0, 256, (faces, size, size, channels), np.uint8))
+    batch = torch.zeros(32, channels, size, size, dtype=torch.uint8)
+
+    def checked() -> None:
+        assert is_intact(tmp_path / "pixels.npy", "")
+
+    def evaluated() -> None:
+        with torch.inference_mode():
+            network(batch)
+
+    check, step = (min(timeit.repeat(work, number=1, repeat=5)) for work in (checked, evaluated))
+    assert check / faces < 0.03 * step / 32
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])

@@ -21,7 +21,7 @@ from onnx import helper
 from agegender.errors import AgeGenderError
 from agegender.prediction.backends.onnx_backend import FORMAT, OnnxBackend
 from agegender.prediction.backends.torch_backend import TorchBackend
-from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.export.onnx_graph import build_graph, save_graph
 from agegender.prediction.export.parity import check_faces, check_parity
 from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds tiny.ckpt and, exported from it, tiny.onnx. Read only."""
     folder = tmp_path_factory.mktemp("networks")
     source = TorchBackend(save_network(folder / "tiny.ckpt", in_channels=1, pictures="drawn"), "cpu")
-    onnx.save(build_graph(source), folder / "tiny.onnx")
+    save_graph(build_graph(source), folder / "tiny.onnx")
     return folder
 
 
@@ -89,7 +89,7 @@ def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces
     widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
     bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
     save_network(tmp_path / "unsure.ckpt", confidence=replace(CONFIDENCE, min_confidence=bound), in_channels=1)
-    onnx.save(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
+    save_graph(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
     ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
     theirs = Predictor(tmp_path / "unsure.ckpt", "cpu", detect="never")
     assert ours.tasks == theirs.tasks and ours.tasks[1].min_confidence == bound
@@ -129,6 +129,8 @@ def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
         ("text.onnx", "weights=<run folder or checkpoint>"),
         ("empty.onnx", "empty.onnx is no ONNX model"),
         ("other.onnx", "an ONNX model without agegender's metadata"),
+        ("flipped.onnx", "flipped.onnx is damaged: its checksum doesn't match; export it again"),
+        ("unsealed.onnx", "unsealed.onnx is damaged: its checksum is missing; export it again"),
         ("later.onnx", f"later.onnx has format {FORMAT + 1}, this version of agegender reads {FORMAT}"),
         ("earlier.onnx", f"earlier.onnx has format 1, this version of agegender reads {FORMAT}; export it again"),
     ],
@@ -143,14 +145,30 @@ def test_onnx_backend_refuses_weights_that_are_no_export(
     Path("text.onnx").write_text("hello")
     Path("empty.onnx").touch()
     model = onnx.load(folder / "tiny.onnx")
-    metadata = {each.key: each.value for each in model.metadata_props}
+    metadata = {each.key: each.value for each in model.metadata_props if each.key != "sha256"}
     for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks tasks
         helper.set_model_props(model, metadata | {"agegender_format": str(version)})
-        onnx.save(model, f"{name}.onnx")
+        save_graph(model, Path(f"{name}.onnx"))
+    helper.set_model_props(model, metadata)
+    onnx.save(model, "unsealed.onnx")
     helper.set_model_props(model, {})
     onnx.save(model, "other.onnx")
+    content = bytearray((folder / "tiny.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("flipped.onnx").write_bytes(content)
     outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
     outcome.assert_one_line_error(message)
+
+
+def test_onnx_backend_refuses_a_file_with_any_flipped_bit(folder: Path, tmp_path: Path) -> None:
+    whole, flipped = (folder / "tiny.onnx").read_bytes(), tmp_path / "flipped.onnx"
+    places = [*range(0, len(whole), len(whole) // 40), *range(len(whole) - 80, len(whole), 3)]
+    for number, place in enumerate(places):
+        content = bytearray(whole)
+        content[place] ^= 1 << number % 8
+        flipped.write_bytes(content)
+        with pytest.raises(AgeGenderError, match=r"^[^\n]*flipped\.onnx (is|has) [^\n]*$"):
+            OnnxBackend(flipped)
 
 
 def test_torch_backend_refuses_an_exported_model(folder: Path, run_here: Run, tmp_path: Path) -> None:

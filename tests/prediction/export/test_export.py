@@ -23,7 +23,7 @@ from agegender.prediction.backends.onnx_backend import OnnxBackend
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.export import onnx_graph, parity
 from agegender.prediction.export.export import export
-from agegender.prediction.export.onnx_graph import build_graph
+from agegender.prediction.export.onnx_graph import build_graph, save_graph
 from agegender.prediction.export.parity import DRAWN, check_faces, check_parity
 
 Run = Callable[..., Outcome]
@@ -97,7 +97,7 @@ def test_export_preserves_the_predictions_of_every_trunk_and_coding(
     source = TorchBackend(save_network(tmp_path / "tiny.ckpt", **options), "cpu")
     if source.grayscale:
         pixels = pixels[..., :1]
-    onnx.save(build_graph(source), tmp_path / "tiny.onnx")
+    save_graph(build_graph(source), tmp_path / "tiny.onnx")
     exported = OnnxBackend(tmp_path / "tiny.onnx")
     assert exported.tasks == source.tasks
     for batch in (1, 3, 17):
@@ -139,7 +139,7 @@ def test_metadata_describes_the_inputs_and_the_origin(graph: onnx.ModelProto) ->
     gender = {"name": "gender", "kind": "binary", "label": "gender", "columns": ["p_female"], "digits": [4]}
     gender |= empty | {"classes": ["male", "female"]}
     assert {name: json.loads(value) for name, value in metadata.items()} == {
-        "agegender_format": 3,
+        "agegender_format": 4,
         "image_size": 32,
         "channels": 3,
         "mean": [0.5],
@@ -200,7 +200,7 @@ def test_quantize_weights_shrinks_the_file_and_keeps_the_predictions(pixels: np.
     sizes, apart = {}, {}
     for precision in ("float32", "float16", "int8"):
         file = tmp_path / f"{precision}.onnx"
-        onnx.save(model if precision == "float32" else onnx_graph.quantize_weights(model, precision), file)
+        onnx_graph.save_graph(model if precision == "float32" else onnx_graph.quantize_weights(model, precision), file)
         sizes[precision] = file.stat().st_size
         apart[precision] = np.abs(OnnxBackend(file)(pixels)["age"] - theirs["age"]).mean()
     assert sizes["float16"] < 0.6 * sizes["float32"] and sizes["int8"] < 0.35 * sizes["float32"]

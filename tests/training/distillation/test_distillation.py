@@ -159,7 +159,7 @@ def test_damaged_soft_targets_are_computed_again_with_a_warning(
         again = targets_of(teacher, data=data)
     assert asked == [teacher]
     assert [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()] == [
-        f"{path} is damaged: computing the teacher's predictions again"
+        f"{path} is damaged (its checksum doesn't match): the teacher's predictions are computed again"
     ]
     assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
     assert path.read_bytes() == kept
