@@ -90,6 +90,35 @@ class MultiTaskNet(nn.Module):
             if not getattr(part, "keeps_own_init", False):
                 init_weights(part, weight_init)
 
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: object) -> Self:
+        """Build the network that a checkpoint describes, with its weights.
+
+        Args:
+            checkpoint: As `load_checkpoint` returns it.
+            source: Its path, for messages.
+
+        Raises:
+            AgeGenderError: The description is invalid, or the weights don't fit it or are not finite.
+        """
+        try:
+            network = cls(**checkpoint["agegender"]["network"])
+            network.load_state_dict(checkpoint["network"])
+        except AgeGenderError as error:
+            raise AgeGenderError(f"{source} can't be used: {error}") from None
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise AgeGenderError(f"{source} is damaged, or of another version ({reason}): use another") from None
+        broken = [
+            name
+            for name, value in network.state_dict().items()
+            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
+        ]
+        require(
+            not broken, f"{source} has weights that are not finite ({', '.join(broken[:3])}): use another checkpoint"
+        )
+        return network
+
     def forward(self, images: Tensor) -> RawOutputs:
         """Compute the raw outputs of a batch of images.
 

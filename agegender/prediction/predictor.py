@@ -232,6 +232,9 @@ class Predictor:
 
     def _prediction(self, path: str, number: int, face: Face | None, columns: dict[str, float]) -> Prediction:
         left, top, right, bottom = face.box if face else (None, None, None, None)
+        required = [name for info in self.tasks for name in info.columns[: 1 if info.kind == "number" else None]]
+        if not all(math.isfinite(columns[name]) for name in required):  # an overflow in the network
+            return Prediction(path, error="the network's output is not a number")
         values = {name: value for info in self.tasks for name, value in info.values(columns).items()}
         return Prediction(path, number, left, top, right, bottom, face.score if face else None, values)
 

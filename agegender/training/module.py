@@ -107,6 +107,7 @@ class AgeGenderModule(pl.LightningModule):
         if not isinstance(checkpoint_path, str | Path):
             raise AgeGenderError("pass a checkpoint's path or name: an open file is not supported")
         checkpoint = load_checkpoint(find_checkpoint(checkpoint_path))
+        MultiTaskNet.from_checkpoint(checkpoint, checkpoint_path)  # raises if it can't be used
         described = checkpoint["agegender"]
         # Bundled weights have no training settings.
         defaults = {"network": described["network"], "optim": OPTIM, "split": described.get("split")}

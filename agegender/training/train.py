@@ -32,6 +32,7 @@ from agegender.distributed.process_group import (
     terminate_children,
 )
 from agegender.errors import AgeGenderError, require
+from agegender.models.network import MultiTaskNet
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, write_best
 from agegender.runs.run_dir import run_lock
 from agegender.system.files import atomic_write, raise_write_errors
@@ -99,7 +100,10 @@ def _fit_and_test(
     disable_malloc_trim()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
         torch.set_float32_matmul_precision("high")  # TF32 for operations that mixed precision keeps in float32
-    weights = load_checkpoint(find_checkpoint(settings["weights"])) if settings["weights"] else None
+    weights = None
+    if settings["weights"]:
+        weights = load_checkpoint(find_checkpoint(settings["weights"]))
+        MultiTaskNet.from_checkpoint(weights, f"weights={settings['weights']}")  # raises if they can't be used
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
 
     data = builders.build_data(settings, weights)

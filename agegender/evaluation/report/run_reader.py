@@ -65,9 +65,12 @@ def _untested(folder: Path) -> str:
 
 
 def _tested(folder: Path) -> list[Path]:
-    """Return the tested runs below a folder, the newest last."""
-    found = sorted(folder.glob("**/predictions.csv"), key=lambda path: path.stat().st_mtime)
-    return [path.parent for path in found]
+    """Return the tested runs below a folder, the newest last, after the evaluations that trained nothing.
+
+    An evaluation may be of other data; it is reported by naming its own folder.
+    """
+    found = [path.parent for path in folder.glob("**/predictions.csv")]
+    return sorted(found, key=lambda run: ((run / "checkpoints").is_dir(), (run / "predictions.csv").stat().st_mtime))
 
 
 def read_run(folder: Path) -> Run:

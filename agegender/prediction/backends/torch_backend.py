@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
 from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.backend import Tta
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
@@ -30,10 +30,10 @@ class TorchBackend:
         self.weights, self.tta = find_checkpoint(weights), tta
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
-        network = MultiTaskNet(**checkpoint["agegender"]["network"])
-        network.load_state_dict(checkpoint["network"])
+        network = MultiTaskNet.from_checkpoint(checkpoint, self.weights)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.split: dict[str, Any] = checkpoint["agegender"]["split"] or {}
+        self.split: dict[str, Any] = checkpoint["agegender"].get("split") or {}
+        require(isinstance(self.split, dict), f"{self.weights} is damaged: its split is no mapping; use another")
         self.trained_on_synthetic = self.split.get("pictures") == "drawn"
         self.origin: str | None = checkpoint["agegender"].get("origin")
         self.tasks = network.infos

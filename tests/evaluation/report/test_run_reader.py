@@ -205,6 +205,14 @@ def test_newest_run_is_the_one_tested_last(tmp_path: Path) -> None:
     assert find_runs(None, tmp_path / "logs") == [run]
 
 
+def test_newest_run_is_a_training_even_if_an_evaluation_is_newer(tmp_path: Path) -> None:
+    trained, evaluated = finished(tmp_path / "logs/a", 60), finished(tmp_path / "logs/b", 30)
+    assert find_runs(None, tmp_path / "logs") == [evaluated]
+    (trained / "checkpoints").mkdir()
+    assert find_runs(None, tmp_path / "logs") == find_runs(str(tmp_path / "logs")) == [trained]
+    assert find_runs(str(evaluated)) == [evaluated]
+
+
 def test_folder_without_a_tested_run_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     untested, empty, file = tmp_path / "untested", tmp_path / "empty", tmp_path / "file"
     (untested / "checkpoints").mkdir(parents=True)
