@@ -336,7 +336,7 @@ def test_teacher_weight_of_one_ignores_the_labels(run_here: Run, teacher: Path, 
         assert outcome.code == 0, outcome.err
         state = load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["network"]
         weights.append({key: value for key, value in state.items() if not key.endswith("_extra_state")})  # calibrations
-    assert differences(*weights) == []
+    assert differences(weights[0], weights[1]) == []
 
 
 def test_teacher_weight_of_zero_trains_the_bits_of_no_teacher(run_here: Run, teacher: Path, tmp_path: Path) -> None:
