@@ -84,8 +84,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         """Store the settings; nothing is read before `prepare_data` or `setup`.
 
         Args:
-            dir: Folder of images named as in UTKFace, see `parse_name`. If it doesn't exist, UTKFace is downloaded; if
-                it is None, `table` or `synthetic` must be given.
+            dir: Folder of images named as in UTKFace, see `parse_name`; UTKFace is downloaded if `data/UTKFace` doesn't
+                exist. If it is None, `table` or `synthetic` must be given.
             table: CSV or Parquet with the images' paths and labels, see `read_table`. Paths are relative to `dir`, or
                 to the table's own folder.
             synthetic: Draw cartoon faces instead: arguments of `generate_faces`. With `glasses`, its table is read.

@@ -14,6 +14,8 @@ from agegender.system.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
+DEFAULT_DIR = Path("data/UTKFace")  # of conf/data/utkface.yaml: the only folder that a download stands in for
+
 
 def resolve_data_dir(
     given: str | None, table: Path | None, synthetic: Mapping[str, Any] | None, cache_dir: Path
@@ -21,13 +23,15 @@ def resolve_data_dir(
     """Return the folder of the images, drawing or downloading them first if needed.
 
     Args:
-        given: `data.dir`. With a table, the base of its relative paths; None for the table's own folder.
+        given: `data.dir`. With a table, the base of its relative paths; None for the table's own folder. If
+            `DEFAULT_DIR` doesn't exist, UTKFace is downloaded.
         table: `data.table`.
         synthetic: `data.synthetic`.
         cache_dir: Folder of drawn and downloaded images.
 
     Raises:
-        AgeGenderError: No source is set, the folder of a table doesn't exist, or the images can't be obtained.
+        AgeGenderError: No source is set, a folder other than `DEFAULT_DIR` doesn't exist, or the images can't be
+            obtained.
     """
     if synthetic is not None:
         return _draw(cache_dir, **synthetic)
@@ -42,6 +46,9 @@ def resolve_data_dir(
     if folder.exists():
         raise AgeGenderError(f"data.dir={folder} is a file; give the folder that holds the images")
     if table is None:
+        may_fetch = folder == DEFAULT_DIR and not folder.is_symlink()
+        missing = f"data.dir={given} does not exist (no folder {folder.absolute()}): correct it"
+        require(may_fetch, f"{missing}, or set data.dir={DEFAULT_DIR}, for which UTKFace is downloaded")
         return fetch_utkface(cache_dir, folder)
     require(given is None, f"data.dir={folder} does not exist; the paths in {table} start from there")
     return folder  # the table doesn't exist either: `read_table` raises

@@ -152,14 +152,21 @@ class StreamingDataModule(AgeGenderDataModule):
         """Return LitData's stream of one split; `apart` gives it a cache folder of its own."""
         from agegender.data.streaming.litdata_loader import DecodeTransform, streaming_dataset
 
-        folder = fetch_dir(self.place, self.cache_dir) / f"{name}{'-single' if apart else ''}"
-        cache_folder = folder if self.place.startswith(BUCKET) else None
+        fetched = fetch_dir(self.place, self.cache_dir) if self.place.startswith(BUCKET) else None
+        cache_folder = fetched and fetched / f"{name}{'-single' if apart else ''}"
         if cache_folder is not None:
             cache_folder.mkdir(parents=True, exist_ok=True)
         decoder = DecodeTransform(self.image_size, self.grayscale)
         drop_last = shuffle and self._part().world_size > 1
         return streaming_dataset(
-            f"{self.place}/{name}", cache_folder, decoder, self.seed, shuffle, self.max_cache, drop_last
+            f"{self.place}/{name}",
+            cache_folder,
+            decoder,
+            self.seed,
+            shuffle,
+            self.max_cache,
+            drop_last,
+            index=fetched and fetched / name,
         )
 
     def _loader(self, name: Split, shuffle: bool = False) -> StreamingFaceLoader:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from agegender.data import decode
 from agegender.data.loading.dataset import Batch
+from agegender.data.streaming.shard_format import item_crc32
 from agegender.errors import SystemFaultError
 from agegender.system.signals import blocked
 
@@ -33,7 +36,7 @@ def _allow_plain_http() -> None:
 
 _allow_plain_http()  # also runs in spawned processes
 
-Item = dict[str, Any]  # written by `pack`: image (the file's bytes), row, labels (the bytes of float32 numbers)
+Item = dict[str, Any]  # `FIELDS`: image (the file's bytes), row, labels (the bytes of float32 numbers), crc32
 
 
 class DecodeTransform:
@@ -44,9 +47,16 @@ class DecodeTransform:
         self.image_size, self.grayscale = image_size, grayscale
 
     def __call__(self, item: Item) -> Item:
-        """Return the item with its image as uint8 `[size, size, channels]`, after the evaluation transform."""
-        picture = decode.read_image(item["image"])
-        return {**item, "image": decode.eval_transform(picture, self.image_size, self.grayscale)}
+        """Return the item with its image as uint8 `[size, size, channels]`, after the evaluation transform.
+
+        Raises:
+            ValueError: The item doesn't have its checksum.
+        """
+        image, labels = bytes(item["image"]), bytes(item["labels"])  # LitData may return views of a mapped file
+        if item_crc32(image, item["row"], labels) != item["crc32"]:
+            raise ValueError("the checksum of a face doesn't match")
+        pixels = decode.eval_transform(decode.read_image(image), self.image_size, self.grayscale)
+        return {"image": pixels, "row": item["row"], "labels": labels}
 
 
 def collate(names: Sequence[str], items: Sequence[Item]) -> Batch:
@@ -70,6 +80,7 @@ def streaming_dataset(
     shuffle: bool,
     max_cache: str | None,
     drop_last: bool,
+    index: Path | None = None,
 ) -> StreamingDataset:
     """Open a split's shards; with several ranks, each reads its part of them.
 
@@ -81,6 +92,7 @@ def streaming_dataset(
         shuffle: Shuffle the shards, and the faces in each, anew every epoch.
         max_cache: Size limit of the cache, such as `100GB`; None for three quarters of the disk's free space.
         drop_last: Drop the faces of an epoch that fill no whole batch on every rank.
+        index: Folder of the shards' index, which was checked; None for a local folder.
     """
     _allow_plain_http()
     stream = StreamingDataset(
@@ -92,6 +104,7 @@ def streaming_dataset(
         max_cache_size=max_cache,
         transform=decoder,
         item_shuffle_window="full",
+        index_path=None if index is None else str(index),  # LitData would download another
     )
     stream.set_drop_last(drop_last)
     return stream
@@ -108,6 +121,32 @@ def item_at(stream: StreamingDataset, place: int) -> Item:
     # A slice fetches the whole shard: for a single index, LitData 0.2.76 requests a wrong byte range.
     item: Item = stream[place : place + 1][0]
     return item
+
+
+_NO_SHARD = re.compile(r"^(?:RuntimeError: )?Chunk prefetch thread .*Original error: (.*)$", re.M)
+_DAMAGED = re.compile(r"does not match index\.json|^Caught \w+ in DataLoader worker")
+
+
+@contextmanager
+def _explain_read_errors(stream: StreamingDataset) -> Iterator[None]:
+    """Re-raise the errors of missing and damaged shards as one line.
+
+    Raises:
+        SystemFaultError: The download failed, or a shard is damaged.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, struct.error) as error:
+        place, text = stream.input_dir.url or stream.input_dir.path, str(error).strip()
+        if reason := _NO_SHARD.search(text):  # LitData's download thread died and has printed its own report
+            message = f"no more shards come from {place} ({reason[1]}): check the server and the network"
+        elif not isinstance(error, RuntimeError) or _DAMAGED.search(text):
+            reason_line = text.rpartition("\n")[2].rpartition("Error: ")[2]  # from a worker, the text is a traceback
+            kept = f", and remove {stream.input_dir.path}" if stream.input_dir.url else ""
+            message = f"a shard of {place} is damaged ({reason_line}): copy or pack the faces again{kept}"
+        else:
+            raise
+        raise SystemFaultError(message) from error
 
 
 class StreamingFaceLoader(StreamingDataLoader):
@@ -162,18 +201,10 @@ class StreamingFaceLoader(StreamingDataLoader):
         # LitData ends a resumed epoch at the request of one more batch, which Lightning never makes.
         if self.restore and self._num_samples_yielded_streaming >= len(self.dataset):
             self.restore = False
-        try:
+        with _explain_read_errors(self.dataset):
             with blocked():  # see `FaceDataLoader`
                 batches = super().__iter__()
             yield from batches
-        except RuntimeError as error:  # LitData's download thread died and has printed its own report
-            reason = re.search(r"^(?:RuntimeError: )?Chunk prefetch thread .*Original error: (.*)$", str(error), re.M)
-            if reason is None:
-                raise
-            place = self.dataset.input_dir.url or self.dataset.input_dir.path
-            raise SystemFaultError(
-                f"no more shards come from {place} ({reason[1]}): check the server and the network"
-            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the epoch, as plain values."""
@@ -199,5 +230,6 @@ class StreamingPixels:
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images of rows of the index, uint8 `[len(indices), size, size, channels]`."""
-        items = [item_at(self._stream, int(row) - self._start) for row in indices]
-        return np.stack([self._decoder(item)["image"] for item in items])
+        with _explain_read_errors(self._stream):
+            items = [item_at(self._stream, int(row) - self._start) for row in indices]
+            return np.stack([self._decoder(item)["image"] for item in items])

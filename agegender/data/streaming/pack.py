@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from agegender.data.index.index import FaceIndex
 from agegender.data.index.split import SPLITS, Split
-from agegender.data.streaming.packed_index import INDEX, MANIFEST, QUARANTINE, VERSION, write_columns
+from agegender.data.streaming.packed_index import INDEX, QUARANTINE, VERSION, write_columns, write_manifest
+from agegender.data.streaming.shard_format import item_crc32
 from agegender.errors import AgeGenderError, missing_extra, require
 from agegender.system.files import exclusive_lock
 from agegender.system.progress import track
@@ -102,7 +102,7 @@ def _write(
         "classes": dict(index.classes),
         "folder": str(index.folder.resolve()),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_manifest(folder, manifest)
 
 
 def _write_shards(folder: Path, index: FaceIndex, rows: NDArray[np.int64], first: int, shard_mb: int) -> None:
@@ -117,7 +117,8 @@ def _write_shards(folder: Path, index: FaceIndex, rows: NDArray[np.int64], first
         content = _read(path)
         if hashlib.sha256(content).hexdigest() != index.digests[row]:
             raise AgeGenderError(f"{path} changed while it was packed: run the command again")
-        shards[position] = {"image": content, "row": first + position, "labels": labels[position].tobytes()}
+        fields: dict[str, Any] = {"image": content, "row": first + position, "labels": labels[position].tobytes()}
+        shards[position] = fields | {"crc32": item_crc32(**fields)}
     shards.done()
     shards.merge(1)
 

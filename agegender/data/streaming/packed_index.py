@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ from numpy.typing import NDArray
 
 from agegender.data.index.index import FaceIndex
 from agegender.data.index.split import SPLITS
+from agegender.data.streaming.shard_format import SHARD_INDEX, check_shards
 from agegender.errors import AgeGenderError, missing_extra, require
+from agegender.system.checksums import crc32_of
 from agegender.system.files import atomic_write, exclusive_lock
 
 log = logging.getLogger(__name__)
 for _name in ("litdata", "botocore"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they log their cache and credentials at every epoch
 
-VERSION = 3  # increment it when the format of a pack changes
+VERSION = 4  # increment it when the format of a pack changes
 MANIFEST = "pack.json"
 LABELS, NAMES, OFFSETS = "labels.npy", "names.bin", "names.npy"
 INDEX, QUARANTINE = "index.csv", "quarantine.csv"
+CHECKED = (LABELS, NAMES, OFFSETS, INDEX, QUARANTINE, *(f"{side}/{SHARD_INDEX}" for side in SPLITS))
 BUCKET = "s3://"
 
 
@@ -107,6 +111,26 @@ def write_columns(folder: Path, index: FaceIndex, rows: NDArray[np.int64]) -> No
         file.writelines(names)
 
 
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a pack, with the checksums of its other files, except shards, and its own."""
+    manifest |= {"crc32": {name: crc32_of(folder / name) for name in CHECKED}}
+    manifest |= {"own_crc32": _own_crc32(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _own_crc32(manifest: dict[str, Any]) -> int:
+    rest = {name: value for name, value in manifest.items() if name != "own_crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def _damaged_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Return the names of the files of a pack, except shards, that are missing or don't have their checksum."""
+    if manifest.get("own_crc32") != _own_crc32(manifest):
+        return [MANIFEST]
+    checksums = manifest["crc32"]
+    return [name for name in CHECKED if not (folder / name).is_file() or crc32_of(folder / name) != checksums[name]]
+
+
 def open_pack(place: str, cache_dir: Path) -> PackedIndex:
     """Open the index of packed faces, downloading it first from an object store.
 
@@ -120,14 +144,18 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
     """
     folder = _fetch(place.rstrip("/"), cache_dir) if place.startswith(BUCKET) else Path(place).expanduser()
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         raise AgeGenderError(_no_pack_message(place)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise AgeGenderError(f"{folder / MANIFEST} can't be read ({error}): pack the faces again") from None
     version = manifest.get("version")
     require(version == VERSION, f"{place} has pack version {version}, not {VERSION}: pack the faces again")
     try:
+        damaged = ", ".join(_damaged_files(folder, manifest))
+        require(not damaged, f"{damaged} of the pack in {folder} is damaged: copy or pack the faces again")
+        for side in SPLITS:
+            check_shards(folder / side, manifest["images"][side], has_shards=not place.startswith(BUCKET))
         labels = np.load(folder / LABELS, mmap_mode="r", allow_pickle=False)
         names = PackedNames(folder)
         with (folder / QUARANTINE).open(newline="", encoding="utf-8") as file:
@@ -187,10 +215,13 @@ def _fetch(place: str, cache_dir: Path) -> Path:
 
         manifest = read(MANIFEST).read()
         if (folder / MANIFEST).is_file() and (folder / MANIFEST).read_bytes() == manifest:
-            return folder
+            damaged = ", ".join(_damaged_files(folder, json.loads(manifest)))
+            if not damaged:
+                return folder
+            log.warning("%s in %s is damaged: the index of %s is fetched again", damaged, folder, place)
         if folder.exists():  # the pack was replaced: the shards that LitData cached are stale
             shutil.rmtree(folder)
-        for name in (LABELS, NAMES, OFFSETS, INDEX, QUARANTINE):
+        for name in CHECKED:
             with atomic_write(folder / name) as file:
                 shutil.copyfileobj(read(name), file)
         with atomic_write(folder / MANIFEST) as file:  # last, since it marks the download as complete

@@ -11,9 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from conftest import ROOT
+from omegaconf import OmegaConf
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.sources.download import KAGGLE_DATASET, fetch_utkface, largest_folder_of_faces
+from agegender.data.sources.resolve import DEFAULT_DIR
 from agegender.errors import AgeGenderError
 
 Fetch = Callable[[Path], Path]
@@ -90,14 +93,53 @@ def test_existing_folder_is_used_without_a_download(
     assert module.index.folder == faces and handles == [] and not (tmp_path / "cache" / "utkface").exists()
 
 
-def test_folder_that_is_missing_is_downloaded_and_indexed(
-    kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path
+@pytest.mark.parametrize("given", ["data/UTKFace", "./data/UTKFace/"])
+def test_default_folder_that_is_missing_is_downloaded_and_indexed(
+    given: str, kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     handles = kaggle(_archive(faces))
-    module = AgeGenderDataModule(dir=str(tmp_path / "wanted"), cache_dir=str(tmp_path / "cache"), image_size=16)
+    module = AgeGenderDataModule(dir=given, cache_dir=str(tmp_path / "cache"), image_size=16)
     module.prepare_data()
     module.setup()
-    assert len(module.index.names) == 120 and handles == [KAGGLE_DATASET] and not (tmp_path / "wanted").exists()
+    assert len(module.index.names) == 120 and handles == [KAGGLE_DATASET] and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("downloaded", [True, False])
+@pytest.mark.parametrize("given", ["data/UTKface", "UTKFace", "../data/UTKFace", "/nowhere/data/UTKFace", "link"])
+def test_any_other_folder_that_is_missing_is_refused_with_its_whole_path(
+    given: str,
+    downloaded: bool,
+    kaggle: Callable[[Fetch], list[str]],
+    faces: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("link").symlink_to("moved")
+    if downloaded:
+        shutil.copytree(faces, tmp_path / "cache" / "utkface")
+    handles = kaggle(_archive(faces))
+    with pytest.raises(AgeGenderError, match=rf"does not exist \(no folder {tmp_path / 'here' / given}\)[^\n]*$"):
+        AgeGenderDataModule(dir=given, cache_dir=str(tmp_path / "cache")).find_index()
+    assert handles == []
+
+
+def test_default_folder_whose_link_is_broken_is_refused(
+    kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    handles = kaggle(_archive(faces))
+    Path("data").mkdir()
+    Path("data/UTKFace").symlink_to("/nowhere")
+    with pytest.raises(AgeGenderError, match=r"data\.dir=data/UTKFace does not exist"):
+        AgeGenderDataModule(dir="data/UTKFace", cache_dir=str(tmp_path / "cache")).find_index()
+    assert handles == []
+
+
+def test_default_folder_of_the_config_is_the_one_that_is_downloaded() -> None:
+    assert OmegaConf.load(ROOT / "conf" / "data" / "utkface.yaml").dir == str(DEFAULT_DIR)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +158,16 @@ def test_folder_that_is_missing_is_downloaded_and_indexed(
     ],
 )
 def test_offline_error_names_the_alternatives_and_leaves_nothing(
-    kaggle: Callable[[Fetch], list[str]], faces: Path, tmp_path: Path, error: Exception, reason: str
+    kaggle: Callable[[Fetch], list[str]],
+    faces: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     kaggle(_fail_after_half(error, faces))
-    wanted = tmp_path / "wanted"
+    wanted = DEFAULT_DIR
     with pytest.raises(AgeGenderError, match=reason) as caught:
         AgeGenderDataModule(dir=str(wanted), cache_dir=str(tmp_path / "cache")).prepare_data()
     message = str(caught.value)
