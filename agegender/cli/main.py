@@ -30,6 +30,7 @@ from agegender.errors import (
 )
 from agegender.system.files import DISK_FULL
 from agegender.system.signals import handling, raise_exit
+from agegender.system.terminal import printable
 
 
 def run_command(
@@ -127,7 +128,7 @@ def report_errors(reraise: bool = False) -> Iterator[None]:
 
 
 def _exit(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)  # a server's or a file's text may hold control codes
     sys.exit(code)
 
 

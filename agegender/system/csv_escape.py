@@ -1,4 +1,4 @@
-"""Escape file names in CSV files against CSV injection, reversibly."""
+"""Escape file names in CSV files against CSV injection, reversibly; and names that need no escape."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def unescape_formula(cell: str) -> str:
     """
     inside = cell.removeprefix(_PREFIX)
     return inside if inside.startswith(_FORMULA_STARTS) else cell
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a name of a class, column or unit is the same in CSV files, on terminals and in spreadsheets."""
+    return name.isprintable() and not name.startswith(_FORMULA_STARTS)

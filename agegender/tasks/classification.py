@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agegender.errors import require
+from agegender.system.csv_escape import is_plain
 from agegender.tasks.confidence import ClassCalibration, fit_confidence
 from agegender.tasks.info import Kind, TaskInfo
 from agegender.tasks.task import Floats, Task, TaskMetric, masked_mean
@@ -27,8 +28,11 @@ class _Classification(Task):
     def __init__(self, label: str, classes: Sequence[str], weight: float = 1.0):
         super().__init__(label, weight)
         names = tuple(str(name) for name in classes)
-        distinct = len({name.casefold() for name in names}) == len(names) and all(names)
-        require(distinct, f"classes={list(names)} must be different names")
+        distinct = len({name.casefold() for name in names}) == len(names) and all(map(is_plain, names)) and all(names)
+        require(
+            distinct,
+            f"classes={list(names)} must be different printable names, without a sign of a formula at the start",
+        )
         self.classes = names
 
     @property

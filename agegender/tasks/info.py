@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from agegender.errors import AgeGenderError, require
+from agegender.system.csv_escape import is_plain
 
 Kind = Literal["number", "binary", "classes"]
 UNSURE = "unsure"  # class whose probability is below the task's min_confidence
@@ -53,8 +54,8 @@ class TaskInfo:
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = (len(info.columns), count) == sizes[info.kind] and len(info.digits) == len(info.columns)
             valid = valid and all(digits is None or isinstance(digits, int) for digits in info.digits)
-            valid = valid and all(text.encode() is not None for text in texts) and 0 <= info.min_confidence <= 1
-        except (TypeError, ValueError, AttributeError, KeyError):  # lone surrogates can't be written to a file
+            valid = valid and all(map(is_plain, texts)) and 0 <= info.min_confidence <= 1
+        except (TypeError, ValueError, AttributeError, KeyError):
             valid = False
         if not valid:
             raise AgeGenderError("the description of a task is invalid: the file is damaged, or of another version")

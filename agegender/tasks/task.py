@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agegender.config.allowlist import instantiate
 from agegender.errors import AgeGenderError, require
+from agegender.system.csv_escape import is_plain
 from agegender.tasks.info import Kind, TaskInfo
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Task(nn.Module):
         """
         super().__init__()
         require(weight >= 0, f"weight={weight} must be at least 0")
+        plain = bool(label) and is_plain(label)
+        require(plain, f"label={label!r} must be printable, without a sign of a formula at the start")
         self.label, self.weight, self.name = label, weight, label
         self.calibration: Any = None  # not a buffer, which an EMA would average
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Outcome
 from helpers.hostile import FORMULAS
 from helpers.made_runs import AGE, GENDER
@@ -17,8 +18,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agegender.data.index.index import build_index
+from agegender.errors import AgeGenderError
 from agegender.evaluation.report.predictions_file import read_predictions
 from agegender.system.csv_escape import escape_formula, unescape_formula
+from agegender.tasks.info import TaskInfo
+from agegender.tasks.task import build_tasks
 
 BEGINNINGS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 
@@ -86,3 +90,20 @@ def test_report_finds_the_copies_of_images_with_formula_names(tmp_path: Path) ->
     answers = read_predictions(tmp_path, {"data": ".", "tasks": [AGE.to_dict(), GENDER.to_dict()]})
     assert set(answers.names) == set(answers.paths) == {"=a.jpg", "+b.jpg", "@c.jpg"}
     assert len(set(answers.clusters.tolist())) == 2
+
+
+@pytest.mark.parametrize("name", ["=cmd|x", "+1", "@a", "a\x1b[2J", "\ta", "a\nb"])
+def test_names_that_a_spreadsheet_or_a_terminal_would_run_are_refused_in_checkpoints_and_settings(name: str) -> None:
+    saved = {
+        "name": "smile",
+        "kind": "binary",
+        "label": "smile",
+        "columns": ["p"],
+        "digits": [4],
+        "classes": ["no", name],
+    }
+    with pytest.raises(AgeGenderError, match="description of a task is invalid"):
+        TaskInfo.from_dict(saved)
+    for node in ({"label": name, "classes": ["a", "b"]}, {"label": "smile", "classes": ["no", name]}):
+        with pytest.raises(AgeGenderError, match=r"sign of a formula"):
+            build_tasks({"smile": {"_target_": "agegender.tasks.Binary", **node}})
