@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +20,7 @@ Result = TypeVar("Result")
 CHUNK_SIZE = 16  # most items per task: single items would cost noticeable dispatch time
 MIN_ITEMS_PER_PROCESS = 256  # fewest items per process: a start takes as long as decoding some 200 images
 IDLE_TIMEOUT = 10.0  # seconds without work after which a process exits
+PARENT_CHECK = 0.5  # seconds between two looks for the parent process
 
 
 def map_threads(work: Callable[[Item], Result], items: Sequence[Item], description: str) -> Iterator[Result]:
@@ -78,9 +82,31 @@ def _in_processes(
 
     parts = (items[start : start + CHUNK_SIZE] for start in range(0, len(items), CHUNK_SIZE))
     try:
-        # The timeout lets the decoding of a folder reuse the processes that read it, and ends those of a killed parent.
-        pool = Parallel(processes, return_as="generator", backend="loky", idle_worker_timeout=IDLE_TIMEOUT)
+        # The timeout lets the decoding of a folder reuse the processes that read it.
+        pool = Parallel(
+            processes,
+            return_as="generator",
+            backend="loky",
+            idle_worker_timeout=IDLE_TIMEOUT,
+            initializer=_end_with_parent,
+            initargs=(os.getpid(),),
+        )
         for results in pool(delayed(work)(part) for part in parts):
             yield from results
     except TerminatedWorkerError:
         raise AgeGenderError("the system killed a process at work, perhaps for its memory; start again") from None
+
+
+def _end_with_parent(parent: int) -> None:
+    """Watch from a thread of a worker process whether its parent lives, and end the worker if not.
+
+    After `kill -9` of the parent, a worker may wait forever: for a lock that the parent held, or to write to a full
+    pipe that nobody reads.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -152,6 +153,45 @@ list(parallel.map_processes(partial(made_work.meet, 3, Path({str(notes)!r})), ra
     others = [int(path.name) for path in notes.iterdir()]
     assert process.returncode == -signal.SIGKILL and len(others) == 3 and process.pid not in others
     _wait_for(lambda: not any(_runs(pid) for pid in others))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_kill_at_any_moment_of_reading_leaves_no_process_behind(faces: Path, tmp_path: Path) -> None:
+    """Also one that has just started, that waits for a lock, or whose pipe is full."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    content = max(faces.glob("*.jpg")).read_bytes()
+    for number in range(3000):
+        (folder / f"{number % 90}_0_0_{number}.jpg").write_bytes(content + bytes(number))
+    program = f"""
+from pathlib import Path
+from agegender.data.index.scan import scan_folder
+from agegender.system import parallel
+parallel.available_cores = lambda: 3
+folder = Path({str(folder)!r})
+scan_folder(folder, sorted(path.name for path in folder.iterdir()), Path({str(tmp_path / "cache")!r}))
+"""
+    for number in range(8):
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+        _wait_for(lambda process=process: bool(_children(process.pid)) or process.poll() is not None)  # type: ignore[misc]
+        time.sleep(0.3 * number)
+        workers = _children(process.pid)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 15
+        while left := [pid for pid in workers if _runs(pid)]:
+            assert time.monotonic() < end, (number, left)
+            time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
 
 
 def _runs(pid: int) -> bool:
