@@ -136,9 +136,13 @@ def test_baseline_is_the_accuracy_of_the_most_frequent_training_class() -> None:
     ("kind", "classes", "message"),
     [
         ("Binary", ["no", "yes", "maybe"], "must be two: use Multiclass for more"),
-        ("Binary", ["no", "No"], "must be different printable names,"),
+        ("Binary", ["no", "No"], "must be different printable names, without a sign of a formula at the start"),
         ("Multiclass", ["red"], "must be at least two"),
-        ("Multiclass", ["red", "", "black"], "must be different printable names,"),
+        (
+            "Multiclass",
+            ["red", "", "black"],
+            "must be different printable names, without a sign of a formula at the start",
+        ),
     ],
 )
 def test_classes_that_do_not_fit_are_refused_in_one_line(kind: str, classes: list[str], message: str) -> None:
