@@ -247,7 +247,7 @@ def test_relocatable_checkpoint_keeps_its_best_in_another_folder(tmp_path: Path)
         ("callbacks.image_logger.faces=0", "callbacks.image_logger.faces=0 must be at least 1"),
         ("fit=false", "choose it with weights="),
         ("+trainer.fast_dev_run=true", "trainer=debug is as quick"),
-        ("+trainer.limit_val_batches=0", "so no validation to choose the best epoch by"),
+        ("+trainer.limit_val_batches=0", "so no validation chooses the best checkpoint"),
         ("callbacks.checkpoint=null", "keep callbacks.checkpoint"),
         ("trainer.devices=3", "data.batch_size=16 is split over 3 devices at every step: set a multiple of 3"),
         ("trainer.devices=0", "trainer.devices=0 is no device"),

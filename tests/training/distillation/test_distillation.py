@@ -399,7 +399,7 @@ def test_resume_refuses_other_teachers(run_here: Run, folds: Path, tmp_path: Pat
     [
         (["teacher=nowhere"], "teacher=nowhere does not exist; set a run's folder or a checkpoint"),
         (["teacher=[]"], "teacher= is empty: "),
-        (["teacher=empty"], "empty has no checkpoints/best.ckpt; "),
+        (["teacher=empty"], "empty has no best checkpoint; "),
         (
             ["teacher=mae.ckpt"],
             "teacher=mae.ckpt predicts tasks.age by Regression of width 1, this network by ",
