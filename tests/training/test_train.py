@@ -34,6 +34,7 @@ def test_run_writes_exactly_the_documented_files(trained_run: Path) -> None:
         ".hydra/config.yaml",
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",
+        "best_checkpoint.txt",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "csv/hparams.yaml",
