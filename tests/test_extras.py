@@ -16,13 +16,19 @@ from conftest import ROOT, TINY
 from packaging.requirements import Requirement
 
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NETWORK = (
-    *[setting for setting in TINY if not setting.startswith("data")],
-    "trainer.max_epochs=1",
-    "data.image_size=32",
-)
+NETWORK = (*[each for each in TINY if not each.startswith("data")], "trainer.max_epochs=1", "data.image_size=32")
 SMALL = (*NETWORK, "data=utkface", "data.dir=faces", "data.batch_size=8")
-DRAW = "from agegender.data.sources.synthetic import *; from pathlib import Path; generate_faces(Path('faces'), 40, size=64)"
+DRAW = """
+from pathlib import Path
+from agegender.data.sources.synthetic import generate_faces
+generate_faces(Path("faces"), 40, size=64)
+"""
+DETECT = """
+from pathlib import Path
+from agegender import Predictor
+found = list(Predictor("small", detect="always").predict(sorted(Path("faces").glob("*.jpg"))))
+assert sum(each.error is None for each in found) > 20, found
+"""
 # Commands that need the extra, one after the other.
 COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "parquet": [("predict.py", "img=faces", "detect=never", "weights=small", "out=answers.parquet")],
@@ -30,7 +36,7 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
         ("-m", "agegender", "pack", "data.dir=faces", "out=shards"),
         ("train.py", *NETWORK, "data=streaming", "data.dir=shards", "data.batch_size=4", "data.num_workers=2"),
     ],
-    "faces": [("predict.py", "img=faces", "detect=auto", "weights=small", "out=answers.csv")],
+    "faces": [("-c", DETECT)],
     "onnx": [
         ("-m", "agegender", "export", "weights=small", "out=model.onnx"),
         ("predict.py", "img=faces", "detect=never", "backend=onnx", "weights=model.onnx", "out=answers.csv"),
