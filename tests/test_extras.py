@@ -94,7 +94,7 @@ def test_extra_works_in_an_environment_that_holds_only_it(extra: str, tmp_path: 
         assert subprocess.run(probe, capture_output=True, check=False).returncode
     here = {"PYTHONPATH": str(ROOT), "AGEGENDER_CACHE": str(tmp_path / "cache"), "WANDB_MODE": "offline"}
     for command in [("-c", DRAW), *COMMANDS[extra]]:
-        words = [str(ROOT / word) if word in ("train.py", "predict.py") else word for word in command]
+        words = [str(ROOT / word) if word in ("train.py", "predict.py") else str(word) for word in command]
         done = subprocess.run(
             [python, *words], cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False
         )

@@ -53,7 +53,7 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
             # Every rank searches by itself, and rank 0 may already have locked the run when the others search.
             raise AgeGenderError("resume=auto with several processes needs the run's folder: add hydra.run.dir=...")
         run_dir = find_run(others)
-        if run_dir is not None and (run_dir / "metrics.json").exists():
+        if run_dir is not None and (run_dir / "metrics.json").exists() and _has_settings(run_dir, others):
             print(f"{run_dir} is finished: nothing is left to do; to train again, leave out resume=auto")
             raise SystemExit(0)
         checkpoint = latest_valid_checkpoint(run_dir) if run_dir else None
@@ -191,8 +191,13 @@ def find_run(arguments: Sequence[str]) -> Path | None:
     started = [path for path in folder.parent.glob("*") if _overrides_file(path).is_file()]
     started.sort(key=lambda path: _overrides_file(path).stat().st_mtime_ns, reverse=True)
     unfinished = [path for path in started if not (path / "metrics.json").exists() and not is_running(path)]
-    same = (path for path in started if sorted(_recorded(_overrides_file(path))) == sorted(overrides))
-    return next(iter(unfinished), None) or next(same, None)
+    return next(iter(unfinished), None) or next((path for path in started if _has_settings(path, overrides)), None)
+
+
+def _has_settings(run: Path, arguments: Sequence[str]) -> bool:
+    """Return whether a command line has the settings of a run's record, in any order."""
+    settings = [item for item in split_options(arguments)[1] if not re.match(r"[+~]*hydra[./@]", item)]
+    return sorted(settings) == sorted(_recorded(_overrides_file(run)))
 
 
 def _overrides_file(run: Path) -> Path:

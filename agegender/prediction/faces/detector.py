@@ -127,9 +127,8 @@ class FaceDetector:
         """
         pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # RGB to OpenCV's BGR
         halved = _ImagePyramid(pixels, self._cv2)
-        smaller = self._smaller(pixels)
         for quarter in range(4):  # YuNet misses one face in five that is rotated by 90 degrees
-            faces = self._of_places(halved, self._first_looks(pixels.shape[:2], smaller, quarter))
+            faces = self._of_places(halved, self._first_looks(pixels, quarter))
             if faces:
                 return sorted(faces, key=lambda face: -_size(face.box))
         return []
@@ -144,36 +143,20 @@ class FaceDetector:
                 faces.append(face)
         return faces
 
-    def _smaller(self, pixels: NDArray[np.uint8]) -> list[tuple[float, NDArray[np.uint8]]]:
-        """Return the image at the sizes of the first passes, each with its scale; at most 4 megapixels each.
-
-        The passes at all rotations share them: of a large image, resizing takes longer than detection.
-        """
-        height, width = pixels.shape[:2]
-        longer, smaller = max(height, width), []
+    def _first_looks(self, pixels: NDArray[np.uint8], quarter: int) -> list[_Place]:
+        """Return candidate boxes by descending score, detected in the image rotated left by quarter turns."""
+        longer = max(pixels.shape[:2])
+        turned = np.ascontiguousarray(np.rot90(pixels, quarter))
+        found: list[tuple[float, _Place]] = []
         for side in _LOOKED_AT if longer > _ENOUGH else (longer,):
             shrink = min(1.0, side / longer)
-            size = round(width * shrink), round(height * shrink)
-            if min(size) >= _LEAST_SIDE:
-                small = self._cv2.resize(pixels, size, interpolation=self._cv2.INTER_AREA) if shrink < 1 else pixels
-                smaller.append((shrink, small))
-        return smaller
-
-    def _first_looks(
-        self, shape: tuple[int, ...], smaller: Sequence[tuple[float, NDArray[np.uint8]]], quarter: int
-    ) -> list[_Place]:
-        """Return candidate boxes by descending score, detected in the image rotated left by quarter turns.
-
-        Args:
-            shape: Height and width of the image.
-            smaller: See `_smaller`.
-            quarter: Number of quarter turns.
-        """
-        found: list[tuple[float, _Place]] = []
-        for shrink, small in smaller:
-            for row in self._detect(np.ascontiguousarray(np.rot90(small, quarter))):
+            size = round(turned.shape[1] * shrink), round(turned.shape[0] * shrink)
+            if min(size) < _LEAST_SIDE:
+                continue
+            small = self._cv2.resize(turned, size, interpolation=self._cv2.INTER_AREA) if shrink < 1 else turned
+            for row in self._detect(small):
                 left, top, across, down = (float(value) / shrink for value in row[:4])
-                x, y, end = left + across / 2, top + down / 2, shape if quarter % 2 == 0 else shape[::-1]
+                x, y, end = left + across / 2, top + down / 2, turned.shape[:2]
                 for _ in range(quarter):  # each undoes one quarter turn
                     x, y, across, down, end = end[0] - y, x, down, across, end[::-1]
                 found.append((float(row[14]), _Place(x, y, across, down)))

@@ -81,6 +81,7 @@ def test_run_without_a_logger_writes_its_results(run_here: Callable[..., Outcome
     assert "val/age_mae" in metrics_of(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         ".hydra",
+        "best_checkpoint.txt",
         "checkpoints",
         "index.csv",
         "metrics.json",
