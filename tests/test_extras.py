@@ -96,6 +96,6 @@ def test_extra_works_in_an_environment_that_holds_only_it(extra: str, tmp_path: 
     for command in [("-c", DRAW), *COMMANDS[extra]]:
         words = [str(ROOT / word) if word in ("train.py", "predict.py") else word for word in command]
         done = subprocess.run(
-            [python, *words], cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False
+            [str(python), *words], cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"

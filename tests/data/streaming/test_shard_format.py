@@ -55,7 +55,7 @@ def config(**entries: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def defaultdict_of(module: str, name: str) -> str:
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     context = {"default_factory_module": module, "default_factory_name": name, "dict_context": ["image"]}
     return json.dumps([1, {"type": "collections.defaultdict", "context": json.dumps(context), "children_spec": [leaf]}])
 
