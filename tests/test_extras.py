@@ -90,7 +90,7 @@ def test_extra_works_in_an_environment_that_holds_only_it(extra: str, tmp_path: 
     except metadata.PackageNotFoundError as error:
         pytest.skip(f"{error} is not installed")
     if extra != "parquet":
-        probe = [python, "-c", "import pyarrow"]  # an extra of its own, which several libraries use if it is there
+        probe = [str(python), "-c", "import pyarrow"]  # an extra of its own, which several libraries use if it is there
         assert subprocess.run(probe, capture_output=True, check=False).returncode
     here = {"PYTHONPATH": str(ROOT), "AGEGENDER_CACHE": str(tmp_path / "cache"), "WANDB_MODE": "offline"}
     for command in [("-c", DRAW), *COMMANDS[extra]]:

@@ -181,7 +181,7 @@ def _answers(
             log.info("computing predictions of teacher %s for %s faces, once: %s", teacher.path, f"{len(rows):,}", path)
             predictions = _ask(teacher, data, rows, tasks)
             with atomic_write(path, checksum=True) as file:
-                np.savez(file, **predictions)  # type: ignore[arg-type]  # not the argument allow_pickle
+                np.savez(file, **predictions)  # type: ignore[arg-type]  # mypy can't tell arrays from keywords
     return predictions
 
 
