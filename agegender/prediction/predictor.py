@@ -28,6 +28,7 @@ from agegender.prediction.images.sources import (
     ImageInput,
     NamedImage,
     as_named_image,
+    file_stamp,
     is_one_image,
     wrong_type,
 )
@@ -49,11 +50,13 @@ class ImageResult:
         path: Name of the image.
         predictions: One for each face, or one with an error.
         picture: The upright image, if `keep_pictures` is set and it could be read.
+        stamp: State of its file before it was read, see `file_stamp`; None if it has none.
     """
 
     path: str
     predictions: list[Prediction]
     picture: Image.Image | None = None
+    stamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class _DecodedImage:
     pixels: Sequence[NDArray[np.uint8]] = ()
     error: str | None = None
     picture: Image.Image | None = None
+    stamp: str | None = None
 
 
 class Predictor:
@@ -184,8 +188,8 @@ class Predictor:
         """Yield images with their predictions, in order; one that can't be read gets an error.
 
         Args:
-            images: One image or an iterable of images as for `__call__`, or named `NamedImage`s. The iterable may be infinite: at most two batches
-                are held. A `sources.FLUSH` flushes the images before it.
+            images: One image or an iterable of images as for `__call__`, or named `NamedImage`s. The iterable may be
+                infinite: at most two batches are held. A `sources.FLUSH` flushes the images before it.
             batch_size: Images per forward pass; on a CPU the batch is split over all cores. With 1, each image is
                 yielded before the next one is read.
             keep_pictures: Yield the decoded images too; this limits the batch size to `MAX_CHUNK`.
@@ -216,8 +220,13 @@ class Predictor:
                 pool.shutdown(cancel_futures=True)
 
     def _see(self, images: list[ImageInput | NamedImage], keep: bool) -> list[_DecodedImage]:
-        seen = (self._see_one(as_named_image(image, self.color)) for image in images)
-        return [one if keep else replace(one, picture=None) for one in seen]
+        seen = []
+        for image in images:
+            named = as_named_image(image, self.color)
+            stamp = file_stamp(named.path)  # before it is read: a later change is noticed
+            one = self._see_one(named)
+            seen.append(replace(one, picture=one.picture if keep else None, stamp=stamp))
+        return seen
 
     def _see_one(self, image: NamedImage) -> _DecodedImage:
         try:
@@ -252,6 +261,7 @@ class Predictor:
                 if seen.error is None
                 else [Prediction(seen.path, error=seen.error)],
                 seen.picture,
+                seen.stamp,
             )
             for seen in pictures
         ]

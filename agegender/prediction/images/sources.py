@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ def _none() -> ImageSource:
 
 
 FLUSH = NamedImage("", _none)  # marks a possible wait in a stream of images; gets no prediction
+
+
+def file_stamp(path: str) -> str | None:
+    """Return the size and the time of change of the file behind the name of an image or frame; None without a file."""
+    for name in (path, path.rpartition("#t=")[0]):
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError):  # a name with a NUL
+            continue
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    return None
 
 
 def wrong_type(source: object) -> str | None:
