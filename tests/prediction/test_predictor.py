@@ -37,7 +37,7 @@ from agegender.data.decode import eval_transform, read_image
 from agegender.errors import AgeGenderError
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.images.sources import FLUSH, NamedImage
-from agegender.prediction.prediction import Prediction, describe, to_row
+from agegender.prediction.prediction import Prediction, to_row
 from agegender.prediction.predictor import MAX_CHUNK, Predictor
 from agegender.runs.checkpoint import load_checkpoint
 from agegender.training.module import AgeGenderModule

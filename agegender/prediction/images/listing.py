@@ -19,11 +19,13 @@ from agegender.prediction.images.video import WEBCAM, frames
 from agegender.prediction.writers.annotate import is_annotated
 from agegender.system.terminal import printable
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds".split()  # noqa: SIM905
-)
+_IMAGES = """
+    .jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds
+    .heic .heif .hif
+"""
+SUFFIXES = frozenset(_IMAGES.split())
+_NAMED_KINDS = 8  # suffixes in the line on what is left out of a folder
 
-_NAMED_KINDS = 8
 NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
 
 
