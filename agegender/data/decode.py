@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from agegender.errors import SystemFaultError
+from agegender.errors import SystemFaultError, missing_extra
 
 # Part of every cache's key: increment it when the resulting pixels change.
 VERSION = 1
 
+_HEVC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 _RUN_PROGRAMS = ("EPS",)  # Pillow runs Ghostscript on it if installed
 
 ImageSource = str | Path | bytes | BinaryIO | Image.Image
@@ -29,11 +30,15 @@ class UnreadableImageError(ValueError):
     """A file that can't be decoded completely; the message is a short reason."""
 
 
+class MissingDecoderError(UnreadableImageError):
+    """An image whose decoder is not installed."""
+
+
 def read_image(source: ImageSource) -> Image.Image:
     """Decode an image to upright, opaque, 8-bit RGB.
 
-    Handles EXIF rotation, CMYK, palettes, 16-bit depth, transparency (laid on white), bilevel and gray images; of an
-    animation, the first frame.
+    Reads what Pillow reads, and HEIC with the extra `heic`. Handles EXIF rotation, CMYK, palettes, 16-bit depth,
+    transparency (laid on white), bilevel and gray images; of an animation, the first frame.
 
     Args:
         source: A path, the bytes of a file, an open binary file, or an image already opened by Pillow.
@@ -77,10 +82,34 @@ def read_image(source: ImageSource) -> Image.Image:
 
 
 def _decoded(file: BinaryIO) -> Image.Image:
-    with Image.open(file) as image:
+    try:
+        file.seek(0)
+    except (AttributeError, OSError):  # a stream
+        file = io.BytesIO(file.read())
+    is_heic = _is_heic(file.read(64))
+    if is_heic:
+        _register_heic()
+    with Image.open(file, formats=["HEIF"] if is_heic else None) as image:
         _refuse_programs(image.format)
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _is_heic(head: bytes) -> bool:
+    """Return whether a file begins as an HEIF container of HEVC images (ISO/IEC 23008-12, annex B), as phones write it.
+
+    Pillow takes such a file for AVIF if its first brand is the general `mif1`.
+    """
+    brands = {head[place : place + 4] for place in (8, *range(16, min(len(head), int.from_bytes(head[:4])), 4))}
+    return head[4:8] == b"ftyp" and bool(brands & _HEVC_BRANDS)
+
+
+def _register_heic() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise MissingDecoderError(str(missing_extra("an HEIC image", error, "heic"))) from None
+    pillow_heif.register_heif_opener()
 
 
 def require_regular_file(mode: int) -> None:

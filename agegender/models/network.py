@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -102,7 +103,8 @@ class MultiTaskNet(nn.Module):
             AgeGenderError: The description is invalid, or the weights don't fit it or are not finite.
         """
         try:
-            network = cls(**checkpoint["agegender"]["network"])
+            with _default_types():
+                network = cls(**checkpoint["agegender"]["network"])
             network.load_state_dict(checkpoint["network"])
         except AgeGenderError as error:
             raise AgeGenderError(f"{source} can't be used: {error}") from None
@@ -187,6 +189,18 @@ class MultiTaskNet(nn.Module):
     def predict(self, raw: RawOutputs) -> dict[str, Tensor]:
         """Return the columns of all tasks, each `[batch]`; see `Task.predict`."""
         return {column: value for name, task in self.each_task() for column, value in task.predict(raw[name]).items()}
+
+
+@contextmanager
+def _default_types() -> Iterator[None]:
+    """Build modules in float32 on the CPU, whatever `torch.set_default_dtype` and `set_default_device` have set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _Head(nn.Sequential):

@@ -23,6 +23,7 @@ from agegender.prediction.writers.partial_results import PartialResults
 from agegender.prediction.writers.writers import PIPE, Row, check_output, print_jsonl, print_table, write_rows
 from agegender.system.malloc import disable_malloc_trim
 from agegender.system.progress import track
+from agegender.system.terminal import printable
 
 
 def predict(
@@ -50,14 +51,15 @@ def predict(
             table.
         annotate: Output folder for images with boxes and labels.
         resume: Continue a stopped run from the file beside `out`: its images are skipped and their predictions kept,
-            even if `img` doesn't include them any more. A finished `out` is an error.
+            even if `img` doesn't include them any more; from the first one whose file has changed, they are predicted
+            again. A finished `out` is an error.
         frame_interval: Seconds between frames of a video.
         batch_size: Images per forward pass.
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
         backend: See `Predictor`.
         shard: `i/n` for the i-th of n parts of the list, for n machines with the same list. Their outputs, concatenated
-            in order, are the output of a single machine.
+            in order, are the output of a single machine, but for the last bits of sums over other batches.
         min_confidence: See `Predictor`.
 
     Returns:
@@ -79,7 +81,7 @@ def predict(
     shared: dict[str, Any] = {}  # what the shards of a list have in common
     if part:
         whole = expand_stdin(names)
-        names = list(part.select(whole, batch_size))
+        names = list(part.select(whole))
         shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
         detail = f"list {shared['list']}, batch_size={batch_size}"
         print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
@@ -99,6 +101,9 @@ def predict(
             settings["annotate"] = annotate  # images that are done are not annotated any more
         progress = PartialResults(Path(out), origin | settings | shared, tasks, resume, shared.get("batch_size", 1))
     done = progress.done if progress else Counter[str]()
+    if progress and progress.changed is not None:
+        changed = printable(progress.changed)
+        print(f"{changed} has changed since: it and the images after it are predicted again", file=sys.stderr)
     if done:
         print(f"{done.total()} images are done already", file=sys.stderr)
     pictures = _left(open_images(names, frame_interval), done)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,16 @@ from agegender.errors import AgeGenderError, require
 from agegender.prediction.backends.backend import Backend, Tta
 from agegender.prediction.faces.alignment import align_crop, is_aligned_crop
 from agegender.prediction.faces.detector import Face, FaceDetector
-from agegender.prediction.images.sources import FLUSH, ImageInput, NamedImage, as_named_image
+from agegender.prediction.images.sources import (
+    FLUSH,
+    Color,
+    ImageInput,
+    NamedImage,
+    as_named_image,
+    file_stamp,
+    is_one_image,
+    wrong_type,
+)
 from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.system.progress import available_cores
 from agegender.tasks.info import TaskInfo
@@ -41,11 +50,13 @@ class ImageResult:
         path: Name of the image.
         predictions: One for each face, or one with an error.
         picture: The upright image, if `keep_pictures` is set and it could be read.
+        stamp: State of its file before it was read, see `file_stamp`; None if it has none.
     """
 
     path: str
     predictions: list[Prediction]
     picture: Image.Image | None = None
+    stamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class _DecodedImage:
     pixels: Sequence[NDArray[np.uint8]] = ()
     error: str | None = None
     picture: Image.Image | None = None
+    stamp: str | None = None
 
 
 class Predictor:
@@ -66,6 +78,8 @@ class Predictor:
     >>> predictor = Predictor()  # doctest: +SKIP
     >>> for face in predictor("photo.jpg"):  # doctest: +SKIP
     ...     print(face.age, face.age_low, face.age_high, face.values)
+
+    It can be copied and pickled, with its weights: for `multiprocessing`, joblib, and the workers of a `DataLoader`.
 
     Attributes:
         tasks: The tasks, in the order of the columns; their `min_confidence` is the one in use.
@@ -81,6 +95,7 @@ class Predictor:
         detect: Detect = "auto",
         backend: BackendName = "torch",
         min_confidence: float | None = None,
+        color: Color = "rgb",
     ):
         """Load the model.
 
@@ -95,11 +110,14 @@ class Predictor:
             min_confidence: Probability of the likeliest class below which a class is `unsure`, from chance (never: 0.5
                 for two classes) to 1, for all tasks with classes; None for the thresholds stored with the weights, at
                 which 97 % of the classes were right on their validation faces.
+            color: Order of the channels of arrays and tensors: `rgb`, or `bgr` for those of OpenCV. Files and Pillow
+                images have their own.
 
         Raises:
             AgeGenderError: The weights or the device don't exist, a package is missing, or a value is out of range.
         """
-        self.detect = detect
+        require(color in get_args(Color), f"color={color} must be rgb, or bgr for the arrays of OpenCV")
+        self.detect, self.color = detect, color
         self._finder = None if detect == "never" else FaceDetector()
         self.network: Backend
         if backend == "onnx":
@@ -127,14 +145,19 @@ class Predictor:
 
         Args:
             images: A path, a URL, the bytes of a file, an open file, a Pillow image, an array `[height, width(, 3)]` of
-                uint8 in RGB, or a tensor `[3, height, width]` of uint8, or of floats from 0 to 1; or a list of them.
+                uint8, or a tensor `[3, height, width]` of uint8, or of floats from 0 to 1; or a list of them.
 
         Returns:
             For one image a list with a `Prediction` for each face, the largest first; an image that fails gets one with
             `error` set. For a list of images, a list of such lists.
+
+        Raises:
+            TypeError: The argument is neither an image nor a list; inside a list it is an image that fails.
         """
         if isinstance(images, list | tuple):
             return [answered.predictions for answered in self.predict_images(images)]
+        if reason := wrong_type(images):
+            raise TypeError(reason)
         (answered,) = self.predict_images([images])
         return answered.predictions
 
@@ -149,23 +172,30 @@ class Predictor:
         other._finder = None if detect == "never" else self._finder or FaceDetector()
         return other
 
-    def predict(self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64) -> Iterator[Prediction]:
-        """Yield the predictions of images in order; see `answer`."""
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput | NamedImage], batch_size: int = 64
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of images in order; see `predict_images`."""
         for answered in self.predict_images(images, batch_size):
             yield from answered.predictions
 
     def predict_images(
-        self, images: Iterable[ImageInput | NamedImage], batch_size: int = 64, keep_pictures: bool = False
+        self,
+        images: ImageInput | Iterable[ImageInput | NamedImage],
+        batch_size: int = 64,
+        keep_pictures: bool = False,
     ) -> Iterator[ImageResult]:
         """Yield images with their predictions, in order; one that can't be read gets an error.
 
         Args:
-            images: Images as for `__call__`, or named `NamedImage`s. The iterable may be infinite: at most two batches
-                are held. A `sources.FLUSH` flushes the images before it.
+            images: One image or an iterable of images as for `__call__`, or named `NamedImage`s. The iterable may be
+                infinite: at most two batches are held. A `sources.FLUSH` flushes the images before it.
             batch_size: Images per forward pass; on a CPU the batch is split over all cores. With 1, each image is
                 yielded before the next one is read.
             keep_pictures: Yield the decoded images too; this limits the batch size to `MAX_CHUNK`.
         """
+        if is_one_image(images):
+            images = [images]  # type: ignore[list-item]  # an image may be iterable itself: a path by letters
         if keep_pictures:
             batch_size = min(batch_size, MAX_CHUNK)  # a decoded photo takes up to 100 MB
         work: Callable[[list[Any]], list[Any]]
@@ -190,8 +220,13 @@ class Predictor:
                 pool.shutdown(cancel_futures=True)
 
     def _see(self, images: list[ImageInput | NamedImage], keep: bool) -> list[_DecodedImage]:
-        seen = (self._see_one(as_named_image(image)) for image in images)
-        return [one if keep else replace(one, picture=None) for one in seen]
+        seen = []
+        for image in images:
+            named = as_named_image(image, self.color)
+            stamp = file_stamp(named.path)  # before it is read: a later change is noticed
+            one = self._see_one(named)
+            seen.append(replace(one, picture=one.picture if keep else None, stamp=stamp))
+        return seen
 
     def _see_one(self, image: NamedImage) -> _DecodedImage:
         try:
@@ -226,6 +261,7 @@ class Predictor:
                 if seen.error is None
                 else [Prediction(seen.path, error=seen.error)],
                 seen.picture,
+                seen.stamp,
             )
             for seen in pictures
         ]

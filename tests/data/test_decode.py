@@ -57,6 +57,56 @@ def _close(read: NDArray[np.uint8], expected: Image.Image, most: float = 6) -> b
     return read.shape == other.shape and float(np.abs(read.astype(int) - other).mean()) < most
 
 
+def _heic(brands: bytes = b"heic\0\0\0\0mif1heicmiaf") -> bytes:
+    return (8 + len(brands)).to_bytes(4) + b"ftyp" + brands + bytes(100)
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "IMG_1.jpg"])
+def test_read_image_names_the_extra_for_heic(
+    name: str, as_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (path := tmp_path / name).write_bytes(_heic())
+    needed = r'an HEIC image needs a package that is missing \(pillow_heif\): pip install "agegender\[heic\]", or in'
+    with pytest.raises(UnreadableImageError, match=f"^{needed}"):
+        read_image(path if as_path else path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [_heic(b"avif\0\0\0\0mif1miafMA1B"), _heic(b"isom\0\0\0\0isomiso2avc1mp41"), _heic(b""), _heic()[:9], b"ftyp"],
+)
+def test_read_image_takes_other_containers_for_no_heic(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(content)
+    assert "HEIC" not in str(caught.value)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_read_image_reads_heic_upright_by_content(brand: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = _encoded(_corners().transpose(Image.Transpose.ROTATE_90), "HEIF", exif=exif.tobytes(), quality=95)
+    content = content[:8] + brand + content[12:]
+    (path := tmp_path / "IMG_1.jpg").write_bytes(content)
+    for source in (content, path, io.BytesIO(content)):
+        assert _close(np.asarray(read_image(source)), _corners())
+    for kept in (0.05, 0.3, 0.7, 0.99):
+        with pytest.raises(UnreadableImageError):
+            read_image(content[: int(kept * len(content))])
+
+
+def test_read_image_reads_a_stream_that_can_not_seek() -> None:
+    class Stream(io.BytesIO):
+        def seek(self, *_: int) -> int:
+            raise io.UnsupportedOperation
+
+    assert _close(np.asarray(read_image(Stream(_encoded(_corners(), "PNG")))), _corners())
+
+
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_exif_orientation_is_applied(orientation: int, form: str) -> None:

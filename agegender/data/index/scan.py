@@ -122,6 +122,8 @@ def _read(path: Path) -> _Reading:
         return _Reading(0, status.st_mtime_ns, digest, blank, "an empty file")
     try:
         gray = decode.read_image(content).convert("L")
+    except decode.MissingDecoderError as error:
+        return _Reading(0, 0, digest, blank, str(error))  # read again, as the package may be installed by then
     except decode.UnreadableImageError as error:
         return _Reading(status.st_size, status.st_mtime_ns, digest, blank, str(error))
     thumbnail = np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))

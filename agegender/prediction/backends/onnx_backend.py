@@ -44,7 +44,8 @@ class OnnxBackend:
         if weights in BUNDLED_NAMES:
             raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
         self.weights = Path(weights)
-        self._session = _open(self.weights)
+        self._content = _read(self.weights)
+        self._session = _open(self._content, self.weights)
         self.metadata = _metadata(self._session, self.weights)
         self.tasks = read_tasks(self.metadata["tasks"])
         self._columns = [name for info in self.tasks for name in info.columns]
@@ -57,6 +58,14 @@ class OnnxBackend:
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         outputs: list[NDArray[np.float32]] = self._session.run(self._columns, {INPUT: images})
         return {name: values.astype(np.float64) for name, values in zip(self._columns, outputs, strict=True)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the session, which can't be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state, and the session from the file's content, which may be gone or another one by now."""
+        vars(self).update(state, _session=_open(state["_content"], state["weights"]))
 
     def worker_context(self) -> AbstractContextManager[None]:
         """Return a null context: a session is thread-safe."""
@@ -79,11 +88,7 @@ def with_checksum(model: bytes) -> bytes:
 _APPENDED = len(with_checksum(b""))
 
 
-def _open(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("backend=onnx", error, "onnx") from None
+def _read(path: Path) -> bytes:
     if path.is_dir():
         raise AgeGenderError(f"{path} is a folder; backend=onnx needs a file: {EXPORT.format(path)}")
     require(path.is_file(), f"no model at {path.resolve()}; export one: {EXPORT.format(_A_CHECKPOINT)}")
@@ -93,6 +98,14 @@ def _open(path: Path) -> Any:
         raise AgeGenderError(f"{path} can't be read ({error.strerror})") from None
     damaged = _CHECKSUM.encode() in content[-_APPENDED:] and with_checksum(content[:-_APPENDED]) != content
     require(not damaged, f"{path} is damaged: its checksum doesn't match; export it again")
+    return content
+
+
+def _open(content: bytes, path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("backend=onnx", error, "onnx") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the other workers use the other cores
     options.log_severity_level = 3  # errors only: users can't act on the warnings

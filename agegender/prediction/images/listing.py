@@ -6,7 +6,8 @@ import glob
 import os
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,10 +16,15 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.images.sources import FLUSH, NamedImage, as_named_image
 from agegender.prediction.images.video import SUFFIXES as VIDEOS
 from agegender.prediction.images.video import WEBCAM, frames
+from agegender.prediction.writers.annotate import is_annotated
+from agegender.system.terminal import printable
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds".split()  # noqa: SIM905
-)
+_IMAGES = """
+    .jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pnm .tga .ico .jp2 .avif .qoi .dds
+    .heic .heif .hif
+"""
+SUFFIXES = frozenset(_IMAGES.split())
+_NAMED_KINDS = 8  # suffixes in the line on what is left out of a folder
 
 NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
 
@@ -32,6 +38,9 @@ class LiveSource(StrEnum):
 
 def list_images(given: Sequence[str]) -> list[str]:
     """Resolve files, folders (searched recursively for image suffixes) and globs to names, in a fixed order.
+
+    A line on standard error counts by suffix what is left out of a folder, and the images that an earlier run
+    annotated: of a folder or a glob, these are left out too.
 
     A path that doesn't exist stays in the list and gets an error in its row. So does an empty folder or glob among
     several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `LiveSource`.
@@ -50,10 +59,11 @@ def list_images(given: Sequence[str]) -> list[str]:
         path = name if os.path.lexists(name) else os.path.expanduser(name)
         if os.path.isdir(path):
             walk = os.walk(path, onerror=_refuse)
-            inside = (os.path.join(folder, file) for folder, _, files in walk for file in files)
-            pictures = sorted(file for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES)
+            inside = sorted(os.path.join(folder, file) for folder, _, files in walk for file in files)
+            pictures = _images_of(name, inside, SUFFIXES)
         elif not os.path.lexists(path) and glob.has_magic(path):
-            pictures = sorted(match for match in glob.glob(path, recursive=True) if not os.path.isdir(match))
+            matches = sorted(match for match in glob.glob(path, recursive=True) if not os.path.isdir(match))
+            pictures = _images_of(name, matches)
         else:
             pictures = [path]
         found += pictures or ([path] if len(given) > 1 else [])
@@ -62,6 +72,28 @@ def list_images(given: Sequence[str]) -> list[str]:
             f"no image found at img={', '.join(given)}; give a file, a folder of images, or a glob of files"
         )
     return found
+
+
+def _images_of(name: str, files: Sequence[str], suffixes: Container[str] | None = None) -> list[str]:
+    """Return the images of a folder or glob, and print what is left out: other suffixes, and annotated images."""
+    images: list[str] = []
+    left_out: Counter[str] = Counter()
+    for file in files:
+        suffix = os.path.splitext(file)[1]
+        if suffixes is not None and suffix.lower() not in suffixes:
+            left_out[suffix[:20] or "without a suffix"] += 1
+        elif is_annotated(file):
+            left_out["annotated by an earlier run"] += 1
+        else:
+            images.append(file)
+    if left_out:
+        kinds = [f"{count} {kind}" for kind, count in left_out.most_common()]
+        more = len(kinds) - _NAMED_KINDS
+        line = ", ".join(kinds[:_NAMED_KINDS]) + (f" and {more} further suffixes" if more > 0 else "")
+        video = next((kind for kind in left_out if kind.lower() in VIDEOS), None)
+        hint = f"; videos are read if they are named: img='{os.path.join(name, '**', f'*{video}')}'" if video else ""
+        print(printable(f"left out of {name}: {line}{hint}"), file=sys.stderr)
+    return images
 
 
 def expand_stdin(names: Sequence[str]) -> list[str]:

@@ -25,15 +25,12 @@ class Shard:
         """Return the value of the setting, such as `2/8`."""
         return f"{self.number}/{self.count}"
 
-    def select(self, names: Sequence[Name], batch_size: int) -> Sequence[Name]:
-        """Return this part of the list; the parts concatenated in order are the list.
+    def select(self, names: Sequence[Name]) -> Sequence[Name]:
+        """Return this part of the list; the parts concatenated in order are the list, and differ by one name at most.
 
-        The list is split between batches only, so that every image is in the same batch as in a run over the whole
-        list: the last bits of a network's sums depend on the batch size. Parts differ by one batch at most. If there
-        are fewer batches than parts, some parts are empty.
+        If there are fewer names than parts, some parts are empty.
         """
-        batches = -(-len(names) // batch_size)
-        first, last = ((number * batches // self.count) * batch_size for number in (self.number - 1, self.number))
+        first, last = (number * len(names) // self.count for number in (self.number - 1, self.number))
         return names[first:last]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 ImageInput = Union[ImageSource, NDArray[Any], "torch.Tensor"]
+Color = Literal["rgb", "bgr"]  # the order of the channels of arrays and tensors
 _LARGEST_DOWNLOAD = 64 << 20  # bytes
 _PATIENCE = 20  # seconds without a byte
 _LONGEST_DOWNLOAD = 120  # seconds from the request to the last byte
@@ -46,8 +48,38 @@ def _none() -> ImageSource:
 FLUSH = NamedImage("", _none)  # marks a possible wait in a stream of images; gets no prediction
 
 
-def as_named_image(source: ImageInput | NamedImage) -> NamedImage:
-    """Return an image with its path or URL as its name, or its type for one in memory."""
+def file_stamp(path: str) -> str | None:
+    """Return the size and the time of change of the file behind the name of an image or frame; None without a file."""
+    for name in (path, path.rpartition("#t=")[0]):
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError):  # a name with a NUL
+            continue
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    return None
+
+
+def wrong_type(source: object) -> str | None:
+    """Return why an object of this type can't be an image; None if it can."""
+    types = str | Path | bytes | Image.Image | np.ndarray | NamedImage
+    if isinstance(source, types) or hasattr(source, "read") or hasattr(source, "detach"):
+        return None
+    return f"a {type(source).__name__} is not an image: give a path, bytes, a Pillow image or an array"
+
+
+def is_one_image(images: object) -> bool:
+    """Return whether an argument for images is a single one, which may itself be iterable, such as a path or an array.
+
+    A 4-dimensional array or tensor is a batch, and a 1-dimensional one of texts a list of paths.
+    """
+    return wrong_type(images) is None and getattr(images, "ndim", 0) not in (1, 4)
+
+
+def as_named_image(source: ImageInput | NamedImage, color: Color = "rgb") -> NamedImage:
+    """Return an image with its path or URL as its name, or its type for one in memory.
+
+    Reading an object of another type raises `UnreadableImageError`.
+    """
     if isinstance(source, NamedImage):
         return source
     if isinstance(source, str) and source.startswith(ADDRESS):
@@ -58,16 +90,14 @@ def as_named_image(source: ImageInput | NamedImage) -> NamedImage:
     if isinstance(source, bytes | Image.Image) or hasattr(source, "read"):
         known: Any = source
         return NamedImage(name, lambda: known)
-    return NamedImage(name, lambda: _from_array(source))
+    return NamedImage(name, lambda: _from_array(source, color))
 
 
-def _from_array(source: Any) -> Image.Image:
+def _from_array(source: Any, color: Color) -> Image.Image:
     values = source
+    if reason := wrong_type(source):
+        raise UnreadableImageError(reason)
     if not isinstance(values, np.ndarray):
-        if not hasattr(values, "detach"):
-            raise TypeError(
-                f"a {type(source).__name__} is not an image: give a path, bytes, a Pillow image or an array"
-            )
         if values.ndim == 3:
             values = values.permute(1, 2, 0)  # channels first, as in torchvision
         try:
@@ -84,8 +114,10 @@ def _from_array(source: Any) -> Image.Image:
     if not fits or 0 in values.shape:
         raise UnreadableImageError(
             f"an array of {values.dtype} {list(values.shape)} is not an image: give uint8 [height, width] or "
-            "[height, width, 3] in RGB, or a tensor [3, height, width]"
+            "[height, width, 3], or a tensor [3, height, width]"
         )
+    if color == "bgr" and values.ndim == 3:
+        values = values[:, :, ::-1]
     return Image.fromarray(np.ascontiguousarray(values))
 
 

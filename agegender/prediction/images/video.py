@@ -16,7 +16,13 @@ from agegender.data.decode import ImageSource, UnreadableImageError
 from agegender.errors import AgeGenderError, missing_extra
 from agegender.prediction.images.sources import NamedImage
 
-SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
+# Files of FFmpeg's demuxers, which OpenCV opens.
+_CONTAINERS = """
+    .mp4 .m4v .mov .qt .mj2 .ismv .3gp .3g2 .f4v .flv .avi .divx .mkv .webm .wmv .asf .wtv .mpg .mpeg .mpe .mpv .m1v
+    .m2v .vob .mod .tod .ts .tp .trp .mts .m2ts .m2t .ogv .ogm .ogg .rm .rmvb .mxf .gxf .dv .nut .ivf .amv .swf
+    .mjpeg .mjpg .y4m .264 .h264 .265 .h265 .hevc .lrv .insv
+"""
+SUFFIXES = frozenset(_CONTAINERS.split())
 WEBCAM = "webcam"
 
 

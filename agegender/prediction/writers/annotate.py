@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from agegender.prediction.predictor import ImageResult
 from agegender.system.files import atomic_write
 from agegender.tasks.info import TaskInfo
 
+_COMMENT = b"agegender "  # begins the comment of an annotated image, and 16 hexadecimal digits follow
 _INK, _PAPER = (255, 255, 255), (20, 60, 140)
 _SMALLEST = 360  # pixels of the shorter side that legible labels need; smaller images are enlarged
 _ENLARGED = 4096  # pixels: limit of the enlarged longer side; a side that is still too short gets a margin
@@ -91,6 +93,8 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
 class AnnotatedImageFolder:
     """A folder of annotated images, one for each image that could be read.
 
+    It may lie in a folder of images, or be one: `list_images` leaves annotated images out.
+
     The file name is `<name>.jpg`, or `<name>_2.jpg` and so on if that exists already: from another image of the same
     name, or from before the run. Only the output of an earlier run for the same image is overwritten; it is recognized
     by a JPEG comment with a digest of the image's path.
@@ -121,7 +125,7 @@ class AnnotatedImageFolder:
         """
         if answered.picture is None:
             return
-        comment = b"agegender " + hashlib.sha256(os.fsencode(answered.path)).hexdigest()[:16].encode()
+        comment = _COMMENT + hashlib.sha256(os.fsencode(answered.path)).hexdigest()[:16].encode()
         stem, number = _stem(answered.path), 1
         path = self._folder / f"{stem}.jpg"
         # some file systems ignore case
@@ -146,6 +150,19 @@ def _stem(path: str) -> str:
     stem = "".join(letter if letter.isalnum() or letter in " ._-()" else "_" for letter in stem)
     # limits are in bytes, and the temporary file's name is longer
     return stem.encode()[:200].decode(errors="ignore").strip(" .") or "picture"
+
+
+def is_annotated(path: str) -> bool:
+    """Return whether a file is an annotated image of an earlier run, by the comment in its first bytes."""
+    if not path.lower().endswith(".jpg"):
+        return False
+    try:
+        if not os.path.isfile(path):  # a pipe would block
+            return False
+        with Path(path).open("rb") as file:
+            return re.search(rb"\xff\xfe..%b[0-9a-f]{16}" % _COMMENT, file.read(64), re.DOTALL) is not None
+    except OSError:
+        return False
 
 
 def _is_of_another(path: Path, comment: bytes) -> bool:

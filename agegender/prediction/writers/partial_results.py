@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from agegender.errors import AgeGenderError, require
+from agegender.prediction.images.sources import file_stamp
 from agegender.prediction.prediction import columns_of, to_row
 from agegender.prediction.predictor import ImageResult
 from agegender.system.files import acquire_lock
@@ -22,13 +23,15 @@ _BEGIN = json.dumps({_HEAD: {}})[:-2].encode()
 
 
 class PartialResults:
-    """The file `<out>.partial`: a header with weights and settings, then one JSON line of rows for each image.
+    """The file `<out>.partial`: a header with weights and settings, then a JSON line of stamp and rows for each image.
 
     A context manager. The file is removed on exit, unless an error occurred and the file holds predictions. A lock file
     `.<out>.partial.lock` is held meanwhile; one that a killed run left behind does no harm.
 
     Attributes:
         done: Paths of the images in the file, with their number of occurrences.
+        changed: Path of the first image whose file differs from the one predicted, from which on the rows are dropped;
+            None if there is none. A file that is gone keeps its rows.
     """
 
     def __init__(self, out: Path, origin: dict[str, Any], tasks: Sequence[TaskInfo], resume: bool, multiple: int = 1):
@@ -49,6 +52,7 @@ class PartialResults:
         self._path = out.with_name(f"{out.name}.partial")
         self._tasks, self._columns = tasks, set(columns_of(tasks))
         self._answered, self._multiple = 0, multiple
+        self.changed: str | None = None
         self.done: Counter[str] = Counter()
         lock, refusal = out.with_name(f".{self._path.name}.lock"), f"another run is writing {out}"
         try:
@@ -64,7 +68,7 @@ class PartialResults:
     def _begin(self, out: Path, origin: dict[str, Any], resume: bool) -> None:
         try:
             whole = self._take_up(origin, resume) if os.path.lexists(self._path) else 0
-            if resume and not self._answered and os.path.lexists(out):
+            if resume and not self._answered and self.changed is None and os.path.lexists(out):
                 raise AgeGenderError(f"{out} is finished: leave out resume=true to start over, or use another out")
             self._file = self._path.open("a", encoding="utf-8")
             self._file.truncate(whole)
@@ -94,7 +98,11 @@ class PartialResults:
                 else:
                     if number == 2:  # without predictions, start over with any settings
                         self._compare(began, origin, resume)
-                    batch.append(self._picture(line, number))
+                    path, stamp = self._picture(line, number)
+                    if file_stamp(path) not in (None, stamp):
+                        self.changed = path
+                        break
+                    batch.append(path)
                 read += len(line)
                 if len(batch) in (0, self._multiple):
                     whole = read
@@ -124,13 +132,14 @@ class PartialResults:
             raise AgeGenderError(f"{self._path} is not a progress file: move it away, or use another out")
         return origin
 
-    def _picture(self, line: bytes, number: int) -> str:
-        rows = _parsed(line)
+    def _picture(self, line: bytes, number: int) -> tuple[str, str | None]:
+        """Return the path and the stamp of a line's image."""
+        held = _parsed(line)
+        rows = held.get("rows") if isinstance(held, dict) and set(held) == {"stamp", "rows"} else None
         valid = isinstance(rows, list) and rows and all(map(self._is_row, rows))
         if not valid or len({row["path"] for row in rows}) > 1:
             raise AgeGenderError(f"line {number} of {self._path} is damaged: delete the file to start over")
-        path: str = rows[0]["path"]
-        return path
+        return rows[0]["path"], held["stamp"]
 
     def _is_row(self, row: Any) -> bool:
         return isinstance(row, dict) and set(row) == self._columns and isinstance(row["path"], str)
@@ -146,7 +155,8 @@ class PartialResults:
             AgeGenderError: The file can't be written, for example because the disk is full; earlier rows are kept.
         """
         try:
-            self._write([to_row(prediction, self._tasks) for prediction in answered.predictions])
+            rows = [to_row(prediction, self._tasks) for prediction in answered.predictions]
+            self._write({"stamp": answered.stamp, "rows": rows})
         except OSError as error:
             raise AgeGenderError(
                 f"can't write {self._path} ({error.strerror}); its predictions are kept: continue with resume=true"
@@ -158,7 +168,7 @@ class PartialResults:
         with self._path.open("rb") as file:
             next(file)
             for line in file:
-                yield from json.loads(line)
+                yield from json.loads(line)["rows"]
 
     def __enter__(self) -> PartialResults:
         return self

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_scan_gives_each_files_digest_and_thumbnail(folder: Path) -> None:
         with Image.open(folder / name) as image:
             gray = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         assert (thumbnail == np.asarray(gray)).all()
+
+
+def test_scan_reads_an_image_again_whose_decoder_was_missing(
+    folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (folder / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert "agegender[heic]" in _scan(folder).unreadable["phone.jpg"]
+    reads.clear()
+    assert "agegender[heic]" in _scan(folder).unreadable["phone.jpg"] and reads == ["phone.jpg"]
 
 
 def test_second_scan_reads_no_file_and_returns_the_same(folder: Path, reads: list[str]) -> None:

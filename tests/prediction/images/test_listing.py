@@ -158,6 +158,39 @@ def test_list_images_of_a_folder_are_its_images_recursively_sorted(tmp_path: Pat
     assert list_images([str(tmp_path)]) == [str(tmp_path / name) for name in pictures]
 
 
+def test_list_images_counts_what_is_left_out_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sub").mkdir()
+    pictures = ["IMG_1.HEIC", "IMG_2.heif", "sub/IMG_3.Jpg"]
+    make(
+        tmp_path,
+        [*pictures, "IMG_1.MOV", "sub/IMG_3.MOV", "sub/IMG_4.MOV", "a.aae", "b.aae", "notes", "\x1b[2J.e\x1bx"],
+    )
+    assert list_images([str(tmp_path)]) == [str(tmp_path / name) for name in pictures]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"left out of {tmp_path}: 3 .MOV, 2 .aae, 1 .e\\x1bx, 1 without a suffix; "
+        f"videos are read if they are named: img='{tmp_path}/**/*.MOV'"
+    )
+    named = list_images([f"{tmp_path}/**/*.MOV"])
+    assert named == [str(tmp_path / name) for name in ("IMG_1.MOV", "sub/IMG_3.MOV", "sub/IMG_4.MOV")]
+    assert capsys.readouterr().err == ""
+
+
+def test_list_images_sums_up_many_suffixes_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, ["a.jpg", *(f"a.{number}" for number in range(20)), f"b.{'x' * 200}"])
+    assert list_images([str(tmp_path)]) == [str(tmp_path / "a.jpg")]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(" and 13 further suffixes") and len(line) < len(str(tmp_path)) + 150
+
+
+def test_list_images_is_silent_about_a_folder_of_images_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, ["a.jpg", "b.PNG"])
+    list_images([str(tmp_path)])
+    assert capsys.readouterr().err == ""
+
+
 def test_list_images_of_a_glob_are_sorted(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     make(tmp_path, ["b.jpg", "a.jpg", "c.png", "sub/d.jpg"])

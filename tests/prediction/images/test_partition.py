@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ SHARDS = ("1/3", "2/3", "3/3")
 
 @pytest.fixture
 def settings(faces: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Arguments for 120 images: seven batches of 16 and one of 8."""
+    """Arguments for 120 images, shards of which hold batches of 16, 16 and 8."""
     weights = save_network(tmp_path / "net.ckpt")
     return f"img={faces}", f"weights={weights}", "detect=never", "batch_size=16"
 
@@ -38,9 +39,10 @@ def predict_to_bytes(run_here: Run, folder: Path, *arguments: str, out: str) -> 
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_shards_concatenate_to_the_bytes_of_one_run(
+def test_shards_of_whole_batches_concatenate_to_the_bytes_of_one_run(
     run_here: Run, settings: tuple[str, ...], tmp_path: Path, form: str
 ) -> None:
+    settings = (*settings[:-1], "batch_size=8")  # 40 images each
     whole = predict_to_bytes(run_here, tmp_path, *settings, out=f"whole.{form}")
     parts = [
         predict_to_bytes(run_here, tmp_path, *settings, f"shard={shard}", out=f"{shard[0]}.{form}") for shard in SHARDS
@@ -106,14 +108,19 @@ def test_shard_reads_all_of_standard_input_first(
     assert b"".join(parts) == predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
 
 
-@pytest.mark.slow
-def test_shards_beyond_the_number_of_batches_are_empty(
-    run_here: Run, settings: tuple[str, ...], tmp_path: Path
+def test_shards_of_a_short_list_have_an_image_each_and_equal_one_run_but_for_rounding(
+    run_here: Run, settings: tuple[str, ...], faces: Path, tmp_path: Path
 ) -> None:
-    whole = predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl")
-    parts = [predict_to_bytes(run_here, tmp_path, *settings, f"shard={i}/11", out=f"{i}.jsonl") for i in range(1, 12)]
-    assert b"" in parts
-    assert b"".join(parts) == whole
+    names = sorted(str(path) for path in faces.glob("*.jpg"))[:8]
+    settings = (f"img=[{','.join(names)}]", *settings[1:])
+    whole = predict_to_bytes(run_here, tmp_path, *settings, out="whole.jsonl").splitlines()
+    parts = [predict_to_bytes(run_here, tmp_path, *settings, f"shard={i}/8", out=f"{i}.jsonl") for i in range(1, 9)]
+    assert [part.count(b"\n") for part in parts] == [1] * 8
+    for part, line in zip(parts, whole, strict=True):
+        one, other = json.loads(part), json.loads(line)
+        assert one["path"] == other["path"] and one["age"] == pytest.approx(other["age"], abs=0.011)
+    empty = [predict_to_bytes(run_here, tmp_path, *settings, f"shard={i}/9", out=f"{i}.jsonl") for i in (1, 2)]
+    assert [part.count(b"\n") for part in empty] == [0, 1]
 
 
 def test_shard_refuses_a_camera(run_here: Run, settings: tuple[str, ...]) -> None:
@@ -127,14 +134,12 @@ def test_parse_shard_refuses_invalid_values(given: str) -> None:
         parse_shard(given)
 
 
-@given(size=st.integers(0, 300), count=st.integers(1, 40), batch_size=st.integers(1, 70))
-def test_shards_partition_the_list_at_batch_boundaries(size: int, count: int, batch_size: int) -> None:
+@given(size=st.integers(0, 300), count=st.integers(1, 40))
+def test_shards_partition_the_list_evenly(size: int, count: int) -> None:
     names = [str(number) for number in range(size)]
-    parts = [Shard(number, count).select(names, batch_size) for number in range(1, count + 1)]
+    parts = [Shard(number, count).select(names) for number in range(1, count + 1)]
     assert [name for part in parts for name in part] == names
-    starts = [int(part[0]) for part in parts if part]
-    assert all(start % batch_size == 0 for start in starts)
-    assert max(map(len, parts)) - min(map(len, parts)) < 2 * batch_size
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_list_digest_depends_on_names_and_order() -> None:

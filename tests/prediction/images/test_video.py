@@ -55,6 +55,32 @@ def clip(drawn: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+CODECS = {"webm": "VP80", "ogv": "VP80", "ivf": "VP80", "flv": "FLV1", "mxf": "MPG2", "m2v": "MPG2", "m1v": "mpg1"} | {
+    "mjpeg": "MJPG",
+    "y4m": "I420",
+}
+CONTAINERS = (
+    "mp4 m4v mov 3gp 3g2 mkv webm avi wmv asf wtv flv mpg mpeg vob ts mts m2ts m1v m2v ogv mxf nut ivf mjpeg y4m"
+)
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS.split())
+def test_open_images_reads_every_container_that_opencv_writes(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip.{suffix.upper()}"
+    codec = cv2.VideoWriter_fourcc(*CODECS.get(suffix, "mp4v"))
+    writer = cv2.VideoWriter(str(tmp_path / f"clip.{suffix}"), cv2.CAP_FFMPEG, codec, 25, (352, 288))
+    if not writer.isOpened():
+        pytest.skip(f"OpenCV writes no .{suffix} here")
+    for number in range(10):
+        writer.write(np.full((288, 352, 3), 20 * number, np.uint8))
+    writer.release()
+    (tmp_path / f"clip.{suffix}").rename(path)
+    (picture,) = open_images([str(path)], 100)
+    assert picture.path.startswith(f"{path}#t=0.0")
+    frame = picture.read()
+    assert isinstance(frame, Image.Image) and frame.size == (352, 288)
+
+
 def test_open_images_marks_frames_as_decoded(clip: Path) -> None:
     decoded = [picture.decoded for picture in open_images(["a.jpg", str(clip), "b.jpg"], 1)]
     assert decoded == [False, True, True, True, False]

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from agegender.errors import AgeGenderError
 from agegender.prediction.prediction import NO_FACE, Prediction
 from agegender.prediction.predictor import ImageResult
-from agegender.prediction.writers.annotate import AnnotatedImageFolder, draw
+from agegender.prediction.writers.annotate import AnnotatedImageFolder, draw, is_annotated
 from agegender.tasks.info import UNSURE
 
 Run = Callable[..., Outcome]
@@ -318,6 +318,38 @@ def test_album_may_be_the_folder_of_the_images(faces: Path, trained_run: Path, r
         after = {path: path.read_bytes() for path in album.rglob("*.jpg")}
         assert {path: after[path] for path in before} == before
         assert {path.name for path in set(after) - set(before)} == {"0_2.jpg", "0_3.jpg", "1_2.jpg", "1_3.jpg"}
+
+
+@pytest.mark.parametrize("annotate", ["ann/marked", "ann"])
+@pytest.mark.parametrize("img", ["ann", "ann/**/*.jpg"])
+def test_album_inside_the_folder_of_the_images_is_not_predicted(
+    img: str, annotate: str, faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "ann").mkdir()
+    for number, path in enumerate(sorted(faces.glob("*.jpg"))[:3]):
+        (tmp_path / "ann" / f"{number}.jpg").write_bytes(path.read_bytes())
+    command = ("predict.py", f"img={img}", f"weights={trained_run}", "detect=never", "out=-")
+    first = run_here(*command, f"annotate={annotate}")
+    drawn = {path: path.read_bytes() for path in (tmp_path / "ann").rglob("*.jpg")}
+    assert first.code == 0 and first.out.count("\n") == 3 and len(drawn) == 6 and "left out" not in first.err
+    for again in (command, (*command, f"annotate={annotate}"), (*command, "annotate=elsewhere")):
+        outcome = run_here(*again)
+        assert (outcome.code, outcome.out) == (0, first.out)
+        assert f"left out of {img}: 3 annotated by an earlier run\n" in outcome.err
+        assert {path: path.read_bytes() for path in (tmp_path / "ann").rglob("*.jpg")} == drawn
+    named = next(path for path in drawn if is_annotated(str(path)))
+    assert '"error": null' in run_here("predict.py", f"img={named}", *command[2:]).out
+
+
+def test_is_annotated_recognizes_the_comment_only(tmp_path: Path) -> None:
+    add(AnnotatedImageFolder(tmp_path, TWO), "x.jpg")
+    PICTURE.save(tmp_path / "plain.jpg")
+    PICTURE.save(tmp_path / "other.jpg", comment=b"agegender is a program that I like")
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("nowhere")
+    (tmp_path / "empty.jpg").touch()
+    assert [path.name for path in sorted(tmp_path.iterdir()) if is_annotated(str(path))] == ["x.jpg"]
 
 
 def test_album_holds_every_readable_image_with_detection(

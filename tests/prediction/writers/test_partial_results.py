@@ -23,6 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agegender.errors import AgeGenderError
+from agegender.prediction.images.sources import file_stamp
 from agegender.prediction.predict import predict
 from agegender.prediction.predictor import ImageResult
 from agegender.prediction.writers.partial_results import PartialResults
@@ -46,7 +47,7 @@ class Stopped:
 
     def begin_in(self, folder: Path, out: str = "faces.csv", length: int | None = None) -> None:
         for name in {*NAMES} - {"missing.jpg"}:
-            shutil.copy(self.folder / name, folder / name)
+            shutil.copy2(self.folder / name, folder / name)
         (folder / f"{out}.partial").write_bytes(self.partial[:length])
 
     def arguments(self, out: str = "faces.csv") -> tuple[str, ...]:
@@ -142,6 +143,50 @@ def test_partial_file_without_resume_is_refused_and_kept(stopped: Stopped, run_h
     assert "faces.csv.partial" in line and "resume=true" in line
     assert (tmp_path / "faces.csv.partial").read_bytes() == stopped.partial
     assert (tmp_path / "faces.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize("out_exists", [False, True])
+@pytest.mark.parametrize(("name", "kept"), [("a.jpg", 0), ("b.jpg", 1), ("日本.jpg", 5), ("missing.jpg", 4)])
+def test_resume_predicts_again_from_the_first_changed_image_on(
+    name: str, kept: int, out_exists: bool, stopped: Stopped, run_here: Run, tmp_path: Path
+) -> None:
+    stopped.begin_in(tmp_path)
+    shutil.copy(stopped.folder / "z.jpg", tmp_path / name)
+    if out_exists:  # from an earlier run
+        (tmp_path / "faces.csv").touch()
+    outcome = run_here("predict.py", *stopped.arguments(), "resume=true")
+    assert f"{name} has changed since: it and the images after it are predicted again\n" in outcome.err
+    assert (f"{kept} images are done already\n" in outcome.err) == (kept > 0)
+    rows = (tmp_path / "faces.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert run_here("predict.py", *stopped.arguments("whole.csv")).code == outcome.code
+    assert rows == (tmp_path / "whole.csv").read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def test_resume_keeps_the_rows_of_a_file_that_is_gone(stopped: Stopped, run_here: Run, tmp_path: Path) -> None:
+    stopped.begin_in(tmp_path)
+    (tmp_path / "b.jpg").unlink()
+    outcome = run_here("predict.py", *stopped.arguments(), "resume=true")
+    assert f"{len(DONE)} images are done already" in outcome.err and "changed" not in outcome.err
+
+
+@pytest.mark.parametrize("kind", ["image", "frame"])
+@pytest.mark.parametrize("content", [b"other size", b"5 six"])
+def test_file_stamp_changes_with_size_or_time(kind: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(1, 1))
+    name = f"{path}#t=0.50" if kind == "frame" else str(path)
+    before = file_stamp(name)
+    assert before is not None and file_stamp(name) == before
+    path.write_bytes(content)
+    assert file_stamp(name) not in (None, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["missing", "", "a\0b", "http://127.0.0.1/a.jpg", "<ndarray>", "webcam#t=0.50", "x" * 5000]
+)
+def test_file_stamp_of_what_is_no_file_is_none(name: str) -> None:
+    assert file_stamp(name) is None
 
 
 @pytest.mark.parametrize("length", [0, 7, 40, "head"])
