@@ -11,8 +11,8 @@ from agegender.version import __version__
 from agegender.web.uploads import FIELD, MAX_FILES
 
 _STRING = {"type": "string"}
-_FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
-_BASE64 = {"type": "string", "contentEncoding": "base64", "description": "A file in base64, or such a data: URL."}
+_FILE = {"type": "string", "format": "binary", "description": "An image file."}
+_BASE64 = {"type": "string", "format": "byte", "description": "An image file in base64, or such a data: URL."}
 _NUMBER = {"type": ["number", "null"]}
 _ERRORS = {
     "400": "The Host header, the setting, the form or the JSON is invalid.",

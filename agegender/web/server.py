@@ -161,17 +161,17 @@ def allowed_names(host: str, allowed_hosts: Sequence[str] | None) -> list[str]:
         require(not is_any, f"host={host} needs allowed_hosts=: {advice}, such as {example}, or allowed_hosts=['*']")
         return [*_LOCAL, literal.lower()]
     for name in allowed_hosts:
-        fits = name == "*" or re.fullmatch(r"(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name)
-        require(bool(fits), f"allowed_hosts: {name!r} must be a name such as my.host, without port, or *.my.host, or *")
+        fits = name == "*" or re.fullmatch(r"(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name) is not None
+        require(fits, f"allowed_hosts: {name!r} must be a name such as my.host, without port, or *.my.host, or *")
     return [*_LOCAL, *allowed_hosts]
 
 
 def _check_addresses(root_path: str, cors_origins: Sequence[str]) -> None:
-    fits = re.fullmatch(r"(/[\w.~-]+)*", root_path)
-    require(bool(fits), f"root_path={root_path} must begin with /, without one at its end, such as /faces")
+    fits = re.fullmatch(r"(/[\w.~-]+)*", root_path) is not None
+    require(fits, f"root_path={root_path} must begin with /, without one at its end, such as /faces")
     for origin in cors_origins:
-        fits = origin == "*" or re.fullmatch(r"https?://[^/\s]+", origin)
-        require(bool(fits), f"cors_origins: {origin!r} must be an origin such as https://my.site, without a path, or *")
+        fits = origin == "*" or re.fullmatch(r"https?://[^/\s]+", origin) is not None
+        require(fits, f"cors_origins: {origin!r} must be an origin such as https://my.site, without a path, or *")
 
 
 def serve(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -258,6 +261,22 @@ def test_openapi_describes_every_answer(address: str, photos: list[bytes]) -> No
             assert (
                 reply.status == 200 and reply.headers["Content-Type"] in methods["get"]["responses"]["200"]["content"]
             )
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_no_fault(weights: Path) -> None:
+    pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    with served(weights, "never", root_path="/faces") as address:
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", f"--url={address}"]
+        outcome = subprocess.run(
+            [*command, "--max-examples=100", "--no-color"],
+            cwd=ROOT / "tests",
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "helpers.openapi_images"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert outcome.returncode == 0 and "No issues found" in outcome.stdout, outcome.stdout + outcome.stderr
 
 
 def test_documented_proxy_examples_name_settings_that_exist() -> None:
