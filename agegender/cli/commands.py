@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
-from agegender.system.signals import exit_at_once, install
+from agegender.system.signals import exit_at_once, ignore, install
 from agegender.system.terminal import prepare_output
 from agegender.version import __version__
 
@@ -131,13 +131,16 @@ def start(name: str) -> None:
     if not is_open and name == "predict" and not any(item.startswith("out=") and item != "out=-" for item in sys.argv):
         print("error: standard output is closed: set out=predictions.csv", file=sys.stderr)
         sys.exit(EXIT_ERROR)
-    install(exit_at_once)  # before the command handles signals itself, and in the interpreter's last moments
+    install(exit_at_once)  # before the command handles signals itself
     from agegender.cli.main import run_command
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides
 
     rewrites = {"train": train_overrides, "predict": image_overrides, "report": report_overrides}
-    run_command(COMMANDS[name].function, name, rewrites.get(name, path_overrides))
+    try:
+        run_command(COMMANDS[name].function, name, rewrites.get(name, path_overrides))
+    finally:
+        ignore()  # in the interpreter's last moments
 
 
 def main() -> None:

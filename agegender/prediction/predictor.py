@@ -161,15 +161,19 @@ class Predictor:
         (answered,) = self.predict_images([images])
         return answered.predictions
 
-    def with_detection(self, detect: Detect) -> Predictor:
+    def with_detection(self, detect: Detect, seconds: float = math.inf) -> Predictor:
         """Return a predictor with another `detect` setting that shares this one's network.
+
+        Args:
+            detect: See `__init__`.
+            seconds: Time limit of the face detection in an image; beyond it, the image gets an error.
 
         Raises:
             AgeGenderError: The packages for face detection are missing.
         """
         other = copy.copy(self)
         other.detect = detect
-        other._finder = None if detect == "never" else self._finder or FaceDetector()
+        other._finder = None if detect == "never" else FaceDetector(seconds)
         return other
 
     def predict(

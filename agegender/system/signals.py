@@ -52,6 +52,16 @@ def install(handler: Handler) -> dict[int, Any]:
     }
 
 
+def ignore() -> None:
+    """Ignore the signals of `WORDS` from now on, in a process that is about to end.
+
+    The interpreter restores the default actions in its last moments, except for ignored signals.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in WORDS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
     """Handle the signals of `WORDS` within a context; see `install`."""

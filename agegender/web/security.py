@@ -1,8 +1,8 @@
-"""Middleware against cross-site requests and DNS rebinding; sets the security headers."""
+"""Middleware against cross-site requests; sets the security headers."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -24,18 +24,18 @@ _HEADERS = {
 class SecurityMiddleware:
     """ASGI middleware that rejects requests of other sites' pages, and sets the security headers.
 
-    A page of another site can send requests to this server from the user's browser: their `Origin` header differs from
-    the host. Or its domain can resolve to this server (DNS rebinding): the `Host` header is then not an allowed name.
+    A page of another site can send requests to this server from the user's browser. The browser then states so in
+    `Sec-Fetch-Site` (W3C, "Fetch Metadata Request Headers"), or at least in `Origin`.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()):
         """Wrap an application.
 
         Args:
             app: The application.
-            hosts: Allowed names in the `Host` header; None for any.
+            origins: Further allowed origins, such as `https://my.site`; `*` for any.
         """
-        self._app, self._hosts = app, hosts
+        self._app, self._origins = app, frozenset(origin.lower() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -50,21 +50,15 @@ class SecurityMiddleware:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        reason = self._rejection_reason(scope["method"], Headers(scope=scope))
-        app = self._app if reason is None else JSONResponse({"error": reason}, 403)
+        app = self._app
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and self._is_of_another_site(Headers(scope=scope)):
+            app = JSONResponse({"error": "requests from pages of other sites are not allowed"}, 403)
         await app(scope, receive, send_with_headers)
 
-    def _rejection_reason(self, method: str, headers: Headers) -> str | None:
-        host = headers.get("host", "").lower()
-        if self._hosts is not None and _without_port(host) not in self._hosts:
-            return "the Host header is not an address of this server"
-        origin = headers.get("origin")
-        if origin is not None and method not in ("GET", "HEAD") and urlsplit(origin.lower()).netloc != host:
-            return "requests from pages of other sites are not allowed"
-        return None
-
-
-def _without_port(host: str) -> str:
-    """Return a host without its port; IPv6 addresses stay in brackets."""
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdecimal() else host
+    def _is_of_another_site(self, headers: Headers) -> bool:
+        origin, site = headers.get("origin", "").lower(), headers.get("sec-fetch-site")
+        if not self._origins.isdisjoint((origin, "*")):
+            return False
+        if site is not None:  # browsers send it over HTTPS and from localhost; behind a proxy the Host may differ
+            return site not in ("same-origin", "none")
+        return bool(origin) and origin.partition("://")[2] != headers.get("host", "").lower()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import sys
 import warnings
 from collections.abc import AsyncGenerator
@@ -18,8 +20,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 FIELD = "file"
-_FORM = "multipart/form-data"
-_FORM_OVERHEAD = 64 << 10  # maximum number of bytes of a form in addition to the file
+MAX_FILES = 16  # in one request
+_FORM, _JSON = "multipart/form-data", "application/json"
+_OVERHEAD = 64 << 10  # maximum number of bytes of a form or of JSON in addition to the files
 _MAX_FIELDS = 16
 # Formats whose decoders work in memory and read the size of an image before decoding. Others of Pillow's decoders start
 # programs (EPS) or have another size in the header (ICO).
@@ -31,16 +34,31 @@ class Limits:
     """Limits of an upload.
 
     Attributes:
-        size: Maximum size of the file in bytes.
+        size: Maximum size of the files of a request in bytes.
         pixels: Maximum number of pixels of the image.
         seconds: Time limit of the upload in seconds.
         total: Maximum size of all uploads that the server holds, in bytes.
+        answer_seconds: Time limit from the end of the upload to the response in seconds.
     """
 
     size: int
     pixels: int
     seconds: float
     total: int
+    answer_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The files of a request.
+
+    Attributes:
+        files: Their contents.
+        is_list: Whether the response is a list.
+    """
+
+    files: list[bytes]
+    is_list: bool
 
 
 class _InMemoryParser(MultiPartParser):
@@ -53,28 +71,36 @@ def declared_size(request: Request, limits: Limits) -> int:
     return min(int(length), limits.size) if length.isdecimal() else limits.size
 
 
-async def receive(request: Request, limits: Limits) -> bytes:
-    """Return the file of a request: its body, or the field `file` of a form (multipart/form-data, RFC 7578).
+async def receive(request: Request, limits: Limits) -> Upload:
+    """Return the files of a request, by its `Content-Type`.
+
+    `multipart/form-data` (RFC 7578): the fields `file`. `application/json`: `{"image": base64}`, or a list as
+    `{"images": [base64, ...]}`. Any other type: the body is the file.
 
     Raises:
-        HTTPException: The upload is too large or too slow, or the form has no such field.
+        HTTPException: The upload is too large or too slow, or the form or the JSON is invalid.
         starlette.requests.ClientDisconnect: The client disconnected.
     """
-    is_form = request.headers.get("content-type", "").lower().startswith(_FORM)
-    max_bytes = limits.size + (_FORM_OVERHEAD if is_form else 0)
+    kind = request.headers.get("content-type", "").lower()
+    is_form, is_json = kind.startswith(_FORM), kind.startswith(_JSON)
+    max_bytes = limits.size * (4 if is_json else 3) // 3 + (_OVERHEAD if is_form or is_json else 0)
     content_length = request.headers.get("content-length", "")
     if content_length.isdecimal() and int(content_length) > max_bytes:
         raise _too_large(limits)
     chunks = _chunks(request, max_bytes, limits)
     try:
         async with asyncio.timeout(limits.seconds):
-            content = await _file_of_form(request, chunks) if is_form else b"".join([chunk async for chunk in chunks])
+            if is_form:
+                upload = await _files_of_form(request, chunks)
+            else:
+                body = b"".join([chunk async for chunk in chunks])
+                upload = _files_of_json(body) if is_json else Upload([body], False)
     except TimeoutError:
         message = f"the upload took longer than {limits.seconds:g} seconds"
         raise HTTPException(408, message, {"Connection": "close"}) from None
-    if len(content) > limits.size:
+    if sum(map(len, upload.files)) > limits.size:
         raise _too_large(limits)
-    return content
+    return upload
 
 
 async def _chunks(request: Request, max_bytes: int, limits: Limits) -> AsyncGenerator[bytes, None]:
@@ -86,19 +112,47 @@ async def _chunks(request: Request, max_bytes: int, limits: Limits) -> AsyncGene
         yield chunk
 
 
-async def _file_of_form(request: Request, chunks: AsyncGenerator[bytes, None]) -> bytes:
-    parser = _InMemoryParser(request.headers, chunks, max_files=1, max_fields=_MAX_FIELDS, max_part_size=_FORM_OVERHEAD)
+async def _files_of_form(request: Request, chunks: AsyncGenerator[bytes, None]) -> Upload:
+    parser = _InMemoryParser(
+        request.headers, chunks, max_files=MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_OVERHEAD
+    )
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form is invalid: {error.message}") from None
     try:
-        file = form.get(FIELD)
-        if not isinstance(file, UploadFile):
+        names = {name for name, value in form.multi_items() if isinstance(value, UploadFile)}
+        if FIELD not in names:
             raise HTTPException(400, f'the form has no file in the field "{FIELD}"')
-        return await file.read()
+        if len(names) > 1:
+            raise HTTPException(400, f'the form has files in other fields than "{FIELD}"')
+        files = [await file.read() for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
+        return Upload(files, len(files) > 1)
     finally:
         await form.close()
+
+
+def _files_of_json(body: bytes) -> Upload:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the JSON is invalid") from None
+    match content:
+        case {"image": str(text), **others} if not others:
+            return Upload([_decode(text)], False)
+        case {"images": [*texts], **others} if not others and 0 < len(texts) <= MAX_FILES:
+            return Upload([_decode(text) for text in texts], True)
+    raise HTTPException(400, f'the JSON must be {{"image": base64}} or {{"images": [base64, ...]}}, up to {MAX_FILES}')
+
+
+def _decode(text: object) -> bytes:
+    try:
+        if isinstance(text, str):
+            encoded = text.rpartition(",")[2] if text.startswith("data:") else text
+            return base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
+        pass
+    raise HTTPException(400, "an image of the JSON is not in base64")
 
 
 def check(content: bytes, limits: Limits) -> None:

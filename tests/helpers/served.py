@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from agegender.prediction.predictor import Detect, Predictor
 from agegender.web.app import create_app
-from agegender.web.server import Server, allowed_hosts, open_port
+from agegender.web.server import Server, allowed_names, open_port
 from agegender.web.uploads import Limits
 
 LIMITS = Limits(size=3_000_000, pixels=2_000_000, seconds=20.0, total=100_000_000)
@@ -32,13 +32,20 @@ class Reply(NamedTuple):
 
 @contextmanager
 def served(
-    weights: Path, detect: Detect = "auto", limits: Limits = LIMITS, min_confidence: float | None = None, **room: int
+    weights: Path,
+    detect: Detect = "auto",
+    limits: Limits = LIMITS,
+    min_confidence: float | None = None,
+    hosts: Sequence[str] | None = None,
+    origins: Sequence[str] = (),
+    root_path: str = "",
+    **room: int,
 ) -> Iterator[str]:
     """Runs the server in a thread and yields its address."""
     listener = open_port("127.0.0.1", 0)
     predictor = Predictor(weights, "cpu", detect=detect, min_confidence=min_confidence)
-    app = create_app(predictor, limits, **room, hosts=allowed_hosts("127.0.0.1"))
-    server = Server(app, listener, announce=False)
+    app = create_app(predictor, limits, **room, hosts=allowed_names("127.0.0.1", hosts), origins=origins)
+    server = Server(app, listener, announce=False, root_path=root_path)
     thread = threading.Thread(target=server.serve_until_signal, daemon=True)
     thread.start()
     while not server.started:

@@ -31,7 +31,7 @@ from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
 from agegender.web.model_info import disclaimer, read_test_metrics
 from agegender.web.samples import NAMES, draw_sample
-from agegender.web.server import allowed_hosts, open_port, serve
+from agegender.web.server import allowed_names, open_port, serve
 from agegender.web.uploads import Limits
 
 Run = Callable[..., Outcome]
@@ -225,7 +225,8 @@ def test_api_refuses_decompression_bombs(address: str, kind: str) -> None:
         (form(b"x")[0], "multipart/form-data", "Missing boundary"),
         (form(b"x")[0], f"multipart/form-data; boundary={'x' * 5000}", "invalid"),
         (b"--edge\r\nA: b\r\n\r\n\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "must be provided"),
-        (form(b"x")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "Too many files"),
+        ((form(b"x")[0][:-10] + b"\r\n") * 17, "multipart/form-data; boundary=edge", "Too many files"),
+        (form(b"x", "photo")[0][:-10] + b"\r\n" + form(b"x")[0], "multipart/form-data; boundary=edge", "other fields"),
     ],
 )
 def test_api_refuses_a_form_that_is_broken_or_has_no_file(address: str, body: bytes, kind: str, reason: str) -> None:
@@ -291,24 +292,28 @@ def test_api_refuses_uploads_beyond_the_memory_for_them(trained_run: Path, pictu
 def test_security_middleware_refuses_other_origins_and_hosts(address: str, pictures: list[bytes]) -> None:
     host = urlsplit(address).netloc
     port = host.split(":")[1]
-    for origin in ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example"):
+    others = ("http://evil.example", "null", f"http://evil.example:{port}", f"http://{host}.evil.example")
+    for origin in (*others, "http://[", "http://[::1", "//", "%", f"{address}/", "http://"):
         reply = ask(address, body=pictures[0], Origin=origin)
         assert (reply.status, reply.json) == (403, {"error": "requests from pages of other sites are not allowed"})
+    for site in ("cross-site", "same-site", "["):
+        assert ask(address, body=pictures[0], Sec_Fetch_Site=site).status == 403
     assert ask(address, "/api/predict?detect=never", pictures[0], Origin=address).status == 200
-    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
-        for path, method in (("/", "GET"), ("/api/info", "GET"), ("/api/predict", "POST")):
-            assert ask(address, path, method=method, Host=name).status == 403
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "[", "[::1", "a b", "@", "::"):
+        for path, method in (("/", "GET"), ("/api/info", "GET"), ("/api/predict", "POST"), ("/health", "GET")):
+            assert ask(address, path, method=method, Host=name).status == 400
     for name in (f"localhost:{port}", "LOCALHOST", "127.0.0.1", f"[::1]:{port}"):
         assert ask(address, "/", method="GET", Host=name).status == 200
 
 
-def test_allowed_hosts_restricts_loopback_addresses_only() -> None:
+def test_allowed_names_are_those_of_the_host_unless_given() -> None:
     local = {"127.0.0.1", "localhost", "[::1]"}
-    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
-        names = allowed_hosts(host)
-        assert names is not None and set(names) == local | ({host} if host == "127.0.0.2" else set())
-    for host in ("0.0.0.0", "::", "192.168.1.5", "my.host"):
-        assert allowed_hosts(host) is None
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2", "192.168.1.5", "my.host"):
+        assert set(allowed_names(host, None)) == local | {f"[{host}]" if ":" in host else host}
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(AgeGenderError, match="needs allowed_hosts=: name what stands in browsers' address bars"):
+            allowed_names(host, None)
+        assert set(allowed_names(host, ["*.my.host", "192.168.1.5"])) == local | {"*.my.host", "192.168.1.5"}
 
 
 _writes: list[str] | None = None
@@ -426,6 +431,12 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
         ("max_megapixels=500", "max_megapixels=500 must be above 0, and at most 178"),
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
         ("max_concurrency=0", "max_concurrency=0 must be at least 1"),
+        ("request_seconds=0", "request_seconds=0 must be above 0"),
+        ("host=0.0.0.0", "host=0.0.0.0 needs allowed_hosts="),
+        ("allowed_hosts=[http://my.host]", "allowed_hosts: 'http://my.host' must be a name such as my.host"),
+        ("allowed_hosts=[my.*.host]", "allowed_hosts: 'my.*.host' must be a name"),
+        ("root_path=faces/", "root_path=faces/ must begin with /"),
+        ("cors_origins=[my.site]", "cors_origins: 'my.site' must be an origin such as https://my.site"),
         ("queue_size=0", "queue_size=0 must be at least 1"),
         ("queue_mb=15", "queue_mb=15 must be at least max_upload_mb=16"),
         ("min_confidence=0.4", "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -103,8 +104,11 @@ class FaceDetector:
     the full-resolution image that is rotated upright and scaled to the size at which the detector is most accurate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = math.inf) -> None:
         """Load the detector.
+
+        Args:
+            seconds: Time limit for an image; each of a thousand small faces in it takes some hundredths of a second.
 
         Raises:
             AgeGenderError: A package of the extra `faces` is missing.
@@ -115,6 +119,7 @@ class FaceDetector:
         except ImportError as error:
             instead = "detect=never takes each image for a face crop"
             raise missing_extra("finding faces", error, "faces", instead) from None
+        self._seconds = seconds
         self._cv2: Any = cv2
         self._make: Any = YuNetDetector
         self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
@@ -128,18 +133,25 @@ class FaceDetector:
 
         Args:
             picture: RGB image; faces at any rotation are detected.
+
+        Raises:
+            TimeoutError: It takes longer than the time limit.
         """
+        until = time.monotonic() + self._seconds
         pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # RGB to OpenCV's BGR
         halved = _ImagePyramid(pixels, self._cv2)
+        smaller = self._smaller(pixels)
         for quarter in range(4):  # YuNet misses one face in five that is rotated by 90 degrees
-            faces = self._of_places(halved, self._first_looks(pixels, quarter))
+            faces = self._of_places(halved, self._first_looks(pixels.shape[:2], smaller, quarter), until)
             if faces:
                 return sorted(faces, key=lambda face: -_size(face.box))
         return []
 
-    def _of_places(self, picture: _ImagePyramid, places: Sequence[_Place]) -> list[Face]:
+    def _of_places(self, picture: _ImagePyramid, places: Sequence[_Place], until: float) -> list[Face]:
         faces: list[Face] = []
         for place in places:
+            if time.monotonic() > until:
+                raise TimeoutError(f"longer than {self._seconds:g} seconds")
             if any(_is_at(known, place.x, place.y) for known in faces):
                 continue  # a duplicate; the second pass takes most of the time
             face = self._refine(picture, place)
@@ -147,20 +159,36 @@ class FaceDetector:
                 faces.append(face)
         return faces
 
-    def _first_looks(self, pixels: NDArray[np.uint8], quarter: int) -> list[_Place]:
-        """Return candidate boxes by descending score, detected in the image rotated left by quarter turns."""
-        longer = max(pixels.shape[:2])
-        turned = np.ascontiguousarray(np.rot90(pixels, quarter))
-        found: list[tuple[float, _Place]] = []
+    def _smaller(self, pixels: NDArray[np.uint8]) -> list[tuple[float, NDArray[np.uint8]]]:
+        """Return the image at the sizes of the first passes, each with its scale; at most 4 megapixels each.
+
+        The passes at all rotations share them: of a large image, resizing takes longer than detection.
+        """
+        height, width = pixels.shape[:2]
+        longer, smaller = max(height, width), []
         for side in _LOOKED_AT if longer > _ENOUGH else (longer,):
             shrink = min(1.0, side / longer)
-            size = round(turned.shape[1] * shrink), round(turned.shape[0] * shrink)
-            if min(size) < _LEAST_SIDE:
-                continue
-            small = self._cv2.resize(turned, size, interpolation=self._cv2.INTER_AREA) if shrink < 1 else turned
-            for row in self._detect(small):
+            size = round(width * shrink), round(height * shrink)
+            if min(size) >= _LEAST_SIDE:
+                small = self._cv2.resize(pixels, size, interpolation=self._cv2.INTER_AREA) if shrink < 1 else pixels
+                smaller.append((shrink, small))
+        return smaller
+
+    def _first_looks(
+        self, shape: tuple[int, ...], smaller: Sequence[tuple[float, NDArray[np.uint8]]], quarter: int
+    ) -> list[_Place]:
+        """Return candidate boxes by descending score, detected in the image rotated left by quarter turns.
+
+        Args:
+            shape: Height and width of the image.
+            smaller: See `_smaller`.
+            quarter: Number of quarter turns.
+        """
+        found: list[tuple[float, _Place]] = []
+        for shrink, small in smaller:
+            for row in self._detect(np.ascontiguousarray(np.rot90(small, quarter))):
                 left, top, across, down = (float(value) / shrink for value in row[:4])
-                x, y, end = left + across / 2, top + down / 2, turned.shape[:2]
+                x, y, end = left + across / 2, top + down / 2, shape if quarter % 2 == 0 else shape[::-1]
                 for _ in range(quarter):  # each undoes one quarter turn
                     x, y, across, down, end = end[0] - y, x, down, across, end[::-1]
                 found.append((float(row[14]), _Place(x, y, across, down)))

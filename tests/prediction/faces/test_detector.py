@@ -110,9 +110,9 @@ def test_detector_rotates_an_image_only_if_no_face_is_found_upright(
     quarters: list[int] = []
     looked = finder._first_looks
 
-    def look(pixels: NDArray[np.uint8], quarter: int) -> Any:
+    def look(shape: Any, smaller: Any, quarter: int) -> Any:
         quarters.append(quarter)
-        return looked(pixels, quarter)
+        return looked(shape, smaller, quarter)
 
     monkeypatch.setattr(finder, "_first_looks", look)
     assert finder.detect(photograph) and quarters == [0]
@@ -160,6 +160,34 @@ def test_detector_refuses_hair_near_a_face(finder: FaceDetector, photograph: Ima
     hair, face = _Place(188, 66, 50, 60), _Place(223, 120, 90, 110)
     assert finder._refine(pixels, hair) is None  # upside down, it scores 0.88 as a face
     assert finder._refine(pixels, face) is not None
+
+
+def test_detector_resizes_a_large_image_once_for_all_rotations(
+    finder: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[int] = []
+    resized: list[object] = []
+    detect, resize = finder._detect, finder._cv2.resize
+
+    def noted(pixels: NDArray[np.uint8], **named: Any) -> Any:
+        sides.append(max(pixels.shape))
+        return detect(pixels, **named)
+
+    def counted(*values: Any, **named: Any) -> Any:
+        resized.append(values[1])
+        return resize(*values, **named)
+
+    monkeypatch.setattr(finder, "_detect", noted)
+    monkeypatch.setattr(finder._cv2, "resize", counted)
+    assert finder.detect(Image.new("RGB", (5000, 3200), "teal")) == []
+    assert len(resized) == 3 and len(sides) == 12 and max(sides) <= 2048
+
+
+def test_detector_ends_at_its_time_limit(photograph: Image.Image, trained_run: Path) -> None:
+    with pytest.raises(TimeoutError, match="longer than 0 seconds"):
+        FaceDetector(0).detect(photograph)
+    (failed,) = Predictor(trained_run, "cpu").with_detection("always", 0)(photograph)
+    assert failed.error == "face detection failed: longer than 0 seconds"
 
 
 def test_detector_finds_a_face_that_fills_a_large_photograph(finder: FaceDetector, photograph: Image.Image) -> None:
