@@ -198,8 +198,7 @@ class Predictor:
                 yielded before the next one is read.
             keep_pictures: Yield the decoded images too; this limits the batch size to `MAX_CHUNK`.
         """
-        if is_one_image(images):
-            images = [images]  # type: ignore[list-item]  # an image may be iterable itself: a path by letters
+        several: Iterable[Any] = [images] if is_one_image(images) else images  # type: ignore[assignment]
         if keep_pictures:
             batch_size = min(batch_size, MAX_CHUNK)  # a decoded photo takes up to 100 MB
         work: Callable[[list[Any]], list[Any]]
@@ -213,7 +212,7 @@ class Predictor:
         with warnings.catch_warnings(), self.network.worker_context():
             # decoders change the warning filters in several threads and may not restore them
             try:
-                for batch, goes_on in _batches(images, batch_size):
+                for batch, goes_on in _batches(several, batch_size):
                     under_way.append(deque(pool.submit(work, part) for part in _parts(batch)))
                     while len(under_way) > goes_on:  # the next batch is computed while this one is yielded
                         waiting = under_way.popleft()

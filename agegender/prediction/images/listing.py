@@ -49,6 +49,7 @@ def list_images(given: Sequence[str]) -> list[str]:
         AgeGenderError: Nothing was found, a folder can't be listed, or standard input is closed.
     """
     found: list[str] = []
+    remarks: list[str] = []
     for name in given:
         if name == LiveSource.STANDARD_INPUT and sys.stdin is None:
             raise AgeGenderError("img=- reads names from standard input, which is closed here")
@@ -60,22 +61,27 @@ def list_images(given: Sequence[str]) -> list[str]:
         if os.path.isdir(path):
             walk = os.walk(path, onerror=_refuse)
             inside = sorted(os.path.join(folder, file) for folder, _, files in walk for file in files)
-            pictures = _images_of(name, inside, SUFFIXES)
+            pictures = _images_of(name, inside, remarks, SUFFIXES)
         elif not os.path.lexists(path) and glob.has_magic(path):
             matches = sorted(match for match in glob.glob(path, recursive=True) if not os.path.isdir(match))
-            pictures = _images_of(name, matches)
+            pictures = _images_of(name, matches, remarks)
         else:
             pictures = [path]
         found += pictures or ([path] if len(given) > 1 else [])
     if not found:
         raise AgeGenderError(
             f"no image found at img={', '.join(given)}; give a file, a folder of images, or a glob of files"
+            + "".join(f" ({remark})" for remark in remarks)
         )
+    for remark in remarks:
+        print(printable(remark), file=sys.stderr)
     return found
 
 
-def _images_of(name: str, files: Sequence[str], suffixes: Container[str] | None = None) -> list[str]:
-    """Return the images of a folder or glob, and print what is left out: other suffixes, and annotated images."""
+def _images_of(
+    name: str, files: Sequence[str], remarks: list[str], suffixes: Container[str] | None = None
+) -> list[str]:
+    """Return the images of a folder or glob, and add a remark on what is left out: other suffixes, annotated images."""
     images: list[str] = []
     left_out: Counter[str] = Counter()
     for file in files:
@@ -92,7 +98,7 @@ def _images_of(name: str, files: Sequence[str], suffixes: Container[str] | None 
         line = ", ".join(kinds[:_NAMED_KINDS]) + (f" and {more} further suffixes" if more > 0 else "")
         video = next((kind for kind in left_out if kind.lower() in VIDEOS), None)
         hint = f"; videos are read if they are named: img='{os.path.join(name, '**', f'*{video}')}'" if video else ""
-        print(printable(f"left out of {name}: {line}{hint}"), file=sys.stderr)
+        remarks.append(f"left out of {name}: {line}{hint}")
     return images
 
 

@@ -135,7 +135,7 @@ class PartialResults:
     def _picture(self, line: bytes, number: int) -> tuple[str, str | None]:
         """Return the path and the stamp of a line's image."""
         held = _parsed(line)
-        rows = held.get("rows") if isinstance(held, dict) and set(held) == {"stamp", "rows"} else None
+        rows: Any = held.get("rows") if isinstance(held, dict) and set(held) == {"stamp", "rows"} else None
         valid = isinstance(rows, list) and rows and all(map(self._is_row, rows))
         if not valid or len({row["path"] for row in rows}) > 1:
             raise AgeGenderError(f"line {number} of {self._path} is damaged: delete the file to start over")

@@ -176,6 +176,12 @@ def test_list_images_counts_what_is_left_out_of_a_folder(tmp_path: Path, capsys:
     assert capsys.readouterr().err == ""
 
 
+def test_list_images_says_what_a_folder_without_images_holds(tmp_path: Path) -> None:
+    make(tmp_path, ["a.MOV"])
+    with pytest.raises(AgeGenderError, match=r"no image found .* \(left out of .*: 1 .MOV; videos are read .*\)$"):
+        list_images([str(tmp_path)])
+
+
 def test_list_images_sums_up_many_suffixes_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path, ["a.jpg", *(f"a.{number}" for number in range(20)), f"b.{'x' * 200}"])
     assert list_images([str(tmp_path)]) == [str(tmp_path / "a.jpg")]
