@@ -124,9 +124,9 @@ class FaceDetector:
         self._make: Any = YuNetDetector
         self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
 
-    def __reduce__(self) -> tuple[type[FaceDetector], tuple[()]]:
+    def __reduce__(self) -> tuple[type[FaceDetector], tuple[float | None]]:
         """Copy and pickle as a new detector: modules and the detectors of threads can't be."""
-        return FaceDetector, ()
+        return FaceDetector, (self._seconds,)
 
     def detect(self, picture: Image.Image) -> list[Face]:
         """Return the faces in an image, the largest first.
