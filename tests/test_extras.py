@@ -29,6 +29,16 @@ from agegender import Predictor
 found = list(Predictor("small", detect="always").predict(sorted(Path("faces").glob("*.jpg"))))
 assert sum(each.error is None for each in found) > 20, found
 """
+HEIC = """
+from pathlib import Path
+import pillow_heif
+from PIL import Image
+from agegender import Predictor
+pillow_heif.register_heif_opener()
+Image.open(min(Path("faces").glob("*.jpg"))).save("face.heic")
+(found,) = Predictor("small", detect="never")("face.heic")
+assert found.error is None, found
+"""
 # Commands that need the extra, one after the other.
 COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "parquet": [("predict.py", "img=faces", "detect=never", "weights=small", "out=answers.parquet")],
@@ -37,6 +47,7 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
         ("train.py", *NETWORK, "data=streaming", "data.dir=shards", "data.batch_size=4", "data.num_workers=2"),
     ],
     "faces": [("-c", DETECT)],
+    "heic": [("-c", HEIC)],
     "onnx": [
         ("-m", "agegender", "export", "weights=small", "out=model.onnx"),
         ("predict.py", "img=faces", "detect=never", "backend=onnx", "weights=model.onnx", "out=answers.csv"),
