@@ -100,7 +100,8 @@ from agegender.prediction.faces.detector import FaceDetector
 finder = FaceDetector()
 for width, height in ((20, 20), (2048, 24), (24, 1000), (10_000, 40), (10_000, 150), (2048, 32)):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    print(width, height, len(finder._first_looks(noise, 0)), len(finder.detect(Image.fromarray(noise))))
+    looks = finder._first_looks(noise.shape[:2], finder._smaller(noise), 0)
+    print(width, height, len(looks), len(finder.detect(Image.fromarray(noise))))
 """
 
 
