@@ -124,7 +124,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize("kind", EVIL)
-@pytest.mark.parametrize("more", [(), ("-m",)], ids=["run", "multirun"])
+@pytest.mark.parametrize("more", [(), pytest.param(("-m",), marks=pytest.mark.slow)], ids=["run", "multirun"])
 def test_allowlist_covers_what_hydra_itself_builds(
     kind: str, more: tuple[str, ...], run_here: Callable[..., Outcome], tmp_path: Path, harm: Path
 ) -> None:

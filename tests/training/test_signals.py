@@ -63,6 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_with_loader_processes_saves_the_step(tmp_path: Path) -> None:
     began = time.monotonic()
     code, shown = press_ctrl_c(tmp_path, 9, "trainer.max_epochs=1000")
