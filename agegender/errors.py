@@ -25,7 +25,7 @@ def require(fits: bool, otherwise: str) -> None:
 
 
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
-    """Returns `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
+    """Return `did you mean ...?` if a valid name is close to the wrong one, else the list of valid names."""
     names = sorted(valid)
     close = difflib.get_close_matches(wrong.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     if close:

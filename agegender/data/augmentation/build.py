@@ -50,7 +50,7 @@ class TorchvisionAugment:
 
 
 def resolve_augmentation(node: Mapping[str, Any]) -> Callable[..., Augmentation]:
-    """Returns the class of an augmentation; `Augment` if the settings name none.
+    """Return the class of an augmentation; `Augment` if the settings name none.
 
     Raises:
         AgeGenderError: See `agegender.config.allowlist.resolve`; or it is one of torchvision's, which take no
@@ -68,7 +68,7 @@ def resolve_augmentation(node: Mapping[str, Any]) -> Callable[..., Augmentation]
 
 
 def build_augmentation(node: Mapping[str, Any]) -> Augmentation:
-    """Builds an augmentation from settings of `conf/augment`.
+    """Build an augmentation from settings of `conf/augment`.
 
     Raises:
         AgeGenderError: See `resolve_augmentation` and `agegender.config.allowlist.instantiate`.

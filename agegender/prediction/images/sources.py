@@ -161,7 +161,7 @@ def download(address: str) -> bytes:
 
 
 def _cause(error: Exception) -> str:
-    """Returns the end of what requests says, which wraps what urllib3 says, which wraps what the system says."""
+    """Return the innermost reason in an error of requests, which wraps urllib3's, which wraps the system's."""
     inner = error.args[0] if error.args else error
     return str(getattr(inner, "reason", inner)).rsplit(": ", 1)[-1]
 
