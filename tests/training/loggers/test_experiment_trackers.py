@@ -56,7 +56,7 @@ def test_wandb_has_one_run_per_job_and_continues_it_on_resume(run_here: Run, tmp
     ids = [(tmp_path / "sweep" / job / "wandb/run_id").read_text().strip() for job in "01"]
     assert ids[0] != ids[1] and all(len(offline_runs(tmp_path / "sweep" / job)) == 1 for job in "01")
     assert run_here("train.py", "resume=sweep/1", "trainer.max_epochs=2").code == 0
-    assert all(run.name.endswith(ids[1]) for run in offline_runs(tmp_path / "sweep/1"))
+    assert all(f"-{ids[1]}" in run.name for run in offline_runs(tmp_path / "sweep/1"))
     assert (tmp_path / "sweep/1/wandb/run_id").read_text().strip() == ids[1]
 
 
