@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ _PLAIN: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}  # v
 class _Classification(Task):
     """The common part: classes, calibration of their probabilities, and the baseline."""
 
+    calibration_type = ClassCalibration
     calibration: ClassCalibration | None
 
     def __init__(self, label: str, classes: Sequence[str], weight: float = 1.0):
@@ -70,18 +70,6 @@ class _Classification(Task):
         """
         known, finite = np.isfinite(target), bool(np.isfinite(inputs).all())
         self.calibration = fit_confidence(inputs[known], target[known]) if known.any() and finite else None
-
-    def get_extra_state(self) -> Any:
-        """Return the calibration as plain values."""
-        return None if self.calibration is None else asdict(self.calibration)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore the calibration.
-
-        Raises:
-            AgeGenderError: The values are not a calibration.
-        """
-        self.calibration = None if state is None else ClassCalibration.from_dict(state)
 
 
 class Binary(_Classification):

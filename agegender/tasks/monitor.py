@@ -46,14 +46,15 @@ def with_monitor(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         AgeGenderError: A metric is not among those of the tasks.
     """
-    monitor, _ = find_monitor(settings["tasks"], settings["monitor"])
+    modes = metric_modes(settings["tasks"])
+    monitor = settings["monitor"] or next(iter(modes))
+    validate_choice("monitor", monitor, modes)
     callbacks = dict(settings.get("callbacks") or {})
     for name, node in callbacks.items():
         if isinstance(node, Mapping) and "monitor" in node:
             watched = node["monitor"] or monitor
             callbacks[name] = filled = {**node, "monitor": watched}
             if "mode" in node and str(watched).startswith("val/"):
-                modes = metric_modes(settings["tasks"])
                 validate_choice(f"callbacks.{name}.monitor", watched, modes)
                 right = filled["mode"] = modes[watched]
                 given = f"callbacks.{name}.mode={node['mode']}"

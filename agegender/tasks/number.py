@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ class NumberTask(Task):
 
     kind: ClassVar[Kind] = "number"
     num_outputs = 1
+    calibration_type = IntervalCalibration
     calibration: IntervalCalibration | None
 
     def __init__(
@@ -140,15 +140,3 @@ class NumberTask(Task):
         limits = self.limits or (float(labels[known].min()), float(labels[known].max()) + 1e-6)
         value, spread = both[known].T
         self.calibration = fit_intervals(value, spread, labels[known], limits)
-
-    def get_extra_state(self) -> Any:
-        """Return the calibration as plain values."""
-        return None if self.calibration is None else asdict(self.calibration)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restore the calibration.
-
-        Raises:
-            AgeGenderError: The values are not a calibration.
-        """
-        self.calibration = None if state is None else IntervalCalibration.from_dict(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -63,6 +63,7 @@ class Task(nn.Module):
     """
 
     kind: ClassVar[Kind]
+    calibration_type: ClassVar[Any] = None  # a dataclass with `from_dict`; None for a task without a calibration
     num_outputs: int
     classes: tuple[str, ...] = ()
 
@@ -164,12 +165,18 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def get_extra_state(self) -> Any:
-        """Return the calibration for the `state_dict`."""
-        return self.calibration
+        """Return the calibration as plain values, for the `state_dict`."""
+        return None if self.calibration is None else asdict(self.calibration)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the calibration from a `state_dict`."""
-        self.calibration = state
+        """Restore the calibration from a `state_dict`.
+
+        Raises:
+            AgeGenderError: The values are not a calibration of this task.
+        """
+        known = state is None or self.calibration_type is not None
+        require(known, f"tasks.{self.name} has no calibration, but the checkpoint holds one: it is damaged")
+        self.calibration = None if state is None else self.calibration_type.from_dict(state)
 
 
 def masked_mean(
