@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from agegender.errors import EXIT_PIPE, AgeGenderError, missing_extra, require
 from agegender.prediction.prediction import Prediction, columns_of, to_row
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
+from agegender.system.terminal import console, printable
 from agegender.tasks.info import UNSURE, TaskInfo
 
 PIPE = "-"
@@ -153,7 +153,7 @@ def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) ->
             cells = (cell for info in tasks for cell in _cells(info, row.values))
             table.add_row(_shown(row.path), str(row.face), *cells)
     with _while_read():
-        Console(file=sys.stdout).print(table)
+        console(file=sys.stdout).print(table)
         sys.stdout.flush()
 
 
@@ -186,10 +186,4 @@ def _while_read() -> Iterator[None]:
 
 
 def _shown(text: str, style: str = "") -> Text:
-    """Return literal text, without Rich markup.
-
-    Control characters, bytes that are not text, and characters outside the terminal's encoding are escaped.
-    """
-    letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-    encoding = sys.stdout.encoding or "utf-8"
-    return Text("".join(letters).encode(encoding, "backslashreplace").decode(encoding), style)
+    return Text(printable(text), style)
