@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from helpers.made_tables import half_labeled, write_table
 from helpers.stopped_runs import CrashError, assert_same_run, crash, stop_at
 
 from agegender.data.index.utkface import GROUPS
+from agegender.prediction.export.export import export
 from agegender.runs.checkpoint import load_checkpoint
 from agegender.tasks.info import read_tasks
 
@@ -83,6 +86,31 @@ def test_best_checkpoint_of_an_accuracy_is_the_highest(run_here: Run, tmp_path: 
     with (tmp_path / "run/csv/metrics.csv").open() as file:
         scores = [float(row["val/ethnicity_acc"]) for row in csv.DictReader(file) if row["val/ethnicity_acc"]]
     assert len(scores) == 2 and metrics_of(tmp_path / "run")["best_score"] == pytest.approx(max(scores))
+
+
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no folder of real faces")
+def test_third_head_on_utkface_trains_resumes_is_reported_predicted_and_exported(run_here: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    faces = Path(os.environ["UTKFACE_DIR"]).resolve()
+    drawn = ("data=synthetic", "data.synthetic.count=120", "data.synthetic.size=64")
+    settings = [*(item for item in TINY if item not in drawn), f"data.dir={faces}", "data.limit=600"]
+    command = ("tasks=age_gender_ethnicity", "report=true", f"data.cache_dir={tmp_path / 'cache'}", "hydra.run.dir=run")
+    outcome = run_here("train.py", *settings, *command, "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=2")
+    assert outcome.code == 0 and metrics_of(tmp_path / "run")["epochs"] == 2, outcome.err
+    assert_metrics_match_the_predictions(tmp_path / "run")
+    assert (tmp_path / "run/report/ethnicity_confusion.png").is_file()
+    export("run/model.onnx", weights="run")
+    face = sorted(faces.glob("*.jpg"))[0]
+    rows = []
+    for options in (("weights=run",), ("weights=run/model.onnx", "backend=onnx")):
+        outcome = run_here("predict.py", f"img={face}", "detect=never", "out=-", *options)
+        assert outcome.code == 0, outcome.err
+        rows.append(json.loads(outcome.out.splitlines()[-1]))
+    names = [f"p_ethnicity_{name}" for name in GROUPS]
+    assert rows[0].keys() == rows[1].keys() >= {*names, "ethnicity"}
+    assert [rows[0][name] for name in names] == pytest.approx([rows[1][name] for name in names], abs=1e-3)
 
 
 def test_third_head_trains_is_tested_and_evaluated_again(run_here: Run, tmp_path: Path) -> None:
