@@ -79,6 +79,13 @@ class Protocol:
         details = [str(part) for part in (self.leak, self.remark) if part]
         return f"{self.name}{': ' * bool(details)}{'; '.join(details)}"
 
+    def results(self) -> dict[str, Any]:
+        """Return the entries of `metrics.json`: the name, and the leak in words and numbers."""
+        if self.leak is None:
+            return {"protocol": self.name}
+        numbers = {f"leak/{name}": getattr(self.leak, name) for name in ("test", "training", "with_copy")}
+        return {"protocol": self.name, "leak": str(self.leak), **numbers}
+
     def log(self) -> None:
         """Log the line, as a warning if the test images were seen in training."""
         warns = self.name.startswith("random") or (self.leak is not None and self.leak.with_copy > 0)
@@ -134,8 +141,7 @@ def protocol_of(settings: Mapping[str, Any], split_source: str | None, leak: Lea
     changed = []
     if not split_source and duplicates != (usual := _COPIES.get(rule, "near")) and usual is not None:
         changed.append(f"data.duplicates={duplicates}")
-    ages = list(settings["age_range"])
-    if rule == "coral" and ages != [21, 60]:
+    if rule == "coral" and (ages := list(settings["age_range"])) != [21, 60]:
         changed.append(f"data.age_range={ages}")
     remark = "" if split_source else _REMARKS.get(rule, "").format_map(settings)
     return Protocol(name + " with " * bool(changed) + " and ".join(changed), leak, remark)
