@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,7 +216,8 @@ def test_folder_without_a_pack_is_refused_in_one_line(faces: Path, packed: Path,
 
 def test_pack_of_a_fold_keeps_protocol_and_leak(faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = compose_command("pack", ["protocol=folds", "data.fold=1", f"data.dir={faces}"]).data
-    packed = pack(kwargs_of(OmegaConf.to_container(settings)), str(tmp_path / "shards"))
+    plain: Any = OmegaConf.to_container(settings)
+    packed = pack(kwargs_of(plain), str(tmp_path / "shards"))
     data = StreamingDataModule(dir=str(packed), cache_dir=str(tmp_path / "cache"))
     with caplog.at_level("INFO"):
         data.setup()
