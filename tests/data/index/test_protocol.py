@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from agegender.config.allowlist import kwargs_of
+from agegender.config.compose import compose_command
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index import protocol
 from agegender.data.index.index import build_index
@@ -150,3 +154,24 @@ def test_folds_of_real_files_test_each_once_without_a_leak(doubled: Path, tmp_pa
         tested = sorted(indexes[0].names[row] for each in indexes for row in each.rows("test"))
         assert tested == sorted(indexes[0].names)
         assert {each.leak.with_copy for each in indexes} == {0} and len({each.fingerprint for each in indexes}) == folds
+
+
+@pytest.mark.skipif("UTKFACE_DIR" not in os.environ, reason="UTKFACE_DIR names no folder of real faces")
+@pytest.mark.parametrize(
+    ("name", "fingerprint", "leak"),
+    [
+        ("clean", "8c15e3013e8a", Leak(4659, 19_045, 0)),
+        ("folds", "8c15e3013e8a", Leak(4659, 19_045, 0)),
+        ("fivefold_benchmark", "9fb64d6d4910", Leak(4659, 19_045, 0)),
+        ("coral", "dcb8cb969cfa", Leak(3287, 13_143, 191)),
+        ("random", "4dea5ab585ef", Leak(4741, 18_963, 332)),
+    ],
+)
+def test_protocols_of_utkface_have_the_documented_splits_and_leaks(
+    name: str, fingerprint: str, leak: Leak, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = str(Path(os.environ["UTKFACE_DIR"]).resolve())
+    settings: Any = OmegaConf.to_container(compose_command("train", [f"protocol={name}"]).data)
+    cache = str(tmp_path_factory.getbasetemp() / "utkface")  # one scan for all protocols
+    index = AgeGenderDataModule(**kwargs_of(settings) | {"dir": folder, "cache_dir": cache}).find_index()
+    assert (index.fingerprint, index.leak) == (fingerprint, leak)
