@@ -180,7 +180,8 @@ def _write_results(
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_results(trainer, settings, results)
-    print_results(results, module, folder)
+    if log.isEnabledFor(logging.INFO):  # not in a sweep, which prints a line per job
+        print_results(results, module, folder)
     if settings["test"] and settings["report"]:
         _report(folder)
 

@@ -26,13 +26,13 @@ from agegender.sweeps.optuna.space import Space, as_overrides, read_space, sampl
 from agegender.sweeps.optuna.storage import (
     INTERRUPTED,
     check_compatible,
-    comparable_settings,
     open_storage,
     requeue_trial,
     running_trial,
     study_lock,
 )
-from agegender.sweeps.summary import JOB_RECORD, read_record
+from agegender.sweeps.settings import comparable_settings
+from agegender.sweeps.records import JOB_RECORD, read_record
 from agegender.tasks.monitor import find_monitor
 
 
