@@ -82,9 +82,7 @@ def _check_sweep(arguments: list[str], value: str) -> list[str]:
         AgeGenderError: `resume` is a run, or the multirun is a search.
     """
     if value != AUTO:
-        raise AgeGenderError(
-            "resume= continues one run: use it without -m and without sweep=; resume=auto continues a sweep"
-        )
+        raise AgeGenderError("resume=<run> continues one run: use it without -m and without sweep=, or resume=auto")
     if any(re.match(r"\+*(sweep=optuna|hydra/sweeper=study)$", argument) for argument in arguments):
         raise AgeGenderError("sweep=optuna continues its study with the same command: leave out resume=auto")
     return arguments

@@ -90,11 +90,11 @@ def _pooled_results(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shared.pop("weights_split_fingerprint", None)
     if leaks:
         shared["weights_split_fingerprint"] = leaks[0]
-    least = (
-        [task["min_confidence"] for task in tasks] for tasks in zip(*(fold["tasks"] for fold in folds), strict=True)
-    )
-    pairs = zip(folds[0]["tasks"], least, strict=True)
-    shared["tasks"] = [{**task, "min_confidence": statistics.fmean(values)} for task, values in pairs]
+    tasks = zip(*(fold["tasks"] for fold in folds), strict=True)  # each task's entries in the folds
+    shared["tasks"] = [
+        {**entries[0], "min_confidence": statistics.fmean(entry["min_confidence"] for entry in entries)}
+        for entries in tasks
+    ]
     return shared
 
 

@@ -58,9 +58,9 @@ class SweepSummary(Callback):
         before = read_record(folder / SWEEP_RECORD) or {}
         sweep = before["sweep"] if before.get("settings") == settings else uuid.uuid4().hex
         jobs = read_jobs(folder, sweep, mode)
-        if jobs:
+        if sweep == before.get("sweep"):
             done = len([job for job in jobs if not job["error"]])
-            print(f"continuing the sweep {folder}: {done} jobs are finished", flush=True)
+            print(f"continuing the sweep {folder}: {done} finished job{'s' * (done != 1)}", flush=True)
         record = {"sweep": sweep, "settings": settings, "varied": varied, "monitor": monitor, "finished": False}
         write_record(folder / SWEEP_RECORD, {**record, "jobs": jobs})
 

@@ -215,8 +215,7 @@ def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_p
     outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
     assert outcome.code == EXIT_ERROR
     assert (
-        outcome.err
-        == "error: resume= continues one run: use it without -m and without sweep=; resume=auto continues a sweep\n"
+        outcome.err == "error: resume=<run> continues one run: use it without -m and without sweep=, or resume=auto\n"
     )
 
 
