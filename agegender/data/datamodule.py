@@ -21,7 +21,8 @@ from agegender.data.augmentation.build import OWN, Augmentation, build_augmentat
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
 from agegender.data.index.index import FaceIndex, build_index, check_labels
-from agegender.data.index.split import Split, SplitRule, left_out
+from agegender.data.index.protocol import Protocol, protocol_of
+from agegender.data.index.split import Split, SplitRule, fold_of, left_out
 from agegender.data.index.table import check_ending
 from agegender.data.index.utkface import CLASSES, LABELS
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
@@ -75,6 +76,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         test_fraction: float = 0.2,
         val_fraction: float = 0.1,
+        fold: int | None = None,
+        folds: int | None = None,
         leave_out: str | None = None,
         views: int = 2,
         augment: Mapping[str, Any] | None = None,
@@ -103,11 +106,14 @@ class AgeGenderDataModule(pl.LightningDataModule):
             age_range: Lowest and highest accepted age in years, inclusive.
             duplicates: Copies that are kept in one split: `near`, `exact` or `none`.
             split: `content`: by content, or the table's column split if there is one; `random`: file by file, with the
-                test faces as validation faces, for comparison only; `test`: all faces, to evaluate on other data.
+                test faces as validation faces, for comparison only; `test`: all faces, to evaluate on other data;
+                `folds`, `fivefold_benchmark` and `coral`: see `conf/protocol`.
             split_file: A published protocol: CSV with the columns file, split.
             split_seed: Seed of the split, independent of the training's `seed`.
             test_fraction: Fraction of all images.
             val_fraction: Fraction of the images that are not in test.
+            fold: Number of the fold that is the test set, from 0.
+            folds: Number of folds.
             leave_out: `i/n`: train without part i (from 0) of n equal parts of the training faces, copies together. The
                 split and its fingerprint stay as they are. See `training/distillation/teachers.py` for its use.
             views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
@@ -130,6 +136,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         whole = split == "content" or split_file is None
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
+        fold_of(split, fold, folds)  # raises if they don't fit
         if leave_out is not None:
             left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # raises if malformed
         if table is not None:
@@ -156,6 +163,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "split_seed": split_seed,
             "test_fraction": test_fraction,
             "val_fraction": val_fraction,
+            "fold": fold,
+            "folds": folds,
             "strict": strict,
         }
         self.views = views
@@ -172,7 +181,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
     @property
     def split_settings(self) -> dict[str, Any]:
         """Settings that determine the split, as plain values, which checkpoints store."""
-        names = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction")
+        names = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "fold", "folds")
         named = {name: self._index_options[name] for name in names}
         split_file = self._index_options["split_file"]
         return {
@@ -184,6 +193,11 @@ class AgeGenderDataModule(pl.LightningDataModule):
             "leave_out": self.leave_out,
             "pictures": "photographs" if self.synthetic is None else "drawn",
         }
+
+    @property
+    def protocol(self) -> Protocol:
+        """Protocol of the split; `setup` must have run."""
+        return protocol_of(self.split_settings, self.index.split_source, self.index.leak)
 
     @property
     def channels(self) -> int:
@@ -233,11 +247,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         if any(missing.values()):
             counts = ", ".join(f"{name} of {count:,} images" for name, count in missing.items())
             log.info("missing labels: %s; losses and metrics ignore them", counts)
-        if self._index_options["split"] == "random":
-            log.warning(
-                "data.split=random: the test images choose the epoch and may have copies in the training part; its "
-                "figures are flattered, and for comparison only"
-            )
+        self.protocol.log()
 
     def _without_part(self, index: FaceIndex, rows: NDArray[np.int64], part: str) -> NDArray[np.int64]:
         seed = self._index_options["split_seed"]

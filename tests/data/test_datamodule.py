@@ -134,9 +134,10 @@ def test_random_split_validates_on_its_test_faces_with_a_warning(
     assert len(random.split("train")) == 96 and len(random.split("test")) == 24  # 80 and 20 % of 120
     assert random.index.fingerprint != honest.index.fingerprint
     assert random.split_settings["split"] == "random"
-    assert next(record.message for record in caplog.records if "flattered" in record.message).startswith(
-        "data.split=random: the test images choose the epoch"
-    )
+    assert [record.message for record in caplog.records] == [
+        "protocol random: no test face has a copy in training; the test faces choose the epoch too, so the figures are "
+        "flattered: for comparison only"
+    ]
 
 
 def test_random_split_and_split_file_exclude_each_other() -> None:
@@ -191,6 +192,8 @@ def test_split_seed_changes_the_split(faces: Path, cache_dir: Path) -> None:
         "split_seed": 1,
         "test_fraction": 0.2,
         "val_fraction": 0.1,
+        "fold": None,
+        "folds": None,
         "age_range": [0, 120],
         "split_file": None,
         "table": None,

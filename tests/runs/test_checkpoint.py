@@ -57,6 +57,8 @@ def test_checkpoint_describes_its_network_tasks_and_split(trained_run: Path) -> 
         "split_seed": 0,
         "test_fraction": 0.2,
         "val_fraction": 0.1,
+        "fold": None,
+        "folds": None,
         "age_range": [0, 120],
         "split_file": None,
         "table": None,

@@ -63,6 +63,7 @@ def test_config_groups_have_the_documented_options() -> None:
         "experiment=small experiment=pretrained experiment=coral_protocol "
         "model=conv_stack model=residual model=torchvision model=timm model=face optim=adam optim=adamw "
         "sweep=grid sweep=optuna "
+        "protocol=clean protocol=coral protocol=random protocol=folds protocol=fivefold_benchmark "
         "trainer=auto trainer=cpu trainer=debug trainer=gpu trainer=mixed trainer=ddp trainer=fsdp"
     )
     assert set(expected.split()) <= set(OPTIONS)

@@ -266,7 +266,7 @@ def test_random_split_warns_that_the_test_faces_choose_the_epoch(run_here: Run, 
     results = metrics_of(tmp_path / "run")
     assert results["val/age_mae"] == pytest.approx(results["test/age_mae"]) == results["best_score"]
     assert results["images/val"] == results["images/test"] == 24
-    assert "data.split=random: the test images choose the epoch" in outcome.out
+    assert "protocol random: no test face has a copy in training; the test faces choose the epoch too" in outcome.out
     assert (
         "the epoch was chosen on the test images" in outcome.out.split("epoch 2/2")[1]
     )  # also below the table of results

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.index.duplicates import Mode
+from agegender.data.index.protocol import Leak, find_leak
+from agegender.data.index.published import read_coral, read_split_file
 from agegender.data.index.scan import group_duplicates, scan_folder
 from agegender.data.index.split import (
     UNUSED,
     SplitRule,
     assign_splits,
     fingerprint,
+    fold_of,
     random_split,
-    read_split_file,
     subsample,
 )
 from agegender.data.index.table import read_table
@@ -49,6 +51,7 @@ class FaceIndex:
         quarantine: File name to reason, for all rejected entries of the folder or the table.
         classes: Names of the classes of the labels that are no numbers.
         split_source: Source of a published split: `file <name>` or `table <name>`; None if a rule decided the split.
+        leak: Test images with a copy in the training part.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class FaceIndex:
     quarantine: dict[str, str] = field(default_factory=dict)
     classes: dict[str, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
     split_source: str | None = None
+    leak: Leak | None = None
 
     def rows(self, split: str, limit: int | None = None) -> NDArray[np.int64]:
         """Return the rows of one split; `limit` (over all splits together) keeps a fixed subset."""
@@ -128,6 +132,8 @@ def build_index(
     split_seed: int = 0,
     test_fraction: float = 0.2,
     val_fraction: float = 0.1,
+    fold: int | None = None,
+    folds: int | None = None,
     strict: bool = False,
 ) -> FaceIndex:
     """Index a folder of images, named as in UTKFace or labeled by a table, and split it by content.
@@ -146,12 +152,15 @@ def build_index(
         duplicates: Criterion for copies: `near` copies, `exact` ones only, or `none`.
         split: `content`: decided by the images' contents, copies together. `random`: file by file, with the test images
             as validation images too; for comparison with results published that way. `test`: every image is a test
-            image.
+            image. `folds`, `fivefold_benchmark`: by content, one fold is the test set, see `Fold`. `coral`: CORAL's
+            published lists.
         split_file: A published protocol instead of the content rule: CSV with the columns file, split. A table's own
             column split is used in the same way.
         split_seed: Seed of the split, independent of the training seed.
         test_fraction: Fraction of all images.
         val_fraction: Fraction of the images that are not in test.
+        fold: Number of the test fold, from 0.
+        folds: Number of folds.
         strict: Raise an error if anything is quarantined.
 
     Raises:
@@ -165,6 +174,7 @@ def build_index(
     if not scanned.names:
         raise AgeGenderError(_no_row(table, quarantine) if table else _no_file(folder, quarantine))
     groups = group_duplicates(scanned, duplicates, cache_dir)
+    chosen = fold_of(split, fold, folds)
     protocol, split_source = None, None
     if split_file:
         protocol = read_split_file(split_file, scanned.names, set(quarantine))
@@ -172,12 +182,14 @@ def build_index(
     elif table and listing.splits and split == "content":
         protocol = _sides_of(table, listing.splits, scanned.names)
         split_source = f"table {table.name}"
+    elif split == "coral":
+        protocol = read_coral(scanned.names, set(quarantine))
     if split == "random":
         sides = random_split(scanned.digests, split_seed, test_fraction)
     elif split == "test":
         sides = np.full(len(scanned.names), "test")
     else:
-        sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol)
+        sides = assign_splits(scanned.digests, groups, split_seed, test_fraction, val_fraction, protocol, chosen)
     values = np.array([listing.labels[name] for name in scanned.names], np.float32)  # [n, labels]; NaN for None
     return FaceIndex(
         folder=folder,
@@ -190,6 +202,7 @@ def build_index(
         quarantine=quarantine,
         classes=listing.classes,
         split_source=split_source,
+        leak=find_leak(sides, scanned, groups, duplicates, cache_dir),
     )
 
 

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, require
 
-log = logging.getLogger(__name__)
-
-SplitRule = Literal["content", "random", "test"]
+SplitRule = Literal["content", "random", "test", "folds", "fivefold_benchmark", "coral"]
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 UNUSED = "unused"
 VAL_AND_TEST = "val+test"  # in both splits at once, under the rule `random`
+
+
+class Fold(NamedTuple):
+    """The test fold of a cross-validation.
+
+    Attributes:
+        number: From 0.
+        count: Number of folds.
+        validates: Whether the next fold (after the last, the first) is the validation set; otherwise it is a fraction
+            of all other folds.
+    """
+
+    number: int
+    count: int
+    validates: bool = False
+
+
+def fold_of(split: SplitRule, fold: int | None, folds: int | None) -> Fold | None:
+    """Return the fold that the settings `data.split`, `data.fold` and `data.folds` choose; None for other splits.
+
+    Raises:
+        AgeGenderError: The settings don't fit each other.
+    """
+    given = f"data.fold={fold} data.folds={folds}"
+    if split not in ("folds", "fivefold_benchmark"):
+        require(fold is None and folds is None, f"{given}, but data.split={split} has no folds: set protocol=folds")
+        return None
+    if fold is None or folds is None:
+        raise AgeGenderError(f"{given}: data.split={split} needs both, as in protocol={split} data.fold=0 data.folds=5")
+    require(split == "folds" or folds == 5, f"data.folds={folds}: fivefold_benchmark has 5 folds; set protocol=folds")
+    require(folds >= 2, f"data.folds={folds} must be at least 2")
+    require(0 <= fold < folds, f"data.fold={fold} must lie between 0 and {folds - 1}: {folds} folds count from 0")
+    return Fold(fold, folds, validates=split == "fivefold_benchmark")
 
 
 def _uniform(seed: int, purpose: str, digest: str) -> float:
@@ -39,6 +67,7 @@ def assign_splits(
     test_fraction: float,
     val_fraction: float,
     protocol: Sequence[str] | None = None,
+    fold: Fold | None = None,
 ) -> NDArray[np.str_]:
     """Assign each image to `train`, `val` or `test`; images of one duplicate group stay together.
 
@@ -54,6 +83,8 @@ def assign_splits(
         val_fraction: Fraction of the images that are not in test.
         protocol: Published split of each image (`train`, `val`, `test`, `unused`) instead of the hashed one. If it has
             no validation images, they are taken from its training images.
+        fold: Fold of the test images, instead of `test_fraction`. Each image is in one fold: over all folds, each is
+            tested once. Fold 0 of 5 is the test set of `test_fraction=0.2`.
 
     Returns:
         Array of strings `[n]`.
@@ -62,11 +93,12 @@ def assign_splits(
         AgeGenderError: A split would be empty.
     """
     keys = _group_keys(digests, groups)
-    if protocol is None:
-        sides = ["test" if _uniform(seed, "test", key) < test_fraction else "train" for key in keys]
-    else:
+    if protocol is not None:
         sides = list(protocol)
-        _report_leak(sides, groups)
+    elif fold is not None:
+        sides = _sides_of_fold(keys, seed, fold)
+    else:
+        sides = ["test" if _uniform(seed, "test", key) < test_fraction else "train" for key in keys]
     if "val" not in sides:
         carved = [
             side == "train" and _uniform(seed, "val", key) < val_fraction for side, key in zip(sides, keys, strict=True)
@@ -76,6 +108,13 @@ def assign_splits(
         if name not in sides:
             raise AgeGenderError(f"the {name} split of {len(digests)} images is empty; {_remedy(name, protocol)}")
     return np.array(sides)
+
+
+def _sides_of_fold(keys: Sequence[str], seed: int, fold: Fold) -> list[str]:
+    roles = {fold.number: "test"}
+    if fold.validates:
+        roles[(fold.number + 1) % fold.count] = "val"
+    return [roles.get(int(_uniform(seed, "test", key) * fold.count), "train") for key in keys]
 
 
 def _group_keys(digests: Sequence[str], groups: NDArray[np.int64]) -> list[str]:
@@ -141,52 +180,6 @@ def random_split(digests: Sequence[str], seed: int, test_fraction: float) -> NDA
     sides = np.full(len(digests), "train", dtype=f"<U{len(VAL_AND_TEST)}")
     sides[np.argsort(places, kind="stable")[:tested]] = VAL_AND_TEST
     return sides
-
-
-def _report_leak(sides: Sequence[str], groups: NDArray[np.int64]) -> None:
-    """Log the number of test images of a published protocol with a copy among its training images."""
-    training = {group for side, group in zip(sides, groups.tolist(), strict=True) if side in ("train", "val")}
-    leaked = sum(side == "test" and group in training for side, group in zip(sides, groups.tolist(), strict=True))
-    if leaked:
-        log.warning(
-            "the given split: %d test images have a copy in its training part; its figures are flattered", leaked
-        )
-
-
-def read_split_file(path: Path, names: Sequence[str], quarantined: set[str]) -> list[str]:
-    """Read a published protocol: CSV with a header and the columns `file` and `split` (train, val or test).
-
-    Args:
-        path: The CSV file.
-        names: The readable images, in the index's order.
-        quarantined: Rejected files of the folder, which a protocol may name.
-
-    Returns:
-        The split of each name; `unused` for an image that the protocol doesn't list.
-
-    Raises:
-        AgeGenderError: The file is missing or malformed, or names images that are not in the folder.
-    """
-    if not path.is_file():
-        raise AgeGenderError(f"data.split_file={path} does not exist")
-    sides: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # Excel writes a byte order mark
-        reader = csv.DictReader(file)
-        if not {"file", "split"} <= set(reader.fieldnames or ()):
-            raise AgeGenderError(f"{path} needs a header line with the columns file, split; it has {reader.fieldnames}")
-        for row in reader:
-            if row["split"] not in SPLITS:
-                raise AgeGenderError(f"{path}, line {reader.line_num}: split {row['split']!r} is not one of {SPLITS}")
-            name = Path(row["file"] or "").name
-            if sides.setdefault(name, row["split"]) != row["split"]:
-                raise AgeGenderError(f"{path}, line {reader.line_num}: {name!r} is in {sides[name]} and {row['split']}")
-    missing = sorted(set(sides) - set(names) - quarantined)
-    if missing:
-        raise AgeGenderError(f"{path} names {len(missing)} images that are not in the folder, the first {missing[0]!r}")
-    unused = sum(name not in sides for name in names)
-    if unused:
-        log.info("%s does not list %d of %d images: they are left out", path, unused, len(names))
-    return [sides.get(name, UNUSED) for name in names]
 
 
 def fingerprint(digests: Sequence[str], split: NDArray[np.str_]) -> str:

@@ -61,7 +61,7 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64, tasks: dict[str, An
     refusal = "data=streaming is packed already: set a folder of images with data=utkface data.dir="
     module = folder_module(data, refusal, labels_of(tasks or {}))
     split = module.split_settings["split"]
-    require(split == "content", f"data.split={split} can't be packed: remove it")
+    require(split not in ("random", "test"), f"data.split={split} can't be packed: remove it")
     require(module.leave_out is None, "data.leave_out is for a training from the folder itself: remove it")
     index = module.find_index()
     rows = {side: index.rows(side, module.limit) for side in SPLITS}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from agegender.data.index.split import (
     SPLITS,
     VAL_AND_TEST,
+    Fold,
     assign_splits,
     fingerprint,
+    fold_of,
     left_out,
     random_split,
-    read_split_file,
     subsample,
 )
 from agegender.errors import AgeGenderError
@@ -159,72 +159,6 @@ def test_protocol_with_validation_is_kept_unchanged() -> None:
     assert assign_splits(_digests(), np.arange(COUNT), 0, 0.2, 0.1, published).tolist() == published
 
 
-def test_protocol_leaks_are_reported_with_the_number_of_test_images(caplog: pytest.LogCaptureFixture) -> None:
-    labels = list(range(COUNT))
-    labels[1], labels[5], labels[7] = 0, 0, 3  # 0 trains; its copies 1 and 5 test, 7 tests with 3
-    published = ["test" if i % 2 else "train" for i in range(COUNT)]
-    with caplog.at_level(logging.WARNING, logger="agegender"):
-        assign_splits(_digests(), _groups(labels), 0, 0.2, 0.1, published)
-    assert [record.getMessage() for record in caplog.records] == [
-        "the given split: 2 test images have a copy in its training part; its figures are flattered"
-    ]
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, logger="agegender"):
-        assign_splits(_digests(), np.arange(COUNT), 0, 0.2, 0.1, published)
-    assert not caplog.records
-
-
-def _protocol(tmp_path: Path, text: str) -> Path:
-    (tmp_path / "protocol.csv").write_text(text, encoding="utf-8")
-    return tmp_path / "protocol.csv"
-
-
-@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_split_file_is_read(tmp_path: Path, start: str, end: str) -> None:
-    lines = ["split,other,file", "test,1,part1/b.jpg", "train,2,a.jpg", "val,3,c.jpg", "test,4,bad.jpg"]
-    path = tmp_path / "protocol.csv"
-    path.write_bytes((start + end.join(lines)).encode())
-    assert read_split_file(path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], {"bad.jpg"}) == [
-        "train",
-        "test",
-        "val",
-        "unused",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "needs a header line with the columns file, split"),
-        ("file,side\na.jpg,train\n", "needs a header line with the columns file, split"),
-        ("a.jpg,train\n", "needs a header line with the columns file, split"),
-        ("file,split\na.jpg,train\nb.jpg,dev\n", "line 3: split 'dev' is not one of"),
-        ("file,split\na.jpg,unused\n", "line 2: split 'unused' is not one of"),
-        ("file,split\na.jpg\n", "line 2: split None is not one of"),
-        ("split,file\ntrain\n", "not in the folder"),
-        ("file,split\na.jpg,train\nx.jpg,test\ny.jpg,test\n", r"names 2 images that are not in the folder, .*'x\.jpg'"),
-        ("file,split\na.jpg,train\na.jpg,test\n", r"line 3: 'a\.jpg' is in train and test"),
-    ],
-)
-def test_malformed_split_file_is_an_error_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    path = _protocol(tmp_path, text)
-    with pytest.raises(AgeGenderError, match=message) as caught:
-        read_split_file(path, ["a.jpg", "b.jpg"], set())
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_missing_split_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(AgeGenderError, match=r"data\.split_file=.*nowhere\.csv does not exist"):
-        read_split_file(tmp_path / "nowhere.csv", ["a.jpg"], set())
-
-
-def test_binary_split_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "protocol.csv").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(1, 10)))
-    with pytest.raises(AgeGenderError, match="needs a header line"):
-        read_split_file(tmp_path / "protocol.csv", ["a.jpg"], set())
-
-
 @given(sides=SIDES, limits=st.tuples(st.integers(3, COUNT), st.integers(3, COUNT)))
 @settings(max_examples=200)
 def test_limit_is_exact_nested_and_covers_every_split(sides: list[str], limits: tuple[int, int]) -> None:
@@ -350,3 +284,81 @@ def test_leave_out_parts_are_of_similar_size_and_change_with_the_seed() -> None:
     assert 0.1 < (one & other).sum() / one.sum() < 0.3  # as chance would have it
     test = assign_splits(digests, alone, 0, 0.2, 0.1) == "test"
     assert 0.15 < (one & test).sum() / test.sum() < 0.25  # nor is it the split once more
+
+
+def _folds(labels: list[int], seed: int, count: int, validates: bool = False) -> NDArray[np.str_]:
+    """The split of each fold, `[folds, images]`."""
+    folds = (Fold(number, count, validates) for number in range(count))
+    return np.stack([_split(_digests(), _groups(labels), seed, fold=fold) for fold in folds])
+
+
+@given(labels=GROUPS, seed=SEEDS, count=st.integers(2, 6))
+@settings(max_examples=50)
+def test_folds_test_each_image_once_and_keep_groups_together(labels: list[int], seed: int, count: int) -> None:
+    sides = _folds(labels, seed, count)
+    assert ((sides == "test").sum(0) == 1).all()
+    for split in sides.tolist():
+        assert set(split) == set(SPLITS)
+        assert len({*zip(labels, split, strict=True)}) == len(set(labels))
+    validated = sides == "val"
+    carved = validated.any(0)
+    assert (validated | (sides == "test") | ~carved).all()  # an image validates in every fold that doesn't test it
+
+
+@given(labels=GROUPS, seed=SEEDS)
+@settings(max_examples=50)
+def test_benchmark_folds_test_and_validate_each_image_once(labels: list[int], seed: int) -> None:
+    sides = _folds(labels, seed, 5, validates=True)
+    assert ((sides == "test").sum(0) == 1).all() and ((sides == "val").sum(0) == 1).all()
+    assert (np.roll(sides == "test", -1, axis=0) == (sides == "val")).all()  # the next fold validates
+    for split in sides.tolist():
+        assert len({*zip(labels, split, strict=True)}) == len(set(labels))
+
+
+@given(labels=GROUPS, seed=SEEDS)
+@settings(max_examples=50)
+def test_fold_0_of_5_is_the_split_with_a_fifth_as_test_set(labels: list[int], seed: int) -> None:
+    digests, groups = _digests(), _groups(labels)
+    try:
+        plain = assign_splits(digests, groups, seed, 0.2, 0.3)
+    except AgeGenderError:
+        reject()
+    assert assign_splits(digests, groups, seed, 0.7, 0.3, fold=Fold(0, 5)).tolist() == plain.tolist()
+
+
+def test_folds_have_similar_sizes() -> None:
+    digests, groups = _digests(5000), np.arange(5000)
+    for count in (2, 5, 10):
+        sizes = [
+            (assign_splits(digests, groups, 0, 0.2, 0.1, fold=Fold(i, count)) == "test").sum() for i in range(count)
+        ]
+        assert sum(sizes) == 5000 and all(0.9 < size * count / 5000 < 1.1 for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            ("content", 0, None),
+            r"data\.fold=0 data\.folds=None, but data\.split=content has no folds: .*protocol=folds",
+        ),
+        (("random", None, 5), r"data\.fold=None data\.folds=5, but data\.split=random has no folds"),
+        (("folds", None, 5), r"data\.split=folds needs both, as in protocol=folds data\.fold=0 data\.folds=5"),
+        (("folds", 2, None), r"data\.split=folds needs both"),
+        (("fivefold_benchmark", None, None), r"needs both, as in protocol=fivefold_benchmark"),
+        (("folds", 5, 5), r"data\.fold=5 must lie between 0 and 4"),
+        (("folds", -1, 3), r"data\.fold=-1 must lie between 0 and 2"),
+        (("folds", 0, 1), r"data\.folds=1 must be at least 2"),
+        (("fivefold_benchmark", 0, 4), r"data\.folds=4: fivefold_benchmark has 5 folds"),
+    ],
+)
+def test_folds_that_do_not_fit_are_an_error_in_one_line(chosen: tuple[Any, Any, Any], message: str) -> None:
+    with pytest.raises(AgeGenderError, match=message) as caught:
+        fold_of(*chosen)
+    assert "\n" not in str(caught.value)
+
+
+def test_fold_of_takes_valid_settings() -> None:
+    assert fold_of("content", None, None) is None
+    assert fold_of("folds", 2, 3) == Fold(2, 3, validates=False)
+    assert fold_of("fivefold_benchmark", 4, 5) == Fold(4, 5, validates=True)
