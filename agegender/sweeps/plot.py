@@ -1,4 +1,4 @@
-"""The plot of a sweep over one numeric setting, such as a learning curve over `data.limit`."""
+"""The plot of a sweep over one numeric setting, such as a learning curve over `data.train_limit`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.statistics.student import spread_of
 from agegender.system.files import atomic_write
 
+_SIZES = {"data.limit": "images (data.limit)", "data.train_limit": "training images (data.train_limit)"}
 _LOG_RATIO = 10  # largest to smallest value from which the axis is logarithmic
 
 
@@ -42,10 +43,10 @@ def write_plot(
         label = "95 % interval of the mean"
         axes.errorbar([place for place, _ in bars], means, ends, fmt="none", ecolor=BLUE, capsize=3, label=label)
         axes.legend(frameon=False)
-    if places[0] > 0 and (key == "data.limit" or places[-1] / places[0] >= _LOG_RATIO):
+    if places[0] > 0 and (key in _SIZES or places[-1] / places[0] >= _LOG_RATIO):
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{place:g}" for place in places], rotation=30 if len(places) > 5 else 0)
         axes.minorticks_off()
-    axes.set(xlabel="images (data.limit)" if key == "data.limit" else key, ylabel=monitor)
+    axes.set(xlabel=_SIZES.get(key, key), ylabel=monitor)
     with atomic_write(path) as file:
         file.write(to_png(figure))

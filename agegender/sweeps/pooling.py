@@ -15,7 +15,10 @@ from agegender.sweeps.groups import FOLD, final_metrics
 from agegender.sweeps.records import metrics_of, setting_key, write_record
 from agegender.system.files import atomic_write
 
-_OF_ONE_FOLD = ("val/", "test/", "baseline/", "images/train", "images/val", "images/test")
+_OF_ONE_FOLD = (
+    *("val/", "test/", "baseline/", "images/train", "images/val", "images/test"),
+    *("best_", "epochs", "seconds_", "images_per_", "train_seconds", "overrides"),
+)
 
 
 def pool_folds(folder: Path, jobs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> str | None:
