@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.errors import AgeGenderError
 from agegender.evaluation.statistics.student import METHOD, Spread
 from agegender.sweeps.groups import Group, final_metrics, group_jobs, numeric_setting
@@ -36,6 +37,8 @@ def finish_sweep(folder: Path, monitor: str, mode: str, with_report: bool) -> li
     _print_jobs(folder, jobs, varied, monitor)
     _print_groups(groups, monitor)
     _plot(folder, varied, finished, monitor)
+    if any(metrics_of(folder / job["folder"]).get("data") == SYNTHETIC_NOTE for job in finished):
+        print(f"trained and tested on {SYNTHETIC_NOTE}")
     pooled = pool_folds(folder, jobs, varied)
     if pooled is not None:
         print(pooled)

@@ -103,6 +103,9 @@ class SweepSummary(Callback):
         from agegender.sweeps.results import finish_sweep
 
         folder = Path(config.hydra.sweep.dir)
+        if not (folder / SWEEP_RECORD).is_file():  # Hydra turned an exception at the start into a warning
+            print(f"error: {folder / SWEEP_RECORD} is missing: there is no table of the jobs", file=sys.stderr)
+            raise SystemExit(EXIT_ERROR)
         monitor, mode = _monitor(config)
         jobs = finish_sweep(folder, monitor, mode, with_report=config.test and config.report)
         release_folder(folder)

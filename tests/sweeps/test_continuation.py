@@ -127,9 +127,7 @@ def test_given_folder_with_another_trained_sweep_is_refused(tmp_path: Path, task
         return choose_folder(config)
 
     given("seed=0,1")
-    with pytest.raises(
-        AgeGenderError, match=r"^hydra\.sweep\.dir=sweep holds another sweep or run: set"
-    ):
+    with pytest.raises(AgeGenderError, match=r"^hydra\.sweep\.dir=sweep holds another sweep or run: set"):
         given(*task)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE
 
-METHOD = "Student's t: mean ± t(0.975, n - 1) * sd / sqrt(n) over n jobs; sd is the sample's, with n - 1"
+METHOD = "Student's t: mean +- t(0.975, n - 1) * sd / sqrt(n) over n jobs; sd is the sample's, with n - 1"
 
 
 @dataclass(frozen=True)
