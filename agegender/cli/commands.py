@@ -33,9 +33,12 @@ class Command(NamedTuple):
 
 def train(config: DictConfig) -> float:
     """Run a training and return its best validation score, the objective of a sweep."""
+    from agegender.sweeps.continuation import prepare_job, quiet_job
     from agegender.training.train import train
 
-    return train(config)
+    score = prepare_job(config)
+    with quiet_job():
+        return train(config) if score is None else score
 
 
 def predict(config: DictConfig) -> None:

@@ -118,7 +118,8 @@ def report_errors(reraise: bool = False) -> Iterator[None]:
         if reraise:
             ctrl_c = isinstance(error, SignalExit) and error.code == EXIT_INTERRUPTED
             if ctrl_c or isinstance(error, InterruptedRunError):  # Hydra would continue with the next job
-                raise KeyboardInterrupt(str(error)) from error
+                again = "; the same command again continues the sweep"
+                raise KeyboardInterrupt(f"{str(error) or 'interrupted'}{again}") from error
             raise
         if isinstance(error, SignalExit):
             _exit(str(error), error.code)  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from agegender.data.augmentation.build import OWN, Augmentation, build_augmentat
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
 from agegender.data.index.index import FaceIndex, build_index, check_labels
-from agegender.data.index.protocol import protocol_of
-from agegender.data.index.split import Split, SplitRule, fold_of, left_out
+from agegender.data.index.protocol import Protocol, protocol_of
+from agegender.data.index.split import Split, SplitRule, first_rows, fold_of, left_out
 from agegender.data.index.table import check_ending
 from agegender.data.index.utkface import CLASSES, LABELS
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
@@ -68,6 +68,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         limit: int | None = None,
+        train_limit: int | None = None,
         strict: bool = False,
         age_range: Sequence[int] = (0, 120),
         duplicates: Mode = "near",
@@ -102,6 +103,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
             num_workers: Loader processes; None for one per core (at most 8) if they decode, none with cached pixels,
                 where an indexed read costs less than the transfer of a batch between processes.
             limit: Use only this many faces, a fixed subset spread over the splits.
+            train_limit: Train on only this many of the training faces, a fixed subset; a smaller one lies within a
+                larger one. Validation and test faces stay as they are, as a learning curve needs.
             strict: Raise an error if anything is quarantined.
             age_range: Lowest and highest accepted age in years, inclusive.
             duplicates: Copies that are kept in one split: `near`, `exact` or `none`.
@@ -136,6 +139,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded")
         whole = split == "content" or split_file is None
         require(whole, f"data.split={split} and data.split_file={split_file}: choose one of them")
+        least = train_limit is None or train_limit >= 1
+        require(least, f"data.train_limit={train_limit} must be null or at least 1")
         fold_of(split, fold, folds)  # raises if they don't fit
         if leave_out is not None:
             left_out([], np.zeros(0, np.int64), split_seed, leave_out)  # raises if malformed
@@ -153,7 +158,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         require(fits, "data.on_device=true keeps what was decoded once: set data.cache=auto and data.num_workers=null")
         self.cache, self.on_device, self.image_size, self.grayscale = cache, on_device, image_size, grayscale
         self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
-        self.leave_out = leave_out
+        self.leave_out, self.train_limit = leave_out, train_limit
         self._index_options: dict[str, Any] = {
             "labels": labels or {},
             "age_range": tuple(age_range),
@@ -226,6 +231,8 @@ class AgeGenderDataModule(pl.LightningDataModule):
         self._used = np.unique(np.concatenate(list(rows.values())))
         if self.leave_out is not None:  # after `_used`: one pixel cache serves the trainings of all parts
             rows["train"] = self._without_part(index, rows["train"], self.leave_out)
+        if self.train_limit is not None:
+            rows["train"] = first_rows(index.digests, rows["train"], self.train_limit)
         pixels = self._open_pixels(index, self.image_size, self.grayscale)
         self._splits = {name: FaceDataset(index, part, pixels) for name, part in rows.items()}
         self._index = index

@@ -46,7 +46,7 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
     if not values or values[-1] in ("null", ""):
         return arguments
     if is_sweep(arguments):
-        raise AgeGenderError("resume= continues one run: use it without -m and without sweep=")
+        return _check_sweep(arguments, values[-1])
     others = [argument for argument in arguments if not re.match(r"\+*resume=", argument)]
     if values[-1] == AUTO:
         if detect_launcher(arguments=arguments) and not any(re.match(r"\+*hydra\.run\.dir=", item) for item in others):
@@ -73,6 +73,19 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
     # `trust`: a record can't extend the allow-list, see `trust.py`
     kept = [item for item in _recorded(saved) if not re.match(r"[+~]*(resume|weights|trust|hydra[./@])", item)]
     return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+
+
+def _check_sweep(arguments: list[str], value: str) -> list[str]:
+    """Return the arguments of a multirun with `resume=auto`, which `sweeps.continuation` handles.
+
+    Raises:
+        AgeGenderError: `resume` is a run, or the multirun is a search.
+    """
+    if value != AUTO:
+        raise AgeGenderError("resume=<run> continues one run: use it without -m and without sweep=, or resume=auto")
+    if any(re.match(r"\+*(sweep=optuna|hydra/sweeper=study)$", argument) for argument in arguments):
+        raise AgeGenderError("sweep=optuna continues its study with the same command: leave out resume=auto")
+    return arguments
 
 
 _SETTING = re.compile(r"\+{0,2}[A-Za-z_][\w./@]*=.*|~[A-Za-z_][\w./@]*(=.*)?", re.S)

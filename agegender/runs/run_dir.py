@@ -19,27 +19,23 @@ from agegender.system.files import acquire_lock, raise_write_errors, remove_temp
 
 log = logging.getLogger(__name__)
 
-_LOCK_FILE = ".at_work"
+LOCK_FILE = ".at_work"
 
 
 class UniqueRunDir(Callback):
-    """A Hydra callback that creates the run folder, with `_2`, `_3`, ... appended to its name if it exists already.
+    """A Hydra callback that creates the folder of a run; the folder of a sweep is created by `SweepSummary`."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Create the folder of a run."""
+        create_run_dir(config, "run")
+
+
+def create_run_dir(config: DictConfig, kind: str) -> None:
+    """Create the folder of a `run` or a `sweep`, with `_2`, `_3`, ... appended to its name if it exists already.
 
     This applies to folders named by the time. Other folders are used as they are: the command set them, or a study
     continues in them.
     """
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Create the folder of a run."""
-        _create_run_dir(config, "run")
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Create the folder of a sweep, which contains the folders of its jobs."""
-        _create_run_dir(config, "sweep")
-
-
-def _create_run_dir(config: DictConfig, kind: str) -> None:
-    overrides = as_written(config.hydra.overrides.hydra)
     unresolved: dict[str, Any] = OmegaConf.to_container(config.hydra[kind], resolve=False)  # type: ignore[assignment]
     if "${now:" not in str(unresolved["dir"]):
         return
@@ -48,8 +44,13 @@ def _create_run_dir(config: DictConfig, kind: str) -> None:
         folder = make_unique_dir(wanted)
     except OSError:
         return  # Hydra, which doesn't report errors of callbacks, raises and reports the same error afterwards
-    if folder == wanted:
-        return
+    if folder != wanted:
+        set_run_dir(config, kind, folder)
+
+
+def set_run_dir(config: DictConfig, kind: str, folder: Path) -> None:
+    """Set the folder of a `run` or a `sweep` in Hydra's config, for the jobs of a sweep too."""
+    overrides = as_written(config.hydra.overrides.hydra)
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra[kind].dir = str(folder)
         # Configs of a sweep's jobs are composed from these overrides.
@@ -88,7 +89,7 @@ def run_lock(run: Path) -> Iterator[None]:
         return
     refusal = f"another run is training in {run}: wait for it, or set another folder with hydra.run.dir=..."
     with raise_write_errors("the run's folder", run):
-        lock = acquire_lock(run / _LOCK_FILE, refusal)
+        lock = acquire_lock(run / LOCK_FILE, refusal)
     try:
         for left in remove_temp_files(run / "checkpoints"):
             log.info("removed %s, an incomplete file of a killed run", left.name)
@@ -96,14 +97,14 @@ def run_lock(run: Path) -> Iterator[None]:
     finally:
         lock.release()
         with suppress(OSError):
-            (run / _LOCK_FILE).unlink(missing_ok=True)
+            (run / LOCK_FILE).unlink(missing_ok=True)
 
 
 def is_running(run: Path) -> bool:
     """Return whether a training holds the lock of a run folder."""
-    if not (run / _LOCK_FILE).exists():
+    if not (run / LOCK_FILE).exists():
         return False
-    lock = FileLock(run / _LOCK_FILE)
+    lock = FileLock(run / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
+import time
 import traceback
 import uuid
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from agegender.config.overrides import as_written
 from agegender.errors import EXIT_ERROR, AgeGenderError
-from agegender.system.files import atomic_write
-from agegender.system.terminal import console
+from agegender.sweeps.records import JOB_RECORD, SWEEP_RECORD, read_jobs, read_record, write_record
 
 log = logging.getLogger(__name__)
-
-JOB_RECORD = "job.json"  # in a job's folder: overrides, and score or error
 
 
 class SweepSummary(Callback):
@@ -37,59 +35,85 @@ class SweepSummary(Callback):
         """Configure the output.
 
         Args:
-            table: Print and write the table of jobs; False for records only, as the study of `sweep=optuna` has its own
-                table.
+            table: Print and write the table of jobs, and continue an interrupted sweep; False for records only, as the
+                study of `sweep=optuna` has its own table.
         """
-        self.table, self._sweep_id = table, ""
+        self.table, self._started = table, 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Set this multirun's ID, which its jobs record: the folder may contain records of earlier multiruns."""
-        self._sweep_id = uuid.uuid4().hex
+        """Choose the folder, and begin or continue its record."""
+        if not self.table:
+            return
+        from agegender.sweeps.continuation import choose_folder, varied_keys
+
+        try:
+            varied, (monitor, mode) = varied_keys(config), _monitor(config)
+            settings = choose_folder(config)
+        except AgeGenderError as error:  # Hydra would turn an exception into a warning
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(EXIT_ERROR) from None
+        except (OSError, HydraException):
+            return  # Hydra raises and reports the same error afterwards
+        folder = Path(config.hydra.sweep.dir)
+        before = read_record(folder / SWEEP_RECORD) or {}
+        sweep = before["sweep"] if before.get("settings") == settings else uuid.uuid4().hex
+        jobs = read_jobs(folder, sweep, mode)
+        if sweep == before.get("sweep"):
+            done = len([job for job in jobs if not job["error"]])
+            print(f"continuing the sweep {folder}: {done} finished job{'s' * (done != 1)}", flush=True)
+        record = {"sweep": sweep, "settings": settings, "varied": varied, "monitor": monitor, "finished": False}
+        write_record(folder / SWEEP_RECORD, {**record, "jobs": jobs})
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the time."""
+        self._started = time.monotonic()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Record a job's overrides, and its score or error."""
         if config.hydra.mode is not RunMode.MULTIRUN:
             return
         number, overrides = config.hydra.job.num, as_written(job_return.overrides)
-        record = {"sweep": self._sweep_id, "job": number, "overrides": overrides, "score": None, "error": None}
-        if job_return.status is JobStatus.COMPLETED:
-            record["score"] = job_return.return_value
-        else:
-            record["error"] = _fail_job(number, job_return)
-        _write(Path(config.hydra.runtime.output_dir) / JOB_RECORD, record)
-        if self.table:
-            self._write_table(config)
+        sweep_folder, path = Path(config.hydra.sweep.dir), Path(config.hydra.runtime.output_dir) / JOB_RECORD
+        sweep = read_record(sweep_folder / SWEEP_RECORD) if self.table else None
+        record = {"sweep": sweep and sweep["sweep"], "job": number, "overrides": overrides, "settings": None}
+        prepared = read_record(path) if sweep else None
+        if prepared and (prepared["sweep"], prepared["job"]) == (record["sweep"], number):
+            record = prepared
+        if record.get("score") is None:
+            record |= {"score": None, "error": None, "seconds": round(time.monotonic() - self._started, 1)}
+            if job_return.status is JobStatus.COMPLETED:
+                record["score"] = job_return.return_value
+            else:
+                record["error"] = _fail_job(number, job_return)
+            write_record(path, record)
+            if sweep and record["error"] is None:
+                from agegender.sweeps.continuation import job_name
+
+                name = job_name(number, record["overrides"], sweep)
+                print(f"{name}: {sweep['monitor']} {record['score']:.4f} after {record['seconds']:.0f} s", flush=True)
+        if sweep:
+            jobs = read_jobs(sweep_folder, sweep["sweep"], _monitor(config)[1])
+            write_record(sweep_folder / SWEEP_RECORD, {**sweep, "jobs": jobs})
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table, best score first; exit with an error if a job failed."""
         if not self.table:
             return
-        from rich.table import Table
+        from agegender.sweeps.continuation import release_folder
+        from agegender.sweeps.results import finish_sweep
 
-        jobs = self._write_table(config)
-        table = Table("job", "settings", f"best {_monitor(config)[0]}", title=f"sweep: {config.hydra.sweep.dir}")
-        shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
-        for job in jobs:
-            settings = " ".join(item for item in job["overrides"] if item not in shared)
-            score = "failed" if job["score"] is None else f"{job['score']:.4f}"
-            table.add_row(str(job["job"]), settings, score)
-        console().print(table)
+        folder = Path(config.hydra.sweep.dir)
+        if not (folder / SWEEP_RECORD).is_file():  # Hydra turned an exception at the start into a warning
+            print(f"error: {folder / SWEEP_RECORD} is missing: there is no table of the jobs", file=sys.stderr)
+            raise SystemExit(EXIT_ERROR)
+        monitor, mode = _monitor(config)
+        jobs = finish_sweep(folder, monitor, mode, with_report=config.test and config.report)
+        release_folder(folder)
         failed = [job for job in jobs if job["error"]]
         if failed:
             first = f"job {failed[0]['job']}: {failed[0]['error']}"
             print(f"error: {len(failed)} of {len(jobs)} jobs failed; {first}", file=sys.stderr)
             raise SystemExit(EXIT_ERROR)
-
-    def _write_table(self, config: DictConfig) -> list[dict[str, Any]]:
-        """Write and return the records of the finished jobs, best first and failed ones last."""
-        folder = Path(config.hydra.sweep.dir)
-        records = [read_record(path) for path in folder.rglob(JOB_RECORD)]
-        jobs = [record for record in records if record and record.pop("sweep", None) == self._sweep_id]
-        monitor, mode = _monitor(config)
-        sign = -1 if mode == "max" else 1
-        jobs.sort(key=lambda job: (math.inf if job["score"] is None else sign * job["score"], job["job"]))
-        _write(folder / "sweep.json", {"monitor": monitor, "jobs": jobs})
-        return jobs
 
 
 def _monitor(config: DictConfig) -> tuple[str, str]:
@@ -97,15 +121,6 @@ def _monitor(config: DictConfig) -> tuple[str, str]:
 
     tasks: Any = OmegaConf.to_container(config.tasks, resolve=True)
     return find_monitor(tasks, config.monitor)
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Return the record of a job; None if the job didn't finish."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return record
 
 
 def _fail_job(number: int, job_return: JobReturn) -> str:
@@ -119,9 +134,3 @@ def _fail_job(number: int, job_return: JobReturn) -> str:
     # Otherwise Hydra raises the error before the table is printed; how depends on the launcher and the sweeper.
     job_return.return_value, job_return.status = math.nan, JobStatus.COMPLETED
     return text
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ def printable(text: str) -> str:
     letters = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return "".join(letters).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def is_quiet() -> bool:
+    """Return whether the package's logger is limited to warnings, as in the jobs of a sweep."""
+    return logging.getLogger("agegender").level >= logging.WARNING
 
 
 class _WithoutReader:

@@ -37,6 +37,7 @@ from agegender.runs.checkpoint import find_checkpoint, load_checkpoint, write_be
 from agegender.runs.run_dir import run_lock
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.malloc import disable_malloc_trim
+from agegender.system.terminal import is_quiet
 from agegender.tasks.monitor import metric_modes, with_monitor
 from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
@@ -180,7 +181,8 @@ def _write_results(
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_results(trainer, settings, results)
-    print_results(results, module, folder)
+    if not is_quiet():
+        print_results(results, module, folder)
     if settings["test"] and settings["report"]:
         _report(folder)
 

@@ -214,7 +214,9 @@ def test_resume_is_refused_in_a_multirun(run_here: Callable[..., Outcome], tmp_p
     run = make_run(tmp_path / "run", "[]")
     outcome = run_here("train.py", flag, *TINY, f"resume={run}", "optim.lr=1e-3,1e-4")
     assert outcome.code == EXIT_ERROR
-    assert outcome.err == "error: resume= continues one run: use it without -m and without sweep=\n"
+    assert (
+        outcome.err == "error: resume=<run> continues one run: use it without -m and without sweep=, or resume=auto\n"
+    )
 
 
 def test_run_dir_of_checkpoint_is_two_levels_up(tmp_path: Path) -> None:

@@ -172,6 +172,18 @@ def test_leave_out_partitions_the_training_faces_and_changes_nothing_else(
     assert len([*(tmp_path / "cache/pixels").glob("*.npy")]) == 1  # decoded once for all
 
 
+def test_train_limit_keeps_nested_training_faces_and_all_others(faces: Path, cache_dir: Path) -> None:
+    whole, more, fewer = (_module(faces, cache_dir, train_limit=count) for count in (None, 30, 10))
+    rows = [set(module.split("train").rows.tolist()) for module in (whole, more, fewer)]
+    assert [len(each) for each in rows] == [len(rows[0]), 30, 10] and rows[2] < rows[1] < rows[0]
+    for side in ("val", "test"):
+        assert fewer.split(side).rows.tolist() == whole.split(side).rows.tolist()
+    assert fewer.index.fingerprint == whole.index.fingerprint
+    assert len(_module(faces, cache_dir, train_limit=10_000).split("train")) == len(rows[0])
+    with pytest.raises(AgeGenderError, match=r"^data\.train_limit=0 must be null or at least 1$"):
+        _module(faces, cache_dir, train_limit=0)
+
+
 def test_leave_out_of_all_training_faces_is_refused(faces: Path, cache_dir: Path) -> None:
     (row,) = _module(faces, cache_dir, limit=3).split("train").rows
     index = _module(faces, cache_dir).index

@@ -207,12 +207,20 @@ def subsample(digests: Sequence[str], split: NDArray[np.str_], limit: int | None
     # first image of each split comes first, and a larger limit removes nothing.
     queue: list[tuple[float, str, int]] = []
     for name, part in rows.items():
-        ranked = sorted(part.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))
-        queue += [(place / len(part), name, row) for place, row in enumerate(ranked)]
+        queue += [(place / len(part), name, row) for place, row in enumerate(_ranked(digests, part))]
     kept = sorted(queue)[:limit]
     return _by_split(
         {side: np.array(sorted(row for _, at, row in kept if at == side), dtype=np.int64) for side in rows}
     )
+
+
+def first_rows(digests: Sequence[str], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most `count` of the rows, decided by content: fewer rows lie within more."""
+    return np.array(sorted(_ranked(digests, rows)[:count]), dtype=np.int64)
+
+
+def _ranked(digests: Sequence[str], rows: NDArray[np.int64]) -> list[int]:
+    return sorted(rows.tolist(), key=lambda row: (_uniform(0, "limit", digests[row]), row))
 
 
 def _by_split(rows: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:

@@ -65,6 +65,7 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64, tasks: dict[str, An
     split = module.split_settings["split"]
     require(split not in ("random", "test"), f"data.split={split} can't be packed: remove it")
     require(module.leave_out is None, "data.leave_out is for a training from the folder itself: remove it")
+    require(module.train_limit is None, "data.train_limit is for a training from the folder itself: remove it")
     index = module.find_index()
     protocol_of(module.split_settings, index.split_source, index.leak).log()
     rows = {side: index.rows(side, module.limit) for side in SPLITS}

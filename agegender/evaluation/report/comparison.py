@@ -163,6 +163,7 @@ def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
         "weights_split_fingerprint": run.results.get("weights_split_fingerprint"),
         "data": run.results.get("data"),
         "best_epoch": run.results.get("best_epoch"),
+        "pooled": run.results.get("pooled"),
         "baseline": baseline(run, findings.headline),
         "copies_known": run.predictions.duplicates_known,
         "images": findings.images,

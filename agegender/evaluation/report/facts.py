@@ -36,6 +36,7 @@ def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
         "table": results.get("table"),
         "split": " ".join(str(results[name]) for name in ("split", "split_fingerprint") if results.get(name)) or None,
         "protocol": ": ".join(str(results[name]) for name in ("protocol", "leak") if results.get(name)) or None,
+        "pooled from": _pooled(run),
         "test images": f"{findings.images:,}{photographs}",
         "epochs": epochs if results.get("epochs") else None,
         "settings": results.get("overrides") or None,
@@ -44,6 +45,18 @@ def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
         "hardware": results.get("hardware"),
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _pooled(run: Run) -> str | None:
+    """Return the folds whose predictions were pooled, for the run of a sweep; None for any other run."""
+    pooled = run.results.get("pooled")
+    if not pooled:
+        return None
+    missing = ", ".join(map(str, pooled["missing"]))
+    if not missing:
+        return f"{pooled['folds']} folds: each image was predicted by the training of the fold that tests it"
+    made = pooled["folds"] - len(pooled["missing"])
+    return f"{made} of {pooled['folds']} folds; not complete: fold {missing} missing, with its images"
 
 
 def _of_task(run: Run, task: TaskInfo) -> list[tuple[str, str]]:
@@ -59,6 +72,11 @@ def notes_of(report: Report) -> list[str]:
     if any(run.results.get("data") == SYNTHETIC_NOTE for run in report.runs.values()):
         notes.append("The faces are synthetic: nothing here applies to real people.")
     for label, run in report.runs.items():
+        if run.results.get("pooled"):
+            notes.append(
+                f"{run_name(label)} is pooled from {_pooled(run)}. Intervals show the variation between samples of "
+                "images; those between folds are in sweep.json."
+            )
         if run.results.get("split") == "random":
             notes.append(
                 f"{run_name(label)} was split file by file (data.split=random): the epoch was selected on its test "

@@ -152,6 +152,8 @@ def _curves(report: Report) -> Section:
 
 
 def _no_curves(run: Run, label: str) -> str:
+    if run.results.get("pooled"):
+        return f"{run_name(label)} is pooled from folds: the curves of each are in the report of its own folder."
     if run.results.get("epochs") == 0:
         return f"{run_name(label)} was not trained (fit=false), so it has no curves."
     return f"{run_name(label)} has no curves: no logger wrote them, or their files were removed."

@@ -94,4 +94,7 @@ def _read_results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AgeGenderError(f"{path} is damaged ({error}); {retest()}") from None
     require(isinstance(results, dict), f"{path} is damaged (it holds no object); {retest()}")
+    pooled = results.get("pooled", {"folds": 1, "missing": []})
+    fits = isinstance(pooled, dict) and isinstance(pooled.get("folds"), int) and isinstance(pooled.get("missing"), list)
+    require(fits, f"{path} is damaged (pooled: {pooled}); repeat the sweep's command with resume=auto")
     return dict(results)

@@ -26,13 +26,13 @@ from agegender.sweeps.optuna.space import Space, as_overrides, read_space, sampl
 from agegender.sweeps.optuna.storage import (
     INTERRUPTED,
     check_compatible,
-    comparable_settings,
     open_storage,
     requeue_trial,
     running_trial,
     study_lock,
 )
-from agegender.sweeps.summary import JOB_RECORD, read_record
+from agegender.sweeps.records import JOB_RECORD, read_record
+from agegender.sweeps.settings import comparable_settings
 from agegender.tasks.monitor import find_monitor
 
 
@@ -138,6 +138,8 @@ class OptunaSearch:
         """Run trials as jobs. Results are read from the jobs' folders, so that they survive a failed launcher."""
         jobs = [[*fixed, *self._job_overrides(trial), *as_overrides(trial.params)] for trial in batch]
         died = "its process died"
+        for trial in batch:
+            print(f"trial {trial.number} ({' '.join(as_overrides(trial.params))}) starts", flush=True)
         try:
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
         except KeyboardInterrupt:

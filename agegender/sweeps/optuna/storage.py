@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import check_distribution_compatibility
 from optuna.storages import RDBStorage
 from optuna.study import Study
@@ -19,16 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agegender.errors import AgeGenderError, require
 from agegender.sweeps.optuna.space import Space
+from agegender.sweeps.settings import is_below
 from agegender.system.files import acquire_lock
-from agegender.training.results import flatten_dict
-
-# Settings that may differ between the trials of a study: hardware and display. All others change the scores.
-_NOT_COMPARED = (
-    *("name", "fit", "test", "report", "resume", "compile", "logger", "trainer.accelerator", "trainer.devices"),
-    *("trainer.profiler", "trainer.log_every_n_steps", "trainer.default_root_dir", "data.dir", "data.cache"),
-    *("data.cache_dir", "data.on_device", "data.num_workers", "data.strict", "callbacks.pruning"),
-    *("callbacks.progress", "callbacks.image_logger", "callbacks.learning_rate"),
-)
 
 INTERRUPTED = "interrupted"  # error of a trial that was interrupted, by Ctrl-C or by the end of its process
 DIED = "died_before"  # user attribute of a trial that repeats one whose process was killed
@@ -81,19 +72,12 @@ def study_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def comparable_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the settings that a trial's score depends on, by dotted key, with interpolations left unresolved."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    plain.pop("hydra", None)
-    return {key: value for key, value in flatten_dict(plain).items() if not _is_below(key, _NOT_COMPARED)}
-
-
 def check_compatible(study: Study, settings: Mapping[str, Any], space: Space, where: str) -> None:
     """Check that new trials have the settings of the study, apart from varied ones; record them in a new study.
 
     Args:
         study: The study.
-        settings: From `comparable_settings`.
+        settings: From `sweeps.settings.comparable_settings`.
         space: Current search space.
         where: Address of the study, for messages.
 
@@ -105,7 +89,7 @@ def check_compatible(study: Study, settings: Mapping[str, Any], space: Space, wh
         study.set_user_attr("settings", dict(settings))
     varied = [*space, *(name for trial in study.get_trials(deepcopy=False) for name in trial.params)]
     varied = [key.lstrip("+") for key in varied]
-    names = sorted(key for key in {*(known or settings), *settings} if not _is_below(key, varied))
+    names = sorted(key for key in {*(known or settings), *settings} if not is_below(key, varied))
     changed = [
         f"{key} was {(known or {}).get(key)} and is {settings.get(key)}"
         for key in names
@@ -151,10 +135,6 @@ def requeue_trial(study: Study, number: int, space: Space, died: bool) -> None:
     params = {key: value for key, value in trial.params.items() if key in space}
     if params and again:
         study.enqueue_trial(params, user_attrs={"repeats": number, DIED: died})
-
-
-def _is_below(key: str, parents: Any) -> bool:
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
 def _format_range(distribution: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
+from agegender.system.terminal import is_quiet
 from agegender.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,11 @@ def _figures(trainer: pl.Trainer, with_validation: bool) -> str:
 def progress_bar(leave: bool = True, refresh_rate: int = 1) -> Callback:
     """Return a progress bar if standard output is a terminal, else a callback that logs a line per epoch.
 
+    In a sweep neither prints anything.
+
     Args:
         leave: Keep each epoch's bar and metrics on the screen.
         refresh_rate: Batches between two updates of the bar.
     """
-    return _Bar(leave=leave, refresh_rate=refresh_rate) if sys.stdout.isatty() else _Lines()
+    shows = sys.stdout.isatty() and not is_quiet()
+    return _Bar(leave=leave, refresh_rate=refresh_rate) if shows else _Lines()

@@ -185,6 +185,11 @@ def test_pack_refuses_random_and_test_splits(faces: Path, tmp_path: Path, rule: 
         pack({"dir": str(faces), "split": rule}, str(tmp_path / "shards"))
 
 
+def test_pack_refuses_train_limit(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(AgeGenderError, match=r"^data\.train_limit is for a training from the folder itself"):
+        pack({"dir": str(faces), "train_limit": 9}, str(tmp_path / "shards"))
+
+
 def test_pack_refuses_leave_out(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(AgeGenderError, match=r"^data\.leave_out is for a training from the folder itself"):
         pack({"dir": str(faces), "leave_out": "0/5"}, str(tmp_path / "shards"))
