@@ -145,12 +145,8 @@ def start(name: str) -> None:
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides
 
-    rewrites = {
-        "train": train_overrides,
-        "predict": image_overrides,
-        "report": report_overrides,
-        "compare": report_overrides,
-    }
+    rewrites = {"train": train_overrides, "predict": image_overrides}
+    rewrites |= dict.fromkeys(("report", "compare"), report_overrides)
     try:
         run_command(COMMANDS[name].function, name, rewrites.get(name, path_overrides))
     finally:

@@ -25,7 +25,7 @@ PATHS = (
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
 # (`resume=` is a path, too, which `runs.resume.resume_overrides` parses itself.)
-# Settings that may be a list of paths, a,b or [a,b]; so may the `run` of report and compare. For `img`, see `image_overrides`.
+# Settings that may be a list of paths, a,b or [a,b]; so may `run` of report and compare. For `img`: `image_overrides`.
 LISTS = ("teacher",)
 
 # Keywords of a path setting, unless a file has that name.

@@ -105,7 +105,7 @@ def _print_table(report: Report) -> None:
 
 
 def _json(report: Report, common: bool) -> dict[str, Any]:
-    from agegender.evaluation.compare.words import difference_sentence, test_sentence
+    from agegender.evaluation.compare.words import difference_sentence, mcnemar_sentence
     from agegender.evaluation.report.analysis import to_json
     from agegender.evaluation.statistics.bootstrap import CONFIDENCE
 
@@ -132,7 +132,7 @@ def _json(report: Report, common: bool) -> dict[str, Any]:
                 for column, _ in columns
             },
             "mcnemar": report.mcnemar,
-            "sentences": sentences + [test_sentence(task, found) for task, found in report.mcnemar.items()],
+            "sentences": sentences + [mcnemar_sentence(task, found) for task, found in report.mcnemar.items()],
             "warnings": report.warnings,
         }
     )

@@ -12,13 +12,7 @@ from agegender.evaluation.statistics.mcnemar import McNemar
 def mcnemar_section(tests: Mapping[str, McNemar]) -> Section:
     """Return the section; `tests` by task, at least one."""
     rows = [
-        (
-            name,
-            f"{found.only_a:,}",
-            f"{found.only_b:,}",
-            f"{found.images:,}",
-            format_p(found.p).removeprefix("p ").removeprefix("= "),
-        )
+        (name, *(f"{count:,}" for count in (found.only_a, found.only_b, found.images)), format_p(found.p))
         for name, found in tests.items()
     ]
     text = (

@@ -31,14 +31,15 @@ def difference_sentence(column: MetricColumn, difference: Estimate, images: int)
     return f"B's {name} is {verb} by {value} {unit}".rstrip() + f" ({low} to {high})."
 
 
-def test_sentence(task: str, found: McNemar) -> str:
+def mcnemar_sentence(task: str, found: McNemar) -> str:
     """Return a sentence about McNemar's test of a task."""
+    p = format_p(found.p)
     return (
         f"{task}: only A is right on {found.only_a:,} faces, only B on {found.only_b:,}; "
-        f"McNemar's exact test: {format_p(found.p)}."
+        f"McNemar's exact test: p {p if p.startswith('<') else f'= {p}'}."
     )
 
 
 def format_p(p: float) -> str:
-    """Return a p-value as text."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+    """Return a p-value as text, such as `0.0312` or `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"

@@ -65,7 +65,7 @@ def _errors_of_best(labels: Floats, classes: bool) -> Floats:
     """Return the error `[m]` of the best constant for the m labels of a photograph."""
     if classes:
         return (labels != np.bincount(labels.astype(np.int64)).argmax()).astype(np.float64)
-    return np.abs(labels - np.median(labels))
+    return np.asarray(np.abs(labels - np.median(labels)), dtype=np.float64)
 
 
 def _errors_of_others(labels: Floats, classes: bool) -> Floats:
