@@ -64,7 +64,7 @@ def label_noise(labels: Floats, groups: Integers, *, classes: bool) -> LabelNois
 def _errors_of_best(labels: Floats, classes: bool) -> Floats:
     """Return the error `[m]` of the best constant for the m labels of a photograph."""
     if classes:
-        return (labels != np.bincount(labels.astype(np.int64)).argmax()).astype(np.float64)
+        return np.asarray(labels != np.bincount(labels.astype(np.int64)).argmax(), dtype=np.float64)
     return np.asarray(np.abs(labels - np.median(labels)), dtype=np.float64)
 
 

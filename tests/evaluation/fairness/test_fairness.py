@@ -66,7 +66,7 @@ def test_worst_group_depends_on_the_metric(tmp_path: Path) -> None:
     gaps = found(tmp_path, made)
     worst = {metric: gaps["gender", task, metric].raw for task, metric in (("age", "bias"), ("gender", "acc"))}
     assert (worst["bias"].worst, worst["bias"].highest, worst["bias"].gap.value) == ("male", "female", 8)
-    assert (worst["acc"].worst, worst["acc"].gap.value) == ("male", pytest.approx(0.15))
+    assert worst["acc"].worst == "male" and worst["acc"].gap.value == pytest.approx(0.15)
     assert gaps["gender", "age", "cs5"].raw.worst == "male"
 
 
@@ -76,7 +76,8 @@ def test_small_groups_are_left_out_and_bands_need_every_group(tmp_path: Path) ->
     run = make_run(tmp_path / "run", made)
     mae = next(each for each in measure_fairness(read_run(run).predictions, 50, 0) if each.metric == "mae")
     assert (mae.label, mae.left_out) == ("group", ("Asian",)) and set(mae.raw.values) == {"White", "Black"}
-    assert (mae.bands, mae.covered) == (("20-29",), pytest.approx(74 / 104))  # the left out are in the distribution
+    assert mae.bands == ("20-29",)
+    assert mae.covered == pytest.approx(74 / 104)  # those left out are in the distribution too
     section = section_of(run)
     assert "Not compared by group, with fewer than 20 images: Asian." in section.text
     assert "every compared group: 20-29 (71.2 % of the images)." in section.text
