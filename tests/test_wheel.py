@@ -115,7 +115,7 @@ def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
 def test_installed_command_shows_help_and_version(from_wheel: Installed, wheel: Path, tmp_path: Path) -> None:
     shown = from_wheel.run("--help", cwd=tmp_path)
     assert shown.code == 0 and shown.err == "" and len(shown.out.splitlines()) <= 24
-    for name in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
+    for name in ("train", "predict", "explore", "report", "compare", "robustness", "pack", "export", "serve", "bundle"):
         assert f"\n  {name} " in shown.out
     assert from_wheel.run("--version", cwd=tmp_path).out == f"agegender {wheel.name.split('-')[1]}\n"
     assert from_wheel.run("trian", cwd=tmp_path) == Outcome(

@@ -66,6 +66,14 @@ def report(config: DictConfig) -> None:
     call_with_config(report, config)
 
 
+def compare(config: DictConfig) -> None:
+    """Compare two runs face by face."""
+    from agegender.cli.main import call_with_config
+    from agegender.evaluation.compare.compare import compare
+
+    call_with_config(compare, config)
+
+
 def robustness(config: DictConfig) -> None:
     """Measure a run on corrupted test images, and print the path of the page."""
     from agegender.cli.main import call_with_config
@@ -120,6 +128,7 @@ COMMANDS = {
     "predict": Command("predict age and gender of the faces in images", "img=photo.jpg", predict),
     "explore": Command("describe a folder of face images on one page", "data=synthetic", explore),
     "report": Command("report a run's results on its test faces", "run=logs/quickstart", report),
+    "compare": Command("compare two runs on the same test faces", "run=logs/a,logs/b", compare),
     "robustness": Command("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
     "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
     "export": Command("export a network to ONNX", "out=model.onnx", export),
@@ -139,7 +148,8 @@ def start(name: str) -> None:
     from agegender.config.overrides import image_overrides, path_overrides, report_overrides
     from agegender.runs.resume import train_overrides
 
-    rewrites = {"train": train_overrides, "predict": image_overrides, "report": report_overrides}
+    rewrites = {"train": train_overrides, "predict": image_overrides}
+    rewrites |= dict.fromkeys(("report", "compare"), report_overrides)
     try:
         run_command(COMMANDS[name].function, name, rewrites.get(name, path_overrides))
     finally:

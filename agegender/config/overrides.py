@@ -25,7 +25,7 @@ PATHS = (
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
 # (`resume=` is a path, too, which `runs.resume.resume_overrides` parses itself.)
-# Settings that may be a list of paths, a,b or [a,b]; so may report's `run`. For `img`, see `image_overrides`.
+# Settings that may be a list of paths, a,b or [a,b]; so may `run` of report and compare. For `img`: `image_overrides`.
 LISTS = ("teacher",)
 
 # Keywords of a path setting, unless a file has that name.
@@ -99,7 +99,7 @@ def config_dir(arguments: Sequence[str]) -> str | None:
 
 
 def report_overrides(arguments: Sequence[str]) -> list[str]:
-    """Rewrite report's command line, in which `run` may be two paths; see `path_overrides`."""
+    """Rewrite the command line of report or compare, in which `run` may be two paths; see `path_overrides`."""
     return path_overrides(arguments, lists=("run",))
 
 

@@ -23,6 +23,7 @@ MAIN = "agegender/__main__.py"
 MODULES = {
     "explore": "agegender/evaluation/explore/__main__.py",
     "report": "agegender/evaluation/report/__main__.py",
+    "compare": "agegender/evaluation/compare/__main__.py",
     "robustness": "agegender/evaluation/robustness/__main__.py",
     "pack": "agegender/data/streaming/__main__.py",
     "export": "agegender/prediction/export/__main__.py",

@@ -196,7 +196,18 @@ def test_path_overrides_leave_other_settings_alone() -> None:
 def test_path_overrides_know_every_path_setting() -> None:
     """The list holds every setting of the package whose value is a path."""
     found = set()
-    for command in ("train", "predict", "explore", "report", "robustness", "pack", "export", "serve", "bundle"):
+    for command in (
+        "train",
+        "predict",
+        "explore",
+        "report",
+        "compare",
+        "robustness",
+        "pack",
+        "export",
+        "serve",
+        "bundle",
+    ):
         config = OmegaConf.to_container(compose_command(command, []), resolve=False)
         assert isinstance(config, dict)
         flat = dict(config) | {f"data.{key}": None for key in config.get("data") or {}}

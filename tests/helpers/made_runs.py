@@ -74,8 +74,10 @@ def make_run(
     if index:
         with (folder / "index.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "split", "duplicate_group"])
-            writer.writerows([one.name, "test", one.photograph or one.name] for one in made)
+            writer.writerow(["file", *labels, "split", "duplicate_group"])
+            writer.writerows(
+                [one.name, *(one.cell(label) for label in labels), "test", one.photograph or one.name] for one in made
+            )
     classes = {"gender": list(GENDER.classes), "group": list(NAMES)}
     figures = {
         "tasks": [

@@ -14,6 +14,7 @@ from agegender.data.index.index import FaceIndex, drop_missing
 from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import SPLITS, UNUSED
 from agegender.evaluation.explore.quality import describe_quality, find_extremes, measure_faces
+from agegender.evaluation.label_noise.measure import label_noise
 from agegender.evaluation.statistics.metrics import AGE_BANDS, age_bands
 
 
@@ -85,7 +86,7 @@ def summarize(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
         "copies": {
             name: summarize_copies(index, part) for name, part in (("exact", exact), ("near", near), ("all", copies))
         },
-        "label_noise": label_noise(index, copies),
+        "label_noise": measure_label_noise(index),
         "light": {name: describe_quality(index, name, measured[name], extremes) for name in measured},
         "split": {
             **settings,
@@ -182,7 +183,7 @@ def summarize_copies(index: FaceIndex, copies: Sequence[DuplicateGroup]) -> dict
     }
 
 
-def label_noise(index: FaceIndex, copies: Sequence[DuplicateGroup]) -> dict[str, float | None]:
+def measure_label_noise(index: FaceIndex) -> dict[str, float | None]:
     """Estimate the label noise from copies: the score of the best single prediction per photograph.
 
     A model that predicts the same for all files of a photograph can't do better on them.
@@ -193,14 +194,9 @@ def label_noise(index: FaceIndex, copies: Sequence[DuplicateGroup]) -> dict[str,
     """
     noise: dict[str, float | None] = {}
     for name, column in index.labels.items():
-        known = [values for one in copies if len(values := drop_missing(column[list(one.rows)])) > 1]
-        if name in index.classes:
-            best = [np.bincount(values.astype(np.int64)).max() / len(values) for values in known]
-            accuracy = np.average(best, weights=[len(values) for values in known]) if known else None
-            noise[f"{name}_acc"] = None if accuracy is None else round(float(accuracy), 4)
-        else:
-            errors = [np.abs(values - np.median(values)) for values in known]
-            noise[f"{name}_mae"] = _measure(np.concatenate(errors) if errors else [], "mean")["mean"]
+        found = label_noise(column.astype(np.float64), index.duplicates, classes=name in index.classes)
+        score = f"{name}_{'acc' if name in index.classes else 'mae'}"
+        noise[score] = None if found is None else round(found.best_constant, 4)
     return noise
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agegender.errors import require
+from agegender.evaluation.compare.pairing import Tested, class_tests, pair
+from agegender.evaluation.fairness.measure import MetricFairness, measure_fairness
+from agegender.evaluation.label_noise.measure import LabelNoise
+from agegender.evaluation.label_noise.section import noise_by_task
 from agegender.evaluation.report.analysis import RunMetrics, analyze, paired_difference, to_json
 from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.run_reader import Run, read_run
 from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
+from agegender.evaluation.statistics.mcnemar import McNemar
 from agegender.tasks.info import TaskInfo
 
 Metrics = TypeVar("Metrics", bound=TaskMetrics)
@@ -48,6 +54,22 @@ class Report:
             found.setdefault(task.name, task)
         return list(found.values())
 
+    @cached_property
+    def fairness(self) -> dict[str, list[MetricFairness]]:
+        """The gaps of each run between the groups of each label, by the run's label."""
+        settings = self.settings["resamples"], self.settings["seed"]
+        return {label: measure_fairness(run.predictions, *settings) for label, run in self.runs.items()}
+
+    @cached_property
+    def label_noise(self) -> dict[str, LabelNoise]:
+        """The disagreement between the labels of copies, by task."""
+        return noise_by_task((run.predictions for run in self.runs.values()), self.tasks)
+
+    @cached_property
+    def mcnemar(self) -> dict[str, McNemar]:
+        """The tests of equal accuracy by task; empty if `difference` is None."""
+        return class_tests({label: run.predictions for label, run in self.runs.items()}) if self.difference else {}
+
     def of_task(self, task: TaskInfo, kind: type[Metrics]) -> dict[str, Metrics]:
         """Return the metrics of a task by run, of the runs with at least one test image whose label is known.
 
@@ -59,29 +81,32 @@ class Report:
         return {label: each for label, each in found.items() if isinstance(each, kind) and each.images}
 
 
-def build_report(folders: Sequence[Path], settings: dict[str, int], command: str) -> Report:
+def build_report(folders: Sequence[Path], settings: dict[str, int], command: str, tested: Tested = "any") -> Report:
     """Read one or two runs and compute all metrics.
 
     Args:
         folders: Run folders.
         settings: `resamples` of the bootstrap, `faces` in each row of cases, `seed` of both.
         command: Command line that makes this report, shown on the page.
+        tested: Images that two runs must have been tested on.
 
     Raises:
-        AgeGenderError: More than two runs, the same run twice, a damaged file, or a setting below its minimum.
+        AgeGenderError: More than two runs, the same run twice, a damaged file, a setting below its minimum, or two runs
+            that were not tested on the required images.
     """
     require(0 < len(folders) <= 2, f"a report is about one run or two, not {len(folders)}: run=a or run=a,b")
     same = len({folder.resolve() for folder in folders}) < len(folders)
     require(not same, f"run= names {folders[0]} twice; give two runs, or one")
     for name, least in (("resamples", 1), ("faces", 0), ("seed", 0)):
         require(settings[name] >= least, f"{name}={settings[name]} must be at least {least}")
-    runs = dict(zip(LABELS if len(folders) > 1 else ("",), _with_one_view_of_copies(folders), strict=True))
+    read = pair([read_run(folder) for folder in folders], tested)
+    runs = dict(zip(LABELS if len(folders) > 1 else ("",), _with_one_view_of_copies(read), strict=True))
     _require_like_tasks(list(runs.values()))
     findings = {label: analyze(run.predictions, **settings) for label, run in runs.items()}
     paired = len(runs) == 2 and _same_images([run.predictions for run in runs.values()])
     difference = paired_difference(findings["A"], findings["B"]) if paired else None
     warnings = [f"{label} {leak_warning(run)}".strip() for label, run in runs.items() if not same_split(run)]
-    warnings += _warnings(runs, paired) if len(runs) == 2 else []
+    warnings += _warnings(runs, paired, tested) if len(runs) == 2 else []
     return Report(runs, findings, difference, warnings, settings, command)
 
 
@@ -94,9 +119,8 @@ def _require_like_tasks(runs: Sequence[Run]) -> None:
         require(same, f"the task {task.name} of {runs[-1].folder} is another one: report on each run by itself")
 
 
-def _with_one_view_of_copies(folders: Sequence[Path]) -> list[Run]:
-    """Read the runs and give both the same clusters of copies, if they were tested on the same images."""
-    runs = [read_run(folder) for folder in folders]
+def _with_one_view_of_copies(runs: list[Run]) -> list[Run]:
+    """Give both runs the same clusters of copies, if they were tested on the same images."""
     # One run may have searched for exact copies only: take the clustering with more copies, that is, fewer clusters.
     views = [run.predictions for run in runs if run.predictions.duplicates_known]
     known = min(views, key=lambda view: int(view.clusters.max()), default=None)
@@ -124,13 +148,17 @@ def leak_warning(run: Run) -> str:
     )
 
 
-def _warnings(runs: Mapping[str, Run], paired: bool) -> list[str]:
+def _warnings(runs: Mapping[str, Run], paired: bool, tested: Tested) -> list[str]:
     splits = [str(run.results.get("split_fingerprint", "unknown")) for run in runs.values()]
     found = []
     if splits[0] != splits[1] or "unknown" in splits:
+        which = f"The runs were split differently (A: {splits[0]}, B: {splits[1]}): "
         found.append(
-            f"The runs were split differently (A: {splits[0]}, B: {splits[1]}): one may have trained on images that "
-            "the other was tested on, so their metrics can't be compared."
+            f"{which}only the faces that both were tested on are compared. A copy of one may be among the training "
+            "images of either run, if it did not keep copies together."
+            if tested == "common"
+            else f"{which}one may have trained on images that the other was tested on, so their metrics can't be "
+            "compared."
         )
     if not paired:
         found.append("The runs were tested on different images: no difference is given.")
@@ -145,7 +173,9 @@ def report_json(report: Report) -> dict[str, Any]:
         **report.settings,
         "warnings": report.warnings,
         "difference": to_json(report.difference),
-        "runs": [_run_json(run, report.findings[label], label) for label, run in report.runs.items()],
+        "mcnemar": to_json(report.mcnemar) if report.difference is not None else None,
+        "label_noise": {task: _noise_json(noise) for task, noise in report.label_noise.items()},
+        "runs": [_run_json(report, run, label) for label, run in report.runs.items()],
     }
 
 
@@ -155,7 +185,12 @@ def baseline(run: Run, names: Iterable[str]) -> dict[str, float]:
     return {name: float(value) for name, value in known.items() if value is not None}
 
 
-def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
+def _noise_json(noise: LabelNoise) -> dict[str, Any]:
+    return {name: value for name, value in to_json(noise).items() if name != "errors"}
+
+
+def _run_json(report: Report, run: Run, label: str) -> dict[str, Any]:
+    findings = report.findings[label]
     return {
         "label": label,
         "run": run.folder.resolve().name,
@@ -174,6 +209,7 @@ def _run_json(run: Run, findings: RunMetrics, label: str) -> dict[str, Any]:
             for name, metrics in findings.tasks.items()
         },
         "slices": to_json(findings.slices),
+        "fairness": to_json(report.fairness[label]),
         "random": [_case_json(run.predictions, row) for row in findings.random.tolist()],
         "robustness": run.robustness,
         "curves": {tag: _curve_json(points) for tag, points in run.curves.items()},

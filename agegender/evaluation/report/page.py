@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from agegender.evaluation.compare.section import mcnemar_section
+from agegender.evaluation.fairness.section import fairness_section
 from agegender.evaluation.html.metric_format import (
     NOTHING,
     PERCENT,
@@ -17,6 +19,7 @@ from agegender.evaluation.html.metric_format import (
     with_unit,
 )
 from agegender.evaluation.html.page import Page, Section, Table
+from agegender.evaluation.label_noise.section import floors, noise_section
 from agegender.evaluation.report import plots as draw
 from agegender.evaluation.report.analysis import SMALL_SAMPLE
 from agegender.evaluation.report.comparison import Report, baseline
@@ -44,11 +47,14 @@ def build_page(report: Report) -> Page:
     slices = dict.fromkeys(label for found in report.findings.values() for label in found.slices)
     sections = [
         _headline(report),
+        *([mcnemar_section(report.mcnemar)] if report.mcnemar else []),
         _curves(report),
         *(_number(report, task) for task in numbers),
         *(_slices(report, label) for label in slices),
+        fairness_section(report.fairness, report.tasks),
         *(section for task in classes for section in _classes(report, task)),
         *(_intervals(report, task) for task in numbers if report.of_task(task, TaskMetrics)),
+        noise_section(report.label_noise, report.tasks),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
@@ -147,7 +153,10 @@ def _curves(report: Report) -> Section:
             lines.append("The dotted line marks the epoch selected by validation.")
         if len(curves) > 1:
             lines.append("Dashed: training; solid: validation.")
-        return Section("Curves", " ".join(lines), plots=draw.curve_plots(curves, best, report.tasks))
+        bounds = floors(report.label_noise, report.tasks)
+        if bounds:
+            lines.append("The dash-dotted line marks the label noise of copies, see below.")
+        return Section("Curves", " ".join(lines), plots=draw.curve_plots(curves, best, report.tasks, bounds))
     return Section("Curves", " ".join(lines))
 
 
@@ -170,7 +179,8 @@ def _number(report: Report, task: TaskInfo) -> Section:
     known = report.of_task(task, NumberMetrics)
     plots = [draw.scatter_plot(report.runs[run].predictions, task, run) for run in known]
     scored = {run: found for run, found in known.items() if len(found.limits)}
-    plots += [draw.cumulative_score_plot(scored)] if scored else []
+    noise = report.label_noise.get(task.name)
+    plots += [draw.cumulative_score_plot(scored, None if noise is None else noise.errors)] if scored else []
     return Section(capitalize(task.name), _unknown(report, task), plots=plots)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from agegender.evaluation.report.curves import Curves, curve_titles
 from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics, TaskMetrics
 from agegender.evaluation.statistics.calibration import BINS
-from agegender.evaluation.statistics.metrics import AGE, AGE_BANDS, age_bands
+from agegender.evaluation.statistics.metrics import AGE, AGE_BANDS, Floats, age_bands, cumulative_score
 from agegender.tasks.info import TaskInfo
 
 # By the run's label: the empty string for a single run, else one of `LABELS`.
@@ -27,6 +28,7 @@ Classes = Mapping[str, ClassMetrics]
 
 _SMALL = (3.4, 2.6)  # inches: three in a row of the page
 _SQUARE = (4.2, 4.0)
+_NOISE: dict[str, Any] = {"color": GRAY, "linewidth": 1, "linestyle": "-."}
 _AT_TOLERANCE = 5  # position of the task's tolerance among the limits of its cumulative score
 
 
@@ -51,13 +53,19 @@ def _diagonal(axes: Axes, low: float, high: float) -> None:
     axes.plot([low, high], [low, high], color=GRAY, linewidth=1, linestyle="--")
 
 
-def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], tasks: Sequence[TaskInfo]) -> list[Plot]:
+def curve_plots(
+    runs: Mapping[str, Curves],
+    best: Mapping[str, int | None],
+    tasks: Sequence[TaskInfo],
+    bounds: Mapping[str, float] | None = None,
+) -> list[Plot]:
     """Draw each metric that was logged in both training and validation, by epoch.
 
     Args:
         runs: Curves of each run, by label.
         best: Epoch selected by validation, from 1; None draws no mark.
         tasks: The tasks of the runs, for the metrics' display names.
+        bounds: Scores that label noise allows by `<task>_<metric>`, each drawn as a horizontal line.
     """
     plots = []
     for name, title in curve_titles(list(runs.values()), tasks).items():
@@ -70,6 +78,8 @@ def curve_plots(runs: Mapping[str, Curves], best: Mapping[str, int | None], task
             _curve(axes, curves.get(f"val/{name}", {}), *validation, f"{label} validation".strip())
             if epoch := best.get(label):
                 axes.axvline(epoch, color=GRAY if single else _color(label), linewidth=1, linestyle=":")
+        if (bound := (bounds or {}).get(name)) is not None:
+            axes.axhline(bound, **_NOISE, label="label noise")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plots.append(_finish(axes, f"curve_{name.replace('/', '_')}", f"{title}, by epoch", "epoch", title))
     return plots
@@ -115,14 +125,22 @@ def _captioned(caption: str, label: str) -> str:
     return f"{label}: {caption}" if label else caption
 
 
-def cumulative_score_plot(runs: Numbers) -> Plot:
-    """Draw the CS@k curves; requires a tolerance in every run."""
+def cumulative_score_plot(runs: Numbers, noise: Floats | None = None) -> Plot:
+    """Draw the CS@k curves; requires a tolerance in every run.
+
+    Args:
+        runs: Metrics of the task, by the run's label.
+        noise: Errors of the median label of each copied photograph, drawn as a further curve; None for no curve.
+    """
     task, (_, axes) = _task_of(runs), new_plot()
     for label, found in runs.items():
         limit, score = found.limits[_AT_TOLERANCE], found.cumulative_score[_AT_TOLERANCE]
         legend = f"{label} CS@{limit:g} {100 * score:.1f} %".strip()
         axes.plot(found.limits, found.cumulative_score, "-", color=_color(label), label=legend)
         axes.plot([limit], [score], "o", color=_color(label), markersize=5)
+    if noise is not None:
+        limits = next(iter(runs.values())).limits
+        axes.plot(limits, cumulative_score(noise, limits), **_NOISE, label="median label of copies")
     axes.set_ylim(0, 1.02)
     axes.set_xticks(next(iter(runs.values())).limits[::_AT_TOLERANCE])
     caption = f"Fraction of {task.name} predictions within k {task.unit}".rstrip() + " of the truth (CS@k)"

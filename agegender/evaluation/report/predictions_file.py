@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from agegender.distributed.launcher import script
 from agegender.errors import AgeGenderError, require
+from agegender.evaluation.label_noise.measure import LabelNoise, label_noise
 from agegender.evaluation.statistics.bootstrap import number_clusters
 from agegender.evaluation.statistics.metrics import Floats, Integers
 from agegender.system.csv_escape import unescape_formula
@@ -36,6 +38,8 @@ class RunPredictions:
         clusters: `[n]`, cluster (photograph) of each image, numbered from 0.
         duplicates_known: Whether copies are known; if not, every file is a cluster of its own.
         tolerances: Tolerance of the cumulative score by task, for tasks that have one.
+        label_noise: Disagreement between the labels of copies by label, over all images of the run's index; without
+            the labels that no two copies have.
     """
 
     paths: list[str]
@@ -47,6 +51,7 @@ class RunPredictions:
     clusters: Integers
     duplicates_known: bool
     tolerances: dict[str, float] = field(default_factory=dict)
+    label_noise: dict[str, LabelNoise] = field(default_factory=dict)
 
     def known(self, task: TaskInfo) -> NDArray[np.bool_]:
         """Return the mask `[n]` of the images whose label of a task is known."""
@@ -82,7 +87,8 @@ def read_predictions(folder: Path, results: Mapping[str, Any]) -> RunPredictions
         except (KeyError, ValueError) as problem:
             reason = f"no column {problem}" if isinstance(problem, KeyError) else str(problem)
             raise AgeGenderError(f"{path} is damaged (line {line}: {reason}); {retest()}") from None
-    known = _duplicate_groups(folder / "index.csv")
+    index = _index_rows(folder / "index.csv")
+    known = {unescape_formula(row["file"]): unescape_formula(row["duplicate_group"]) for row in index}
     named = sorted((_name(path, str(results.get("data", "")), known), path, numbers) for path, numbers in rows)
     names, paths = [row[0] for row in named], [row[1] for row in named]
     found = dict(zip(rules, np.array([row[2] for row in named], dtype=np.float64).T, strict=True))
@@ -97,6 +103,7 @@ def read_predictions(folder: Path, results: Mapping[str, Any]) -> RunPredictions
         clusters=number_clusters([known.get(name, f"{path}/") for name, path in zip(names, paths, strict=True)]),
         duplicates_known=bool(known),
         tolerances=_tolerances(results, tasks),
+        label_noise=_label_noise(folder / "index.csv", index, labels, classes),
     )
 
 
@@ -182,11 +189,28 @@ def _read_row(
     return list(numbers.values())
 
 
-def _duplicate_groups(path: Path) -> dict[str, str]:
-    """Return the duplicate group of each file in `index.csv`; empty if there is no such file or column."""
-    if not path.is_file():
-        return {}
-    rows = _rows(path)
+def _index_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of `index.csv`; empty if there is no such file, or if it has no duplicate groups."""
+    rows = _rows(path) if path.is_file() else []
     if not rows or not {"file", "duplicate_group"} <= set(rows[0]):  # written by a version before this column name
-        return {}
-    return {unescape_formula(row["file"]): unescape_formula(row["duplicate_group"]) for row in rows}
+        return []
+    whole = all(None not in (row["file"], row["duplicate_group"]) for row in rows)
+    require(whole, f"{path} is damaged (a line is cut short); {retest()}")
+    return rows
+
+
+def _label_noise(
+    path: Path, index: Sequence[Mapping[str, str]], labels: Sequence[str], classes: Mapping[str, Sequence[str]]
+) -> dict[str, LabelNoise]:
+    """Return the label noise by label, from the copies of all images in `index.csv`."""
+    given = [label for label in labels if index and label in index[0]]
+    rules, files = _rules((), given, classes), Counter(row["duplicate_group"] for row in index)
+    copies = [row for row in index if files[row["duplicate_group"]] > 1] if given else []
+    try:
+        rows = [_read_row({label: row[label] for label in given}, rules, ()) for row in copies]
+    except ValueError as problem:
+        raise AgeGenderError(f"{path} is damaged ({problem}); {retest()}") from None
+    photographs = number_clusters([row["duplicate_group"] for row in copies])
+    columns = zip(given, np.array(rows, dtype=np.float64).T, strict=True) if rows else ()
+    found = {label: label_noise(column, photographs, classes=label in classes) for label, column in columns}
+    return {label: noise for label, noise in found.items() if noise is not None}

@@ -83,7 +83,7 @@ def read_run(folder: Path) -> Run:
     results = _read_results(folder / "metrics.json")
     predictions = read_predictions(folder, results)
     if results.get("duplicates") == "none":  # copies were not searched for, so index.csv lists none
-        predictions = replace(predictions, duplicates_known=False)
+        predictions = replace(predictions, duplicates_known=False, label_noise={})
     return Run(folder, results, predictions, read_curves(folder), read_robustness(folder))
 
 

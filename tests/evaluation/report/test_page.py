@@ -63,8 +63,8 @@ def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path
     known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
-        *("Metrics", "Curves", "Age", "By age band", "By gender", "By group", "Gender"),
-        *("Calibration of p_female", "Calibration of the age intervals", "Robustness"),
+        *("Metrics", "Curves", "Age", "By age band", "By gender", "By group", "Fairness", "Gender"),
+        *("Calibration of p_female", "Calibration of the age intervals", "Label noise", "Robustness"),
         *("Largest age errors", "Random faces"),
     ]
     assert page.title == "Test report of run"
@@ -290,9 +290,9 @@ def test_page_of_further_tasks_has_their_metrics_subgroups_and_calibration(tmp_p
     run = make_run(tmp_path / "run", further(), {"test/height_cs2": 0.0}, tasks=(HEIGHT, SMILE, ETHNICITY))
     page = page_of(run)
     assert [section.title for section in page.sections] == [
-        *("Metrics", "Curves", "Height", "By smile", "By group", "By age band", "By gender"),
+        *("Metrics", "Curves", "Height", "By smile", "By group", "By age band", "By gender", "Fairness"),
         *("Smile", "Calibration of p_smile", "Ethnicity", "Calibration of ethnicity confidence"),
-        *("Calibration of the height intervals", "Robustness", "Largest height errors"),
+        *("Calibration of the height intervals", "Label noise", "Robustness", "Largest height errors"),
         *("Most confident ethnicity errors", "Random faces"),
     ]
     rows = rows_of(section(page, "Metrics").tables[0])

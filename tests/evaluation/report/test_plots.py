@@ -22,7 +22,7 @@ from agegender.evaluation.report.run_reader import read_run
 from agegender.evaluation.report.task_metrics import ClassMetrics, NumberMetrics, TaskMetrics
 from agegender.tasks.info import TaskInfo
 
-BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xE8, 0x59, 0x0C)
+BLUE, ORANGE, GRAY = (0x1F, 0x77, 0xB4), (0xE8, 0x59, 0x0C), (0x86, 0x8E, 0x96)
 
 
 def pixels(plot: Plot) -> NDArray[np.uint8]:
@@ -196,3 +196,18 @@ def test_curve_plots_show_a_single_epoch_as_a_dot_and_nan_as_a_gap() -> None:
 def test_curve_plots_show_a_curve_that_only_one_run_has() -> None:
     (plot,) = draw.curve_plots({"A": {}, "B": curves("loss")}, {"A": None, "B": 2}, [])
     assert count(plot, ORANGE) > 50 and count(plot, BLUE) == 0
+
+
+def test_curve_plot_has_a_line_at_the_label_noise_of_its_metric() -> None:
+    curves = {"": {"train/age_mae": {1: 8.0, 2: 6.0}, "val/age_mae": {1: 9.0, 2: 7.0}}}
+    (without,) = draw.curve_plots(curves, {}, [AGE])
+    (other,) = draw.curve_plots(curves, {}, [AGE], {"gender_acc": 0.9})
+    (bounded,) = draw.curve_plots(curves, {}, [AGE], {"age_mae": 2.0})
+    assert without.png == other.png
+    assert count(bounded, GRAY) > count(without, GRAY) + 50
+
+
+def test_cumulative_score_plot_has_a_curve_of_label_noise(tmp_path: Path) -> None:
+    runs = of_kind({"": run_of(tmp_path / "run", *usual(7))}, "age", NumberMetrics)
+    without, with_noise = draw.cumulative_score_plot(runs), draw.cumulative_score_plot(runs, np.array([1.0, 3.0, 9.0]))
+    assert count(with_noise, GRAY) > count(without, GRAY) + 20

@@ -1,0 +1,1 @@
+"""Label noise, measured by the copies in a data set."""
