@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agegender.errors import require
+from agegender.evaluation.decisions.decisions import Decisions, decide, decisions_json
 from agegender.evaluation.report.analysis import RunMetrics, analyze, paired_difference, to_json
 from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.run_reader import Run, read_run
 from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
 from agegender.tasks.info import TaskInfo
+from agegender.tasks.thresholds import check_thresholds
 
 Metrics = TypeVar("Metrics", bound=TaskMetrics)
 
@@ -27,17 +29,21 @@ class Report:
     Attributes:
         runs: By label: the empty string for a single run, else `LABELS`.
         findings: Metrics of each run, by label.
+        decisions: Metrics of decisions by each run's predictions, by label.
         difference: B minus A of each headline metric, paired; None for a single run or different test images.
         warnings: Reasons not to compare the two runs, or not to trust one, in sentences.
         settings: `resamples`, `faces` and `seed`.
+        thresholds: Age limits in years.
         command: Command line that makes this report.
     """
 
     runs: Mapping[str, Run]
     findings: Mapping[str, RunMetrics]
+    decisions: Mapping[str, Decisions]
     difference: dict[str, Estimate] | None
     warnings: list[str]
     settings: dict[str, int]
+    thresholds: list[int]
     command: str
 
     @property
@@ -59,13 +65,19 @@ class Report:
         return {label: each for label, each in found.items() if isinstance(each, kind) and each.images}
 
 
-def build_report(folders: Sequence[Path], settings: dict[str, int], command: str) -> Report:
+def build_report(
+    folders: Sequence[Path],
+    settings: dict[str, int],
+    command: str,
+    thresholds: Sequence[int] = (),
+) -> Report:
     """Read one or two runs and compute all metrics.
 
     Args:
         folders: Run folders.
         settings: `resamples` of the bootstrap, `faces` in each row of cases, `seed` of both.
         command: Command line that makes this report, shown on the page.
+        thresholds: Age limits in whole years; none for no such section.
 
     Raises:
         AgeGenderError: More than two runs, the same run twice, a damaged file, or a setting below its minimum.
@@ -75,14 +87,17 @@ def build_report(folders: Sequence[Path], settings: dict[str, int], command: str
     require(not same, f"run= names {folders[0]} twice; give two runs, or one")
     for name, least in (("resamples", 1), ("faces", 0), ("seed", 0)):
         require(settings[name] >= least, f"{name}={settings[name]} must be at least {least}")
+    check_thresholds(thresholds)
     runs = dict(zip(LABELS if len(folders) > 1 else ("",), _with_one_view_of_copies(folders), strict=True))
     _require_like_tasks(list(runs.values()))
     findings = {label: analyze(run.predictions, **settings) for label, run in runs.items()}
+    drawn = settings["resamples"], settings["seed"]
+    decisions = {label: decide(run.predictions, thresholds, *drawn) for label, run in runs.items()}
     paired = len(runs) == 2 and _same_images([run.predictions for run in runs.values()])
     difference = paired_difference(findings["A"], findings["B"]) if paired else None
     warnings = [f"{label} {leak_warning(run)}".strip() for label, run in runs.items() if not same_split(run)]
     warnings += _warnings(runs, paired) if len(runs) == 2 else []
-    return Report(runs, findings, difference, warnings, settings, command)
+    return Report(runs, findings, decisions, difference, warnings, settings, list(thresholds), command)
 
 
 def _require_like_tasks(runs: Sequence[Run]) -> None:
@@ -143,9 +158,13 @@ def report_json(report: Report) -> dict[str, Any]:
         "command": report.command,
         "confidence": CONFIDENCE,
         **report.settings,
+        "thresholds": report.thresholds,
         "warnings": report.warnings,
         "difference": to_json(report.difference),
-        "runs": [_run_json(run, report.findings[label], label) for label, run in report.runs.items()],
+        "runs": [
+            _run_json(run, report.findings[label], label) | to_json(decisions_json(report.decisions[label]))
+            for label, run in report.runs.items()
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from agegender.evaluation.decisions.page import decision_sections
 from agegender.evaluation.html.metric_format import (
     NOTHING,
     PERCENT,
@@ -49,6 +50,7 @@ def build_page(report: Report) -> Page:
         *(_slices(report, label) for label in slices),
         *(section for task in classes for section in _classes(report, task)),
         *(_intervals(report, task) for task in numbers if report.of_task(task, TaskMetrics)),
+        *decision_sections(report.decisions, report.tasks),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():
