@@ -11,6 +11,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.system.csv_escape import is_plain
 
 Kind = Literal["number", "binary", "classes"]
+NUMBER_COLUMNS = 4  # of a number: its value, standard deviation and interval; then its probabilities of thresholds
 UNSURE = "unsure"  # class whose probability is below the task's min_confidence
 
 
@@ -22,8 +23,9 @@ class TaskInfo:
         name: Name of the task, its key in `tasks` of the config.
         kind: `number`, `binary` (two classes, one probability) or `classes`.
         label: Column of the index that holds the labels: numbers, or positions in `classes`.
-        columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, and the
-            ends of the 80 % interval; for classes: one probability for each, for `binary` only that of `classes[1]`.
+        columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, the
+            ends of the 80 % interval, then the probability of each threshold (see `thresholds.py`); for classes: one
+            probability for each, for `binary` only that of `classes[1]`.
         digits: Decimals of each of `columns` in files; None for whole numbers.
         classes: Names of the classes, in the order of their codes; empty for a number.
         unit: Unit of a number.
@@ -50,7 +52,11 @@ class TaskInfo:
             values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()}
             info = cls(**values)
             count = len(info.classes)
-            sizes = {"number": (4, 0), "binary": (1, 2), "classes": (max(2, count), count)}
+            sizes = {
+                "number": (max(NUMBER_COLUMNS, len(info.columns)), 0),
+                "binary": (1, 2),
+                "classes": (max(2, count), count),
+            }
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = (len(info.columns), count) == sizes[info.kind] and len(info.digits) == len(info.columns)
             valid = valid and all(digits is None or isinstance(digits, int) for digits in info.digits)
@@ -102,11 +108,11 @@ class TaskInfo:
     @property
     def decimals(self) -> int:
         """Decimals of a number in texts: those of the ends of its interval."""
-        return self.digits[-1] or 0
+        return self.digits[NUMBER_COLUMNS - 1] or 0
 
     def interval(self, values: Mapping[str, Any], dash: str = "-") -> str:
         """Return the interval of a number as text, such as `27-43`; empty if there is none."""
-        low, high = (values[column] for column in self.columns[2:])
+        low, high = (values[column] for column in self.columns[2:NUMBER_COLUMNS])
         if low is None or high is None:
             return ""
         return f"{low:.{self.decimals}f}{dash if low >= 0 else ' to '}{high:.{self.decimals}f}"

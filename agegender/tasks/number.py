@@ -15,18 +15,23 @@ from agegender.tasks.fit_intervals import fit_intervals
 from agegender.tasks.info import Kind, TaskInfo
 from agegender.tasks.intervals import STEPS, IntervalCalibration
 from agegender.tasks.task import Floats, Task, TaskMetric
+from agegender.tasks.thresholds import HALF, tail_column
 
 
 class NumberTask(Task):
     """A number, such as an age: predicted with its standard deviation and an interval.
 
-    A subclass implements `loss`, `value` and, if its outputs imply one, `spread`.
+    A subclass implements `loss`, `value` and, if its outputs imply them, `spread` and `tail`.
+
+    Attributes:
+        thresholds: Whole numbers T, for each of which P(number >= T) is a further column; `set_thresholds` sets them.
     """
 
     kind: ClassVar[Kind] = "number"
     num_outputs = 1
     calibration_type = IntervalCalibration
     calibration: IntervalCalibration | None
+    thresholds: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -60,17 +65,23 @@ class NumberTask(Task):
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the ends of the intervals are whole numbers, like the labels."""
+        if self.limits is None:
+            return False
+        return self.limits[0].is_integer() and ((self.limits[1] - self.limits[0]) / STEPS).is_integer()
+
+    @property
     def info(self) -> TaskInfo:
-        """The value, its standard deviation, and the ends of its 80 % interval."""
-        step = None if self.limits is None else (self.limits[1] - self.limits[0]) / STEPS
-        whole = self.limits is not None and step is not None and step.is_integer() and self.limits[0].is_integer()
-        ends = None if whole else self.digits
+        """The value, its standard deviation, the ends of its 80 % interval, and the probabilities of thresholds."""
+        ends = None if self.is_whole else self.digits
+        tails = tuple(tail_column(self.name, threshold) for threshold in self.thresholds)
         return TaskInfo(
             name=self.name,
             kind=self.kind,
             label=self.label,
-            columns=(self.name, f"{self.name}_std", f"{self.name}_low", f"{self.name}_high"),
-            digits=(self.digits, self.digits, ends, ends),
+            columns=(self.name, f"{self.name}_std", f"{self.name}_low", f"{self.name}_high", *tails),
+            digits=(self.digits, self.digits, ends, ends, *(4 for _ in tails)),
             unit=self.unit,
         )
 
@@ -87,7 +98,9 @@ class NumberTask(Task):
         return {self.name: self.value(raw)}
 
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """Return the value, and the standard deviation of its error and the interval as calibrated, each `[batch]`.
+        """Return the value, the standard deviation of its error and the interval as calibrated, and the tails.
+
+        Each is `[batch]`.
 
         Without a calibration, the standard deviation is the outputs' own, and the interval is unknown (NaN).
         """
@@ -98,7 +111,21 @@ class NumberTask(Task):
         else:
             stated = torch.ones_like(value) if spread is None else spread
             std, ends = self.calibration.std_of(value, stated), self.calibration.interval(value, stated)
-        return dict(zip(self.info.columns, (value, std, *ends), strict=True))
+        tails = (self.tail(raw, value, std, threshold) for threshold in self.thresholds)
+        return dict(zip(self.info.columns, (value, std, *ends, *tails), strict=True))
+
+    def tail(self, raw: Tensor, value: Tensor, std: Tensor, threshold: int) -> Tensor:
+        """Return the probability `[batch]` that the label, a whole number, is at least `threshold`.
+
+        By default that of a normal distribution with the calibrated standard deviation; see `thresholds.normal_tail`.
+
+        Args:
+            raw: `[batch, num_outputs]`.
+            value: `[batch]`, predicted values.
+            std: `[batch]`, calibrated standard deviations; NaN where unknown.
+            threshold: A whole number.
+        """
+        return (1 + torch.erf((value - threshold + HALF) / (std * math.sqrt(2)))) / 2
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the mean absolute and squared error and, with a tolerance, the cumulative score."""

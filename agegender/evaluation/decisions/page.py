@@ -49,9 +49,9 @@ def _limit_sections(decisions: Mapping[str, Decisions], tasks: Sequence[TaskInfo
         return [Section("Age thresholds", none)]
     text = (
         f"{WARNING} A face passes if its predicted age is at least the required one: the limit itself, or a challenge "
-        f"age, here {MARGIN} years above it, as shops ask those who look under 25 for a limit of 18 (Challenge 25). The "
-        "rates are counted as in NIST IR 8525. The groups' ages differ, which changes their rates too; report.json has "
-        f"the rates of those at most {NEAR} years under a limit by group. {none}"
+        f"age, here {MARGIN} years above it, as in Challenge 25 for a limit of 18. The rates are counted as in NIST IR "
+        "8525. The groups' ages differ, which changes their rates too; report.json has the "
+        f"rates of those at most {NEAR} years under a limit by group. {none}"
     )
     tables = [_rates(limits, label) for label, limits in measured.items()]
     tables += [table for label, limits in measured.items() if (table := _subgroups(limits, label))]

@@ -13,7 +13,7 @@ from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.metrics import Floats
 from agegender.evaluation.statistics.risk_coverage import risk_coverage
 from agegender.evaluation.statistics.task_values import COVERAGE, likeliest
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)  # fractions of the images with an interval of the risk
 _CURVE = np.arange(1, 101) / 100
@@ -49,7 +49,7 @@ class Selective:
         """Take a number's uncertainty from the width of its 80 % interval, a class's from its probability."""
         label = run.labels[task.label]
         if task.kind == "number":
-            value, std, low, high = (run.columns[name] for name in task.columns[:4])
+            value, std, low, high = (run.columns[name] for name in task.columns[:NUMBER_COLUMNS])
             # Without an interval, that of a normal distribution with the predicted standard deviation.
             normal = 2 * NormalDist().inv_cdf((1 + COVERAGE) / 2) * std
             uncertainty, losses = np.where(np.isnan(low), normal, high - low), np.abs(value - label)

@@ -14,7 +14,7 @@ from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.run_reader import Run, read_run
 from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
 from agegender.tasks.thresholds import check_thresholds
 
 Metrics = TypeVar("Metrics", bound=TaskMetrics)
@@ -104,7 +104,8 @@ def _require_like_tasks(runs: Sequence[Run]) -> None:
     """Raise an error if two tasks of one name predict different things."""
     described: dict[str, tuple[Any, ...]] = {}
     for task in (task for run in runs for task in run.predictions.tasks):
-        meaning = (task.kind, task.label, task.columns, task.classes, task.unit)
+        columns = task.columns[:NUMBER_COLUMNS] if task.kind == "number" else task.columns
+        meaning = (task.kind, task.label, columns, task.classes, task.unit)
         same = described.setdefault(task.name, meaning) == meaning
         require(same, f"the task {task.name} of {runs[-1].folder} is another one: report on each run by itself")
 
