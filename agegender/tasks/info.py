@@ -12,6 +12,9 @@ from agegender.system.csv_escape import is_plain
 
 Kind = Literal["number", "binary", "classes"]
 NUMBER_COLUMNS = 4  # of a number: its value, standard deviation and interval; then its probabilities of thresholds
+AGE = "age"  # the task that thresholds are for
+MAX_THRESHOLD = 120  # years
+HALF = 0.5  # a label of completed years of at least T is a number above T - 0.5
 UNSURE = "unsure"  # class whose probability is below the task's min_confidence
 
 
@@ -24,7 +27,7 @@ class TaskInfo:
         kind: `number`, `binary` (two classes, one probability) or `classes`.
         label: Column of the index that holds the labels: numbers, or positions in `classes`.
         columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, the
-            ends of the 80 % interval, then the probability of each threshold (see `thresholds.py`); for classes: one
+            ends of the 80 % interval, then the probability of each threshold (see `tail_column`); for classes: one
             probability for each, for `binary` only that of `classes[1]`.
         digits: Decimals of each of `columns` in files; None for whole numbers.
         classes: Names of the classes, in the order of their codes; empty for a number.
@@ -132,6 +135,23 @@ class TaskInfo:
         if name == UNSURE:
             return name
         return f"{name} {100 * max(self.probabilities(values)):.0f} %"
+
+
+def tail_column(name: str, threshold: int) -> str:
+    """Return the name of the column with the probability that a number is at least `threshold`."""
+    return f"p_{name}_from_{threshold}"
+
+
+def check_thresholds(thresholds: Sequence[int]) -> None:
+    """Check ages that are given as thresholds.
+
+    Raises:
+        AgeGenderError: One is out of range, or given twice.
+    """
+    whole = all(isinstance(each, int) and each is not True and 1 <= each <= MAX_THRESHOLD for each in thresholds)
+    given = ",".join(map(str, thresholds))
+    require(whole, f"thresholds=[{given}] must be whole years from 1 to {MAX_THRESHOLD}, such as [18,25]")
+    require(len(set(thresholds)) == len(thresholds), f"thresholds=[{given}] names an age twice")
 
 
 def read_tasks(saved: Sequence[Any]) -> tuple[TaskInfo, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from agegender.errors import require
 from agegender.tasks.fit_intervals import fit_intervals
-from agegender.tasks.info import Kind, TaskInfo
+from agegender.tasks.info import AGE, HALF, Kind, TaskInfo, check_thresholds, tail_column
 from agegender.tasks.intervals import STEPS, IntervalCalibration
 from agegender.tasks.task import Floats, Task, TaskMetric
-from agegender.tasks.thresholds import HALF, tail_column
 
 
 class NumberTask(Task):
@@ -117,7 +116,8 @@ class NumberTask(Task):
     def tail(self, raw: Tensor, value: Tensor, std: Tensor, threshold: int) -> Tensor:
         """Return the probability `[batch]` that the label, a whole number, is at least `threshold`.
 
-        By default that of a normal distribution with the calibrated standard deviation; see `thresholds.normal_tail`.
+        By default that of a normal distribution with the calibrated standard deviation; the report has the same formula
+        in NumPy, `calibration.normal_tail`.
 
         Args:
             raw: `[batch, num_outputs]`.
@@ -167,3 +167,22 @@ class NumberTask(Task):
         limits = self.limits or (float(labels[known].min()), float(labels[known].max()) + 1e-6)
         value, spread = both[known].T
         self.calibration = fit_intervals(value, spread, labels[known], limits)
+
+
+def set_thresholds(tasks: Iterable[Task], thresholds: Sequence[int]) -> None:
+    """Make the task `age` predict the probabilities of being at least so old, as further columns.
+
+    Args:
+        tasks: The tasks of a network; that of the age is modified in place.
+        thresholds: Ages in whole years; none changes nothing.
+
+    Raises:
+        AgeGenderError: A threshold is invalid, or no task predicts an age in whole years.
+    """
+    if not thresholds:
+        return
+    check_thresholds(thresholds)
+    ages = [task for task in tasks if isinstance(task, NumberTask) and task.name == AGE and task.is_whole]
+    given = ",".join(map(str, thresholds))
+    require(bool(ages), f"thresholds=[{given}] needs a task age in whole years, which is missing here: leave it out")
+    ages[0].thresholds = tuple(thresholds)

@@ -22,7 +22,7 @@ from agegender.distributed.launcher import detect_launcher
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
 from agegender.tasks.labels import labels_of
-from agegender.tasks.thresholds import set_thresholds
+from agegender.tasks.number import set_thresholds
 from agegender.training.callbacks.divergence import StopOnNonFinite
 from agegender.training.callbacks.graceful_stop import GracefulStop
 from agegender.training.callbacks.predictions_csv import PredictionsCSVWriter

@@ -21,10 +21,10 @@ from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.info import check_thresholds
 from agegender.tasks.labels import labels_of
 from agegender.tasks.monitor import with_monitor
 from agegender.tasks.number import NumberTask
-from agegender.tasks.thresholds import check_thresholds
 from agegender.training.builders import PROFILERS
 from agegender.training.distillation.soft_targets import SoftTargets
 from agegender.training.losses import MultiTaskLoss

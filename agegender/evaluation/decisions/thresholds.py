@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.statistics.bootstrap import Estimate
-from agegender.evaluation.statistics.calibration import Reliability, reliability, weighted_ece
-from agegender.evaluation.statistics.metrics import AGE, Floats
+from agegender.evaluation.statistics.calibration import Reliability, normal_tail, reliability, weighted_ece
+from agegender.evaluation.statistics.metrics import Floats
 from agegender.evaluation.statistics.task_values import Values
-from agegender.tasks.info import TaskInfo
-from agegender.tasks.thresholds import normal_tail, tail_column
+from agegender.tasks.info import AGE, TaskInfo, tail_column
 
 YEARS = "years"  # unit of the task whose age limits are measured
 NEAR = 5  # years below a limit: the faces that are likeliest to pass wrongly

@@ -14,8 +14,7 @@ from agegender.evaluation.report.predictions_file import RunPredictions
 from agegender.evaluation.report.run_reader import Run, read_run
 from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
-from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
-from agegender.tasks.thresholds import check_thresholds
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo, check_thresholds
 
 Metrics = TypeVar("Metrics", bound=TaskMetrics)
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, missing_extra, require
-from agegender.tasks.info import read_tasks
-from agegender.tasks.thresholds import AGE, check_thresholds, tail_column
+from agegender.tasks.info import AGE, check_thresholds, read_tasks, tail_column
 
 FORMAT = 4  # version of the graph's interface and metadata; incremented when older versions would misread them
 INPUT = "pixels"

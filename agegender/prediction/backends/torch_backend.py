@@ -15,7 +15,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.backend import Tta
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
-from agegender.tasks.thresholds import set_thresholds
+from agegender.tasks.number import set_thresholds
 
 
 class TorchBackend:

@@ -54,8 +54,8 @@ def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
         *("Metrics", "Curves", "Age", "By age band", "By gender", "By group", "Gender"),
-        *("Calibration of p_female", "Calibration of the age intervals", "Robustness"),
-        *("Largest age errors", "Random faces"),
+        *("Calibration of p_female", "Calibration of the age intervals", "Selective prediction"),
+        *("Robustness", "Largest age errors", "Random faces"),
     ]
     assert page.title == "Test report of run"
     assert dict(page.facts) == {
@@ -282,7 +282,7 @@ def test_page_of_further_tasks_has_their_metrics_subgroups_and_calibration(tmp_p
     assert [section.title for section in page.sections] == [
         *("Metrics", "Curves", "Height", "By smile", "By group", "By age band", "By gender"),
         *("Smile", "Calibration of p_smile", "Ethnicity", "Calibration of ethnicity confidence"),
-        *("Calibration of the height intervals", "Robustness", "Largest height errors"),
+        *("Calibration of the height intervals", "Selective prediction", "Robustness", "Largest height errors"),
         *("Most confident ethnicity errors", "Random faces"),
     ]
     rows = rows_of(section(page, "Metrics").tables[0])
