@@ -50,11 +50,12 @@ def _limit_sections(decisions: Mapping[str, Decisions], tasks: Sequence[TaskInfo
     text = (
         f"{WARNING} A face passes if its predicted age is at least the required one: the limit itself, or a challenge "
         f"age, here {MARGIN} years above it, as in Challenge 25 for a limit of 18. The rates are counted as in NIST IR "
-        "8525. The groups' ages differ, which changes their rates too; report.json has the "
-        f"rates of those at most {NEAR} years under a limit by group. {none}"
+        f"8525. The groups' ages differ, which changes their rates too, less so among those at most {NEAR} years under "
+        f"a limit. {none}"
     )
     tables = [_rates(limits, label) for label, limits in measured.items()]
-    tables += [table for label, limits in measured.items() if (table := _subgroups(limits, label))]
+    for near in (False, True):
+        tables += [table for label, limits in measured.items() if (table := _subgroups(limits, label, near))]
     plots = [
         draw_one(limits, label)
         for label, limits in measured.items()
@@ -91,14 +92,24 @@ def _rates(limits: Sequence[LimitMetrics], label: str) -> Table:
     return Table(header, rows, label)
 
 
-def _subgroups(limits: Sequence[LimitMetrics], label: str) -> Table | None:
-    """Return who of each subgroup passes under each limit; None without labels that are classes."""
+def _subgroups(limits: Sequence[LimitMetrics], label: str, near: bool) -> Table | None:
+    """Return who of each subgroup passes under each limit; None without labels that are classes.
+
+    Args:
+        limits: Metrics of the limits.
+        label: The run's label.
+        near: Only the faces at most `NEAR` years under the limit, whose ages are alike in all groups.
+    """
     names = dict.fromkeys(
         (by, part.name) for limit in limits for by, parts in limit.subgroups.items() for part in parts
     )
-    rows = [(f"{by}: {name}", *(_passed(_part(limit, by, name)) for limit in limits)) for by, name in names]
-    header = ("", *(f"under {limit.limit}" for limit in limits))
-    caption = "Faces under the limit who pass, % (95 % interval; number of faces under the limit)"
+    rows = [(f"{by}: {name}", *(_passed(_part(limit, by, name), near) for limit in limits)) for by, name in names]
+    header = (
+        "",
+        *(f"{limit.limit - NEAR} to {limit.limit - 1}" if near else f"under {limit.limit}" for limit in limits),
+    )
+    which = f"at most {NEAR} years under the limit" if near else "under the limit"
+    caption = f"Faces {which} who pass, % (95 % interval; number of these faces)"
     return Table(header, rows, f"{label}: {caption}" if label else caption) if rows else None
 
 
@@ -106,11 +117,12 @@ def _part(limit: LimitMetrics, by: str, name: str) -> Subgroup | None:
     return next((part for part in limit.subgroups.get(by, []) if part.name == name), None)
 
 
-def _passed(part: Subgroup | None) -> str:
-    if part is None or not part.faces.under:
+def _passed(part: Subgroup | None, near: bool) -> str:
+    count = 0 if part is None else part.faces.near if near else part.faces.under
+    if part is None or not count:
         return "no faces"
-    value, interval = _percent(part.rates.passed)
-    return f"{value} ({interval}; {part.faces.under:,})"
+    value, interval = _percent(part.rates.passed_near if near else part.rates.passed)
+    return f"{value} ({interval}; {count:,})"
 
 
 def _probabilities(stated: Mapping[str, Sequence[LimitMetrics]]) -> Section:
@@ -145,7 +157,8 @@ def _selective_section(decisions: Mapping[str, Decisions], tasks: Sequence[TaskI
     text = (
         "The error over the fraction of the faces that is answered, the most certain first: by the width of the 80 % "
         "interval, or by the probability of the predicted class. The AURC is the area under that curve, the mean error "
-        "over all fractions (Geifman and El-Yaniv, NeurIPS 2017); faces of equal certainty are taken in random order."
+        "over all fractions (Geifman and El-Yaniv, NeurIPS 2017); faces of equal certainty are taken in random order. "
+        "The certain faces differ from the others in age too: see the coverage by age band."
     )
     return [Section("Selective prediction", text, tables, plots)] if tables else []
 

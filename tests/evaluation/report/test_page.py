@@ -11,6 +11,7 @@ import pytest
 from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, SMILE, Made, make_run
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.decisions import plots as decision_plots
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.report import plots
 from agegender.evaluation.report.comparison import build_report
@@ -21,7 +22,8 @@ from agegender.tasks.info import TaskInfo
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves the time that drawing takes; what is drawn is another file's matter."""
-    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+    for module in (plots, decision_plots):
+        monkeypatch.setattr(module, "to_png", lambda figure: b"")
 
 
 SETTINGS = {"resamples": 200, "faces": 2, "seed": 0}
