@@ -144,7 +144,7 @@ def _probabilities(stated: Mapping[str, Sequence[LimitMetrics]]) -> Section:
     return Section("Calibration of P(age >= T)", text, tables, plots)
 
 
-_SOURCES = {"distribution": "predicted distribution", "normal": "age and standard deviation"}
+_SOURCES = {"predicted": "predictions.csv", "normal": "age and standard deviation"}
 
 
 def _selective_section(decisions: Mapping[str, Decisions], tasks: Sequence[TaskInfo]) -> list[Section]:

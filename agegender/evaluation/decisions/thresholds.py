@@ -78,8 +78,8 @@ class LimitMetrics:
         challenges: Rates by challenge age, from the limit itself up to `MAX_MARGIN` years more.
         ages: Fractions who pass by true age, around the limit.
         subgroups: By label, for labels that are classes.
-        probability: Source of P(age >= T): a column of the predictions, `distribution`, or a `normal` distribution
-            with the predicted standard deviation; None if neither is predicted.
+        probability: Source of P(age >= T): `predicted` in a column of predictions.csv, or that of a `normal`
+            distribution with the predicted standard deviation; None if neither is predicted.
         ece: Expected calibration error of P(age >= T); None without it.
         reliability: Reliability diagram of P(age >= T); None without it.
     """
@@ -89,7 +89,7 @@ class LimitMetrics:
     challenges: dict[int, Rates]
     ages: list[TrueAge]
     subgroups: dict[str, list[Subgroup]]
-    probability: Literal["distribution", "normal"] | None
+    probability: Literal["predicted", "normal"] | None
     ece: Estimate | None
     reliability: Reliability | None
 
@@ -148,10 +148,10 @@ class Limit:
         reached = (self._true >= self.limit).astype(np.float64)
         return partial(_on, known, weighted_ece, probability[known], reached[known])
 
-    def _probability(self) -> tuple[Literal["distribution", "normal"] | None, Floats, NDArray[np.bool_]]:
+    def _probability(self) -> tuple[Literal["predicted", "normal"] | None, Floats, NDArray[np.bool_]]:
         """Return the source of P(age >= T), its values `[n]`, and the faces `[n]` that have one and a true age."""
         column = self._run.columns.get(tail_column(self._task.name, self.limit))
-        source: Literal["distribution", "normal"] = "normal" if column is None else "distribution"
+        source: Literal["predicted", "normal"] = "normal" if column is None else "predicted"
         if column is None:
             std = self._run.columns[self._task.columns[1]]
             column = normal_tail(self._predicted, std, self.limit)

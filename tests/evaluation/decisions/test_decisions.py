@@ -166,11 +166,22 @@ def test_probability_of_a_limit_is_that_of_its_column(tmp_path: Path) -> None:
         for i, each in enumerate(probabilities)
     ]
     (limit,) = decided(tmp_path, faces, tasks=(task, GENDER)).limits
-    assert limit.probability == "distribution" and limit.ece is not None
+    assert limit.probability == "predicted" and limit.ece is not None
     assert limit.ece.value == pytest.approx((abs(0.2 - 0.5) + abs(0.9 - 0.5)) / 2)
     page, _ = report_of(tmp_path / "page", faces, [LIMIT], tasks=(task, GENDER))
     (table,) = section(page, "Calibration of P(age >= T)").tables
-    assert table.rows[0][:3] == ("18", "predicted distribution", "0.3500")
+    assert table.rows[0][:3] == ("18", "predictions.csv", "0.3500")
+
+
+def test_probability_columns_of_one_of_two_runs_do_not_hinder_their_comparison(tmp_path: Path) -> None:
+    task = replace(AGE, columns=(*AGE.columns, "p_age_from_18"), digits=(*AGE.digits, 4))
+    faces = made(age_std="5", more={"p_age_from_18": 0.5})
+    folders = [make_run(tmp_path / "a", faces, tasks=(task, GENDER)), make_run(tmp_path / "b", faces)]
+    report = build_report(folders, {"resamples": 5, "faces": 0, "seed": 0}, "the command", [LIMIT])
+    assert report.difference is not None and set(report.difference) >= {"age_mae", "gender_acc"}
+    sources = [found.limits[0].probability for found in report.decisions.values()]
+    assert sources == ["predicted", "normal"]
+    assert len(section(build_page(report), "Calibration of P(age >= T)").tables) == 2
 
 
 def test_probability_without_a_deviation_is_absent(tmp_path: Path) -> None:
