@@ -21,7 +21,7 @@ from agegender.data.augmentation.build import OWN, Augmentation, build_augmentat
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
 from agegender.data.index.index import FaceIndex, build_index, check_labels
-from agegender.data.index.protocol import Protocol, protocol_of
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import Split, SplitRule, first_rows, fold_of, left_out
 from agegender.data.index.table import check_ending
 from agegender.data.index.utkface import CLASSES, LABELS

@@ -40,6 +40,7 @@ def predict(
     backend: BackendName = "torch",
     shard: str | None = None,
     min_confidence: float | None = None,
+    thresholds: list[int] | None = None,
 ) -> bool:
     """Predict for images, and print the predictions or write them to a file.
 
@@ -61,6 +62,7 @@ def predict(
         shard: `i/n` for the i-th of n parts of the list, for n machines with the same list. Their outputs, concatenated
             in order, are the output of a single machine, but for the last bits of sums over other batches.
         min_confidence: See `Predictor`.
+        thresholds: See `Predictor`; None or an empty list for none.
 
     Returns:
         Whether every image has a prediction.
@@ -86,7 +88,7 @@ def predict(
         detail = f"list {shared['list']}, batch_size={batch_size}"
         print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
     disable_malloc_trim()  # a 12-megapixel photo takes 100 MB, whose allocation is a third of its time
-    predictor = Predictor(weights, device, tta, detect, backend, min_confidence)
+    predictor = Predictor(weights, device, tta, detect, backend, min_confidence, thresholds=thresholds or ())
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.network.trained_on_synthetic:
         print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
@@ -97,6 +99,7 @@ def predict(
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "frame_interval": frame_interval}
         settings["min_confidence"] = min_confidence  # as given: that of the weights follows from their digest
+        settings["thresholds"] = thresholds or None
         if annotate:
             settings["annotate"] = annotate  # images that are done are not annotated any more
         progress = PartialResults(Path(out), origin | settings | shared, tasks, resume, shared.get("batch_size", 1))

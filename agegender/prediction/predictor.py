@@ -96,6 +96,7 @@ class Predictor:
         backend: BackendName = "torch",
         min_confidence: float | None = None,
         color: Color = "rgb",
+        thresholds: Sequence[int] = (),
     ):
         """Load the model.
 
@@ -112,6 +113,8 @@ class Predictor:
                 which 97 % of the classes were right on their validation faces.
             color: Order of the channels of arrays and tensors: `rgb`, or `bgr` for those of OpenCV. Files and Pillow
                 images have their own.
+            thresholds: Ages T in whole years; each gives the probability P(age >= T) in `values`, by the name
+                `p_age_from_<T>`. An ONNX file must have been exported with them.
 
         Raises:
             AgeGenderError: The weights or the device don't exist, a package is missing, or a value is out of range.
@@ -125,11 +128,11 @@ class Predictor:
 
             if tta != "none" or device not in ("auto", "cpu"):
                 raise AgeGenderError("backend=onnx runs on the CPU and has no tta: leave device and tta out")
-            self.network = OnnxBackend(weights)
+            self.network = OnnxBackend(weights, thresholds)
         else:
             from agegender.prediction.backends.torch_backend import TorchBackend
 
-            self.network = TorchBackend(weights, device, tta)
+            self.network = TorchBackend(weights, device, tta, thresholds)
         self.weights = self.network.weights
         self.tasks = _with_confidence(self.network.tasks, min_confidence)
 

@@ -11,6 +11,10 @@ from agegender.errors import AgeGenderError, require
 from agegender.system.csv_escape import is_plain
 
 Kind = Literal["number", "binary", "classes"]
+NUMBER_COLUMNS = 4  # of a number: its value, standard deviation and interval; then its probabilities of thresholds
+AGE = "age"  # the task that thresholds are for
+MAX_THRESHOLD = 120  # years
+HALF = 0.5  # a label of completed years of at least T is a number above T - 0.5
 UNSURE = "unsure"  # class whose probability is below the task's min_confidence
 
 
@@ -22,8 +26,9 @@ class TaskInfo:
         name: Name of the task, its key in `tasks` of the config.
         kind: `number`, `binary` (two classes, one probability) or `classes`.
         label: Column of the index that holds the labels: numbers, or positions in `classes`.
-        columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, and the
-            ends of the 80 % interval; for classes: one probability for each, for `binary` only that of `classes[1]`.
+        columns: Names of the numbers that the network returns. For a number: the value, its standard deviation, the
+            ends of the 80 % interval, then the probability of each threshold (see `tail_column`); for classes: one
+            probability for each, for `binary` only that of `classes[1]`.
         digits: Decimals of each of `columns` in files; None for whole numbers.
         classes: Names of the classes, in the order of their codes; empty for a number.
         unit: Unit of a number.
@@ -50,7 +55,11 @@ class TaskInfo:
             values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()}
             info = cls(**values)
             count = len(info.classes)
-            sizes = {"number": (4, 0), "binary": (1, 2), "classes": (max(2, count), count)}
+            sizes = {
+                "number": (max(NUMBER_COLUMNS, len(info.columns)), 0),
+                "binary": (1, 2),
+                "classes": (max(2, count), count),
+            }
             texts = (info.name, info.label, info.unit, *info.columns, *info.classes)
             valid = (len(info.columns), count) == sizes[info.kind] and len(info.digits) == len(info.columns)
             valid = valid and all(digits is None or isinstance(digits, int) for digits in info.digits)
@@ -102,11 +111,11 @@ class TaskInfo:
     @property
     def decimals(self) -> int:
         """Decimals of a number in texts: those of the ends of its interval."""
-        return self.digits[-1] or 0
+        return self.digits[NUMBER_COLUMNS - 1] or 0
 
     def interval(self, values: Mapping[str, Any], dash: str = "-") -> str:
         """Return the interval of a number as text, such as `27-43`; empty if there is none."""
-        low, high = (values[column] for column in self.columns[2:])
+        low, high = (values[column] for column in self.columns[2:NUMBER_COLUMNS])
         if low is None or high is None:
             return ""
         return f"{low:.{self.decimals}f}{dash if low >= 0 else ' to '}{high:.{self.decimals}f}"
@@ -126,6 +135,23 @@ class TaskInfo:
         if name == UNSURE:
             return name
         return f"{name} {100 * max(self.probabilities(values)):.0f} %"
+
+
+def tail_column(name: str, threshold: int) -> str:
+    """Return the name of the column with the probability that a number is at least `threshold`."""
+    return f"p_{name}_from_{threshold}"
+
+
+def check_thresholds(thresholds: Sequence[int]) -> None:
+    """Check ages that are given as thresholds.
+
+    Raises:
+        AgeGenderError: One is out of range, or given twice.
+    """
+    whole = all(isinstance(each, int) and each is not True and 1 <= each <= MAX_THRESHOLD for each in thresholds)
+    given = ",".join(map(str, thresholds))
+    require(whole, f"thresholds=[{given}] must be whole years from 1 to {MAX_THRESHOLD}, such as [18,25]")
+    require(len(set(thresholds)) == len(thresholds), f"thresholds=[{given}] names an age twice")
 
 
 def read_tasks(saved: Sequence[Any]) -> tuple[TaskInfo, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agegender.errors import require
 from agegender.tasks.fit_intervals import fit_intervals
-from agegender.tasks.info import Kind, TaskInfo
+from agegender.tasks.info import AGE, HALF, Kind, TaskInfo, check_thresholds, tail_column
 from agegender.tasks.intervals import STEPS, IntervalCalibration
 from agegender.tasks.task import Floats, Task, TaskMetric
 
@@ -20,13 +20,17 @@ from agegender.tasks.task import Floats, Task, TaskMetric
 class NumberTask(Task):
     """A number, such as an age: predicted with its standard deviation and an interval.
 
-    A subclass implements `loss`, `value` and, if its outputs imply one, `spread`.
+    A subclass implements `loss`, `value` and, if its outputs imply them, `spread` and `tail`.
+
+    Attributes:
+        thresholds: Whole numbers T, for each of which P(number >= T) is a further column; `set_thresholds` sets them.
     """
 
     kind: ClassVar[Kind] = "number"
     num_outputs = 1
     calibration_type = IntervalCalibration
     calibration: IntervalCalibration | None
+    thresholds: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -60,17 +64,23 @@ class NumberTask(Task):
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the ends of the intervals are whole numbers, like the labels."""
+        if self.limits is None:
+            return False
+        return self.limits[0].is_integer() and ((self.limits[1] - self.limits[0]) / STEPS).is_integer()
+
+    @property
     def info(self) -> TaskInfo:
-        """The value, its standard deviation, and the ends of its 80 % interval."""
-        step = None if self.limits is None else (self.limits[1] - self.limits[0]) / STEPS
-        whole = self.limits is not None and step is not None and step.is_integer() and self.limits[0].is_integer()
-        ends = None if whole else self.digits
+        """The value, its standard deviation, the ends of its 80 % interval, and the probabilities of thresholds."""
+        ends = None if self.is_whole else self.digits
+        tails = tuple(tail_column(self.name, threshold) for threshold in self.thresholds)
         return TaskInfo(
             name=self.name,
             kind=self.kind,
             label=self.label,
-            columns=(self.name, f"{self.name}_std", f"{self.name}_low", f"{self.name}_high"),
-            digits=(self.digits, self.digits, ends, ends),
+            columns=(self.name, f"{self.name}_std", f"{self.name}_low", f"{self.name}_high", *tails),
+            digits=(self.digits, self.digits, ends, ends, *(4 for _ in tails)),
             unit=self.unit,
         )
 
@@ -87,7 +97,9 @@ class NumberTask(Task):
         return {self.name: self.value(raw)}
 
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """Return the value, and the standard deviation of its error and the interval as calibrated, each `[batch]`.
+        """Return the value, the standard deviation of its error and the interval as calibrated, and the tails.
+
+        Each is `[batch]`.
 
         Without a calibration, the standard deviation is the outputs' own, and the interval is unknown (NaN).
         """
@@ -98,7 +110,22 @@ class NumberTask(Task):
         else:
             stated = torch.ones_like(value) if spread is None else spread
             std, ends = self.calibration.std_of(value, stated), self.calibration.interval(value, stated)
-        return dict(zip(self.info.columns, (value, std, *ends), strict=True))
+        tails = (self.tail(raw, value, std, threshold) for threshold in self.thresholds)
+        return dict(zip(self.info.columns, (value, std, *ends, *tails), strict=True))
+
+    def tail(self, raw: Tensor, value: Tensor, std: Tensor, threshold: int) -> Tensor:
+        """Return the probability `[batch]` that the label, a whole number, is at least `threshold`.
+
+        By default that of a normal distribution with the calibrated standard deviation; the report has the same formula
+        in NumPy, `calibration.normal_tail`.
+
+        Args:
+            raw: `[batch, num_outputs]`.
+            value: `[batch]`, predicted values.
+            std: `[batch]`, calibrated standard deviations; NaN where unknown.
+            threshold: A whole number.
+        """
+        return (1 + torch.erf((value - threshold + HALF) / (std * math.sqrt(2)))) / 2
 
     def metrics(self) -> dict[str, TaskMetric]:
         """Return the mean absolute and squared error and, with a tolerance, the cumulative score."""
@@ -140,3 +167,22 @@ class NumberTask(Task):
         limits = self.limits or (float(labels[known].min()), float(labels[known].max()) + 1e-6)
         value, spread = both[known].T
         self.calibration = fit_intervals(value, spread, labels[known], limits)
+
+
+def set_thresholds(tasks: Iterable[Task], thresholds: Sequence[int]) -> None:
+    """Make the task `age` predict the probabilities of being at least so old, as further columns.
+
+    Args:
+        tasks: The tasks of a network; that of the age is modified in place.
+        thresholds: Ages in whole years; none changes nothing.
+
+    Raises:
+        AgeGenderError: A threshold is invalid, or no task predicts an age in whole years.
+    """
+    if not thresholds:
+        return
+    check_thresholds(thresholds)
+    ages = [task for task in tasks if isinstance(task, NumberTask) and task.name == AGE and task.is_whole]
+    given = ",".join(map(str, thresholds))
+    require(bool(ages), f"thresholds=[{given}] needs a task age in whole years, which is missing here: leave it out")
+    ages[0].thresholds = tuple(thresholds)

@@ -23,6 +23,7 @@ from agegender.distributed.launcher import detect_launcher
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
 from agegender.tasks.labels import labels_of
+from agegender.tasks.number import set_thresholds
 from agegender.training.callbacks.divergence import StopOnNonFinite
 from agegender.training.callbacks.graceful_stop import GracefulStop
 from agegender.training.callbacks.predictions_csv import PredictionsCSVWriter
@@ -64,6 +65,7 @@ def build_module(
     optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_lr_mult")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
+    set_thresholds([task for _, task in module.network.each_task()], settings["thresholds"])
     if not weights and not settings["resume"]:
         for _, task in module.network.each_task():
             task.prepare(data.split("train").known(task.label).astype(np.float64))

@@ -21,6 +21,7 @@ from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
 from agegender.models.trunks.trunk import complete
+from agegender.tasks.info import check_thresholds
 from agegender.tasks.labels import labels_of
 from agegender.tasks.monitor import with_monitor
 from agegender.tasks.number import NumberTask
@@ -41,6 +42,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "name": str,
     "compile": bool,
     "tta": Literal["none", "flip"],
+    "thresholds": list[int],
 }
 
 
@@ -62,6 +64,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         require(bool(config.get(group)), f"{group} is missing: choose one of conf/{group}")
     for key, hint in _TOP_LEVEL.items():
         validate_type(key, config[key], hint)
+    check_thresholds(config["thresholds"])
     validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets, provided=_NOT_OF_LOSS)
     for name, node in config["tasks"].items():
         if node is not None:

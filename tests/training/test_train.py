@@ -383,18 +383,19 @@ def test_progress_bar_shows_both_metrics_in_a_terminal(tmp_path: Path) -> None:
 def test_flip_tta_applies_to_test_and_prediction_and_not_to_training(
     run_here: Run, tmp_path: Path, trained_run: Path
 ) -> None:
-    measured = run_here("train.py", *TINY, "fit=false", f"weights={trained_run}", "tta=flip", "hydra.run.dir=flipped")
+    given = ("tta=flip", "thresholds=[18,25]")  # both apply to an evaluation and to a prediction
+    measured = run_here("train.py", *TINY, "fit=false", f"weights={trained_run}", *given, "hydra.run.dir=flipped")
     assert measured.code == 0, measured.err
     rows = rows_of(tmp_path / "flipped" / "predictions.csv")
     assert [row["age_pred"] for row in rows] != [row["age_pred"] for row in rows_of(trained_run / "predictions.csv")]
     pictures = [row["path"] for row in rows[:5]]
     assert (
-        run_here("predict.py", "detect=never", *pictures, f"weights={trained_run}", "tta=flip", "out=faces.csv").code
-        == 0
+        run_here("predict.py", "detect=never", *pictures, f"weights={trained_run}", *given, "out=faces.csv").code == 0
     )
     for predicted, row in zip(rows_of(tmp_path / "faces.csv"), rows, strict=False):
         assert float(predicted["age"]) == pytest.approx(float(row["age_pred"]), abs=0.01)
-        assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=1e-3)
+        for name in ("p_female", "p_age_from_18", "p_age_from_25"):
+            assert float(predicted[name]) == pytest.approx(float(row[name]), abs=1e-3)
     trained = run_here("train.py", *TINY, "tta=flip", "hydra.run.dir=trained")
     assert trained.code == 0, trained.err
     # the same training: validation uses predictions without flips

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from agegender.errors import require
 from agegender.evaluation.compare.pairing import Tested, class_tests, pair
+from agegender.evaluation.decisions.decisions import Decisions, decide, decisions_json
 from agegender.evaluation.fairness.measure import MetricFairness, measure_fairness
 from agegender.evaluation.label_noise.measure import LabelNoise
 from agegender.evaluation.label_noise.section import noise_by_task
@@ -19,7 +20,7 @@ from agegender.evaluation.report.run_reader import Run, read_run
 from agegender.evaluation.report.task_metrics import TaskMetrics
 from agegender.evaluation.statistics.bootstrap import CONFIDENCE, Estimate
 from agegender.evaluation.statistics.mcnemar import McNemar
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo, check_thresholds
 
 Metrics = TypeVar("Metrics", bound=TaskMetrics)
 
@@ -33,17 +34,21 @@ class Report:
     Attributes:
         runs: By label: the empty string for a single run, else `LABELS`.
         findings: Metrics of each run, by label.
+        decisions: Metrics of decisions by each run's predictions, by label.
         difference: B minus A of each headline metric, paired; None for a single run or different test images.
         warnings: Reasons not to compare the two runs, or not to trust one, in sentences.
         settings: `resamples`, `faces` and `seed`.
+        thresholds: Age limits in years.
         command: Command line that makes this report.
     """
 
     runs: Mapping[str, Run]
     findings: Mapping[str, RunMetrics]
+    decisions: Mapping[str, Decisions]
     difference: dict[str, Estimate] | None
     warnings: list[str]
     settings: dict[str, int]
+    thresholds: list[int]
     command: str
 
     @property
@@ -81,13 +86,20 @@ class Report:
         return {label: each for label, each in found.items() if isinstance(each, kind) and each.images}
 
 
-def build_report(folders: Sequence[Path], settings: dict[str, int], command: str, tested: Tested = "any") -> Report:
+def build_report(
+    folders: Sequence[Path],
+    settings: dict[str, int],
+    command: str,
+    thresholds: Sequence[int] = (),
+    tested: Tested = "any",
+) -> Report:
     """Read one or two runs and compute all metrics.
 
     Args:
         folders: Run folders.
         settings: `resamples` of the bootstrap, `faces` in each row of cases, `seed` of both.
         command: Command line that makes this report, shown on the page.
+        thresholds: Age limits in whole years; none for no such section.
         tested: Images that two runs must have been tested on.
 
     Raises:
@@ -99,22 +111,26 @@ def build_report(folders: Sequence[Path], settings: dict[str, int], command: str
     require(not same, f"run= names {folders[0]} twice; give two runs, or one")
     for name, least in (("resamples", 1), ("faces", 0), ("seed", 0)):
         require(settings[name] >= least, f"{name}={settings[name]} must be at least {least}")
+    check_thresholds(thresholds)
     read = pair([read_run(folder) for folder in folders], tested)
     runs = dict(zip(LABELS if len(folders) > 1 else ("",), _with_one_view_of_copies(read), strict=True))
     _require_like_tasks(list(runs.values()))
     findings = {label: analyze(run.predictions, **settings) for label, run in runs.items()}
+    drawn = settings["resamples"], settings["seed"]
+    decisions = {label: decide(run.predictions, thresholds, *drawn) for label, run in runs.items()}
     paired = len(runs) == 2 and _same_images([run.predictions for run in runs.values()])
     difference = paired_difference(findings["A"], findings["B"]) if paired else None
     warnings = [f"{label} {leak_warning(run)}".strip() for label, run in runs.items() if not same_split(run)]
     warnings += _warnings(runs, paired, tested) if len(runs) == 2 else []
-    return Report(runs, findings, difference, warnings, settings, command)
+    return Report(runs, findings, decisions, difference, warnings, settings, list(thresholds), command)
 
 
 def _require_like_tasks(runs: Sequence[Run]) -> None:
     """Raise an error if two tasks of one name predict different things."""
     described: dict[str, tuple[Any, ...]] = {}
     for task in (task for run in runs for task in run.predictions.tasks):
-        meaning = (task.kind, task.label, task.columns, task.classes, task.unit)
+        columns = task.columns[:NUMBER_COLUMNS] if task.kind == "number" else task.columns
+        meaning = (task.kind, task.label, columns, task.classes, task.unit)
         same = described.setdefault(task.name, meaning) == meaning
         require(same, f"the task {task.name} of {runs[-1].folder} is another one: report on each run by itself")
 
@@ -171,11 +187,15 @@ def report_json(report: Report) -> dict[str, Any]:
         "command": report.command,
         "confidence": CONFIDENCE,
         **report.settings,
+        "thresholds": report.thresholds,
         "warnings": report.warnings,
         "difference": to_json(report.difference),
         "mcnemar": to_json(report.mcnemar) if report.difference is not None else None,
         "label_noise": {task: _noise_json(noise) for task, noise in report.label_noise.items()},
-        "runs": [_run_json(report, run, label) for label, run in report.runs.items()],
+        "runs": [
+            _run_json(report, run, label) | to_json(decisions_json(report.decisions[label]))
+            for label, run in report.runs.items()
+        ],
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agegender.evaluation.compare.section import mcnemar_section
+from agegender.evaluation.decisions.page import decision_sections
 from agegender.evaluation.fairness.section import fairness_section
 from agegender.evaluation.html.metric_format import (
     NOTHING,
@@ -55,6 +56,7 @@ def build_page(report: Report) -> Page:
         *(section for task in classes for section in _classes(report, task)),
         *(_intervals(report, task) for task in numbers if report.of_task(task, TaskMetrics)),
         noise_section(report.label_noise, report.tasks),
+        *decision_sections(report.decisions, report.tasks),
         robustness_section(report.runs),
     ]
     for label, run in report.runs.items():

@@ -21,7 +21,7 @@ from agegender.evaluation.label_noise.measure import LabelNoise, label_noise
 from agegender.evaluation.statistics.bootstrap import number_clusters
 from agegender.evaluation.statistics.metrics import Floats, Integers
 from agegender.system.csv_escape import unescape_formula
-from agegender.tasks.info import TaskInfo, read_tasks
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo, read_tasks
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,11 @@ def _rules(
     rules = {label: is_label(len(classes[label]) if label in classes else None) for label in labels}
     for task in tasks:
         if task.kind == "number":
-            value, std, low, high = task.test_columns
+            value, std, low, high, *tails = task.test_columns
             rules[value] = math.isfinite
             rules[std] = lambda std: not std < 0 and std != math.inf
             rules[low] = rules[high] = lambda end: not math.isinf(end)
+            rules |= dict.fromkeys(tails, lambda probability: not (probability < 0 or probability > 1))
         else:
             rules |= dict.fromkeys(task.test_columns, lambda probability: 0 <= probability <= 1)
     return rules
@@ -183,7 +184,7 @@ def _read_row(
     for name, fits in rules.items():
         if not fits(numbers[name]):
             raise ValueError(f"{name} can't be {numbers[name]:g}")
-    for _, _, low, high in (task.test_columns for task in tasks if task.kind == "number"):
+    for _, _, low, high in (task.test_columns[:NUMBER_COLUMNS] for task in tasks if task.kind == "number"):
         if numbers[low] > numbers[high] or math.isnan(numbers[low]) != math.isnan(numbers[high]):
             raise ValueError(f"an interval can't be from {numbers[low]:g} to {numbers[high]:g}")
     return list(numbers.values())

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from agegender.evaluation.statistics.metrics import Floats, Integers, safe_divide
+from agegender.tasks.info import HALF
 
 BINS = 10
 LEVELS = tuple(level / 10 for level in range(1, 10))
@@ -66,6 +67,22 @@ def weighted_ece(weights: Floats, probability: Floats, outcome: Floats) -> Float
     """
     gaps = np.where(_bin_of(probability)[:, None] == np.arange(BINS), (probability - outcome)[:, None], 0.0)
     return safe_divide(np.abs(weights @ gaps).sum(1), weights.sum(1))
+
+
+def normal_tail(value: Floats, std: Floats, threshold: int) -> Floats:
+    """Return the probability `[n]` that a whole number is at least `threshold`, by a normal distribution.
+
+    The formula is that of `NumberTask.tail`.
+
+    Args:
+        value: `[n]`, predictions.
+        std: `[n]`, standard deviations of their errors; NaN where none is predicted.
+        threshold: A whole number.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = (value - threshold + HALF) / std
+    normal = NormalDist()
+    return np.array([normal.cdf(each) for each in distance.tolist()], dtype=np.float64)
 
 
 @dataclass(frozen=True)

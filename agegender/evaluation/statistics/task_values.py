@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agegender.evaluation.statistics.calibration import within_interval
 from agegender.evaluation.statistics.metrics import AGE, Floats, Integers
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
 
 # Values `[n]`, and the mask `[n]` of the images whose mean is the metric.
 Values = tuple[Floats, NDArray[np.bool_]]
@@ -55,7 +55,7 @@ def _number(
             # Labels are whole numbers: ten of them lie within 5 of 30.4, but eleven within 5 of 30. So the score favors
             # models that predict whole numbers (classes, ranks), and is computed for rounded predictions as well.
             found[f"cs{tolerance:g}_whole"] = (_at_most(np.abs(np.rint(value) - label), tolerance), known)
-    return found | {"coverage": _covered(label, *(columns[name] for name in task.columns))}
+    return found | {"coverage": _covered(label, *(columns[name] for name in task.columns[:NUMBER_COLUMNS]))}
 
 
 def _at_most(errors: Floats, limit: float) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.errors import AgeGenderError, missing_extra, require
-from agegender.tasks.info import read_tasks
+from agegender.tasks.info import AGE, check_thresholds, read_tasks, tail_column
 
 FORMAT = 4  # version of the graph's interface and metadata; incremented when older versions would misread them
 INPUT = "pixels"
@@ -31,15 +32,16 @@ class OnnxBackend:
 
     prefers_large_batches = False
 
-    def __init__(self, weights: str | Path):
+    def __init__(self, weights: str | Path, thresholds: Sequence[int] = ()):
         """Load an exported network.
 
         Args:
             weights: A file written by `agegender.prediction.export`.
+            thresholds: Ages that the file must have been exported with; all of its outputs are predicted anyway.
 
         Raises:
-            AgeGenderError: The file doesn't exist, is damaged or was not exported by this package, or ONNX Runtime is
-                missing.
+            AgeGenderError: The file doesn't exist, is damaged, was not exported by this package or lacks a threshold,
+                or ONNX Runtime is missing.
         """
         if weights in BUNDLED_NAMES:
             raise AgeGenderError(f"backend=onnx needs an exported file: {EXPORT.format(weights)}")
@@ -49,6 +51,11 @@ class OnnxBackend:
         self.metadata = _metadata(self._session, self.weights)
         self.tasks = read_tasks(self.metadata["tasks"])
         self._columns = [name for info in self.tasks for name in info.columns]
+        check_thresholds(thresholds)
+        for threshold in thresholds:
+            again = f"export it again with thresholds=[{','.join(map(str, thresholds))}]"
+            known = tail_column(AGE, threshold) in self._columns
+            require(known, f"{self.weights} has no output for thresholds=[{threshold}]: {again}")
         self.trained_on_synthetic: bool = self.metadata["trained_on_synthetic"]
         self.image_size: int = self.metadata["image_size"]
         self.grayscale = self.metadata["channels"] == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.models.network import MultiTaskNet
 from agegender.prediction.backends.backend import Tta
 from agegender.runs.checkpoint import find_checkpoint, load_checkpoint
+from agegender.tasks.number import set_thresholds
 
 
 class TorchBackend:
@@ -25,12 +26,13 @@ class TorchBackend:
         split: Description of the training, validation and test split; empty if unknown.
     """
 
-    def __init__(self, weights: str | Path, device: str = "auto", tta: Tta = "none"):
+    def __init__(self, weights: str | Path, device: str = "auto", tta: Tta = "none", thresholds: Sequence[int] = ()):
         """Load a checkpoint; see `Predictor`."""
         self.weights, self.tta = find_checkpoint(weights), tta
         checkpoint = load_checkpoint(self.weights)
         self.device = _device(device)
         network = MultiTaskNet.from_checkpoint(checkpoint, self.weights)
+        set_thresholds([task for _, task in network.each_task()], thresholds)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.split: dict[str, Any] = checkpoint["agegender"].get("split") or {}
         require(isinstance(self.split, dict), f"{self.weights} is damaged: its split is no mapping; use another")

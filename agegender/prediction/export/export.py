@@ -16,6 +16,7 @@ def export(
     check: str | None = None,
     precision: Literal["float32", "float16", "int8"] = "float32",
     format: Literal["onnx"] = "onnx",
+    thresholds: list[int] | None = None,
 ) -> None:
     """Export a network to one ONNX file for `predict.py backend=onnx`, after comparing its outputs with PyTorch's.
 
@@ -27,6 +28,7 @@ def export(
         check: File, folder or glob of face crops to compare on; None for drawn faces.
         precision: Precision of the stored weights; see `onnx_graph.quantize_weights`.
         format: Only `onnx`.
+        thresholds: Ages whose probabilities P(age >= T) are outputs too; None or an empty list for none.
 
     Raises:
         AgeGenderError: A setting is invalid, a package is missing, the network can't be exported, or its outputs
@@ -47,7 +49,7 @@ def export(
     from agegender.prediction.export.onnx_graph import build_graph, quantize_weights, save_graph
     from agegender.prediction.export.parity import check_faces, check_parity, check_quantized, latency_ms, run_backend
 
-    source = TorchBackend(weights, device="cpu")
+    source = TorchBackend(weights, device="cpu", thresholds=thresholds or ())
     faces = check_faces(check, source.image_size, source.grayscale)
     print(f"weights: {source.weights}")
     print(f"checked on {faces.words}")

@@ -18,7 +18,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.prediction.backends.backend import Backend
 from agegender.prediction.images.listing import list_images
 from agegender.prediction.images.sources import as_named_image
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
 
 MOST = 512  # largest number of images to compare on
 DRAWN = 64  # drawn faces to compare on by default
@@ -137,7 +137,9 @@ def check_parity(ours: Outputs, theirs: Outputs, tasks: Sequence[TaskInfo], word
         within = (apart <= allowed)[~steps].all(0)  # not where one of both is NaN
         wrong += [f"{info.columns[i]} by {highest[i]:.1e}" for i in np.flatnonzero(~within)]
         if steps.any():
-            units.append(f"{'whole' if info.digits[-1] is None else 'steps in'} {info.unit or info.name}")
+            units.append(
+                f"{'whole' if info.digits[NUMBER_COLUMNS - 1] is None else 'steps in'} {info.unit or info.name}"
+            )
         stepped |= steps
         _note(largest, info, highest[0] if info.kind == "number" else highest.max())
     difference = "at most " + _join(f"{value:.1e} {unit}" for unit, value in largest.items())
@@ -201,7 +203,9 @@ def _allowed(info: TaskInfo, theirs: Outputs, tolerance: tuple[float, float], la
     if info.kind != "number":
         return np.full(shape, tolerance[1])
     value = np.maximum(tolerance[0] * 10.0 ** -(info.digits[0] or 0), large * np.abs(theirs[info.columns[0]]))
-    return np.stack([value * (digits is not None) for digits in info.digits], 1)
+    columns = [value * (digits is not None) for digits in info.digits[:NUMBER_COLUMNS]]
+    tails = len(info.columns) - NUMBER_COLUMNS
+    return np.column_stack([*columns, np.full((len(value), tails), tolerance[1])])
 
 
 def _steps(info: TaskInfo, apart: Floats, allowed: Floats) -> NDArray[np.bool_]:
@@ -210,7 +214,7 @@ def _steps(info: TaskInfo, apart: Floats, allowed: Floats) -> NDArray[np.bool_]:
         return np.zeros(len(apart), np.bool_)
     apart, allowed = apart[:, [0, 2, 3]], allowed[:, [0, 2, 3]]
     steps = (apart > 0) & (apart == np.rint(apart))
-    if info.digits[-1] is not None:  # the step is unknown, but beyond any rounding
+    if info.digits[NUMBER_COLUMNS - 1] is not None:  # the step is unknown, but beyond any rounding
         steps[:, 1:] |= apart[:, 1:] > allowed[:, 1:]
     found: NDArray[np.bool_] = steps.any(1)
     return found

@@ -20,7 +20,7 @@ from agegender.prediction.prediction import Prediction, columns_of, to_row
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
 from agegender.system.terminal import console, printable
-from agegender.tasks.info import UNSURE, TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, UNSURE, TaskInfo
 
 PIPE = "-"
 Row = dict[str, Any]
@@ -157,18 +157,24 @@ def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) ->
         sys.stdout.flush()
 
 
-def _heads(info: TaskInfo) -> tuple[str, str]:
-    """Return the heads of a task's two columns."""
+def _heads(info: TaskInfo) -> tuple[str, ...]:
+    """Return the heads of a task's columns: two, and one for each threshold."""
     if info.kind == "number":
-        return info.name, "80 % interval"
+        tails = (column.rpartition("_")[2] for column in info.columns[NUMBER_COLUMNS:])
+        return info.name, "80 % interval", *(f"p(>= {threshold})" for threshold in tails)
     return info.name, f"p({info.classes[1]})" if info.kind == "binary" else "p"
 
 
-def _cells(info: TaskInfo, values: Mapping[str, Any]) -> tuple[Text | str, str]:
-    """Return a number and its interval, or a class and a probability: of the second class of two, or the highest."""
+def _cells(info: TaskInfo, values: Mapping[str, Any]) -> tuple[Text | str, ...]:
+    """Return a number, its interval and its thresholds' probabilities; or a class and a probability.
+
+    The probability is that of the second class of two, or the highest.
+    """
     numbers = [values[column] for column in info.columns]
     if info.kind == "number":
-        return "" if numbers[0] is None else f"{numbers[0]:.{info.decimals}f}", info.interval(values, " - ")
+        number, tails = numbers[0], numbers[NUMBER_COLUMNS:]
+        shown = "" if number is None else f"{number:.{info.decimals}f}"
+        return shown, info.interval(values, " - "), *("" if each is None else f"{each:.2f}" for each in tails)
     name = _shown(values[info.name], "dim" if values[info.name] == UNSURE else "")
     return name, "" if None in numbers else f"{max(numbers):.2f}"
 

@@ -14,7 +14,7 @@ from agegender.data.index.index import FaceIndex
 from agegender.data.loading.dataset import Batch
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write, raise_write_errors
-from agegender.tasks.info import TaskInfo
+from agegender.tasks.info import NUMBER_COLUMNS, TaskInfo
 from agegender.training.callbacks.prediction_buffer import PredictionBuffer
 
 
@@ -62,8 +62,11 @@ def _layout(index: FaceIndex, tasks: tuple[TaskInfo, ...]) -> list[tuple[str, st
     layout: dict[str, tuple[str, str]] = {}
     for info in tasks:
         layout.setdefault(info.label, (info.label, ""))
-        form = ".3f" if info.kind == "number" else ".9g"
-        layout |= {head: (key, form) for head, key in zip(info.test_columns, info.columns, strict=True)}
+        numbers = NUMBER_COLUMNS if info.kind == "number" else 0  # the other columns are probabilities
+        layout |= {
+            head: (key, ".3f" if place < numbers else ".9g")
+            for place, (head, key) in enumerate(zip(info.test_columns, info.columns, strict=True))
+        }
     for label in index.labels:
         layout.setdefault(label, (label, ""))
     return [(head, *column) for head, column in layout.items()]

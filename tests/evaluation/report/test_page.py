@@ -11,6 +11,7 @@ import pytest
 from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, SMILE, Made, make_run
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.decisions import plots as decision_plots
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.report import plots
 from agegender.evaluation.report.comparison import build_report
@@ -21,7 +22,8 @@ from agegender.tasks.info import TaskInfo
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves the time that drawing takes; what is drawn is another file's matter."""
-    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+    for module in (plots, decision_plots):
+        monkeypatch.setattr(module, "to_png", lambda figure: b"")
 
 
 SETTINGS = {"resamples": 200, "faces": 2, "seed": 0}
@@ -64,8 +66,8 @@ def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))
     assert [section.title for section in page.sections] == [
         *("Metrics", "Curves", "Age", "By age band", "By gender", "By group", "Fairness", "Gender"),
-        *("Calibration of p_female", "Calibration of the age intervals", "Label noise", "Robustness"),
-        *("Largest age errors", "Random faces"),
+        *("Calibration of p_female", "Calibration of the age intervals", "Label noise", "Selective prediction"),
+        *("Robustness", "Largest age errors", "Random faces"),
     ]
     assert page.title == "Test report of run"
     assert dict(page.facts) == {
@@ -292,7 +294,8 @@ def test_page_of_further_tasks_has_their_metrics_subgroups_and_calibration(tmp_p
     assert [section.title for section in page.sections] == [
         *("Metrics", "Curves", "Height", "By smile", "By group", "By age band", "By gender", "Fairness"),
         *("Smile", "Calibration of p_smile", "Ethnicity", "Calibration of ethnicity confidence"),
-        *("Calibration of the height intervals", "Label noise", "Robustness", "Largest height errors"),
+        *("Calibration of the height intervals", "Label noise", "Selective prediction", "Robustness"),
+        "Largest height errors",
         *("Most confident ethnicity errors", "Random faces"),
     ]
     rows = rows_of(section(page, "Metrics").tables[0])

@@ -27,6 +27,7 @@ from PIL import Image
 
 from agegender.config.overrides import report_overrides
 from agegender.errors import AgeGenderError
+from agegender.evaluation.decisions import plots as decision_plots
 from agegender.evaluation.report import plots
 from agegender.evaluation.report.report import report_command, write_report
 
@@ -102,7 +103,8 @@ def reported(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves the time that drawing takes."""
-    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+    for module in (plots, decision_plots):
+        monkeypatch.setattr(module, "to_png", lambda figure: b"")
 
 
 @pytest.fixture

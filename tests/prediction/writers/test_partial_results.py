@@ -204,6 +204,7 @@ def test_partial_file_without_predictions_is_ignored(
         ("frame_interval=2", "frame_interval=1.0, this run has frame_interval=2"),
         ("min_confidence=0.999", "this run has min_confidence=0.999"),
         ("tta=flip", "tta=none, this run has tta=flip"),
+        ("thresholds=[18]", "thresholds=None, this run has thresholds=[18]"),
         ("detect=always", "detect=never, this run has detect=always"),
         (
             "annotate=marked",
