@@ -202,6 +202,35 @@ def test_module_overfits_one_batch(age: str) -> None:
     assert ((columns["p_female"] > 0.5) == labels["gender"].bool()).all()
 
 
+def test_scheduler_counts_optimizer_steps_under_gradient_accumulation() -> None:
+    rates: list[float] = []
+
+    class Spy(AgeGenderModule):
+        def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.34, "final_lr_ratio": 0.0}
+    trainer = quiet_trainer(max_epochs=2, accumulate_grad_batches=4)
+    trainer.fit(Spy(NETWORK, OPTIM | {"scheduler": scheduler}), batches_of(*[some_faces()] * 10))
+    # an epoch's 10 batches are 3 steps of 4, 4 and 2
+    assert trainer.global_step == len(rates) == 6
+    assert rates == pytest.approx([3e-3 * warmup_cosine(step, 6, 0.34, 0.0) for step in range(6)])
+    assert rates[:2] == [1.5e-3, 3e-3] and trainer.lr_scheduler_configs[0].scheduler.last_epoch == 6
+
+
+def test_accumulated_batches_step_as_one_batch_of_their_size() -> None:
+    sgd = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "scheduler": None}
+    batch, weights = some_faces(), []
+    halves = [take_rows(batch, list(range(start, start + 6))) for start in (0, 6)]
+    for batches in ([batch], halves):
+        module = seeded_module(optim=sgd)
+        trainer = quiet_trainer(max_epochs=1, accumulate_grad_batches=len(batches))
+        trainer.fit(module, batches_of(*batches))
+        assert trainer.global_step == 1
+        weights.append(torch.cat([weight.detach().flatten() for weight in module.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1])
+
+
 def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:
     seen: dict[str, set[torch.dtype]] = {"loss": set(), "answer": set(), "inside": set()}
 
