@@ -16,6 +16,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from torch import Tensor
 
 from agegender.config.allowlist import accepted_kwargs, check_built, instantiate, kwargs_of, resolve
+from agegender.data.augmentation.mixing import build_mixing, split_settings
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.launcher import detect_launcher
@@ -43,7 +44,10 @@ def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) 
     data: AgeGenderDataModule = made(
         **kwargs_of(node),
         **accepted_kwargs(
-            made, augment=settings.get("augment"), seed=settings["seed"], labels=labels_of(settings["tasks"])
+            made,
+            augment=split_settings(settings.get("augment"))[0],
+            seed=settings["seed"],
+            labels=labels_of(settings["tasks"]),
         ),
     )
     check_built(data, "data")
@@ -61,6 +65,7 @@ def build_module(
     optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_lr_mult")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
+    module.mixing = build_mixing(settings.get("augment"))
     if not weights and not settings["resume"]:
         for _, task in module.network.each_task():
             task.prepare(data.split("train").known(task.label).astype(np.float64))

@@ -17,6 +17,7 @@ from agegender.config.allowlist import (
 )
 from agegender.config.validation import validate_choice, validate_kwargs, validate_type
 from agegender.data.augmentation.build import resolve_augmentation
+from agegender.data.augmentation.mixing import Mixing, build_mixing, split_settings
 from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
@@ -69,7 +70,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     labels_of(config["tasks"])  # checks that tasks agree about their labels
     config = with_monitor(config)
     made = check_data(config["data"])
-    if augment := config.get("augment"):
+    augment, mixing = split_settings(config.get("augment"))
+    validate_kwargs("augment", mixing, Mixing)
+    if augment:
         taken = accepted_kwargs(made, augment=augment)
         require(
             bool(taken), f"{config['data']['_target_']} takes no augment: set augment=none, or give it the argument"
@@ -131,6 +134,12 @@ def _check_combinations(config: Mapping[str, Any]) -> None:
         not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
     )
     _check_teacher(config)
+    cached = config["model"].get("trainable") == "none" and config["data"].get("cache", "auto") == "auto"
+    require(
+        build_mixing(config.get("augment")) is None or not cached or streams(config["data"]),
+        "augment.mixup and augment.cutmix mix pixels, but model.trainable=none trains on cached features: set both to "
+        "0, or model.trainable=upper",
+    )
     scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]
     require(
         not scaled or not streams(config["data"]),

@@ -21,6 +21,7 @@ from agegender.config.allowlist import instantiate, kwargs_of
 from agegender.config.hydra_versions import version_base
 from agegender.config.trust import BUILT_IN
 from agegender.data.augmentation.build import build_augmentation
+from agegender.data.augmentation.mixing import split_settings
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
 from agegender.tasks.monitor import with_monitor
@@ -83,7 +84,7 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
     settings["loss"].pop("teacher")  # belongs to the soft targets
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
+    images = build_augmentation(split_settings(settings["augment"])[0])(pixels, torch.Generator().manual_seed(0))
     columns = module.eval()(images)
     assert columns["age"].shape == columns["p_female"].shape == (2,)
 
@@ -179,6 +180,8 @@ def test_check_config_refuses_a_wrong_type_by_name(
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
         ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
+        ("augment.mixup=-1", "augment.mixup=-1 must be at least 0"),
+        ("augment.cutmix=often", "augment.cutmix='often' has the wrong type"),
     ],
 )
 def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
@@ -292,7 +295,7 @@ def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
         True,
     )
     assert settings["model"]["trunk"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
-    assert settings["tasks"] == task_nodes("mae", output="linear") and settings["augment"] == {}
+    assert settings["tasks"] == task_nodes("mae", output="linear") and split_settings(settings["augment"])[0] == {}
 
 
 @pytest.mark.parametrize("optim", ["adam", "adamw"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 
+from agegender.data.augmentation.mixing import Mixing, Partners
 from agegender.data.loading.dataset import Batch, step_seed
 from agegender.models.trunks import conv_stack
 from agegender.training.module import AgeGenderModule
@@ -164,6 +165,47 @@ def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
     batch["labels"]["gender"].fill_(torch.nan)
     gradient = gradients_of(module, module.training_step(batch, 0))["balance.log_variance"]
     assert gradient[0] != 0 and gradient[1] == 0
+
+
+def mixing_losses(
+    module: AgeGenderModule, batch: Batch, own: float, order: list[int], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, float]:
+    """Returns the losses of a step whose faces have these partners and this weight."""
+    module.mixing = Mixing(mixup=1.0)
+    monkeypatch.setattr(Mixing, "__call__", lambda self, images, seed: (images, Partners(torch.tensor(order), own)))
+    monkeypatch.setattr(AgeGenderModule, "current_epoch", 0)
+    return measured_losses(module, batch)
+
+
+def test_mixing_loss_equals_the_hand_computed_mean_with_missing_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = module_of()
+    module.network.heads["age"] = ConstantHead([0.0, 1.0, 0.0])  # 33, 53 and 33 years
+    module.network.heads["gender"] = ConstantHead([0.0, math.log(3), 0.0])  # p_female 1/2, 3/4 and 1/2
+    batch = some_faces(3)
+    batch["labels"] = {"age": torch.tensor([43.0, 53.0, torch.nan]), "gender": torch.tensor([1.0, 0.0, 1.0])}
+    losses = mixing_losses(module, batch, 0.75, [1, 2, 0], monkeypatch)
+    own_age, partner_age = (10 / 20 + 0) / 2, (20 / 20 + 10 / 20) / 2  # face 1's partner has no age
+    own_gender = (math.log(2) + math.log(4) + math.log(2)) / 3
+    partner_gender = (math.log(2) + math.log(4 / 3) + math.log(2)) / 3  # partners' labels: 0, 1, 1
+    assert losses["train/age_loss"] == pytest.approx(0.75 * own_age + 0.25 * partner_age)
+    assert losses["train/gender_loss"] == pytest.approx(0.75 * own_gender + 0.25 * partner_gender)
+    assert losses["returned"] == pytest.approx(losses["train/age_loss"] + losses["train/gender_loss"])
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_mixing_with_identical_partners_changes_no_loss(age: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = seeded_module({"tasks": task_nodes(age)}), some_faces()
+    batch["labels"]["age"][2] = torch.nan
+    plain = measured_losses(module, batch)
+    assert mixing_losses(module, batch, 0.3, list(range(12)), monkeypatch) == pytest.approx(plain, rel=1e-6)
+
+
+def test_train_metrics_of_mixed_images_count_the_label_with_the_larger_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own, error in ((0.6, 5.0), (0.4, 15.0)):
+        module, batch = module_of(), some_faces(2)
+        module.network.heads["age"] = ConstantHead([0.0, 1.0])  # 33 and 53 years
+        batch["labels"]["age"] = torch.tensor([38.0, 48.0])
+        assert mixing_losses(module, batch, own, [1, 0], monkeypatch)["train/age_mae"] == pytest.approx(error)
 
 
 def test_forward_returns_the_columns_of_all_tasks() -> None:
