@@ -185,12 +185,13 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         not (sharded and trainer.get("gradient_clip_val")),
         "Lightning can't clip gradients that trainer=fsdp shards: use trainer=ddp, or trainer.gradient_clip_val=null",
     )
-    averages = (config.get("callbacks") or {}).get("ema")
+    averages = [name for name in ("ema", "swa") if (config.get("callbacks") or {}).get(name)]
     require(
         not (sharded and averages),
-        "callbacks=ema needs all weights in each process, and trainer=fsdp shards them: use trainer=ddp, or "
-        "callbacks=default",
+        f"callbacks={''.join(averages[:1])} needs all weights in each process, and trainer=fsdp shards them: use "
+        "trainer=ddp, or callbacks=default",
     )
+    require(len(averages) < 2, "callbacks.ema and callbacks.swa both average the weights: set one of them to null")
 
 
 def _check_precision(config: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def test_config_groups_have_the_documented_options() -> None:
     expected = (
         "tasks=age_gender tasks=age_gender_ethnicity "
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
-        "augment=strong augment=robust callbacks=default callbacks=ema "
+        "augment=strong augment=robust callbacks=default callbacks=ema callbacks=swa "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse "
