@@ -146,10 +146,22 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     if isinstance(settings["trainer"].get("profiler"), str):
         profiler = settings["trainer"]["profiler"]  # rank 0 is profiled
         given["profiler"] = build_profiler(profiler, folder / "profiler") if is_rank_zero() else None
-    given["use_distributed_sampler"] = False  # the data module's loaders split each batch over the ranks
     given["plugins"] = [*(settings["trainer"].get("plugins") or []), AtomicCheckpointIO()]
+    return _make_trainer(settings["trainer"], **given)
+
+
+def build_tuning_trainer(settings: dict[str, Any], steps: int, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
+    """Build a Trainer with the run's precision, devices and accumulation that takes `steps` and writes no file."""
+    unbounded = {key: value for key, value in settings["trainer"].items() if key not in ("max_time", "min_steps")}
+    bounds = {"max_steps": steps, "max_epochs": -1, "min_epochs": None, "limit_val_batches": 0, "profiler": None}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return _make_trainer(unbounded | bounds | {"num_sanity_val_steps": 0}, callbacks=list(callbacks), **quiet)
+
+
+def _make_trainer(node: dict[str, Any], **given: Any) -> pl.Trainer:
+    # the data module's loaders split each batch over the ranks
     trainer: pl.Trainer = instantiate(
-        settings["trainer"], "trainer", **given, **_trainer_overrides(settings["trainer"])
+        node, "trainer", use_distributed_sampler=False, **given, **_trainer_overrides(node)
     )
     return trainer
 

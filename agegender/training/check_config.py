@@ -40,6 +40,8 @@ _TOP_LEVEL: dict[str, Any] = {
     "teacher": str | list[str] | None,
     "monitor": str | None,
     "name": str,
+    "lr_find": bool,
+    "batch_size_find": bool,
     "compile": bool,
     "tta": Literal["none", "flip"],
 }
@@ -92,7 +94,8 @@ def check_config(config: Mapping[str, Any]) -> None:
                 require(
                     not tuner,
                     f"{group}.{name}: {node['_target_']} tunes an attribute of a module, but these are "
-                    "settings here: sweep over them, as in -m optim.lr=1e-4,1e-3 data.batch_size=32,64",
+                    "settings here: use lr_find=true or batch_size_find=true, or sweep over them, as in "
+                    "-m optim.lr=1e-4,1e-3",
                 )
 
 
@@ -134,6 +137,12 @@ def _check_combinations(config: Mapping[str, Any]) -> None:
         not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
     )
     _check_teacher(config)
+    finders = [name for name in ("lr_find", "batch_size_find") if config[name]]
+    require(len(finders) < 2, "lr_find and batch_size_find: choose one, as the learning rate depends on the batch size")
+    require(
+        not finders or (fit and not config["resume"]),
+        f"{''.join(finders)}=true tests the first steps of a training: leave out {'resume=' if fit else 'fit=false'}",
+    )
     cached = config["model"].get("trainable") == "none" and config["data"].get("cache", "auto") == "auto"
     require(
         build_mixing(config.get("augment")) is None or not cached or streams(config["data"]),
