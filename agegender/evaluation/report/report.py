@@ -17,18 +17,25 @@ if TYPE_CHECKING:
 _DEFAULTS = {"resamples": 2000, "faces": 24, "seed": 0}
 
 
-def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> str:
+def report_command(runs: Sequence[Path], out: Path | None, settings: dict[str, int], explain: bool = False) -> str:
     """Return the shell command that makes a report; settings at their defaults are left out."""
     arguments = [
         f"run={paths_value([display_path(run) for run in runs])}",
         *([f"out={display_path(out)}"] if out is not None else []),
     ]
     arguments += [f"{name}={number}" for name, number in settings.items() if number != _DEFAULTS[name]]
+    arguments += ["explain=true"] * explain
     return f"agegender report {shlex.join(arguments)}"
 
 
 def write_report(
-    runs: Sequence[Path], out: Path | None = None, *, resamples: int = 2000, faces: int = 24, seed: int = 0
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    resamples: int = 2000,
+    faces: int = 24,
+    seed: int = 0,
+    explain: bool = False,
 ) -> Path:
     """Write a report on one run, or on two side by side: `report.html`, `report.json` and each plot as a PNG.
 
@@ -38,6 +45,8 @@ def write_report(
         resamples: Number of bootstrap resamples.
         faces: Number of faces in each row.
         seed: Random seed of the resamples and of the random faces; the same runs and seed give the same values.
+        explain: Add occlusion maps of the worst predictions, from the runs' checkpoints: about a second per face on a
+            CPU.
 
     Returns:
         Path of the page.
@@ -45,25 +54,37 @@ def write_report(
     Raises:
         AgeGenderError: More than two runs, a missing or damaged file, or a folder that can't be written.
     """
-    return _write(runs, out, {"resamples": resamples, "faces": faces, "seed": seed})[0]
+    return _write(runs, out, {"resamples": resamples, "faces": faces, "seed": seed}, explain)[0]
 
 
-def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int]) -> tuple[Path, Report]:
+def _write(runs: Sequence[Path], out: Path | None, settings: dict[str, int], explain: bool) -> tuple[Path, Report]:
     # matplotlib and other slow imports: `--help` and errors in the settings don't wait for them
     from agegender.evaluation.html.page import write_page_with_numbers
     from agegender.evaluation.report.comparison import build_report, report_json
     from agegender.evaluation.report.page import build_page
 
-    report = build_report([Path(display_path(run)) for run in runs], settings, report_command(runs, out, settings))
+    report = build_report(
+        [Path(display_path(run)) for run in runs], settings, report_command(runs, out, settings, explain)
+    )
+    more = []
+    if explain:
+        from agegender.evaluation.saliency.sections import saliency_sections
+
+        more = saliency_sections(report.runs, report.findings)
     names = [run.resolve().name for run in runs]
     folder = out or runs[0] / ("report" if len(runs) == 1 else f"report_with_{names[1]}")
-    page, numbers = build_page(report), report_json(report)
+    page, numbers = build_page(report, more), report_json(report)
     write_page_with_numbers(page, numbers, folder, "report")
     return folder / "report.html", report
 
 
 def report(
-    run: str | list[str] | None, out: str | None = None, resamples: int = 2000, faces: int = 24, seed: int = 0
+    run: str | list[str] | None,
+    out: str | None = None,
+    resamples: int = 2000,
+    faces: int = 24,
+    seed: int = 0,
+    explain: bool = False,
 ) -> None:
     """Write a report and print its headline metrics.
 
@@ -73,6 +94,7 @@ def report(
         resamples: See `write_report`.
         faces: See `write_report`.
         seed: See `write_report`.
+        explain: See `write_report`.
 
     Raises:
         AgeGenderError: See `write_report`.
@@ -81,7 +103,7 @@ def report(
     from agegender.evaluation.report.run_reader import find_runs
 
     settings = {"resamples": resamples, "faces": faces, "seed": seed}
-    page, made = _write(find_runs(run), Path(out) if out else None, settings)
+    page, made = _write(find_runs(run), Path(out) if out else None, settings, explain)
     for label, each in made.runs.items():
         print(f"{label}: {each.folder}" if label else each.folder)
     print("\n".join(headline_lines(made)))

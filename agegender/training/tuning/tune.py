@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from agegender.distributed.launcher import script
 from agegender.errors import require
 from agegender.training.builders import build_tuning_trainer
 from agegender.training.module import AgeGenderModule
+from agegender.training.tuning.batch_size_find import TRIAL_STEPS, find_batch_size
 from agegender.training.tuning.lr_find import STEPS, LearningRateTest, find_learning_rate
 
 FINDERS = ("lr_find", "batch_size_find")
@@ -33,13 +35,17 @@ class Tuning:
             overrides: The command's overrides.
 
         Raises:
-            AgeGenderError: It is a multirun, whose jobs must return a score.
+            AgeGenderError: It is a multirun, whose jobs return a score; or a batch size for several devices.
         """
         (self.name,) = (name for name in FINDERS if settings[name])
         require(not multirun, f"{self.name}=true is for one run: leave out -m and sweep=")
         self.settings, self.overrides = settings, overrides
         self._test = LearningRateTest()
         self.trainer = build_tuning_trainer(settings, STEPS, [self._test])
+        require(
+            self.name == "lr_find" or self.trainer.world_size == 1,
+            "batch_size_find=true is for one device: set trainer.devices=1, and multiply the size by their number",
+        )
 
     def find(self, module: AgeGenderModule, data: AgeGenderDataModule, folder: Path) -> float:
         """Run the test and return the suggested value.
@@ -52,6 +58,9 @@ class Tuning:
         Raises:
             AgeGenderError: There is nothing to suggest.
         """
+        if self.name == "batch_size_find":
+            trial = partial(build_tuning_trainer, self.settings, TRIAL_STEPS)
+            return find_batch_size(trial, module, data, self._command("data.batch_size"))
         key = "optim.lr" if "lr" in self.settings["optim"] else "optim.optimizer.lr"
         return find_learning_rate(self.trainer, self._test, module, data, folder, self._command(key))
 
