@@ -7,7 +7,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,18 @@ def train(config: DictConfig) -> float:
         tuning = Tuning(settings, multirun, overrides) if any(settings[name] for name in FINDERS) else None
         trainer = tuning.trainer if tuning else builders.build_trainer(settings, folder, [watch])
         check_world_size(trainer, multirun, settings["data"]["batch_size"])
-    with terminate_children(trainer), run_lock(folder), handle_signals(folder), explain_system_errors(folder, settings):
+    with (
+        no_run_record(folder) if tuning else nullcontext(),
+        terminate_children(trainer),
+        run_lock(folder),
+        handle_signals(folder),
+        explain_system_errors(folder, settings),
+    ):
         init_process_group(trainer)
         if tuning:
-            with no_run_record(folder):
-                data, module, weights = _set_up(settings, trainer, teachers)
-                builders.prepare_features(module, data, trainer, fresh=not weights, test=False)
-                return tuning.find(module, data, folder)
+            data, module, weights = _set_up(settings, trainer, teachers)
+            builders.prepare_features(module, data, trainer, fresh=not weights, test=False)
+            return tuning.find(module, data, folder)
         with closing(trainer.loggers):
             return _fit_and_test(config, settings, folder, trainer, watch, teachers)
 

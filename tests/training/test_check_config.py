@@ -193,6 +193,16 @@ def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+def test_check_config_refuses_mixing_with_cached_features(
+    method: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    frozen = ("model=residual", "+model.trainable=none", f"augment.{method}=0.5")
+    with pytest.raises(AgeGenderError, match=r"model\.trainable=none trains on cached features: set both to 0"):
+        check_config(settings_of(*frozen))
+    check_config(settings_of(*frozen, "data.cache=none"))
+
+
 @pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])
 def test_train_refuses_a_wrong_type_before_data_is_read(
     run_here: Callable[..., Outcome], tmp_path: Path, wrong: str

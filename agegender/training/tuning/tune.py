@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,11 @@ class Tuning:
 
 @contextmanager
 def no_run_record(folder: Path) -> Iterator[None]:
-    """Remove Hydra's record at the end, so that `resume=auto` doesn't take the folder for an unfinished run."""
+    """Remove Hydra's record at the end, and an empty folder: `resume=auto` would take it for an unfinished run."""
     try:
         yield
     finally:
         if is_rank_zero() and not (folder / "checkpoints").exists():
             shutil.rmtree(folder / ".hydra", ignore_errors=True)
+            with suppress(OSError):
+                folder.rmdir()

@@ -43,7 +43,7 @@ def test_largest_batch_size_that_fits_is_suggested_and_no_run_is_left(
     told = r"suggested data\.batch_size=16 \(32 faces don't fit the memory\); now: python train\.py (.*)"
     found = re.fullmatch(told + r" data\.batch_size=16", line)
     assert found and "batch_size" not in found[1] and "name=found" in found[1]
-    assert not list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob(".hydra"))
+    assert not list(tmp_path.rglob("*.ckpt")) and not list((tmp_path / "logs" / "found").iterdir())
 
 
 def test_batch_size_is_at_most_the_number_of_training_faces(run_here: Run) -> None:
