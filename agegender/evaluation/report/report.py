@@ -45,8 +45,8 @@ def write_report(
         resamples: Number of bootstrap resamples.
         faces: Number of faces in each row.
         seed: Random seed of the resamples and of the random faces; the same runs and seed give the same values.
-        explain: Add occlusion maps of the worst predictions, from the runs' checkpoints: about a second per face on a
-            CPU.
+        explain: Add occlusion maps of the worst predictions, from the runs' checkpoints: one to three seconds per face
+            and task on a CPU.
 
     Returns:
         Path of the page.
