@@ -84,6 +84,8 @@ def train(config: DictConfig) -> TrainedRun:
     require(has_hydra, "train() needs a config with its hydra node: make it with agegender.compose_config([...])")
     is_sweep = config.hydra.mode is RunMode.MULTIRUN
     require(not is_sweep, "train() runs one training: leave out sweep=, or sweep on the command line, agegender train")
+    finds = config.get("lr_find") or config.get("batch_size_find")
+    require(not finds, "lr_find and batch_size_find are for the command line, agegender train: train() runs a training")
     config = config.copy()
     expand_homes(config)
     with _run_context(config) as settings:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from agegender.data.augmentation.build import build_augmentation
+from agegender.data.augmentation.mixing import split_settings
 from agegender.models.network import MultiTaskNet
 from benchmarks.bare import CONF, network_of, random_batch, training_step
 from benchmarks.paired import Paired, in_turn
@@ -28,7 +29,7 @@ def measure(rounds: int = 5) -> Paired:
     """Time training steps with and without the augmentation in turn."""
     generator = torch.Generator().manual_seed(0)
     strong: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / "strong.yaml"))
-    augment = build_augmentation(strong)
+    augment = build_augmentation(split_settings(strong)[0])
     return in_turn(
         "training with augment=strong against augment=none",
         _training(lambda images: augment(images, generator)),

@@ -98,6 +98,8 @@ def test_train_refuses_a_config_that_is_not_of_one_run(tmp_path: Path, monkeypat
         train(OmegaConf.create({"seed": 3}))
     with pytest.raises(AgeGenderError, match="leave out sweep="):
         train(compose_config(["sweep=grid"]))
+    with pytest.raises(AgeGenderError, match="are for the command line"):
+        train(compose_config(["lr_find=true"]))
     with pytest.raises(AgeGenderError, match=r"neither data\.dir nor data.table is set"):
         train(compose_config(["data=table", "trainer=cpu"]))
     assert not any(path.name == "checkpoints" for path in tmp_path.rglob("*"))

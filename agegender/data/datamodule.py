@@ -121,8 +121,9 @@ class AgeGenderDataModule(pl.LightningDataModule):
                 split and its fingerprint stay as they are. See `training/distillation/teachers.py` for its use.
             views: Augmented views of each training face among the cached features of a frozen trunk, beside the face as
                 it is; see `keep_features`.
-            augment: Settings of `conf/augment`: a class as `_target_` (`Augment` unless given), and its arguments. The
-                object is called with images and a generator, see `Augment`. None or empty for none.
+            augment: Settings of `conf/augment` without those of `Mixing`: a class as `_target_` (`Augment` unless
+                given), and its arguments. The object is called with images and a generator, see `Augment`. None or
+                empty for none.
             seed: Chooses order and augmentation.
             labels: Labels that the tasks need, and their classes; None for a number. File names hold `LABELS`, a table
                 others too.

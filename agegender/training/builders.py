@@ -16,6 +16,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from torch import Tensor
 
 from agegender.config.allowlist import accepted_kwargs, check_built, instantiate, kwargs_of, resolve
+from agegender.data.augmentation.mixing import build_mixing, split_settings
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.protocol import protocol_of
 from agegender.distributed.collectives import is_rank_zero
@@ -45,7 +46,10 @@ def build_data(settings: dict[str, Any], weights: dict[str, Any] | None = None) 
     data: AgeGenderDataModule = made(
         **kwargs_of(node),
         **accepted_kwargs(
-            made, augment=settings.get("augment"), seed=settings["seed"], labels=labels_of(settings["tasks"])
+            made,
+            augment=split_settings(settings.get("augment"))[0],
+            seed=settings["seed"],
+            labels=labels_of(settings["tasks"]),
         ),
     )
     check_built(data, "data")
@@ -66,6 +70,7 @@ def build_module(
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])
     set_thresholds([task for _, task in module.network.each_task()], settings["thresholds"])
+    module.mixing = build_mixing(settings.get("augment"))
     if not weights and not settings["resume"]:
         for _, task in module.network.each_task():
             task.prepare(data.split("train").known(task.label).astype(np.float64))
@@ -146,10 +151,22 @@ def build_trainer(settings: dict[str, Any], folder: Path, watching: Sequence[Cal
     if isinstance(settings["trainer"].get("profiler"), str):
         profiler = settings["trainer"]["profiler"]  # rank 0 is profiled
         given["profiler"] = build_profiler(profiler, folder / "profiler") if is_rank_zero() else None
-    given["use_distributed_sampler"] = False  # the data module's loaders split each batch over the ranks
     given["plugins"] = [*(settings["trainer"].get("plugins") or []), AtomicCheckpointIO()]
+    return _make_trainer(settings["trainer"], **given)
+
+
+def build_tuning_trainer(settings: dict[str, Any], steps: int, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
+    """Build a Trainer with the run's precision, devices and accumulation that takes `steps` and writes no file."""
+    unbounded = {key: value for key, value in settings["trainer"].items() if key not in ("max_time", "min_steps")}
+    bounds = {"max_steps": steps, "max_epochs": -1, "min_epochs": None, "limit_val_batches": 0, "profiler": None}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return _make_trainer(unbounded | bounds | {"num_sanity_val_steps": 0}, callbacks=list(callbacks), **quiet)
+
+
+def _make_trainer(node: dict[str, Any], **given: Any) -> pl.Trainer:
+    # the data module's loaders split each batch over the ranks
     trainer: pl.Trainer = instantiate(
-        settings["trainer"], "trainer", **given, **_trainer_overrides(settings["trainer"])
+        node, "trainer", use_distributed_sampler=False, **given, **_trainer_overrides(node)
     )
     return trainer
 

@@ -17,6 +17,7 @@ from agegender.config.allowlist import (
 )
 from agegender.config.validation import validate_choice, validate_kwargs, validate_type
 from agegender.data.augmentation.build import resolve_augmentation
+from agegender.data.augmentation.mixing import Mixing, build_mixing, split_settings
 from agegender.data.settings import check_data, streams
 from agegender.errors import did_you_mean, require
 from agegender.models.network import MultiTaskNet
@@ -40,6 +41,8 @@ _TOP_LEVEL: dict[str, Any] = {
     "teacher": str | list[str] | None,
     "monitor": str | None,
     "name": str,
+    "lr_find": bool,
+    "batch_size_find": bool,
     "compile": bool,
     "tta": Literal["none", "flip"],
     "thresholds": list[int],
@@ -72,7 +75,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     labels_of(config["tasks"])  # checks that tasks agree about their labels
     config = with_monitor(config)
     made = check_data(config["data"])
-    if augment := config.get("augment"):
+    augment, mixing = split_settings(config.get("augment"))
+    validate_kwargs("augment", mixing, Mixing)
+    if augment:
         taken = accepted_kwargs(made, augment=augment)
         require(
             bool(taken), f"{config['data']['_target_']} takes no augment: set augment=none, or give it the argument"
@@ -92,7 +97,8 @@ def check_config(config: Mapping[str, Any]) -> None:
                 require(
                     not tuner,
                     f"{group}.{name}: {node['_target_']} tunes an attribute of a module, but these are "
-                    "settings here: sweep over them, as in -m optim.lr=1e-4,1e-3 data.batch_size=32,64",
+                    "settings here: use lr_find=true or batch_size_find=true, or sweep over them, as in "
+                    "-m optim.lr=1e-4,1e-3",
                 )
 
 
@@ -134,6 +140,18 @@ def _check_combinations(config: Mapping[str, Any]) -> None:
         not trainer.get("fast_dev_run"), "trainer.fast_dev_run writes no checkpoint to test; trainer=debug is as quick"
     )
     _check_teacher(config)
+    finders = [name for name in ("lr_find", "batch_size_find") if config[name]]
+    require(len(finders) < 2, "lr_find and batch_size_find: choose one, as the learning rate depends on the batch size")
+    require(
+        not finders or (fit and not config["resume"]),
+        f"{''.join(finders)}=true tests the first steps of a training: leave out {'resume=' if fit else 'fit=false'}",
+    )
+    cached = config["model"].get("trainable") == "none" and config["data"].get("cache", "auto") == "auto"
+    require(
+        build_mixing(config.get("augment")) is None or not cached or streams(config["data"]),
+        "augment.mixup and augment.cutmix mix pixels, but model.trainable=none trains on cached features: set both to "
+        "0, or model.trainable=upper",
+    )
     scaled = config["model"].get("feature_clip") is not None and fit and not config["weights"]
     require(
         not scaled or not streams(config["data"]),
@@ -179,12 +197,13 @@ def _check_strategy(config: Mapping[str, Any]) -> None:
         not (sharded and trainer.get("gradient_clip_val")),
         "Lightning can't clip gradients that trainer=fsdp shards: use trainer=ddp, or trainer.gradient_clip_val=null",
     )
-    averages = (config.get("callbacks") or {}).get("ema")
+    averages = [name for name in ("ema", "swa") if (config.get("callbacks") or {}).get(name)]
     require(
         not (sharded and averages),
-        "callbacks=ema needs all weights in each process, and trainer=fsdp shards them: use trainer=ddp, or "
-        "callbacks=default",
+        f"callbacks={''.join(averages[:1])} needs all weights in each process, and trainer=fsdp shards them: use "
+        "trainer=ddp, or callbacks=default",
     )
+    require(len(averages) < 2, "callbacks.ema and callbacks.swa both average the weights: set one of them to null")
 
 
 def _check_precision(config: Mapping[str, Any]) -> None:

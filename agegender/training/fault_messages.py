@@ -83,9 +83,14 @@ def _kept(run: Path, way_on: str) -> str:
     return ". There is no checkpoint yet: start again"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that the memory of the GPU or the CPU is exhausted."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
 def _explanation(error: Exception, run: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the message of a system fault; None for other errors, which keep their traceback."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)):
+    if is_out_of_memory(error):
         return _no_memory(settings, "the GPU" if isinstance(error, torch.OutOfMemoryError) else "the CPU")
     if isinstance(error, OSError):
         if error.errno not in (*DISK_FULL, *_CLOSED):

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from agegender.data.augmentation.corruptions import corrupt_any
+from agegender.data.augmentation.mixing import Mixing
 from agegender.data.loading.dataset import Batch, step_seed
 from agegender.distributed.collectives import all_reduce_sum
 from agegender.errors import AgeGenderError, require
@@ -38,6 +39,9 @@ class AgeGenderModule(pl.LightningModule):
 
     The loss is the weighted sum of the tasks' losses (see `MultiTaskLoss`), each the mean over the faces with a label.
 
+    With `mixing`, an image combines two faces, and a loss is the weighted mean of the losses against both faces' labels
+    (or soft targets). The training metrics count the label with the larger weight.
+
     With `soft_targets`, each part is averaged with its distillation loss before they are balanced (see
     `training/distillation/teachers.py`). `train/loss` is the total; `train/<task>_loss` and every loss of validation
     and test are those of the labels alone.
@@ -60,7 +64,7 @@ class AgeGenderModule(pl.LightningModule):
                 `trunk_lr_mult` (see `param_groups`).
             loss: `learned`: whether the balance of the tasks is learned.
             split: The split's `fingerprint`, `protocol` and settings, saved in checkpoints.
-            seed: Seed of the dropout masks.
+            seed: Seed of the dropout masks and of the mixing.
             tta: `flip` to average over an image and its mirror image, outside the training.
         """
         super().__init__()
@@ -77,6 +81,7 @@ class AgeGenderModule(pl.LightningModule):
         self.pretrained_split: str | None = None  # fingerprint of the initial weights' split
         self.origin: str | None = None  # name and license of the initial published weights
         self.soft_targets: SoftTargets | None = None  # not part of a checkpoint
+        self.mixing: Mixing | None = None  # likewise
         self.train_metrics, self.val_metrics, self.test_metrics = (
             StageMetrics(stage, tasks) for stage in ("train", "val", "test")
         )
@@ -138,7 +143,9 @@ class AgeGenderModule(pl.LightningModule):
             raw = network.forward_tta(images) if flip else network(images)
         loss, losses, counts = self._losses(raw, batch, stage)
         with torch.no_grad():
-            step = StepOutput(losses, counts, network.decode(raw), batch["labels"])
+            partners = batch.get("partners")
+            labels = batch["labels"] if partners is None else partners.dominant(batch["labels"])
+            step = StepOutput(losses, counts, network.decode(raw), labels)
         self._metrics(stage).update(step if batch.get("weight") != 0 else step.without_faces())
         return loss, raw, step
 
@@ -148,8 +155,10 @@ class AgeGenderModule(pl.LightningModule):
         DDP averages the gradients regardless of how many faces or labels each rank has. So this rank's part is scaled
         such that the mean over the ranks is the loss of the global batch.
         """
-        masked = [task.masked_loss(raw[name], batch["labels"][task.label]) for name, task in self.network.each_task()]
-        means, counts = ([pair[place] for pair in masked] for place in (0, 1))
+        means, counts = self._label_losses(raw, batch["labels"])
+        partners = batch.get("partners")
+        if partners is not None:  # the counts are the same: the partners are the same faces in another order
+            means = partners.mixed(means, self._label_losses(raw, partners.of(batch["labels"]))[0])
         own = torch.stack([means[0].new_full((), len(batch["row"])), *(count.float() for count in counts)])
         everywhere, parts, shares, ranks = own, means, torch.ones_like(own), 1
         if (weight := batch.get("weight")) is not None:
@@ -160,12 +169,21 @@ class AgeGenderModule(pl.LightningModule):
             parts = [mean * share for mean, share in zip(means, shares[1:], strict=True)]
         labeled = everywhere[1:] > 0
         if stage == "train" and self.soft_targets is not None:
-            soft = [each * shares[0] for each in self.soft_targets.losses(self.network, raw, batch["row"])]
+            soft = self.soft_targets.losses(self.network, raw, batch["row"])
+            if partners is not None:
+                other = self.soft_targets.losses(self.network, raw, batch["row"][partners.order])
+                soft = partners.mixed(soft, other)
+            soft = [each * shares[0] for each in soft]
             parts = [self.soft_targets.mixed(*pair) for pair in zip(parts, soft, strict=True)]
             labeled = torch.ones_like(labeled)  # no face lacks a soft target
         loss = self.balance(parts, labeled)
         recorded = torch.cat((everywhere[:1] / ranks, own[1:]))
         return loss, torch.stack((loss.detach(), *(mean.detach() for mean in means))), recorded
+
+    def _label_losses(self, raw: RawOutputs, labels: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the mean loss of each task over the faces with its label, and their numbers, scalars."""
+        masked = [task.masked_loss(raw[name], labels[task.label]) for name, task in self.network.each_task()]
+        return [mean for mean, _ in masked], [count for _, count in masked]
 
     def _calibrates(self) -> bool:
         """Return whether this validation fits the calibration.
@@ -186,7 +204,11 @@ class AgeGenderModule(pl.LightningModule):
             torch.mps.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the batch's loss."""
+        """Return the loss of the batch, whose images are mixed if `mixing` is set."""
+        if self.mixing is not None:
+            seed = step_seed(self.seed, self.current_epoch, batch_idx, "mix", self.global_rank)
+            images, partners = self.mixing(batch["image"], seed)
+            batch = {**batch, "image": images, "partners": partners}
         return self._step(batch, "train")[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agegender.config.allowlist import resolve
 from agegender.data.augmentation.build import resolve_augmentation
+from agegender.data.augmentation.mixing import Mixing
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.streaming.datamodule import StreamingDataModule
 from agegender.errors import require
@@ -119,7 +120,7 @@ def _defaults_by_key(config: DictConfig) -> dict[str, Any]:
     loss = _defaults(MultiTaskLoss) | {"teacher": _defaults(SoftTargets)["teacher"]}
     optim = {"trunk_lr_mult": _defaults(param_groups)["trunk_lr_mult"]}
     shared = {"model": model, "tasks": tasks, "loss": loss, "optim": optim}
-    augment = _defaults(resolve_augmentation(config.get("augment") or {}))
+    augment = _defaults(resolve_augmentation(config.get("augment") or {})) | _defaults(Mixing)
     return flatten_dict({"data": _defaults(AgeGenderDataModule), "augment": augment, **shared})
 
 

@@ -7,7 +7,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from agegender.training.loggers.experiment_trackers import closing, log_settings
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import hyperparameters, log_results, print_results, write_results
 from agegender.training.resume_checks import check_resumable
+from agegender.training.tuning.tune import FINDERS, Tuning, no_run_record
 
 log = logging.getLogger(__name__)
 
@@ -82,22 +83,30 @@ def train(config: DictConfig) -> float:
         teachers = find_teachers(settings["teacher"], settings["tasks"])
         _check_hardware(settings["trainer"])
         _silence_warnings()
-        trainer = builders.build_trainer(settings, folder, [watch])
-        check_world_size(trainer, hydra.mode is RunMode.MULTIRUN, settings["data"]["batch_size"])
-    with terminate_children(trainer), run_lock(folder), handle_signals(folder), explain_system_errors(folder, settings):
+        multirun, overrides = hydra.mode is RunMode.MULTIRUN, as_written(hydra.overrides.task)
+        tuning = Tuning(settings, multirun, overrides) if any(settings[name] for name in FINDERS) else None
+        trainer = tuning.trainer if tuning else builders.build_trainer(settings, folder, [watch])
+        check_world_size(trainer, multirun, settings["data"]["batch_size"])
+    with (
+        no_run_record(folder) if tuning else nullcontext(),
+        terminate_children(trainer),
+        run_lock(folder),
+        handle_signals(folder),
+        explain_system_errors(folder, settings),
+    ):
         init_process_group(trainer)
+        if tuning:
+            data, module, weights = _set_up(settings, trainer, teachers)
+            builders.prepare_features(module, data, trainer, fresh=not weights, test=False)
+            return tuning.find(module, data, folder)
         with closing(trainer.loggers):
             return _fit_and_test(config, settings, folder, trainer, watch, teachers)
 
 
-def _fit_and_test(
-    config: DictConfig,
-    settings: dict[str, Any],
-    folder: Path,
-    trainer: pl.Trainer,
-    watch: EpochTimer,
-    teachers: Sequence[Teacher],
-) -> float:
+def _set_up(
+    settings: dict[str, Any], trainer: pl.Trainer, teachers: Sequence[Teacher]
+) -> tuple[AgeGenderDataModule, AgeGenderModule, dict[str, Any] | None]:
+    """Return the data, the module and the checkpoint of its weights."""
     disable_malloc_trim()
     if torch.cuda.is_available() and "mixed" in str(settings["trainer"].get("precision")):
         torch.set_float32_matmul_precision("high")  # TF32 for operations that mixed precision keeps in float32
@@ -114,13 +123,25 @@ def _fit_and_test(
         data.setup()
         soft_targets = make_targets(teachers, data, settings)
     module = builders.build_module(settings, data, weights)
+    module.soft_targets = soft_targets
+    return data, module, weights
+
+
+def _fit_and_test(
+    config: DictConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    trainer: pl.Trainer,
+    watch: EpochTimer,
+    teachers: Sequence[Teacher],
+) -> float:
+    data, module, weights = _set_up(settings, trainer, teachers)
     monitor, watched = _monitored_metrics(settings, data, module)
     if settings["fit"]:
         check_schedule(trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"])
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
     if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
-    module.soft_targets = soft_targets
     resume = find_checkpoint(settings["resume"]) if settings["resume"] else None
     if resume:
         check_resumable(config, module, resume, trainer.world_size)

@@ -15,7 +15,15 @@ from conftest import TINY, Outcome, metrics_of
 from agegender.evaluation.report.curves import read_curves
 from agegender.training.module import AgeGenderModule
 
-EVERYTHING_RANDOM = (*TINY, "augment=light", "optim=adamw", "model.dropout=0.3", "model.trunk.conv_dropout=0.1")
+EVERYTHING_RANDOM = (
+    *TINY,
+    "augment=light",
+    "augment.mixup=0.4",
+    "augment.cutmix=1",
+    "optim=adamw",
+    "model.dropout=0.3",
+    "model.trunk.conv_dropout=0.1",
+)
 FOUR = (*EVERYTHING_RANDOM, "trainer.max_epochs=4")
 TIMINGS = {"seconds_per_epoch", "images_per_second", "train_seconds", "overrides"}
 Run = Callable[..., Outcome]

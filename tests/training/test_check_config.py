@@ -21,6 +21,7 @@ from agegender.config.allowlist import instantiate, kwargs_of
 from agegender.config.hydra_versions import version_base
 from agegender.config.trust import BUILT_IN
 from agegender.data.augmentation.build import build_augmentation
+from agegender.data.augmentation.mixing import split_settings
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
 from agegender.tasks.monitor import with_monitor
@@ -55,7 +56,7 @@ def test_config_groups_have_the_documented_options() -> None:
     expected = (
         "tasks=age_gender tasks=age_gender_ethnicity "
         "age=mae age=mse age=huber age=classes age=dldl age=coral augment=light augment=medium augment=none "
-        "augment=strong augment=robust callbacks=default callbacks=ema "
+        "augment=strong augment=robust callbacks=default callbacks=ema callbacks=swa "
         "data=synthetic data=table data=utkface data=streaming "
         "experiment=quickstart experiment=gray_mae experiment=age_classes "
         "experiment=wide_heads experiment=rgb200_mse experiment=he_mse "
@@ -84,7 +85,7 @@ def test_shipped_options_compose_validate_and_build(option: str, settings_of: Ca
     settings["loss"].pop("teacher")  # belongs to the soft targets
     module = AgeGenderModule(network, settings["optim"], settings["loss"])
     pixels = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    images = build_augmentation(settings["augment"])(pixels, torch.Generator().manual_seed(0))
+    images = build_augmentation(split_settings(settings["augment"])[0])(pixels, torch.Generator().manual_seed(0))
     columns = module.eval()(images)
     assert columns["age"].shape == columns["p_female"].shape == (2,)
 
@@ -180,6 +181,8 @@ def test_check_config_refuses_a_wrong_type_by_name(
         ("augment.blur_sigma=0.01", "augment.blur_sigma=0.01 has the wrong type"),
         ("augment.compress_quality=[30.5,90]", "augment.compress_quality=[30.5, 90] has the wrong type"),
         ("+augment.colour=0.1", "augment.colour is not known; did you mean color?"),
+        ("augment.mixup=-1", "augment.mixup=-1 must be at least 0"),
+        ("augment.cutmix=often", "augment.cutmix='often' has the wrong type"),
     ],
 )
 def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
@@ -189,6 +192,16 @@ def test_check_config_refuses_settings_of_another_trunk_or_augmentation(
     with pytest.raises(AgeGenderError) as refused:
         check_config(settings)
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+def test_check_config_refuses_mixing_with_cached_features(
+    method: str, settings_of: Callable[..., dict[str, Any]]
+) -> None:
+    frozen = ("model=residual", "+model.trainable=none", f"augment.{method}=0.5")
+    with pytest.raises(AgeGenderError, match=r"model\.trainable=none trains on cached features: set both to 0"):
+        check_config(settings_of(*frozen))
+    check_config(settings_of(*frozen, "data.cache=none"))
 
 
 @pytest.mark.parametrize("wrong", ["data.image_size=big", "model.dropout=much", "seed=1.5", "trainer.max_epochs=ten"])
@@ -293,7 +306,7 @@ def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
         True,
     )
     assert settings["model"]["trunk"]["channels"] == [32, 64, 128, 256] and settings["model"]["head_units"] == [256]
-    assert settings["tasks"] == task_nodes("mae", output="linear") and settings["augment"] == {}
+    assert settings["tasks"] == task_nodes("mae", output="linear") and split_settings(settings["augment"])[0] == {}
 
 
 @pytest.mark.parametrize("optim", ["adam", "adamw"])

@@ -212,7 +212,13 @@ def long_training(
     return process, started, log
 
 
-RANDOM = ("augment=light", "model.dropout=0.3", "trainer.max_epochs=400", "callbacks.early_stopping=null")
+RANDOM = (
+    "augment=light",
+    "augment.mixup=0.2",
+    "model.dropout=0.3",
+    "trainer.max_epochs=400",
+    "callbacks.early_stopping=null",
+)
 
 
 def assert_gone(pids: list[int], seconds: float = 60) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.data import DataLoader
 
+from agegender.data.augmentation.mixing import Mixing, Partners
 from agegender.data.loading.dataset import Batch, step_seed
 from agegender.models.trunks import conv_stack
 from agegender.training.module import AgeGenderModule
@@ -166,6 +167,47 @@ def test_learned_loss_weight_of_an_unlabeled_task_has_zero_gradient() -> None:
     assert gradient[0] != 0 and gradient[1] == 0
 
 
+def mixing_losses(
+    module: AgeGenderModule, batch: Batch, own: float, order: list[int], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, float]:
+    """Returns the losses of a step whose faces have these partners and this weight."""
+    module.mixing = Mixing(mixup=1.0)
+    monkeypatch.setattr(Mixing, "__call__", lambda self, images, seed: (images, Partners(torch.tensor(order), own)))
+    monkeypatch.setattr(AgeGenderModule, "current_epoch", 0)
+    return measured_losses(module, batch)
+
+
+def test_mixing_loss_equals_the_hand_computed_mean_with_missing_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = module_of()
+    module.network.heads["age"] = ConstantHead([0.0, 1.0, 0.0])  # 33, 53 and 33 years
+    module.network.heads["gender"] = ConstantHead([0.0, math.log(3), 0.0])  # p_female 1/2, 3/4 and 1/2
+    batch = some_faces(3)
+    batch["labels"] = {"age": torch.tensor([43.0, 53.0, torch.nan]), "gender": torch.tensor([1.0, 0.0, 1.0])}
+    losses = mixing_losses(module, batch, 0.75, [1, 2, 0], monkeypatch)
+    own_age, partner_age = (10 / 20 + 0) / 2, (20 / 20 + 10 / 20) / 2  # face 1's partner has no age
+    own_gender = (math.log(2) + math.log(4) + math.log(2)) / 3
+    partner_gender = (math.log(2) + math.log(4 / 3) + math.log(2)) / 3  # partners' labels: 0, 1, 1
+    assert losses["train/age_loss"] == pytest.approx(0.75 * own_age + 0.25 * partner_age)
+    assert losses["train/gender_loss"] == pytest.approx(0.75 * own_gender + 0.25 * partner_gender)
+    assert losses["returned"] == pytest.approx(losses["train/age_loss"] + losses["train/gender_loss"])
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_mixing_with_identical_partners_changes_no_loss(age: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = seeded_module({"tasks": task_nodes(age)}), some_faces()
+    batch["labels"]["age"][2] = torch.nan
+    plain = measured_losses(module, batch)
+    assert mixing_losses(module, batch, 0.3, list(range(12)), monkeypatch) == pytest.approx(plain, rel=1e-6)
+
+
+def test_train_metrics_of_mixed_images_count_the_label_with_the_larger_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own, error in ((0.6, 5.0), (0.4, 15.0)):
+        module, batch = module_of(), some_faces(2)
+        module.network.heads["age"] = ConstantHead([0.0, 1.0])  # 33 and 53 years
+        batch["labels"]["age"] = torch.tensor([38.0, 48.0])
+        assert mixing_losses(module, batch, own, [1, 0], monkeypatch)["train/age_mae"] == pytest.approx(error)
+
+
 def test_forward_returns_the_columns_of_all_tasks() -> None:
     module = module_of().eval()
     module.network.heads["age"] = ConstantHead([1.0, -9.0])
@@ -200,6 +242,35 @@ def test_module_overfits_one_batch(age: str) -> None:
     columns, labels = module.eval()(batch["image"]), batch["labels"]
     assert (columns["age"] - labels["age"]).abs().max().item() < 1.5
     assert ((columns["p_female"] > 0.5) == labels["gender"].bool()).all()
+
+
+def test_scheduler_counts_optimizer_steps_under_gradient_accumulation() -> None:
+    rates: list[float] = []
+
+    class Spy(AgeGenderModule):
+        def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    scheduler = {"_target_": target(WarmupCosine), "interval": "step", "warmup_fraction": 0.34, "final_lr_ratio": 0.0}
+    trainer = quiet_trainer(max_epochs=2, accumulate_grad_batches=4)
+    trainer.fit(Spy(NETWORK, OPTIM | {"scheduler": scheduler}), batches_of(*[some_faces()] * 10))
+    # an epoch's 10 batches are 3 steps of 4, 4 and 2
+    assert trainer.global_step == len(rates) == 6
+    assert rates == pytest.approx([3e-3 * warmup_cosine(step, 6, 0.34, 0.0) for step in range(6)])
+    assert rates[:2] == [1.5e-3, 3e-3] and trainer.lr_scheduler_configs[0].scheduler.last_epoch == 6
+
+
+def test_accumulated_batches_step_as_one_batch_of_their_size() -> None:
+    sgd = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "scheduler": None}
+    batch, weights = some_faces(), []
+    halves = [take_rows(batch, list(range(start, start + 6))) for start in (0, 6)]
+    for batches in ([batch], halves):
+        module = seeded_module(optim=sgd)
+        trainer = quiet_trainer(max_epochs=1, accumulate_grad_batches=len(batches))
+        trainer.fit(module, batches_of(*batches))
+        assert trainer.global_step == 1
+        weights.append(torch.cat([weight.detach().flatten() for weight in module.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1])
 
 
 def test_mixed_precision_keeps_losses_and_predictions_in_float32() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from agegender.data.augmentation.mixing import Partners
 from agegender.data.index.index import FaceIndex, drop_missing
 from agegender.data.loading.pixel_cache import DecodeOnRead, MemmapPixels
 
@@ -27,6 +28,7 @@ class Batch(TypedDict):
         corrupted: Likewise, the features of validation faces changed by `corruptions.corrupt_any`.
         weight: Only with several processes: weight of this rank's part in the mean over the ranks, 1 if all parts have
             one size, 0 if the part only pads the step with a face that counts on another rank.
+        partners: Only with mixed images: the second face of each, see `Mixing`.
     """
 
     image: Tensor
@@ -35,6 +37,7 @@ class Batch(TypedDict):
     features: NotRequired[Tensor]
     corrupted: NotRequired[Tensor]
     weight: NotRequired[float]
+    partners: NotRequired[Partners]
 
 
 def step_seed(seed: int, epoch: int, step: int, purpose: str, rank: int = 0) -> int:

@@ -38,7 +38,7 @@ def _title(task: TaskInfo) -> tuple[str, str]:
 
 
 def _section(run: RunPredictions, title: str, text: str, rows: Integers, uris: dict[str, str]) -> Section:
-    cards = [_card(run, row, uris) for row in rows.tolist()]
+    cards = [face_card(run, row, uris) for row in rows.tolist()]
     gone = sum(not card.uri for card in cards)
     lines = [text]
     if gone:
@@ -58,7 +58,14 @@ def _short_names(task: TaskInfo) -> dict[str, str]:
     return dict(zip(task.classes, initials if len(set(initials)) == len(initials) else task.classes, strict=True))
 
 
-def _card(run: RunPredictions, row: int, uris: dict[str, str]) -> Card:
+def face_card(run: RunPredictions, row: int, uris: dict[str, str]) -> Card:
+    """Return the card of one image with its labels and predictions.
+
+    Args:
+        run: The run's predictions.
+        row: The image.
+        uris: Images that are on the page already, by path; the image is added.
+    """
     path = run.paths[row]
     if path not in uris:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agegender.evaluation.compare.section import mcnemar_section
@@ -37,8 +37,8 @@ from agegender.evaluation.statistics.task_values import is_subgroup_metric
 from agegender.tasks.info import TaskInfo
 
 
-def build_page(report: Report) -> Page:
-    """Return the page of one run or two."""
+def build_page(report: Report, more: Sequence[Section] = ()) -> Page:
+    """Return the page of one run or two; `more` sections stand at its end."""
     facts = {label: facts_of(run, report.findings[label]) for label, run in report.runs.items()}
     single = facts.get("")
     names = [run.folder.resolve().name for run in report.runs.values()]
@@ -61,6 +61,7 @@ def build_page(report: Report) -> Page:
     ]
     for label, run in report.runs.items():
         sections += face_sections(run.predictions, report.findings[label], label)
+    sections += more
     if single is None:
         sections.insert(0, _runs(report, facts))
         single = {label: str(run.folder) for label, run in report.runs.items()}

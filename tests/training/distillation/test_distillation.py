@@ -364,7 +364,7 @@ def test_student_trains_to_the_same_bits_with_any_cache_and_on_device(
 def test_distillation_resumes_after_a_crash_to_the_same_bits(
     run_here: Run, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught = (*STUDENT, "trainer.max_epochs=3", f"teacher=[{folds}/0,{folds}/1]", "callbacks=ema")
+    taught = (*STUDENT, "trainer.max_epochs=3", f"teacher=[{folds}/0,{folds}/1]", "callbacks=ema", "augment.mixup=0.4")
     assert run_here("train.py", *taught, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 1, 2, crash)

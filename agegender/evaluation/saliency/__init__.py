@@ -1,0 +1,1 @@
+"""Maps of what a network looks at, for single faces."""
