@@ -24,11 +24,13 @@ class Command(NamedTuple):
         summary: One-line description, for `--help`.
         example: Example of its settings, for `--help`.
         function: The function that is called with the composed config, `conf/<name>.yaml`.
+        signature: Dotted name of the function whose arguments are the settings; empty if there is no such function.
     """
 
     summary: str
     example: str
     function: Callable[[DictConfig], Any]
+    signature: str = ""
 
 
 def train(config: DictConfig) -> float:
@@ -112,16 +114,55 @@ def bundle(config: DictConfig) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
+def schema(config: DictConfig) -> None:
+    """Write JSON Schemas of the configs."""
+    from agegender.cli.main import call_with_config
+    from agegender.cli.schema import write_schemas
+    from agegender.config.overrides import config_dir
+
+    functions = {name: command.signature for name, command in COMMANDS.items() if command.signature}
+
+    def write(out: str) -> None:
+        write_schemas(out, functions, config_dir(sys.argv[1:]))
+
+    call_with_config(write, config)
+
+
 COMMANDS = {
     "train": Command("train and test a model", "experiment=quickstart", train),
-    "predict": Command("predict age and gender of the faces in images", "img=photo.jpg", predict),
-    "explore": Command("describe a folder of face images on one page", "data=synthetic", explore),
-    "report": Command("report a run's results on its test faces", "run=logs/quickstart", report),
-    "robustness": Command("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
-    "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
-    "export": Command("export a network to ONNX", "out=model.onnx", export),
-    "serve": Command("predict in a browser and over HTTP", "port=7860", serve),
-    "bundle": Command("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
+    "predict": Command(
+        *("predict age and gender of the faces in images", "img=photo.jpg", predict),
+        "agegender.prediction.predict.predict",
+    ),
+    "explore": Command(
+        *("describe a folder of face images on one page", "data=synthetic", explore),
+        "agegender.evaluation.explore.explore.explore",
+    ),
+    "report": Command(
+        *("report a run's results on its test faces", "run=logs/quickstart", report),
+        "agegender.evaluation.report.report.report",
+    ),
+    "robustness": Command(
+        *("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
+        "agegender.evaluation.robustness.robustness.measure_robustness",
+    ),
+    "pack": Command(
+        *("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
+        "agegender.data.streaming.pack.pack",
+    ),
+    "export": Command(
+        *("export a network to ONNX", "out=model.onnx", export),
+        "agegender.prediction.export.export.export",
+    ),
+    "serve": Command(
+        *("predict in a browser and over HTTP", "port=7860", serve),
+        "agegender.web.server.serve",
+    ),
+    "bundle": Command(
+        *("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
+        "agegender.weights.bundle.bundle_command",
+    ),
+    "schema": Command("write JSON Schemas of the configs, for editors", "out=.agegender/schema", schema),
 }
 
 
