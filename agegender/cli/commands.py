@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
+from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
 from agegender.system.signals import exit_at_once, ignore, install
 from agegender.system.terminal import prepare_output
@@ -33,8 +33,16 @@ class Command(NamedTuple):
     signature: str = ""
 
 
+def announce_imports() -> None:
+    """Print that PyTorch is being imported, which takes seconds, on a terminal that shows standard error."""
+    launch = detect_launcher()
+    if "torch" not in sys.modules and (launch is None or launch.rank == 0) and sys.stderr.isatty():
+        print("loading PyTorch and Lightning ...", file=sys.stderr)
+
+
 def train(config: DictConfig) -> float:
     """Run a training and return its best validation score, the objective of a sweep."""
+    announce_imports()
     from agegender.training.train import train
 
     return train(config)
@@ -42,6 +50,8 @@ def train(config: DictConfig) -> float:
 
 def predict(config: DictConfig) -> None:
     """Predict age and gender of images; exit with an error if an image has no prediction."""
+    if config.backend == "torch":
+        announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.prediction.predict import predict
 
@@ -67,6 +77,7 @@ def report(config: DictConfig) -> None:
 
 def robustness(config: DictConfig) -> None:
     """Measure a run on corrupted test images, and print the path of the page."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.evaluation.robustness.robustness import measure_robustness
 
@@ -85,6 +96,7 @@ def pack(config: DictConfig) -> None:
 
 def export(config: DictConfig) -> None:
     """Export a network to ONNX."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.prediction.export.export import export
 
@@ -96,6 +108,7 @@ def serve(config: DictConfig) -> None:
     from agegender.cli.main import call_with_config
     from agegender.errors import missing_extra
 
+    announce_imports()
     try:
         from agegender.web.server import serve  # imports torch and the packages of the extra `web`
     except ModuleNotFoundError as error:
@@ -107,6 +120,7 @@ def serve(config: DictConfig) -> None:
 
 def bundle(config: DictConfig) -> None:
     """Bundle a run's best weights, and print their size."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.weights.bundle import bundle_command
 
@@ -116,6 +130,7 @@ def bundle(config: DictConfig) -> None:
 
 def schema(config: DictConfig) -> None:
     """Write JSON Schemas of the configs."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.cli.schema import write_schemas
     from agegender.config.overrides import config_dir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from agegender.data.index.index import FaceIndex
 from agegender.data.index.split import Split
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.fsdp import FSDP
+from agegender.distributed.launcher import script
 from agegender.distributed.process_group import (
     barrier,
     check_world_size,
@@ -47,7 +49,14 @@ from agegender.training.distillation.teachers import Teacher, find_teachers, mak
 from agegender.training.fault_messages import explain_system_errors
 from agegender.training.loggers.experiment_trackers import closing, log_settings
 from agegender.training.module import AgeGenderModule
-from agegender.training.results import hyperparameters, log_results, print_results, write_results
+from agegender.training.results import (
+    describe_training,
+    hyperparameters,
+    log_results,
+    print_results,
+    short_path,
+    write_results,
+)
 from agegender.training.resume_checks import check_resumable
 
 log = logging.getLogger(__name__)
@@ -115,7 +124,11 @@ def _fit_and_test(
     module = builders.build_module(settings, data, weights)
     monitor, watched = _monitored_metrics(settings, data, module)
     if settings["fit"]:
-        check_schedule(trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"])
+        batches = check_schedule(
+            trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"]
+        )
+        # At least one value per epoch, without which Lightning warns.
+        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
     if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
@@ -137,6 +150,8 @@ def _fit_and_test(
         log_settings(trainer.loggers, hyperparameters(settings))
 
     if settings["fit"]:
+        if is_rank_zero():
+            log.info("%s", describe_training(trainer, data, module))
         if settings["compile"]:
             module.network.compile()  # in place, which keeps the keys of the state_dict
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -180,9 +195,11 @@ def _write_results(
     path = folder / "metrics.json"
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_results(trainer, settings, results)
-    print_results(results, module, folder)
+    print_results(results, module, folder, settings["name"])
     if settings["test"] and settings["report"]:
         _report(folder)
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        log.info("now: %s weights=%s img=photo.jpg", script("predict"), shlex.quote(str(short_path(folder))))
 
 
 def _monitored_metrics(
@@ -222,7 +239,7 @@ def _report(folder: Path) -> None:
     from agegender.evaluation.report.report import write_report  # imports matplotlib, only for reports
 
     try:
-        log.info("plots, tables and faces: %s", write_report([folder]))
+        log.info("report: %s", short_path(write_report([folder])))
     except AgeGenderError as error:
         log.warning("no report was written: %s", error)
 
