@@ -21,6 +21,7 @@ from agegender.data.index.split import SPLITS
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.terminal import console
+from agegender.training.callbacks.progress_bar import epoch_count
 from agegender.training.loggers.experiment_trackers import Scalar, log_best
 from agegender.training.module import AgeGenderModule
 from agegender.version import __version__
@@ -164,7 +165,8 @@ def describe_training(trainer: pl.Trainer, data: AgeGenderDataModule, module: Ag
     stages = (("train", "training"), ("val", "validation"), ("test", "test"))
     faces = ", ".join(f"{counts[name]:,} {title} faces in {batches[name]:,}" for name, title in stages)
     parameters = sum(weight.numel() for weight in module.network.parameters())
-    size = f"{parameters:,} parameters, {trainer.max_epochs} epochs"
+    epochs = epoch_count(trainer)
+    size = f"{parameters:,} parameters" + (f", {epochs} epoch{'s' * (epochs > 1)}" if epochs else "")
     where = f"on {_hardware(trainer)}, precision {trainer.precision}: {size}"
     return f"{where}\n{faces} batches of {data.batch_size}"
 

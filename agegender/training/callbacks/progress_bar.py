@@ -38,6 +38,8 @@ class TrainingClock:
 
     def after_batch(self, trainer: pl.Trainer, batch_idx: int) -> Estimate | None:
         """Return the estimate after a batch; None after the first, which is slower, and for an unknown length."""
+        if not math.isfinite(trainer.num_training_batches):
+            return None
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
         if self._first is None:
             self._first = self._clock(), done
@@ -55,9 +57,19 @@ class TrainingClock:
 
 
 def _planned_batches(trainer: pl.Trainer) -> float:
-    epochs, steps = trainer.max_epochs, trainer.max_steps
-    by_epochs = trainer.num_training_batches * epochs if epochs is not None and epochs > 0 else math.inf
+    epochs, steps = epoch_count(trainer), trainer.max_steps
+    by_epochs = trainer.num_training_batches * epochs if epochs else math.inf
     return min(by_epochs, steps * trainer.accumulate_grad_batches if steps is not None and steps > 0 else math.inf)
+
+
+def epoch_count(trainer: pl.Trainer) -> int | None:
+    """Return the number of epochs after which a training ends; None if none is set."""
+    return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+
+
+def _named(trainer: pl.Trainer, epoch: int) -> str:
+    total = epoch_count(trainer)
+    return f"epoch {epoch}/{total}" if total else f"epoch {epoch}"
 
 
 def duration(seconds: float) -> str:
@@ -113,7 +125,8 @@ class _Lines(_Epochs):
         estimate = self._clock.after_batch(trainer, batch_idx)
         if estimate is not None and self._clock.elapsed >= _ANNOUNCED_AFTER:
             self._announced = True
-            log.info("about %s for %s epochs", duration(estimate.total), trainer.max_epochs)
+            epochs = f"{epoch_count(trainer)} epochs" if epoch_count(trainer) else "the training"
+            log.info("about %s for %s", duration(estimate.total), epochs)
 
     def write(self, trainer: pl.Trainer, epoch: int, validated: bool) -> None:
         losses, metrics = _losses(trainer, validated), []
@@ -121,7 +134,7 @@ class _Lines(_Epochs):
             title, _, unit = metric.title.partition(", ")
             metrics.append(f"{title} {metric.form.format(value).replace('%', ' %')} {unit}".rstrip())
         parts = [f"{stage} loss {value:.3f}" for stage, value in losses.items()]
-        log.info("epoch %d/%s: %s", epoch, trainer.max_epochs, ", ".join([*parts, *metrics]))
+        log.info("%s: %s", _named(trainer, epoch), ", ".join([*parts, *metrics]))
 
 
 class _Bar(_Epochs, ProgressBar):
@@ -145,8 +158,7 @@ class _Bar(_Epochs, ProgressBar):
     def write(self, trainer: pl.Trainer, epoch: int, validated: bool) -> None:
         self._figures = compact_figures(trainer, validated)
         if self._leave and self._progress is not None:
-            line = f"epoch {epoch}/{trainer.max_epochs}: {self._figures}"
-            self._progress.console.print(line, soft_wrap=True)
+            self._progress.console.print(f"{_named(trainer, epoch)}: {self._figures}", soft_wrap=True)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -156,8 +168,7 @@ class _Bar(_Epochs, ProgressBar):
             self._left = f"{duration(estimate.left)} left " if estimate else ""
             if not self._figures:  # no epoch has ended
                 self._figures = f"loss {float(outputs['loss']):.2f}"
-            epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-            name = f"epoch {trainer.current_epoch + 1}{epochs}"
+            name = _named(trainer, trainer.current_epoch + 1)
             self._show(name, batch_idx + 1, self.total_train_batches, self._figures)
 
     def on_validation_batch_end(
