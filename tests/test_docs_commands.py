@@ -47,8 +47,9 @@ def lines() -> Iterator[tuple[str, str]]:
                 if setting := re.fullmatch(r'(\w+)="(.*)"', line):
                     variables[setting[1]] = setting[2]
                     continue
-                text = re.sub(r"\$(\w+)", lambda match, known=variables: known.get(match[1], match[0]), line)
-                text = re.sub(r">+ \S+", "", text)  # where the output goes
+                text = re.sub(r">+ \S+", "", line)  # where the output goes
+                for name, value in variables.items():
+                    text = text.replace(f"${name}", value)
                 lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;")
                 lexer.whitespace_split = True
                 part: list[str] = []

@@ -51,8 +51,8 @@ def check_schedule_settings(settings: Mapping[str, Any]) -> None:
     )
 
 
-def check_schedule(trainer: pl.Trainer, train_faces: int, val_faces: int, batch_size: int) -> int:
-    """Check what also depends on the number of faces, before the training begins; return the batches of an epoch.
+def check_schedule(trainer: pl.Trainer, train_faces: int, val_faces: int, batch_size: int) -> None:
+    """Check what also depends on the number of faces, before the training begins.
 
     Args:
         trainer: The Trainer of the run.
@@ -72,7 +72,7 @@ def check_schedule(trainer: pl.Trainer, train_faces: int, val_faces: int, batch_
         require(limited[name] > 0 or count == 0, f"{key} of {count} batches is less than one, {_NO_BEST}: raise it")
     batches, interval, every = limited["train"], trainer.val_check_interval, trainer.check_val_every_n_epoch
     if not isinstance(interval, int | float):  # a time, or none
-        return batches
+        return
     counted = isinstance(interval, int)
     require(
         not counted or every is None or interval <= batches,
@@ -86,4 +86,3 @@ def check_schedule(trainer: pl.Trainer, train_faces: int, val_faces: int, batch_
         f"trainer.max_steps={trainer.max_steps} ends before the first validation at step {steps}, {_NO_BEST}: "
         "raise it, or lower trainer.val_check_interval",
     )
-    return batches

@@ -162,8 +162,8 @@ def describe_training(trainer: pl.Trainer, data: AgeGenderDataModule, module: Ag
     """Return device, precision and size of a training, before it starts."""
     counts = {name: len(data.split(name)) for name in SPLITS}
     batches = {name: math.ceil(count / data.batch_size) for name, count in counts.items()}
-    stages = (("train", "training"), ("val", "validation"), ("test", "test"))
-    faces = ", ".join(f"{counts[name]:,} {title} faces in {batches[name]:,}" for name, title in stages)
+    titles = {"train": "training", "val": "validation", "test": "test"}
+    faces = ", ".join(f"{counts[name]:,} {titles[name]} faces in {batches[name]:,}" for name in SPLITS)
     parameters = sum(weight.numel() for weight in module.network.parameters())
     epochs = epoch_count(trainer)
     size = f"{parameters:,} parameters" + (f", {epochs} epoch{'s' * (epochs > 1)}" if epochs else "")

@@ -124,11 +124,7 @@ def _fit_and_test(
     module = builders.build_module(settings, data, weights)
     monitor, watched = _monitored_metrics(settings, data, module)
     if settings["fit"]:
-        batches = check_schedule(
-            trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"]
-        )
-        # At least one value per epoch, without which Lightning warns.
-        trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
+        check_schedule(trainer, len(data.split("train")), len(data.split("val")), settings["data"]["batch_size"])
     norms = any(isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for part in module.modules())
     if norms and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         log.warning("PyTorch's SyncBatchNorm is for GPUs: each process's batch norms count its own faces only")
@@ -275,6 +271,8 @@ def _silence_warnings() -> None:
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run continues in its folder.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    # Steps count through the epochs, and each epoch's metrics are logged at its end anyway.
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # frozen trunk
     # Metrics are the same on every rank (StageMetrics): there is nothing to synchronize.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")

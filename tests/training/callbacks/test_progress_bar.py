@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agegender.training.callbacks import progress_bar as module
 from agegender.training.callbacks.progress_bar import TrainingClock, duration, fit_line, progress_bar
 
 
@@ -83,7 +83,7 @@ def test_bar_is_one_line(name: str, figures: str, width: int) -> None:
 
 
 def test_log_has_the_estimate_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(module.sys, "stdout", SimpleNamespace(isatty=lambda: False))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
     lines: Any = progress_bar()
     now = [0.0]
     monkeypatch.setattr(lines, "_clock", TrainingClock(lambda: now[0]))
