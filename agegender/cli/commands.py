@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, script
+from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
 from agegender.system.signals import exit_at_once, ignore, install
 from agegender.system.terminal import prepare_output
@@ -24,15 +24,25 @@ class Command(NamedTuple):
         summary: One-line description, for `--help`.
         example: Example of its settings, for `--help`.
         function: The function that is called with the composed config, `conf/<name>.yaml`.
+        signature: Dotted name of the function whose arguments are the settings; empty if there is no such function.
     """
 
     summary: str
     example: str
     function: Callable[[DictConfig], Any]
+    signature: str = ""
+
+
+def announce_imports() -> None:
+    """Print that PyTorch is being imported, which takes seconds, on a terminal that shows standard error."""
+    launch = detect_launcher()
+    if "torch" not in sys.modules and (launch is None or launch.rank == 0) and sys.stderr.isatty():
+        print("loading PyTorch and Lightning ...", file=sys.stderr)
 
 
 def train(config: DictConfig) -> float:
     """Run a training and return its best validation score, the objective of a sweep."""
+    announce_imports()
     from agegender.sweeps.continuation import prepare_job, quiet_job
     from agegender.training.train import train
 
@@ -43,6 +53,8 @@ def train(config: DictConfig) -> float:
 
 def predict(config: DictConfig) -> None:
     """Predict age and gender of images; exit with an error if an image has no prediction."""
+    if config.backend == "torch":
+        announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.prediction.predict import predict
 
@@ -68,6 +80,7 @@ def report(config: DictConfig) -> None:
 
 def compare(config: DictConfig) -> None:
     """Compare two runs face by face."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.evaluation.compare.compare import compare
 
@@ -76,6 +89,7 @@ def compare(config: DictConfig) -> None:
 
 def robustness(config: DictConfig) -> None:
     """Measure a run on corrupted test images, and print the path of the page."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.evaluation.robustness.robustness import measure_robustness
 
@@ -94,6 +108,7 @@ def pack(config: DictConfig) -> None:
 
 def export(config: DictConfig) -> None:
     """Export a network to ONNX."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.prediction.export.export import export
 
@@ -105,6 +120,7 @@ def serve(config: DictConfig) -> None:
     from agegender.cli.main import call_with_config
     from agegender.errors import missing_extra
 
+    announce_imports()
     try:
         from agegender.web.server import serve  # imports torch and the packages of the extra `web`
     except ModuleNotFoundError as error:
@@ -116,6 +132,7 @@ def serve(config: DictConfig) -> None:
 
 def bundle(config: DictConfig) -> None:
     """Bundle a run's best weights, and print their size."""
+    announce_imports()
     from agegender.cli.main import call_with_config
     from agegender.weights.bundle import bundle_command
 
@@ -123,17 +140,60 @@ def bundle(config: DictConfig) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
+def schema(config: DictConfig) -> None:
+    """Write JSON Schemas of the configs."""
+    announce_imports()
+    from agegender.cli.main import call_with_config
+    from agegender.cli.schema import write_schemas
+    from agegender.config.overrides import config_dir
+
+    functions = {name: command.signature for name, command in COMMANDS.items() if command.signature}
+
+    def write(out: str) -> None:
+        write_schemas(out, functions, config_dir(sys.argv[1:]))
+
+    call_with_config(write, config)
+
+
 COMMANDS = {
     "train": Command("train and test a model", "experiment=quickstart", train),
-    "predict": Command("predict age and gender of the faces in images", "img=photo.jpg", predict),
-    "explore": Command("describe a folder of face images on one page", "data=synthetic", explore),
-    "report": Command("report a run's results on its test faces", "run=logs/quickstart", report),
-    "compare": Command("compare two runs on the same test faces", "run=logs/a,logs/b", compare),
-    "robustness": Command("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
-    "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
-    "export": Command("export a network to ONNX", "out=model.onnx", export),
-    "serve": Command("predict in a browser and over HTTP", "port=7860", serve),
-    "bundle": Command("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
+    "predict": Command(
+        *("predict age and gender of the faces in images", "img=photo.jpg", predict),
+        "agegender.prediction.predict.predict",
+    ),
+    "explore": Command(
+        *("describe a folder of face images on one page", "data=synthetic", explore),
+        "agegender.evaluation.explore.explore.explore",
+    ),
+    "report": Command(
+        *("report a run's results on its test faces", "run=logs/quickstart", report),
+        "agegender.evaluation.report.report.report",
+    ),
+    "compare": Command(
+        *("compare two runs on the same test faces", "run=logs/a,logs/b", compare),
+        "agegender.evaluation.compare.compare.compare",
+    ),
+    "robustness": Command(
+        *("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
+        "agegender.evaluation.robustness.robustness.measure_robustness",
+    ),
+    "pack": Command(
+        *("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
+        "agegender.data.streaming.pack.pack",
+    ),
+    "export": Command(
+        *("export a network to ONNX", "out=model.onnx", export),
+        "agegender.prediction.export.export.export",
+    ),
+    "serve": Command(
+        *("predict in a browser and over HTTP", "port=7860", serve),
+        "agegender.web.server.serve",
+    ),
+    "bundle": Command(
+        *("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
+        "agegender.weights.bundle.bundle_command",
+    ),
+    "schema": Command("write JSON Schemas of the configs, for editors", "out=.agegender/schema", schema),
 }
 
 

@@ -30,7 +30,7 @@ from agegender.errors import (
 )
 from agegender.system.files import DISK_FULL
 from agegender.system.signals import handling, raise_exit
-from agegender.system.terminal import printable
+from agegender.system.terminal import print_page, printable
 
 
 def run_command(
@@ -58,6 +58,11 @@ def run_command(
     with _report_hydra_errors(config_name):
         register_plugins()
         sys.argv[1:] = rewrite(pop_trust(sys.argv[1:]))
+        if {"-h", "--help"} & {*sys.argv[1:]}:
+            from agegender.cli.help import command_help
+
+            print_page(command_help(config_name, sys.argv[1:]))
+            return
         hydra.main(**version_base(), config_path=str(CONF), config_name=config_name)(job)()
 
 

@@ -24,6 +24,16 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 OWN = "conf"  # folder of the user's configs, below the working directory
 
 
+def config_path(further: str | None = None) -> list[Path]:
+    """Return the folders that are searched for configs, the package's first.
+
+    Args:
+        further: Value of `--config-dir`.
+    """
+    folders = map(Path, [*([further] if further is not None else []), OWN])
+    return [CONF, *(folder for folder in folders if folder.is_dir() and not folder.samefile(CONF))]
+
+
 class OwnConfigs(SearchPathPlugin):
     """A search path plugin that appends `./conf` to Hydra's config search path.
 
@@ -34,10 +44,8 @@ class OwnConfigs(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the folders that exist."""
-        further = [self.further] if self.further is not None else []
-        for folder in map(Path, [*further, OWN]):
-            if folder.is_dir() and not folder.samefile(CONF):
-                search_path.append("own configs", f"file://{folder.resolve()}")
+        for folder in config_path(self.further)[1:]:
+            search_path.append("own configs", f"file://{folder.resolve()}")
 
 
 def register_plugins() -> None:

@@ -49,6 +49,27 @@ def validate_kwargs(
         require(name in node, f"{_dotted_key(where, name)} is missing: it has no default")
 
 
+def parameter_hints(called: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Return the type hints of a function's or a class's arguments, and whether it takes others, too.
+
+    The arguments of a base class count if the class's constructor has `**kwargs`.
+    """
+    functions = (
+        [vars(base)["__init__"] for base in inspect.getmro(called)[:-1] if "__init__" in vars(base)]
+        if (inspect.isclass(called))
+        else [called]
+    )
+    hints: dict[str, Any] = {}
+    for function in functions:
+        known = _type_hints(function)
+        parameters = inspect.signature(function).parameters.values()
+        named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        hints = {each.name: known.get(each.name, Any) for each in named if each.name != "self"} | hints
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            return hints, False
+    return hints, bool(functions)
+
+
 def validate_choice(key: str, name: object, choices: Iterable[str]) -> None:
     """Raise `AgeGenderError` if a name is not among the choices."""
     if name not in list(choices):

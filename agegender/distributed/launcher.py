@@ -61,8 +61,8 @@ def detect_launcher(
     return None
 
 
-def script(name: Literal["train", "predict"]) -> str:
-    """Return the shell command of `train` or `predict`: the script of a clone, or the installed command."""
+def script(name: str) -> str:
+    """Return the shell command of a subcommand: for `train` and `predict` in a clone, the script."""
     in_clone = (Path(__file__).resolve().parents[2] / f"{name}.py").is_file()
     is_installed_command = Path(sys.argv[0]).name in ("agegender", "agegender.exe", "__main__.py")
     return f"python {name}.py" if in_clone and not is_installed_command else f"agegender {name}"

@@ -54,8 +54,22 @@ class _WithoutReader:
             self._lose_reader()
 
     def _lose_reader(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # Python flushes it again at exit
+        _to_null_device(self._stream)
         print("standard output is closed: the command goes on without it", file=sys.stderr)
+
+
+def _to_null_device(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes the stream again at exit
+
+
+def print_page(text: str) -> None:
+    """Print a text as `printable`; no error and no message if its reader has read enough, as `| head` has."""
+    stream = sys.stdout._stream if isinstance(sys.stdout, _WithoutReader) else sys.stdout
+    try:
+        stream.write("".join(f"{printable(line)}\n" for line in text.splitlines()))
+        stream.flush()
+    except BrokenPipeError:
+        _to_null_device(stream)
 
 
 def prepare_output(keep_going: bool) -> bool:

@@ -31,7 +31,8 @@ from agegender.training.distillation.soft_targets import SoftTargets
 from agegender.training.losses import MultiTaskLoss
 from agegender.training.optim import LIGHTNING_KEYS, WarmupCosine, check_fractions
 
-_TOP_LEVEL: dict[str, Any] = {
+# Types of the settings at the root
+TOP_LEVEL: dict[str, Any] = {
     "seed": NonNegativeInt,
     "fit": bool,
     "test": bool,
@@ -65,7 +66,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     check_allowed(config)
     for group in ("data", "model", "tasks", "optim", "trainer"):
         require(bool(config.get(group)), f"{group} is missing: choose one of conf/{group}")
-    for key, hint in _TOP_LEVEL.items():
+    for key, hint in TOP_LEVEL.items():
         validate_type(key, config[key], hint)
     check_thresholds(config["thresholds"])
     validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets, provided=_NOT_OF_LOSS)

@@ -209,7 +209,9 @@ class AgeGenderModule(pl.LightningModule):
             seed = step_seed(self.seed, self.current_epoch, batch_idx, "mix", self.global_rank)
             images, partners = self.mixing(batch["image"], seed)
             batch = {**batch, "image": images, "partners": partners}
-        return self._step(batch, "train")[0]
+        loss = self._step(batch, "train")[0]
+        self.log("train/loss_step", loss.detach())  # each `trainer.log_every_n_steps` of this rank's faces
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the rows and the point predictions, each `[batch]`, by `info.columns`."""

@@ -22,6 +22,7 @@ from agegender.data.index.split import SPLITS
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.terminal import console
+from agegender.training.callbacks.progress_bar import epoch_count
 from agegender.training.loggers.experiment_trackers import Scalar, log_best
 from agegender.training.module import AgeGenderModule
 from agegender.version import __version__
@@ -159,12 +160,30 @@ def _plain(value: Any) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def print_results(results: dict[str, Any], module: AgeGenderModule, folder: Path) -> None:
-    """Print the final table and the run's folder."""
+def describe_training(trainer: pl.Trainer, data: AgeGenderDataModule, module: AgeGenderModule) -> str:
+    """Return device, precision and size of a training, before it starts."""
+    counts = {name: len(data.split(name)) for name in SPLITS}
+    batches = {name: math.ceil(count / data.batch_size) for name, count in counts.items()}
+    titles = {"train": "training", "val": "validation", "test": "test"}
+    faces = ", ".join(f"{counts[name]:,} {titles[name]} faces in {batches[name]:,}" for name in SPLITS)
+    parameters = sum(weight.numel() for weight in module.network.parameters())
+    epochs = epoch_count(trainer)
+    size = f"{parameters:,} parameters" + (f", {epochs} epoch{'s' * (epochs > 1)}" if epochs else "")
+    where = f"on {_hardware(trainer)}, precision {trainer.precision}: {size}"
+    return f"{where}\n{faces} batches of {data.batch_size}"
+
+
+def short_path(path: Path) -> Path:
+    """Return a path relative to the working directory if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def print_results(results: dict[str, Any], module: AgeGenderModule, folder: Path, name: str) -> None:
+    """Print the final table, titled by the run's name and folder, and where the results are."""
     same = "best constant prediction (test)" if "baseline/from" in results else "constant prediction (test)"
     titles = {"val": "validation", "test": "test", "baseline": same}
     stages = [stage for stage in titles if stage != "val" or any(name.startswith("val/") for name in results)]
-    table = Table("", *(titles[stage] for stage in stages), title=f"split {results['split_fingerprint']}")
+    table = Table("", *(titles[stage] for stage in stages), title=f"{name}, split {results['split_fingerprint']}")
     tasks = module.network.each_task()
     rows = {"loss": ("loss", "{:.3f}")} | {f"{name}_loss": (f"{name} loss", "{:.3f}") for name, _ in tasks}
     for name, task in tasks:
@@ -180,4 +199,4 @@ def print_results(results: dict[str, Any], module: AgeGenderModule, folder: Path
         screen.print(note, soft_wrap=True)
     if results["data"] == SYNTHETIC_NOTE:
         screen.print(f"trained and tested on {SYNTHETIC_NOTE}", soft_wrap=True)
-    screen.print(f"results: {folder}", soft_wrap=True)
+    screen.print(f"results: {short_path(folder)}", soft_wrap=True)

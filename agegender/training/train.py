@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from agegender.data.index.index import FaceIndex
 from agegender.data.index.split import Split
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.fsdp import FSDP
+from agegender.distributed.launcher import script
 from agegender.distributed.process_group import (
     barrier,
     check_world_size,
@@ -48,7 +50,14 @@ from agegender.training.distillation.teachers import Teacher, find_teachers, mak
 from agegender.training.fault_messages import explain_system_errors
 from agegender.training.loggers.experiment_trackers import closing, log_settings
 from agegender.training.module import AgeGenderModule
-from agegender.training.results import hyperparameters, log_results, print_results, write_results
+from agegender.training.results import (
+    describe_training,
+    hyperparameters,
+    log_results,
+    print_results,
+    short_path,
+    write_results,
+)
 from agegender.training.resume_checks import check_resumable
 from agegender.training.tuning.tune import FINDERS, Tuning, no_run_record
 
@@ -159,6 +168,8 @@ def _fit_and_test(
         log_settings(trainer.loggers, hyperparameters(settings))
 
     if settings["fit"]:
+        if is_rank_zero():
+            log.info("%s", describe_training(trainer, data, module))
         if settings["compile"]:
             module.network.compile()  # in place, which keeps the keys of the state_dict
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -203,9 +214,11 @@ def _write_results(
     results = write_results(path, settings, figures, monitor, best_epoch, data, module, trainer, timing)
     log_results(trainer, settings, results)
     if not is_quiet():
-        print_results(results, module, folder)
+        print_results(results, module, folder, settings["name"])
     if settings["test"] and settings["report"]:
         _report(folder)
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        log.info("now: %s weights=%s img=photo.jpg", script("predict"), shlex.quote(str(short_path(folder))))
 
 
 def _monitored_metrics(
@@ -245,7 +258,7 @@ def _report(folder: Path) -> None:
     from agegender.evaluation.report.report import write_report  # imports matplotlib, only for reports
 
     try:
-        log.info("plots, tables and faces: %s", write_report([folder]))
+        log.info("report: %s", short_path(write_report([folder])))
     except AgeGenderError as error:
         log.warning("no report was written: %s", error)
 
@@ -281,6 +294,8 @@ def _silence_warnings() -> None:
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run continues in its folder.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    # Steps count through the epochs, and each epoch's metrics are logged at its end anyway.
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # frozen trunk
     # Metrics are the same on every rank (StageMetrics): there is nothing to synchronize.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")

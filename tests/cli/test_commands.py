@@ -29,6 +29,7 @@ MODULES = {
     "export": "agegender/prediction/export/__main__.py",
     "serve": "agegender/web/__main__.py",
     "bundle": "agegender/weights/__main__.py",
+    "schema": "agegender/cli/__main__.py",
     "train": "train.py",
     "predict": "predict.py",
 }

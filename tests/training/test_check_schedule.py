@@ -77,11 +77,11 @@ def test_run_knows_its_best_checkpoint_under_any_name_moved_and_resumed(run_here
     (tmp_path / "run").rename(tmp_path / "moved")
     best = find_checkpoint(tmp_path / "moved")
     results = metrics_of(tmp_path / "moved")
-    assert best.parent == tmp_path / "moved" / "checkpoints" and best.stem == f"ep-{results['best_epoch'] - 1}"
+    assert best.parent == tmp_path / "moved" / "checkpoints" and best.stem == f"ep-{results['best_epoch']}"
     assert torch.load(best, weights_only=True)["epoch"] + 1 == results["best_epoch"]
     outcome = run_here("train.py", "resume=moved", "trainer.max_epochs=5")
     assert outcome.code == 0, outcome.err
-    assert find_checkpoint(tmp_path / "moved").stem == f"ep-{metrics_of(tmp_path / 'moved')['best_epoch'] - 1}"
+    assert find_checkpoint(tmp_path / "moved").stem == f"ep-{metrics_of(tmp_path / 'moved')['best_epoch']}"
 
 
 def test_run_whose_best_checkpoint_is_gone_says_which_one_is_used(

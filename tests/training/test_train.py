@@ -7,6 +7,7 @@ import csv
 import math
 import os
 import pty
+import re
 import statistics
 import subprocess
 import sys
@@ -347,6 +348,26 @@ def test_train_prints_the_results_and_the_split(run_here: Run, tmp_path: Path) -
     assert f"{results['test/age_mae']:.2f}" in outcome.out and f"{results['test/gender_acc']:.2%}" in outcome.out
     assert results["split_fingerprint"] in outcome.out
     assert outcome.out.count("epoch 1/2: train loss ") == 1  # without a terminal: a line per epoch, no bar
+    assert re.search(r"epoch 1/2: train loss \d\.\d{3}, validation loss \d\.\d{3}, age MAE ", outcome.out)
+
+
+def test_train_prints_device_size_and_what_comes_next(run_here: Run, tmp_path: Path) -> None:
+    outcome = run_here("train.py", *TINY, "name=mine", "report=true", "trainer.log_every_n_steps=20")
+    assert outcome.code == 0 and outcome.err == "", outcome.err  # Lightning doesn't warn of the logging interval
+    (run,) = (tmp_path / "logs/mine").iterdir()
+    folder, results = run.relative_to(tmp_path), metrics_of(run)
+    assert (
+        f"\non {results['hardware']}, precision 32-true: {results['parameters']:,} parameters, 2 epochs\n"
+        in outcome.out
+    )
+    assert "\n86 training faces in 6, 8 validation faces in 1, 26 test faces in 2 batches of 16\n" in outcome.out
+    assert f" mine, split {results['split_fingerprint']} " in outcome.out  # the table's title
+    assert outcome.out.splitlines()[-3:] == [
+        f"results: {folder}",
+        f"report: {folder}/report/report.html",
+        f"now: python predict.py weights={folder} img=photo.jpg",
+    ]
+    assert (tmp_path / folder / "report/report.html").is_file()
 
 
 @pytest.mark.slow
@@ -366,7 +387,7 @@ def test_progress_bar_shows_both_metrics_in_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     asked = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=1", "hydra.run.dir=run"]
     with subprocess.Popen(
-        asked, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+        asked, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "80"}
     ) as process:
         os.close(theirs)
         seen = b""
@@ -374,9 +395,13 @@ def test_progress_bar_shows_both_metrics_in_a_terminal(tmp_path: Path) -> None:
             while part := os.read(ours, 65536):
                 seen += part
     os.close(ours)
-    text = seen.decode()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert process.returncode == 0, text
-    assert "val/age_mae" in text and "val/gender_acc" in text
+    lines = re.split(r"[\r\n]+", text)
+    assert all(len(line) <= 80 for line in lines if re.match(r"epoch|validation|test", line))
+    (shown,) = {line for line in lines if line.startswith("epoch 1/1: ")}
+    assert re.fullmatch(r"epoch 1/1: loss \S+ val \S+ age mae \S+ gender acc \S+%", shown.rstrip())
+    assert lines[0] == "loading PyTorch and Lightning ..."
     assert "epoch 1/1: train loss" not in text  # the bar replaces the log lines
 
 

@@ -45,7 +45,7 @@ def read_curves(folder: Path) -> Curves:
     """Return the curves of a run from the CSV logger's table in its folder; unreadable rows are left out."""
     curves: dict[str, dict[int, float]] = {}
     for tag, epoch, value in _from_table(folder / "csv" / "metrics.csv"):
-        if tag.startswith(tuple(f"{stage}/" for stage in STAGES)):
+        if tag.startswith(tuple(f"{stage}/" for stage in STAGES)) and not tag.endswith("_step"):
             curves.setdefault(tag, {})[epoch] = value
     return {tag: dict(sorted(curves[tag].items())) for tag in sorted(curves)}
 

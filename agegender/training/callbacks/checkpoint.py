@@ -32,6 +32,13 @@ class RelocatableCheckpoint(ModelCheckpoint):
         if self.run_dir is not None and changed and self.best_model_path and trainer.is_global_zero:
             write_best(Path(self.run_dir), Path(self.best_model_path))
 
+    def format_checkpoint_name(
+        self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
+    ) -> str:
+        """Return the path of a checkpoint, in which `{epoch}` counts from 1 as in logs and reports."""
+        counted = metrics | ({"epoch": metrics["epoch"] + 1} if "epoch" in metrics else {})
+        return super().format_checkpoint_name(counted, filename, ver, prefix)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, with every path moved to the current `dirpath`."""
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from agegender.errors import AgeGenderError, missing_extra
 from agegender.system.files import atomic_write, raise_write_errors
+from agegender.training.loggers.tensorboard_logger import BEST
 
 Scalar = bool | int | float | str
 
@@ -156,16 +157,15 @@ def log_settings(loggers: Sequence[Logger], settings: Mapping[str, Scalar]) -> N
 
 
 def log_best(loggers: Sequence[Logger], settings: Mapping[str, Scalar], best: Mapping[str, float], step: int) -> None:
-    """Log the best checkpoint's metrics as `best/<stage>/<metric>`.
+    """Log the best checkpoint's metrics as `best/<stage>/<metric>`, and to TensorBoard as `z_best/...`.
 
     The names differ from the curves', to which the values would be appended otherwise.
     """
-    metrics = {f"best/{name}": value for name, value in best.items()}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab
-            logger.log_hyperparams(dict(settings), metrics)
+            logger.log_hyperparams(dict(settings), {f"{BEST}/{name}": value for name, value in best.items()})
         else:
-            logger.log_metrics(metrics, step)
+            logger.log_metrics({f"best/{name}": value for name, value in best.items()}, step)
         logger.save()
 
 

@@ -22,10 +22,20 @@ def events(trained_run: Path) -> EventAccumulator:
 
 
 def test_tensorboard_scalars_are_named_by_stage(events: EventAccumulator) -> None:
-    by_stage = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in METRICS}
+    by_stage = {f"{stage}/{name}" for stage in ("train", "val") for name in METRICS}
     tags = set(events.Tags()["scalars"])
-    assert by_stage <= tags
-    assert {tag for tag in tags - by_stage if not tag.startswith("best/")} == {"epoch", "lr-Adam"}
+    assert {tag for tag in tags if not tag.startswith("z_best/")} == by_stage | {"train/loss_step", "train/lr-Adam"}
+
+
+def test_tensorboards_first_two_groups_are_curves(events: EventAccumulator) -> None:
+    """TensorBoard opens the first two groups of scalars, by name, and leaves the others closed."""
+    tags = sorted(events.Tags()["scalars"])
+    groups = list(dict.fromkeys(tag.split("/")[0] for tag in tags))
+    assert groups == ["train", "val", "z_best"]
+    shown = [tag for tag in tags if tag.split("/")[0] in groups[:2]]
+    assert all(len(events.Scalars(tag)) >= 2 for tag in shown)
+    steps = [event.step for event in events.Scalars("train/loss_step")]
+    assert steps == list(range(12))  # 2 epochs of 6 steps, each of which is logged (trainer.log_every_n_steps=1)
 
 
 def test_tensorboard_has_one_point_per_epoch(events: EventAccumulator, trained_run: Path) -> None:
@@ -49,8 +59,8 @@ def test_tensorboard_hparams_hold_flat_settings_and_the_best_metrics(
     experiment = plugin_data_pb2.HParamsPluginData.FromString(plugin["_hparams_/experiment"])
     named = {info.name.tag for info in experiment.experiment.metric_infos}
     results = metrics_of(trained_run)
-    final = {f"best/{name}": value for name, value in results.items() if name.startswith(("val/", "test/"))}
-    assert named == set(final) and "best/val/age_mae" in named and "best/test/gender_acc" in named
+    final = {f"z_best/{name}": value for name, value in results.items() if name.startswith(("val/", "test/"))}
+    assert named == set(final) and "z_best/val/age_mae" in named and "z_best/test/gender_acc" in named
     for tag, value in final.items():
         (point,) = events.Scalars(tag)
         assert point.value == pytest.approx(value) and point.value != -1
