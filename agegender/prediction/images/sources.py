@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,17 @@ def _none() -> ImageSource:
 
 
 FLUSH = NamedImage("", _none)  # marks a possible wait in a stream of images; gets no prediction
+
+
+def frame_name(video: str, seconds: float) -> str:
+    """Return the name of a frame: `video.mp4#t=2.50`, a media fragment in seconds (W3C, "Media Fragments", 2012)."""
+    return f"{video}#t={seconds:.2f}"
+
+
+def split_frame_name(path: str) -> tuple[str, float] | None:
+    """Return the video and the time in seconds of a frame, by its name; None for the name of another image."""
+    found = re.fullmatch(r"(.+)#t=([0-9]+\.[0-9]{2})", path, re.DOTALL)
+    return (found[1], float(found[2])) if found else None
 
 
 def file_stamp(path: str) -> str | None:
