@@ -23,7 +23,8 @@ def iou(boxes: Boxes, others: Boxes, buffer: float = 0.0) -> NDArray[np.float64]
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(2)
     union = _area(one)[:, None] + _area(other)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlap: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlap
 
 
 def _enlarged(boxes: Boxes, buffer: float) -> Boxes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -40,7 +40,7 @@ class Person:
     def __init__(self, tasks: Sequence[TaskInfo], keep_boxes: bool):
         """Start without a frame."""
         self._tasks, self._keep_boxes = tasks, keep_boxes
-        self._sums, self._weights = Counter[str](), Counter[str]()
+        self._sums, self._weights = defaultdict[str, float](float), defaultdict[str, float](float)
         self.times: list[float] = []
         self.boxes: list[Boxes] = []
         self.frames = 0

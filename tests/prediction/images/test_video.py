@@ -299,6 +299,9 @@ class Camera:
     def grab(self) -> bool:
         return True
 
+    def get(self, _: int) -> float:
+        return 30.0
+
     def read(self) -> tuple[bool, Any]:
         if self.left:
             return True, self.left.pop(0)
