@@ -45,21 +45,23 @@ def parse_face(box: Sequence[Any] | None, landmarks: Any = None) -> GivenFace:
         AgeGenderError: The numbers are not finite, too many or too few, or the box has no area.
     """
     points = None if landmarks is None else _numbers(landmarks, (5, 2), "landmarks")
-    if box is not None:
-        edges = _numbers(box, (4,), "a box")
-    else:
-        require(points is not None, "a face needs a box or landmarks")
-        crop = estimate_similarity(_IN_BOX, points)  # type: ignore[arg-type]
-        corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)]) @ crop.T
-        edges = np.concatenate([corners.min(0), corners.max(0)])
-    left, top, right, bottom = map(float, edges)
-    require(left < right and top < bottom, f"the box {_text(edges)} has no area: left < right and top < bottom")
     if points is not None:
         eyes, down = points[1] - points[0], points[3:].mean(0) - points[:2].mean(0)
         turn = eyes[0] * down[1] - eyes[1] * down[0]  # above 0 at any rotation, below in a mirror
         order = "the eye on the image's left, the one on its right, the nose, the mouth's left and right corner"
         require(turn > 0, f"the landmarks {_text(points)} are no face, or not in this order: {order}")
+    left, top, right, bottom = map(float, _box_around(points) if box is None else _numbers(box, (4,), "a box"))
+    sides = _text(np.array((left, top, right, bottom)))
+    require(left < right and top < bottom, f"the box {sides} has no area: left < right and top < bottom")
     return GivenFace((left, top, right, bottom), points)
+
+
+def _box_around(points: Points | None) -> Points:
+    """Return the edges of YuNet's box around a face with these landmarks."""
+    if points is None:
+        raise AgeGenderError("a face needs a box or landmarks")
+    corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)]) @ estimate_similarity(_IN_BOX, points).T
+    return np.concatenate([corners.min(0), corners.max(0)])
 
 
 def _numbers(values: Any, shape: tuple[int, ...], what: str) -> Points:
@@ -83,9 +85,9 @@ def parse_faces(boxes: Any = None, landmarks: Any = None) -> list[GivenFace]:
     Raises:
         AgeGenderError: See `parse_face`; or there are more of one than of the other.
     """
-    counts = {len(each) for each in (boxes, landmarks) if each is not None}
-    require(len(counts) == 1, f"boxes and landmarks must be as many, not {len(boxes or ())} and {len(landmarks or ())}")
-    missing = [None] * counts.pop()
+    counts = [len(each) for each in (boxes, landmarks) if each is not None]
+    require(min(counts) == max(counts), f"boxes and landmarks must be as many, not {' and '.join(map(str, counts))}")
+    missing = [None] * counts[0]
     pairs = zip(missing if boxes is None else boxes, missing if landmarks is None else landmarks, strict=True)
     return [parse_face(box, points) for box, points in pairs]
 

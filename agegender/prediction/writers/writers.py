@@ -171,12 +171,12 @@ def print_people(rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
         AgeGenderError: Standard output can't be written.
     """
     table = Table()
-    for head in ("video", "track", "seconds", "frames", *(head for info in tasks for head in _heads(info))):
+    for head in ("video", "track", "start", "end", "frames", *(head for info in tasks for head in _heads(info))):
         table.add_column(_shown(head), overflow="fold")
     for row in rows:
         cells = (cell for info in tasks for cell in _cells(info, row))
-        seconds = f"{row['start']:.2f} - {row['end']:.2f}"
-        table.add_row(_shown(row["path"]), str(row["track"]), seconds, str(row["frames"]), *cells)
+        numbers = (str(row["track"]), f"{row['start']:.2f}", f"{row['end']:.2f}", str(row["frames"]))
+        table.add_row(_shown(row["path"]), *numbers, *cells)
     _print(table)
 
 
