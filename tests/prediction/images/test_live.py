@@ -1,4 +1,4 @@
-"""Cameras and streams: their names, a real Motion JPEG stream over HTTP, and a missing camera in one line."""
+"""Cameras and streams: their names, real streams of Motion JPEG and RTSP, and a missing camera in one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Outcome
+from helpers.rtsp_camera import rtsp_camera
 from PIL import Image
 
 from agegender.errors import AgeGenderError
@@ -125,6 +126,14 @@ def test_predict_answers_for_a_stream_in_the_network(address: str, trained_run: 
     assert predict(address, str(trained_run), "never", str(out), frame_interval=0.3)
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert rows and all(row["path"].startswith(f"{address}#t=") and row["age"] for row in rows)
+
+
+def test_live_frames_of_an_rtsp_camera_come_until_it_ends() -> None:
+    with rtsp_camera(Camera.picture) as address:
+        found = list(live_frames(LiveStream(address), 0.05))
+    assert 2 <= len(found) <= COUNT and found[0].path == f"{address}#t=0.00"
+    picture = found[-1].read()
+    assert isinstance(picture, Image.Image) and np.abs(np.asarray(picture).astype(int) - Camera.picture).mean() < 8
 
 
 def test_open_images_flushes_after_each_live_frame(address: str) -> None:
