@@ -1,8 +1,8 @@
-"""Measure the landmark template of UTKFace's crops.
+"""Measure the landmark template of UTKFace's crops, and the landmarks within the detector's boxes.
 
 `python -m benchmarks.face_template data/UTKFace`
 
-The printed values are the constants of `agegender/prediction/faces/alignment.py`.
+The printed values are the constants of `agegender/prediction/faces/alignment.py` and `given.py`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,30 @@ from agegender.prediction.images.listing import list_images
 from agegender.system.parallel import map_threads
 
 
-def landmarks_of(paths: Sequence[str]) -> Points:
+def landmarks_of(paths: Sequence[str]) -> tuple[Points, Points]:
     """Detect the landmarks of the largest face in each image; images without a face are skipped.
 
     Returns:
-        `[faces, 5, 2]`, as fractions of the images' sides.
+        `[faces, 5, 2]`, as fractions of the images' sides; and for the boxes that don't reach a border, of the box's.
     """
     finder = FaceDetector()
 
-    def work(path: str) -> Points | None:
+    def work(path: str) -> tuple[Points, Points | None] | None:
         try:
             picture = read_image(path)
         except UnreadableImageError:
             return None
         faces = finder.detect(picture)
-        return faces[0].landmarks / picture.size if faces else None
+        if not faces:
+            return None
+        (left, top, right, bottom), landmarks = faces[0].box, faces[0].landmarks
+        whole = left > 0 and top > 0 and right < picture.width and bottom < picture.height
+        inside = (landmarks - (left, top)) / (right - left, bottom - top) if whole else None
+        return landmarks / picture.size, inside
 
     found = [points for points in map_threads(work, paths, "finding faces") if points is not None]
-    return np.array(found).reshape(-1, 5, 2)
+    boxed = [inside for _, inside in found if inside is not None]
+    return np.array([points for points, _ in found]).reshape(-1, 5, 2), np.array(boxed).reshape(-1, 5, 2)
 
 
 def main() -> None:
@@ -51,12 +57,15 @@ def main() -> None:
         paths = list_images(given[:1])
         if len(given) == 2 and 0 < int(given[1]) < len(paths):
             paths = [paths[row] for row in np.linspace(0, len(paths) - 1, int(given[1])).round().astype(int)]
-        landmarks = landmarks_of(paths)
+        landmarks, boxed = landmarks_of(paths)
         require(len(landmarks) > 0, f"no face found in {Path(given[0])}")
         template = np.median(landmarks, 0)
         distance = np.sqrt(((landmarks - TEMPLATE) ** 2).sum(2).mean(1))
         print(f"a face in {len(landmarks):,} of {len(paths):,} pictures")
         print("median places:", ", ".join(f"({x:.4f}, {y:.4f})" for x, y in template))
+        if len(boxed):
+            places = ", ".join(f"({x:.4f}, {y:.4f})" for x, y in np.median(boxed, 0))
+            print(f"median places in the boxes of {len(boxed):,} faces that lie within the picture: {places}")
         quantiles = ", ".join(
             f"{100 * share:g} % within {np.quantile(distance, share):.4f}" for share in (0.5, 0.9, 0.99)
         )

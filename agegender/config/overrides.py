@@ -16,11 +16,12 @@ from typing import Any
 from agegender.distributed.launcher import detect_launcher
 
 ADDRESS = ("http://", "https://")
+STREAM_ADDRESS = ("rtsp://", "rtsps://")  # of cameras in the network
 
 # Settings of any command whose value is a path or a URL.
 PATHS = (
     *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.pretrained"),
-    *("weights", "run", "out", "annotate", "data_dir", "check", "host"),
+    *("weights", "run", "out", "annotate", "tracks", "boxes", "data_dir", "check", "host"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )
@@ -252,8 +253,8 @@ def image_overrides(arguments: Sequence[str]) -> list[str]:
         if value != argument:
             if value[:1] in ("[", "'", '"') and not os.path.lexists(value):
                 rest.append(argument)
-            elif value.startswith(ADDRESS):
-                images += re.split(",(?=https?://)", value)  # other commas belong to the URL
+            elif value.startswith(ADDRESS + STREAM_ADDRESS):
+                images += re.split(",(?=(?:https?|rtsps?)://)", value)  # other commas belong to the URL
             elif "," in value and not os.path.lexists(value) and not glob.glob(value):
                 images += value.split(",")
             else:
@@ -273,7 +274,7 @@ def _is_file_name(argument: str) -> bool:
     """Return whether an argument is a bare file name; `+` and `~` begin a setting unless a file of that name exists."""
     if argument.startswith("-"):
         return False
-    if argument.startswith(ADDRESS) or os.path.lexists(argument):
+    if argument.startswith(ADDRESS + STREAM_ADDRESS) or os.path.lexists(argument):
         return True
     return not ("=" in argument or argument.startswith(("+", "~")))
 

@@ -6,23 +6,36 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from agegender.distributed.launcher import script
 from agegender.errors import AgeGenderError, require
 from agegender.prediction.backends.backend import Tta
-from agegender.prediction.images.listing import LiveSource, expand_stdin, list_images, open_images
+from agegender.prediction.faces.boxes import BoxTable
+from agegender.prediction.faces.detector import MIN_SCORE
+from agegender.prediction.images.listing import are_endless, expand_stdin, list_images, open_images
 from agegender.prediction.images.partition import list_digest, parse_shard
 from agegender.prediction.images.sources import NamedImage
-from agegender.prediction.prediction import Prediction
+from agegender.prediction.prediction import Prediction, columns_of
 from agegender.prediction.predictor import BackendName, Detect, ImageResult, Predictor
+from agegender.prediction.tracking.people import LOW_SCORE, People
 from agegender.prediction.writers.annotate import AnnotatedImageFolder
+from agegender.prediction.writers.annotated_video import check_video_output, is_video_output, write_annotated_video
 from agegender.prediction.writers.partial_results import PartialResults
-from agegender.prediction.writers.writers import PIPE, Row, check_output, print_jsonl, print_table, write_rows
+from agegender.prediction.writers.window import LiveWindow
+from agegender.prediction.writers.writers import (
+    PIPE,
+    Row,
+    check_output,
+    print_jsonl,
+    print_people,
+    print_table,
+    write_rows,
+)
 from agegender.system.malloc import disable_malloc_trim
-from agegender.system.progress import track
+from agegender.system.progress import track as progressed
 from agegender.system.terminal import printable
 
 
@@ -33,7 +46,7 @@ def predict(
     out: str | None = None,
     annotate: str | None = None,
     resume: bool = False,
-    frame_interval: float = 1.0,
+    frame_interval: float | None = None,
     batch_size: int = 64,
     device: str = "auto",
     tta: Tta = "none",
@@ -41,20 +54,28 @@ def predict(
     shard: str | None = None,
     min_confidence: float | None = None,
     thresholds: list[int] | None = None,
+    min_score: float = MIN_SCORE,
+    boxes: str | None = None,
+    track: bool = False,
+    tracks: str | None = None,
+    track_gap: float = 1.0,
+    show: bool = False,
 ) -> bool:
     """Predict for images, and print the predictions or write them to a file.
 
     Args:
-        img: File, folder, glob, URL, video, `webcam`, or `-` for names on standard input; or a list of them.
+        img: File, folder, glob, URL, video, `webcam` or a camera's number, the address of a stream (`rtsp://...`), or
+            `-` for names on standard input; or a list of them.
         weights: See `Predictor`.
         detect: See `Predictor`.
         out: A file ending in .csv, .json, .jsonl or .parquet, or `-` for JSON lines on standard output; None for a
             table.
-        annotate: Output folder for images with boxes and labels.
+        annotate: Output folder for images with boxes and labels; or for a video file a copy of it, such as `out.mp4`,
+            with the box and the estimate of each person (see `tracks`).
         resume: Continue a stopped run from the file beside `out`: its images are skipped and their predictions kept,
             even if `img` doesn't include them any more; from the first one whose file has changed, they are predicted
             again. A finished `out` is an error.
-        frame_interval: Seconds between frames of a video.
+        frame_interval: Seconds between frames of a video; None for 1, or for 0.1 if faces are followed.
         batch_size: Images per forward pass.
         device: `auto`, `cpu`, `cuda`, ...
         tta: See `Predictor`.
@@ -63,6 +84,12 @@ def predict(
             in order, are the output of a single machine, but for the last bits of sums over other batches.
         min_confidence: See `Predictor`.
         thresholds: See `Predictor`; None or an empty list for none.
+        min_score: See `Predictor`.
+        boxes: A CSV file with the faces of the images, instead of detecting them; see `faces.boxes.BoxTable`.
+        track: Follow the faces of videos from frame to frame, and add the column `track`.
+        tracks: A file ending as for `out`, with a row for each person in a video; implies `track`.
+        track_gap: Seconds without a face after which its track has ended.
+        show: Show the images in a window, as they are predicted.
 
     Returns:
         Whether every image has a prediction.
@@ -73,36 +100,55 @@ def predict(
     if not img:
         raise AgeGenderError(f"which picture? {script('predict')} img=face.jpg (or a folder, a glob, a video, ...)")
     require(batch_size >= 1, f"batch_size={batch_size} must be at least 1")
-    require(frame_interval > 0, f"frame_interval={frame_interval} must be above 0 seconds")
     into_file = out is not None and out != PIPE
     require(into_file or not resume, "resume=true continues the run of an output file: add out=answers.csv")
-    if out is not None:
-        check_output(out)
+    film = annotate if annotate is not None and is_video_output(annotate) else None
+    tracked = track or tracks is not None or film is not None
+    frame_interval = _checked_interval(frame_interval, tracked, track_gap)
+    _check_outputs(out, tracks)
+    require(not tracked or detect != "never" or boxes is not None, "track=true needs boxes: leave out detect=never")
     part = parse_shard(shard) if shard is not None else None
     names = list_images([img] if isinstance(img, str) else img)
+    if film is not None:
+        check_video_output(film, names)
+    window = LiveWindow() if show else None
     shared: dict[str, Any] = {}  # what the shards of a list have in common
+    table = BoxTable(Path(boxes)) if boxes is not None else None
     if part:
         whole = expand_stdin(names)
+        if table:
+            table.check(whole)
         names = list(part.select(whole))
         shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
         detail = f"list {shared['list']}, batch_size={batch_size}"
         print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
+    elif table and not are_endless(names):
+        table.check(names)
     disable_malloc_trim()  # a 12-megapixel photo takes 100 MB, whose allocation is a third of its time
-    predictor = Predictor(weights, device, tta, detect, backend, min_confidence, thresholds=thresholds or ())
+    least = min_score * LOW_SCORE if tracked and table is None else min_score
+    predictor = Predictor(
+        weights, device, tta, detect, backend, min_confidence, thresholds=thresholds or (), min_score=least
+    )
     print(f"weights: {predictor.weights}", file=sys.stderr)
     if predictor.network.trained_on_synthetic:
         print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
     tasks = predictor.tasks
-    album = AnnotatedImageFolder(Path(annotate), tasks) if annotate else None
+    album = AnnotatedImageFolder(Path(annotate), tasks) if annotate and film is None else None
+    people = People(tasks, min_score, track_gap, keep_boxes=film is not None) if tracked else None
     progress = None
     if out is not None and into_file:
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "frame_interval": frame_interval}
         settings["min_confidence"] = min_confidence  # as given: that of the weights follows from their digest
         settings["thresholds"] = thresholds or None
-        if annotate:
-            settings["annotate"] = annotate  # images that are done are not annotated any more
-        progress = PartialResults(Path(out), origin | settings | shared, tasks, resume, shared.get("batch_size", 1))
+        optional = {
+            "annotate": annotate if album else None,  # images that are done are not annotated any more
+            "track_gap": track_gap if tracked else None,
+            "min_score": min_score if min_score != MIN_SCORE else None,
+            "boxes": table.digest if table else None,
+        }
+        origin |= settings | {name: value for name, value in optional.items() if value is not None} | shared
+        progress = PartialResults(Path(out), origin, tasks, resume, shared.get("batch_size", 1), tracked)
     done = progress.done if progress else Counter[str]()
     if progress and progress.changed is not None:
         changed = printable(progress.changed)
@@ -110,19 +156,36 @@ def predict(
     if done:
         print(f"{done.total()} images are done already", file=sys.stderr)
     pictures = _left(open_images(names, frame_interval), done)
-    count = None if any(isinstance(name, LiveSource) for name in names) else max(0, len(names) - done.total())
+    if table:
+        pictures = table.attach(pictures)
+    count = None if are_endless(names) else max(0, len(names) - done.total())
     tally = _Tally()
-    answers = tally.count(predictor.predict_images(pictures, batch_size, keep_pictures=album is not None), album)
+    answers = predictor.predict_images(pictures, batch_size, keep_pictures=album is not None or show)
+    if people and progress:
+        people.replay(progress.rows())
+    if people:
+        answers = people.follow(answers)
+    answers = tally.count(answers, album)
+    if window:
+        answers = window.show(answers, tasks, people)
+    if are_endless(names):
+        answers = _until_ctrl_c(answers)
     with progress or nullcontext():
         if progress and out is not None:
-            for answered in track(answers, "predicting", count):
+            for answered in progressed(answers, "predicting", count):
                 progress.add(answered)
             tally.pictures += done.total()
-            write_rows(Path(out), tally.count_rows(progress.rows()), tasks)
+            write_rows(Path(out), tally.count_rows(progress.rows()), tasks, columns_of(tasks, tracked))
         elif out == PIPE:
-            print_jsonl(_each(answers), tasks)
+            print_jsonl(_each(answers), tasks, tracked)
         else:
-            print_table(_each(track(answers, "predicting", count)), tasks)
+            print_table(_each(progressed(answers, "predicting", count)), tasks, tracked)
+            if people:
+                print_people(people.rows(), tasks)
+        if people and tracks is not None:
+            write_rows(Path(tracks), people.rows(), tasks, people.columns, "tracks")
+        if people and film is not None:
+            write_annotated_video(names[0], Path(film), people.of_video(names[0]), tasks, frame_interval)
     if into_file:
         print(f"{tally.pictures} images in {out}", file=sys.stderr)
     if tally.failed:
@@ -150,6 +213,33 @@ class _Tally:
         for row in rows:
             self.failed += row["error"] is not None
             yield row
+
+
+def _checked_interval(given: float | None, tracked: bool, gap: float) -> float:
+    """Return the seconds between frames of a video, by default fewer if faces are followed.
+
+    Raises:
+        AgeGenderError: They are not above 0, or a track would end between two frames.
+    """
+    seconds = given if given is not None else 0.1 if tracked else 1.0
+    require(seconds > 0, f"frame_interval={seconds} must be above 0 seconds")
+    ends = f"frame_interval={seconds} is above track_gap={gap}: each track would end after one frame; set another"
+    require(not tracked or seconds <= gap, ends)
+    return seconds
+
+
+def _check_outputs(out: str | None, tracks: str | None) -> None:
+    for key, file in (("out", out), ("tracks", tracks)):
+        if file is not None:
+            check_output(file, key)
+    is_file = tracks is None or (tracks != PIPE and (out is None or Path(tracks).resolve() != Path(out).resolve()))
+    require(is_file, f"tracks={tracks} must be a file, and another one than out")
+
+
+def _until_ctrl_c(answers: Iterator[ImageResult]) -> Iterator[ImageResult]:
+    """Yield what comes until Ctrl-C, which is how a camera or stream ends."""
+    with suppress(KeyboardInterrupt):
+        yield from answers
 
 
 def _digest(weights: Path) -> str:

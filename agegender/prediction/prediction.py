@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class Prediction:
         values: The values of all tasks, by the names in `TaskInfo.fields`; None where the model doesn't predict one.
             Empty if there is an error.
         error: Why there is no prediction; None if there is one.
+        track: Number of the person in the video, from 1; None for an image, or if tracks were not asked for.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Prediction:
     score: float | None = None
     values: dict[str, Any] = field(default_factory=dict, hash=False)
     error: str | None = None
+    track: int | None = None
 
     @property
     def age(self) -> float | None:
@@ -72,23 +74,38 @@ class Prediction:
 
 _DIGITS = {"left": 1, "top": 1, "right": 1, "bottom": 1, "score": 3}
 _PLACE = ("path", "face", *_DIGITS)
+_PLACE_TRACKED = ("path", "face", "track", *_DIGITS)
 
 
-def columns_of(tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
+def columns_of(tasks: Sequence[TaskInfo], tracked: bool = False) -> tuple[str, ...]:
     """Return the names of the columns of `to_row`, in order."""
-    return (*_PLACE, *(name for info in tasks for name in info.fields), "error")
+    return (*(_PLACE_TRACKED if tracked else _PLACE), *(name for info in tasks for name in info.fields), "error")
 
 
-def to_row(prediction: Prediction, tasks: Sequence[TaskInfo]) -> dict[str, Any]:
-    """Return the columns of a prediction, rounded to their precision; None where there is an error."""
-    place = {name: getattr(prediction, name) for name in _PLACE}
-    row: dict[str, Any] = dict.fromkeys(columns_of(tasks))
-    row |= place | prediction.values | {"error": prediction.error}
-    digits = dict(item for info in tasks for item in zip(info.columns, info.digits, strict=True))
-    for name, decimals in (_DIGITS | digits).items():
+def to_row(prediction: Prediction, tasks: Sequence[TaskInfo], tracked: bool = False) -> dict[str, Any]:
+    """Return the columns of a prediction, rounded to their precision; None where there is an error.
+
+    Args:
+        prediction: The prediction.
+        tasks: The predictor's tasks.
+        tracked: Whether there is a column `track`.
+    """
+    place = {name: getattr(prediction, name) for name in (_PLACE_TRACKED if tracked else _PLACE)}
+    row: dict[str, Any] = dict.fromkeys(columns_of(tasks, tracked))
+    row |= place | round_values(prediction.values, tasks) | {"error": prediction.error}
+    for name, decimals in _DIGITS.items():
         if row[name] is not None:
             row[name] = round(row[name], decimals)
     return row
+
+
+def round_values(values: Mapping[str, Any], tasks: Sequence[TaskInfo]) -> dict[str, Any]:
+    """Return the values of a prediction, rounded to the precision of their columns."""
+    digits = dict(item for info in tasks for item in zip(info.columns, info.digits, strict=True))
+    return {
+        name: round(value, digits[name]) if name in digits and value is not None else value
+        for name, value in values.items()
+    }
 
 
 def needs_names(tasks: Sequence[TaskInfo]) -> bool:

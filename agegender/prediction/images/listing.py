@@ -1,4 +1,4 @@
-"""Resolution of `img=`: files, folders, globs, URLs, videos, the camera, and names on standard input."""
+"""Resolution of `img=`: files, folders, globs, URLs, videos, cameras, streams, and names on standard input."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import select
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from enum import StrEnum
 from typing import Any
 
 from agegender.config.overrides import ADDRESS
-from agegender.errors import AgeGenderError
+from agegender.errors import AgeGenderError, require
+from agegender.prediction.images.live import WEBCAM, LiveStream, live_frames
 from agegender.prediction.images.sources import FLUSH, NamedImage, as_named_image
-from agegender.prediction.images.video import SUFFIXES as VIDEOS
-from agegender.prediction.images.video import WEBCAM, frames
+from agegender.prediction.images.video import frames, is_video
 from agegender.prediction.writers.annotate import is_annotated
 from agegender.system.terminal import printable
 
@@ -29,11 +28,15 @@ _NAMED_KINDS = 8  # suffixes in the line on what is left out of a folder
 NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
 
 
-class LiveSource(StrEnum):
-    """Sources without a known length; a plain `str` of the same value is a file name."""
+class StandardInput(str):
+    """The name `-`; a plain `str` of the same value is a file name."""
 
-    STANDARD_INPUT = "-"
-    WEBCAM = WEBCAM
+    __slots__ = ()
+
+
+def are_endless(names: Sequence[str]) -> bool:
+    """Return whether there is a source without a known length among names from `list_images`."""
+    return any(isinstance(name, StandardInput | LiveStream) for name in names)
 
 
 def list_images(given: Sequence[str]) -> list[str]:
@@ -43,7 +46,8 @@ def list_images(given: Sequence[str]) -> list[str]:
     annotated: of a folder or a glob, these are left out too.
 
     A path that doesn't exist stays in the list and gets an error in its row. So does an empty folder or glob among
-    several names. Folders that a glob matches are skipped. URLs are unchanged; `-` and `webcam` become `LiveSource`.
+    several names. Folders that a glob matches are skipped. URLs of images are unchanged; `-` becomes a
+    `StandardInput`, and `webcam`, a number (unless a file has that name) and the URL of a stream a `LiveStream`.
 
     Raises:
         AgeGenderError: Nothing was found, a folder can't be listed, or standard input is closed.
@@ -51,10 +55,16 @@ def list_images(given: Sequence[str]) -> list[str]:
     found: list[str] = []
     remarks: list[str] = []
     for name in given:
-        if name == LiveSource.STANDARD_INPUT and sys.stdin is None:
-            raise AgeGenderError("img=- reads names from standard input, which is closed here")
-        if name.startswith(ADDRESS) or name in [*LiveSource]:
-            found.append(LiveSource(name) if name in [*LiveSource] else name)
+        if name == "-":
+            require(sys.stdin is not None, "img=- reads names from standard input, which is closed here")
+            found.append(StandardInput(name))
+            continue
+        stream = LiveStream.parse(name)
+        if stream and (stream == WEBCAM or not os.path.lexists(name)):
+            found.append(stream)
+            continue
+        if name.startswith(ADDRESS):
+            found.append(name)
             continue
         # os.path and not Path, which raises for a name that is too long and for `~` of an unknown user
         path = name if os.path.lexists(name) else os.path.expanduser(name)
@@ -96,7 +106,7 @@ def _images_of(
         kinds = [f"{count} {kind}" for kind, count in left_out.most_common()]
         more = len(kinds) - _NAMED_KINDS
         line = ", ".join(kinds[:_NAMED_KINDS]) + (f" and {more} further suffixes" if more > 0 else "")
-        video = next((kind for kind in left_out if kind.lower() in VIDEOS), None)
+        video = next((kind for kind in left_out if is_video(f"a{kind}")), None)
         hint = f"; videos are read if they are named: img='{os.path.join(name, '**', f'*{video}')}'" if video else ""
         remarks.append(f"left out of {name}: {line}{hint}")
     return images
@@ -106,12 +116,12 @@ def expand_stdin(names: Sequence[str]) -> list[str]:
     """Replace `-` by the names on standard input, which is read to its end.
 
     Raises:
-        AgeGenderError: There is no name, or one is the camera, whose stream has no end.
+        AgeGenderError: There is no name, or one is a camera or a stream, which has no end.
     """
     whole: list[str] = []
     for name in names:
-        if name is LiveSource.WEBCAM:
-            raise AgeGenderError("shard= needs a finite list: leave out img=webcam or shard=")
+        if isinstance(name, LiveStream):
+            raise AgeGenderError(f"shard= needs a finite list: leave out img={name.public_name} or shard=")
         whole += [line for line in _with_lines([name]) if line is not None]
     if not whole:
         raise AgeGenderError(NO_NAME)
@@ -124,7 +134,7 @@ def _refuse(error: OSError) -> None:
 
 
 def open_images(names: Sequence[str], frame_interval: float) -> Iterator[NamedImage]:
-    """Yield the images behind names, and the frames of videos and of the camera; files are read lazily.
+    """Yield the images behind names, and the frames of videos, cameras and streams; files are read lazily.
 
     A `FLUSH` is yielded before a possible wait for the next image.
 
@@ -142,11 +152,11 @@ def open_images(names: Sequence[str], frame_interval: float) -> Iterator[NamedIm
             yield FLUSH
             continue
         nothing = False
-        if name is LiveSource.WEBCAM:
-            for frame in frames(name, frame_interval):
+        if isinstance(name, LiveStream):
+            for frame in live_frames(name, frame_interval):
                 yield frame
                 yield FLUSH
-        elif os.path.splitext(name)[1].lower() in VIDEOS:
+        elif is_video(name):
             yield from frames(name, frame_interval)
         else:
             yield as_named_image(name)
@@ -156,7 +166,7 @@ def open_images(names: Sequence[str], frame_interval: float) -> Iterator[NamedIm
 
 def _with_lines(names: Sequence[str]) -> Iterator[str | None]:
     for name in names:
-        if name is LiveSource.STANDARD_INPUT:
+        if isinstance(name, StandardInput):
             yield from _lines_of_standard_input()
         else:
             yield name

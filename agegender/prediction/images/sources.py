@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
@@ -15,6 +16,8 @@ from PIL import Image
 
 from agegender.config.overrides import ADDRESS
 from agegender.data.decode import ImageSource, UnreadableImageError
+from agegender.errors import require
+from agegender.prediction.faces.given import GivenFace, parse_faces
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +37,13 @@ class NamedImage:
         path: The name.
         read: Returns a source for `data.decode.read_image`, or raises `UnreadableImageError`.
         decoded: Whether the pixels are in memory already, so that only few should be queued.
+        faces: The faces that another detector found; None to detect them.
     """
 
     path: str
     read: Callable[[], ImageSource]
     decoded: bool = False
+    faces: Sequence[GivenFace] | None = None
 
 
 def _none() -> ImageSource:
@@ -46,6 +51,17 @@ def _none() -> ImageSource:
 
 
 FLUSH = NamedImage("", _none)  # marks a possible wait in a stream of images; gets no prediction
+
+
+def frame_name(video: str, seconds: float) -> str:
+    """Return the name of a frame: `video.mp4#t=2.50`, a media fragment in seconds (W3C, "Media Fragments", 2012)."""
+    return f"{video}#t={seconds:.2f}"
+
+
+def split_frame_name(path: str) -> tuple[str, float] | None:
+    """Return the video and the time in seconds of a frame, by its name; None for the name of another image."""
+    found = re.fullmatch(r"(.+)#t=([0-9]+\.[0-9]{2})", path, re.DOTALL)
+    return (found[1], float(found[2])) if found else None
 
 
 def file_stamp(path: str) -> str | None:
@@ -91,6 +107,32 @@ def as_named_image(source: ImageInput | NamedImage, color: Color = "rgb") -> Nam
         known: Any = source
         return NamedImage(name, lambda: known)
     return NamedImage(name, lambda: _from_array(source, color))
+
+
+def attach_faces(
+    images: Sequence[ImageInput], boxes: Any, landmarks: Any, color: Color
+) -> Sequence[ImageInput | NamedImage]:
+    """Return images with the faces that another detector found.
+
+    Args:
+        images: The images.
+        boxes: For each image its boxes, see `given.parse_faces`; None for none.
+        landmarks: Likewise.
+        color: See `as_named_image`.
+
+    Raises:
+        AgeGenderError: There are boxes or landmarks for more or fewer images, or they are invalid.
+    """
+    given = [each for each in (boxes, landmarks) if each is not None]
+    if not given:
+        return images
+    fits = all(len(each) == len(images) for each in given)
+    require(fits, f"boxes and landmarks must be lists with an entry for each of the {len(images)} images")
+    of_image = zip(*([None] * len(images) if each is None else each for each in (boxes, landmarks)), strict=True)
+    return [
+        replace(as_named_image(image, color), faces=parse_faces(*faces))
+        for image, faces in zip(images, of_image, strict=True)
+    ]
 
 
 def _from_array(source: Any, color: Color) -> Image.Image:

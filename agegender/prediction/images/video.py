@@ -1,11 +1,10 @@
-"""Frames of a video file or of the camera at a fixed interval."""
+"""Frames of a video file at a fixed interval."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,8 @@ from PIL import Image
 
 from agegender.config.overrides import ADDRESS
 from agegender.data.decode import ImageSource, UnreadableImageError
-from agegender.errors import AgeGenderError, missing_extra
-from agegender.prediction.images.sources import NamedImage
+from agegender.errors import missing_extra
+from agegender.prediction.images.sources import NamedImage, frame_name
 
 # Files of FFmpeg's demuxers, which OpenCV opens.
 _CONTAINERS = """
@@ -23,47 +22,68 @@ _CONTAINERS = """
     .mjpeg .mjpg .y4m .264 .h264 .265 .h265 .hevc .lrv .insv
 """
 SUFFIXES = frozenset(_CONTAINERS.split())
-WEBCAM = "webcam"
+
+
+def is_video(name: str) -> bool:
+    """Return whether a name ends like a video file's."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def frames(name: str, frame_interval: float) -> Iterator[NamedImage]:
-    """Yield frames in order, named like `video.mp4#t=2.50`: a media fragment in seconds (W3C, "Media Fragments", 2012).
+    """Yield the frames of a video file in order, with the names of `sources.frame_name`.
 
     A video that can't be opened yields one image whose reading raises `UnreadableImageError`.
 
     Args:
-        name: A video file, or `webcam` for the first camera, which is read until Ctrl-C.
+        name: The file.
         frame_interval: Seconds between frames.
 
     Raises:
-        AgeGenderError: OpenCV is missing, or no camera can be opened.
+        AgeGenderError: OpenCV is missing.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise missing_extra(f"img={name}", error, "faces") from None
-    _silence(cv2)
-    if name != WEBCAM and (reason := _unusable(name)):
+    cv2 = import_opencv(f"img={name}")
+    if reason := _unusable(name):
         yield NamedImage(name, lambda: _refuse(reason))
         return
-    video = cv2.VideoCapture(0 if name == WEBCAM else name)
+    video = cv2.VideoCapture(name)
     try:
         if not video.isOpened():
-            if name == WEBCAM:
-                raise AgeGenderError("img=webcam: no camera can be opened here")
             yield NamedImage(name, lambda: _refuse("not a video that can be read"))
             return
-        yield from _live(video, frame_interval) if name == WEBCAM else _recorded(cv2, video, name, frame_interval)
+        due = 0.0
+        for seconds in times_of(cv2, video):
+            if seconds + 1e-9 < due:
+                continue
+            there, pixels = video.retrieve()
+            if not there:
+                break
+            yield as_frame(frame_name(name, seconds), pixels)
+            # the next multiple of the interval, even if a frame lasts longer
+            due = seconds + frame_interval - (seconds + 1e-9) % frame_interval
+        if not due:
+            yield NamedImage(name, lambda: _refuse("a video without frames"))
     finally:
         video.release()
 
 
-def _silence(cv2: Any) -> None:
-    """Turn off the logs of OpenCV and its FFmpeg on standard error; the error is in the row."""
+def import_opencv(need: str) -> Any:
+    """Import OpenCV, and turn off its logs and those of its FFmpeg on standard error; the error is in the row.
+
+    Args:
+        need: The setting that needs it.
+
+    Raises:
+        AgeGenderError: It is missing.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing_extra(need, error, "faces") from None
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     # OpenCV 4.14 has only the second of these names
     silence = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
     silence(0)
+    return cv2
 
 
 def _unusable(name: str) -> str | None:
@@ -78,44 +98,26 @@ def _unusable(name: str) -> str | None:
     return None
 
 
-def _recorded(cv2: Any, video: Any, name: str, frame_interval: float) -> Iterator[NamedImage]:
-    rate = video.get(cv2.CAP_PROP_FPS)
-    rate = rate if math.isfinite(rate) and rate > 0 else 25.0
-    seconds, due = -1.0, 0.0
+def frame_rate(cv2: Any, video: Any) -> float:
+    """Return the frames per second that a file declares; 25 if it declares none."""
+    rate = float(video.get(cv2.CAP_PROP_FPS))
+    return rate if math.isfinite(rate) and rate > 0 else 25.0
+
+
+def times_of(cv2: Any, video: Any) -> Iterator[float]:
+    """Grab the frames of an open video one by one, and yield their times in seconds, which increase."""
+    rate, seconds = frame_rate(cv2, video), -1.0
     for number in itertools.count():
         if not video.grab():
-            break
+            return
         stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # phones and screen recorders have a variable frame rate
         seconds = stamp if stamp > seconds else max(seconds, number / rate)  # but not every file has time stamps
-        if seconds + 1e-9 < due:
-            continue
-        there, pixels = video.retrieve()
-        if not there:
-            break
-        yield _frame(f"{name}#t={seconds:.2f}", pixels)
-        due = (
-            seconds + frame_interval - (seconds + 1e-9) % frame_interval
-        )  # the next multiple of `every`, even if a frame lasts longer
-    if not due:
-        yield NamedImage(name, lambda: _refuse("a video without frames"))
+        yield seconds
 
 
-def _live(video: Any, frame_interval: float) -> Iterator[NamedImage]:
-    start = time.monotonic()
-    for number in itertools.count():
-        try:
-            while time.monotonic() - start < number * frame_interval:
-                video.grab()  # discard buffered frames
-            there, pixels = video.read()
-        except KeyboardInterrupt:
-            return  # ends the stream; the predictions so far are printed or written
-        if not there:
-            return
-        yield _frame(f"{WEBCAM}#t={time.monotonic() - start:.2f}", pixels)
-
-
-def _frame(name: str, pixels: Any) -> NamedImage:
-    picture = Image.fromarray(pixels[:, :, ::-1].copy())  # OpenCV's BGR to RGB
+def as_frame(name: str, pixels: Any) -> NamedImage:
+    """Return a frame as OpenCV decodes it, in BGR, as an image."""
+    picture = Image.fromarray(pixels[:, :, ::-1].copy())
     return NamedImage(name, lambda: picture, decoded=True)
 
 

@@ -35,7 +35,7 @@ def draw(picture: Image.Image, predictions: Sequence[Prediction], tasks: Sequenc
     Args:
         picture: RGB image, not modified.
         predictions: Predictions for this image. The label of one without a box (`detect=never`) is at the top.
-        tasks: The predictor's tasks, each a line of a label.
+        tasks: The predictor's tasks, each a line of a label. The number of a track is a line above them.
     """
     enlarged = max(1.0, min(_SMALLEST / min(picture.size), _ENLARGED / max(picture.size)))
     enlarged = min(enlarged, _LONGEST / max(picture.size))
@@ -48,6 +48,7 @@ def draw(picture: Image.Image, predictions: Sequence[Prediction], tasks: Sequenc
     taken: list[tuple[float, float, float, float]] = []
     for prediction in predictions:
         texts = [prediction.error] if prediction.error else describe(prediction, tasks)
+        texts = [f"person {prediction.track}"] * (prediction.track is not None) + texts
         text = "\n".join(line for each in texts for line in textwrap.wrap(each, 30))
         box = [0.0, 0.0, float(size[0]), 0.0]
         if None not in (edges := (prediction.left, prediction.top, prediction.right, prediction.bottom)):

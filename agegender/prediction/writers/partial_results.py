@@ -34,7 +34,15 @@ class PartialResults:
             None if there is none. A file that is gone keeps its rows.
     """
 
-    def __init__(self, out: Path, origin: dict[str, Any], tasks: Sequence[TaskInfo], resume: bool, multiple: int = 1):
+    def __init__(
+        self,
+        out: Path,
+        origin: dict[str, Any],
+        tasks: Sequence[TaskInfo],
+        resume: bool,
+        multiple: int = 1,
+        tracked: bool = False,
+    ):
         """Lock and open the file, and read the predictions in it.
 
         Args:
@@ -43,6 +51,7 @@ class PartialResults:
             tasks: The predictor's tasks.
             resume: Whether to continue a stopped run; without it the file must hold no predictions.
             multiple: Keep a multiple of this number of images of the stopped run, which are whole batches.
+            tracked: Whether the rows have a column `track`.
 
         Raises:
             AgeGenderError: Another run is writing the file; it holds predictions and `resume` is False; it has another
@@ -50,7 +59,7 @@ class PartialResults:
                 written.
         """
         self._path = out.with_name(f"{out.name}.partial")
-        self._tasks, self._columns = tasks, set(columns_of(tasks))
+        self._tasks, self._tracked, self._columns = tasks, tracked, set(columns_of(tasks, tracked))
         self._answered, self._multiple = 0, multiple
         self.changed: str | None = None
         self.done: Counter[str] = Counter()
@@ -155,7 +164,7 @@ class PartialResults:
             AgeGenderError: The file can't be written, for example because the disk is full; earlier rows are kept.
         """
         try:
-            rows = [to_row(prediction, self._tasks) for prediction in answered.predictions]
+            rows = [to_row(prediction, self._tasks, self._tracked) for prediction in answered.predictions]
             self._write({"stamp": answered.stamp, "rows": rows})
         except OSError as error:
             raise AgeGenderError(

@@ -26,11 +26,12 @@ PIPE = "-"
 Row = dict[str, Any]
 
 
-def check_output(out: str) -> None:
+def check_output(out: str, key: str = "out") -> None:
     """Check that an output file can be written, before any work is done.
 
     Args:
         out: Path of the file, or `PIPE` for standard output.
+        key: The setting that names it.
 
     Raises:
         AgeGenderError: The suffix is unknown, the folder doesn't exist, or a package is missing.
@@ -38,29 +39,33 @@ def check_output(out: str) -> None:
     if out == PIPE:
         return
     path = Path(out)
-    require(path.suffix.lower() in _FORMS, f"out={out} must end in {', '.join(_FORMS)}, or be {PIPE} for a pipe")
+    require(path.suffix.lower() in _FORMS, f"{key}={out} must end in {', '.join(_FORMS)}, or be {PIPE} for a pipe")
     if not path.parent.is_dir():
-        raise AgeGenderError(f"out={out}: the folder {path.parent} does not exist; create it first")
-    require(not path.is_dir(), f"out={out} is a folder; name a file")
+        raise AgeGenderError(f"{key}={out}: the folder {path.parent} does not exist; create it first")
+    require(not path.is_dir(), f"{key}={out} is a folder; name a file")
     if path.suffix.lower() == ".parquet":
         _pyarrow()
 
 
-def write_rows(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+def write_rows(
+    out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo], columns: Sequence[str] | None = None, key: str = "out"
+) -> None:
     """Write rows to a file atomically, in the format of its suffix.
 
     Args:
         out: The file; `check_output` has accepted it.
-        rows: Rows from `prediction.to_row`.
+        rows: Rows from `prediction.to_row`, or with the given columns.
         tasks: The predictor's tasks.
+        columns: Names of the columns; None for `prediction.columns_of`.
+        key: The setting that names the file.
 
     Raises:
         AgeGenderError: The file can't be written.
     """
     try:
-        _FORMS[out.suffix.lower()](out, rows, tasks)
+        _FORMS[out.suffix.lower()](out, rows, _kinds(tasks, columns or columns_of(tasks)))
     except OSError as error:
-        raise AgeGenderError(f"can't write out={out} ({error.strerror or error})") from None
+        raise AgeGenderError(f"can't write {key}={out} ({error.strerror or error})") from None
 
 
 @contextmanager
@@ -70,20 +75,22 @@ def _text(out: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _csv(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
-    texts = ("path", *_class_names(tasks))
+def _csv(out: Path, rows: Iterable[Row], kinds: Mapping[str, type]) -> None:
+    texts = [name for name, kind in kinds.items() if kind is str and name != "error"]
     with _text(out) as file:
-        writer = csv.DictWriter(file, columns_of(tasks))
+        writer = csv.DictWriter(file, list(kinds))
         writer.writeheader()
         writer.writerows(row | {name: escape_formula(row[name]) for name in texts if row[name]} for row in rows)
 
 
-def _class_names(tasks: Sequence[TaskInfo]) -> list[str]:
-    """Return the columns that hold the name of a class."""
-    return [info.name for info in tasks if info.classes]
+def _kinds(tasks: Sequence[TaskInfo], columns: Sequence[str]) -> dict[str, type]:
+    """Return the type of the values of each column."""
+    fields = {name: str if name == info.name and info.classes else float for info in tasks for name in info.fields}
+    place = {"path": str, "error": str, "face": int, "track": int, "frames": int}
+    return {name: fields.get(name, place.get(name, float)) for name in columns}
 
 
-def _json(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+def _json(out: Path, rows: Iterable[Row], kinds: Mapping[str, type]) -> None:
     with _text(out) as file:
         before = "[\n  "
         for row in rows:
@@ -92,15 +99,15 @@ def _json(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
         file.write("\n]\n" if before.startswith(",") else "[]\n")
 
 
-def _json_lines(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+def _json_lines(out: Path, rows: Iterable[Row], kinds: Mapping[str, type]) -> None:
     with _text(out) as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _parquet(out: Path, rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+def _parquet(out: Path, rows: Iterable[Row], kinds: Mapping[str, type]) -> None:
     pa, pq = _pyarrow()
-    types = dict.fromkeys(("path", "error", *_class_names(tasks)), pa.string()) | {"face": pa.int32()}
-    schema, rest = pa.schema([(name, types.get(name, pa.float64())) for name in columns_of(tasks)]), iter(rows)
+    types = {str: pa.string(), int: pa.int32(), float: pa.float64()}
+    schema, rest = pa.schema([(name, types[kind]) for name, kind in kinds.items()]), iter(rows)
     with atomic_write(out) as file, pq.ParquetWriter(file, schema) as writer:
         while part := list(islice(rest, 10_000)):
             named = [row | {"path": row["path"].encode("utf-8", "replace").decode()} for row in part]
@@ -116,7 +123,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-_FORMS: dict[str, Callable[[Path, Iterable[Row], Sequence[TaskInfo]], None]] = {
+_FORMS: dict[str, Callable[[Path, Iterable[Row], Mapping[str, type]], None]] = {
     ".csv": _csv,
     ".json": _json,
     ".jsonl": _json_lines,
@@ -124,7 +131,7 @@ _FORMS: dict[str, Callable[[Path, Iterable[Row], Sequence[TaskInfo]], None]] = {
 }
 
 
-def print_jsonl(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) -> None:
+def print_jsonl(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo], tracked: bool = False) -> None:
     """Print predictions as JSON lines, and flush after each.
 
     Raises:
@@ -133,25 +140,47 @@ def print_jsonl(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) ->
     """
     for prediction in predictions:
         with _while_read():
-            print(json.dumps(to_row(prediction, tasks)), flush=True)
+            print(json.dumps(to_row(prediction, tasks, tracked)), flush=True)
 
 
-def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo]) -> None:
-    """Print predictions as a table.
+def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo], tracked: bool = False) -> None:
+    """Print predictions as a table; of tracked ones with the column `track`.
 
     Raises:
         SystemExit: The reader closed the pipe.
         AgeGenderError: Standard output can't be written.
     """
     table = Table()
-    for head in ("image", "face", *(head for info in tasks for head in _heads(info))):
+    for head in ("image", "face", *["track"] * tracked, *(head for info in tasks for head in _heads(info))):
         table.add_column(_shown(head), overflow="fold")  # don't truncate; and some encodings lack the ellipsis
     for row in predictions:
         if row.error is not None:
-            table.add_row(_shown(row.path), "", _shown(row.error, "red"))
+            table.add_row(_shown(row.path), "", *[""] * tracked, _shown(row.error, "red"))
         else:
             cells = (cell for info in tasks for cell in _cells(info, row.values))
-            table.add_row(_shown(row.path), str(row.face), *cells)
+            numbers = [str(row.face), *["" if row.track is None else str(row.track)] * tracked]
+            table.add_row(_shown(row.path), *numbers, *cells)
+    _print(table)
+
+
+def print_people(rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
+    """Print the rows of tracks (`tracking.people.People.rows`) as a table.
+
+    Raises:
+        SystemExit: The reader closed the pipe.
+        AgeGenderError: Standard output can't be written.
+    """
+    table = Table()
+    for head in ("video", "track", "start", "end", "frames", *(head for info in tasks for head in _heads(info))):
+        table.add_column(_shown(head), overflow="fold")
+    for row in rows:
+        cells = (cell for info in tasks for cell in _cells(info, row))
+        numbers = (str(row["track"]), f"{row['start']:.2f}", f"{row['end']:.2f}", str(row["frames"]))
+        table.add_row(_shown(row["path"]), *numbers, *cells)
+    _print(table)
+
+
+def _print(table: Table) -> None:
     with _while_read():
         console(file=sys.stdout).print(table)
         sys.stdout.flush()

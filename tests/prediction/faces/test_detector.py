@@ -255,7 +255,7 @@ def test_detector_boxes_lie_inside_the_image(
     for face in faces:
         box = face.box
         assert 0 <= box[0] < box[2] <= 640 and 0 <= box[1] < box[3] <= 400
-        assert MIN_SCORE <= face.score <= 1
+        assert face.score is not None and MIN_SCORE <= face.score <= 1
 
 
 def test_pasted_faces_benchmark_refuses_errors_beyond_its_bounds() -> None:

@@ -22,7 +22,8 @@ from agegender.config.hydra_versions import version_base
 from agegender.config.overrides import image_overrides
 from agegender.errors import AgeGenderError
 from agegender.prediction.images import listing
-from agegender.prediction.images.listing import LiveSource, list_images, open_images
+from agegender.prediction.images.listing import list_images, open_images
+from agegender.prediction.images.live import LiveStream
 from agegender.prediction.images.sources import FLUSH
 
 # Valid file names, often of characters that are syntax to Hydra, OmegaConf or a glob.
@@ -303,7 +304,7 @@ def test_list_images_keeps_urls_and_the_camera_in_order(tmp_path: Path, monkeypa
     make(tmp_path, ["a.jpg", "webcam"])
     names = [ADDRESSES[0], "a.jpg", "webcam", *ADDRESSES[1:], "a.jpg"]
     found = list_images(composed(*names)["img"])
-    assert found == names and [isinstance(name, LiveSource) for name in found] == [name == "webcam" for name in names]
+    assert found == names and [isinstance(name, LiveStream) for name in found] == [name == "webcam" for name in names]
 
 
 def test_open_images_reads_a_globbed_file_with_a_reserved_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

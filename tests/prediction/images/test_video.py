@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Outcome, run_script
+from helpers.made_videos import RATE, write_varying, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -28,18 +28,8 @@ from agegender.prediction.predict import predict
 cv2 = pytest.importorskip("cv2")
 
 Run = Callable[..., Outcome]
-RATE, COUNT = 10, 21
+COUNT = 21
 BAD_NAME = os.fsdecode(b"not utf-8 \xff.avi")
-
-
-def write_video(path: Path, codec: str, pictures: Sequence[NDArray[np.uint8]]) -> None:
-    height, width = pictures[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), RATE, (width, height))
-    if not writer.isOpened():
-        pytest.skip(f"OpenCV writes no {codec} here")
-    for picture in pictures:
-        writer.write(picture[:, :, ::-1].copy())
-    writer.release()
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +110,6 @@ def test_frames_come_at_the_interval_and_start_at_the_first(
         assert isinstance(seen, Image.Image) and seen.mode == "RGB"
         apart = [np.abs(np.asarray(seen).astype(int) - each).mean() for each in drawn]
         assert np.argmin(apart) == round(float(time) * RATE)  # the frame at that time, in RGB order
-
-
-def write_varying(path: Path, milliseconds: Sequence[int]) -> None:
-    """Writes frames of rising brightness with these timestamps into a file that declares 10 frames a second."""
-    write_video(path, "MJPG", [np.full((64, 64, 3), 20 * number, np.uint8) for number in range(len(milliseconds))])
-    block = re.compile(rb"\x81(..)(?=\x80\xff\xd8)", re.DOTALL)  # Matroska stores a frame's timestamp before it
-    content = path.read_bytes()
-    assert [int.from_bytes(time) for time in block.findall(content)] == [100 * n for n in range(len(milliseconds))]
-    times = iter(milliseconds)
-    path.write_bytes(block.sub(lambda _: b"\x81" + next(times).to_bytes(2), content))
 
 
 @pytest.mark.parametrize(
@@ -298,6 +278,9 @@ class Camera:
 
     def grab(self) -> bool:
         return True
+
+    def get(self, _: int) -> float:
+        return 30.0
 
     def read(self) -> tuple[bool, Any]:
         if self.left:
