@@ -82,9 +82,9 @@ def pack(config: DictConfig) -> None:
 
 
 def export(config: DictConfig) -> None:
-    """Export a network to ONNX."""
+    """Export a network to ONNX, or as a page that needs no server."""
+    from agegender.cli.export import export
     from agegender.cli.main import call_with_config
-    from agegender.prediction.export.export import export
 
     call_with_config(export, config)
 
@@ -119,7 +119,7 @@ COMMANDS = {
     "report": Command("report a run's results on its test faces", "run=logs/quickstart", report),
     "robustness": Command("measure a run under noise, blur, ...", "run=logs/quickstart", robustness),
     "pack": Command("pack faces into shards for data=streaming", "data.dir=faces out=shards", pack),
-    "export": Command("export a network to ONNX", "out=model.onnx", export),
+    "export": Command("export a network to ONNX, or as a web page", "out=model.onnx", export),
     "serve": Command("predict in a browser and over HTTP", "port=7860", serve),
     "bundle": Command("bundle a run's weights for distribution", "run=logs/small out=small.ckpt", bundle),
 }
