@@ -23,7 +23,7 @@ _NARROWEST_FIRST: tuple[Precision, ...] = ("int8", "float16", "float32")
 # The worker is started from a blob, which inherits this policy.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'"
+    "connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'"
 )
 _CHARSET = '<meta charset="utf-8">'
 
