@@ -1,4 +1,4 @@
-"""Information about a model for the page: its tasks and samples, the meaning of their predictions, and their metrics by age band."""
+"""Information about a model for the page: tasks, samples, the meaning of the predictions, and metrics by age band."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
     try:
         return {name: (folder / name).read_bytes() for name in NAMES}
     except OSError as error:
-        raise AgeGenderError(f"runtime={folder}: {error.filename} can't be read ({error.strerror}); {_BY_HAND}") from None
+        reason = f"{error.filename} can't be read ({error.strerror})"
+        raise AgeGenderError(f"runtime={folder}: {reason}; {_BY_HAND}") from None
 
 
 def _from_package(content: bytes) -> dict[str, bytes]:
