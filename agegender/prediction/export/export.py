@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from agegender.errors import AgeGenderError, missing_extra, require
 from agegender.system.files import atomic_write
 
 if TYPE_CHECKING:
     from agegender.prediction.backends.torch_backend import TorchBackend
-
-Precision = Literal["float32", "float16", "int8"]
+    from agegender.prediction.export.onnx_graph import Precision
 
 
 def export(

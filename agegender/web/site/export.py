@@ -6,14 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agegender.errors import AgeGenderError, require
-from agegender.prediction.export.export import Precision, checked_model
+from agegender.prediction.export.export import checked_model
 from agegender.prediction.faces.detector import FaceDetector
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.version import __version__
+from agegender.web.model_info import describe_model
+from agegender.web.samples import draw_sample
 from agegender.web.site.runtime import runtime_files
+
+if TYPE_CHECKING:
+    from agegender.prediction.backends.torch_backend import TorchBackend
+    from agegender.prediction.export.onnx_graph import Precision
 
 MANIFEST = "manifest.json"  # the last file that is written
 MAX_MEGAPIXELS = 40  # of an image: 4 bytes for each pixel, a few times
@@ -55,33 +61,22 @@ def export_site(
     target = Path(out)
     _check_folder(target)
     FaceDetector()  # raises if the packages of the extra are missing
-    runtime_contents, version = runtime_files(runtime)
-    content, source = checked_model(weights, check, [precision] if precision else _NARROWEST_FIRST)
-    from agegender.web.model_info import describe_model
-    from agegender.web.samples import draw_sample
+    scripts, version = runtime_files(runtime)
+    network, source = checked_model(weights, check, [precision] if precision else _NARROWEST_FIRST)
     from agegender.web.site.yunet import dynamic_yunet  # needs onnx, which `checked_model` has checked
 
-    model = {
-        **describe_model(source, source.tasks, "auto"),
-        "max_upload_mb": None,
-        "max_megapixels": MAX_MEGAPIXELS,
-        "image_size": source.image_size,
-        "channels": 1 if source.grayscale else 3,
-    }
-    samples = [each["address"] for each in model["samples"]]
     files = {
         **_page_files(),
-        **{f"runtime/{name}": content for name, content in runtime_contents.items()},
-        **{address: draw_sample(Path(address).name) for address in samples},
+        **{f"runtime/{name}": content for name, content in scripts.items()},
+        **_model_files(source),
+        "model.onnx": network,
         "face_detector.onnx": dynamic_yunet(),
-        "model.onnx": content,
-        "model.json": _json(model),
     }
     manifest = {"agegender": __version__, "onnxruntime-web": version, "files": _listed(files)}
     with raise_write_errors("the page", target):
-        for name, written in {**files, MANIFEST: _json(manifest)}.items():
+        for name, content in {**files, MANIFEST: _json(manifest)}.items():
             with atomic_write(target / name) as file:
-                file.write(written)
+                file.write(content)
     print(f"{sum(map(len, files.values())) / 1e6:.1f} MB in {target}; try it: python -m http.server -d {target}")
 
 
@@ -97,6 +92,19 @@ def _page_files() -> dict[str, bytes]:
     policy = f'{_CHARSET}\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     assert _CHARSET in page
     return found | {"index.html": page.replace(_CHARSET, policy).encode()}
+
+
+def _model_files(source: TorchBackend) -> dict[str, bytes]:
+    """Return `model.json`, which page and worker read, and the samples that it names."""
+    model = {
+        **describe_model(source, source.tasks, "auto"),
+        "max_upload_mb": None,
+        "max_megapixels": MAX_MEGAPIXELS,
+        "image_size": source.image_size,
+        "channels": 1 if source.grayscale else 3,
+    }
+    samples = [each["address"] for each in model["samples"]]
+    return {"model.json": _json(model), **{address: draw_sample(Path(address).name) for address in samples}}
 
 
 def _listed(files: Mapping[str, bytes]) -> dict[str, Any]:
