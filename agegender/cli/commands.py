@@ -107,10 +107,10 @@ def pack(config: DictConfig) -> None:
 
 
 def export(config: DictConfig) -> None:
-    """Export a network to ONNX."""
+    """Export a network to ONNX, or as a page that needs no server."""
     announce_imports()
+    from agegender.cli.export import export
     from agegender.cli.main import call_with_config
-    from agegender.prediction.export.export import export
 
     call_with_config(export, config)
 
@@ -182,8 +182,8 @@ COMMANDS = {
         "agegender.data.streaming.pack.pack",
     ),
     "export": Command(
-        *("export a network to ONNX", "out=model.onnx", export),
-        "agegender.prediction.export.export.export",
+        *("export a network to ONNX, or as a web page", "out=model.onnx", export),
+        "agegender.cli.export.export",
     ),
     "serve": Command(
         *("predict in a browser and over HTTP", "port=7860", serve),

@@ -21,13 +21,12 @@ from starlette.types import ASGIApp
 
 from agegender.errors import AgeGenderError, did_you_mean
 from agegender.prediction.images.sources import NamedImage
-from agegender.prediction.prediction import NO_FACE, needs_names, to_row
+from agegender.prediction.prediction import NO_FACE, to_row
 from agegender.prediction.predictor import Detect, Predictor
-from agegender.version import __version__
-from agegender.web.model_info import disclaimer, read_test_metrics
+from agegender.web.model_info import describe_model
 from agegender.web.openapi import describe_api
 from agegender.web.queue import RequestQueue
-from agegender.web.samples import GROUP, NAMES, draw_sample
+from agegender.web.samples import NAMES, draw_sample
 from agegender.web.security import SecurityMiddleware
 from agegender.web.uploads import Limits, check, declared_size, receive
 
@@ -91,20 +90,10 @@ class _Endpoints:
         self._predictors: Mapping[Detect, Predictor] = predictors
         self._queue = RequestQueue(predictors, max_concurrency)
         self._openapi = describe_api(self._tasks, list(predictors), predictor.detect)
-        network = predictor.network
-        samples = [name for name in NAMES if name != GROUP or predictor.detect != "never"]
         self._info: dict[str, Any] = {
-            "version": __version__,
-            "weights": predictor.weights.name,
-            "trained_on_synthetic": network.trained_on_synthetic,
-            "detect": predictor.detect,
-            "tasks": [info.to_dict() for info in self._tasks],
-            "names": needs_names(self._tasks),
+            **describe_model(predictor.network, self._tasks, predictor.detect),
             "max_upload_mb": limits.size / 1e6,
             "max_megapixels": limits.pixels / 1e6,
-            "meaning": disclaimer(network.trained_on_synthetic, self._tasks),
-            "figures": read_test_metrics(predictor.weights, self._tasks),
-            "samples": [_sample_info(name, predictor) for name in samples],
         }
 
     @asynccontextmanager
@@ -186,12 +175,6 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> 
 
 async def _health(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
-
-
-def _sample_info(name: str, predictor: Predictor) -> dict[str, str]:
-    """Return the URL of a sample and its `detect`: weights trained on drawn faces take single ones whole."""
-    drawn = predictor.network.trained_on_synthetic and name != GROUP
-    return {"address": f"samples/{name}", "detect": "never" if drawn else predictor.detect}
 
 
 def _file(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Information about the loaded weights: the meaning of their predictions, and their metrics by age band."""
+"""Information about a model for the page: tasks, samples, the meaning of the predictions, and metrics by age band."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 
 from agegender.data.index.utkface import LABELS
 from agegender.errors import AgeGenderError
+from agegender.prediction.backends.backend import Backend
+from agegender.prediction.prediction import needs_names
+from agegender.prediction.predictor import Detect
 from agegender.tasks.info import TaskInfo
+from agegender.version import __version__
+from agegender.web.samples import GROUP, NAMES
 from agegender.weights.age_bands import read_age_bands
 
 _NUMBER = (
@@ -28,6 +33,32 @@ _RESEARCH = (
     "a person."
 )
 _DRAWN = "These weights were trained on drawn faces: their predictions say nothing about real people."
+
+
+def describe_model(network: Backend, tasks: Sequence[TaskInfo], detect: Detect) -> dict[str, Any]:
+    """Return what the page shows of a model, except the limits of an image.
+
+    Args:
+        network: The network.
+        tasks: Its tasks, with the `min_confidence` in use.
+        detect: Default of the face detection, see `Predictor`.
+    """
+    drawn = network.trained_on_synthetic
+    samples = [name for name in NAMES if name != GROUP or detect != "never"]
+    return {
+        "version": __version__,
+        "weights": network.weights.name,
+        "trained_on_synthetic": drawn,
+        "detect": detect,
+        "tasks": [info.to_dict() for info in tasks],
+        "names": needs_names(tasks),
+        "meaning": disclaimer(drawn, tasks),
+        "figures": read_test_metrics(network.weights, tasks),
+        # weights trained on drawn faces take single ones whole
+        "samples": [
+            {"address": f"samples/{name}", "detect": "never" if drawn and name != GROUP else detect} for name in samples
+        ],
+    }
 
 
 def disclaimer(trained_on_synthetic: bool, tasks: Sequence[TaskInfo]) -> list[str]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from agegender.errors import AgeGenderError, missing_extra, require
 from agegender.system.files import atomic_write
+
+if TYPE_CHECKING:
+    from agegender.prediction.backends.torch_backend import TorchBackend
+    from agegender.prediction.export.onnx_graph import Precision
 
 
 def export(
     out: str | None,
     weights: str = "default",
     check: str | None = None,
-    precision: Literal["float32", "float16", "int8"] = "float32",
-    format: Literal["onnx"] = "onnx",
-    thresholds: list[int] | None = None,
+    precision: Precision = "float32",
+    thresholds: Sequence[int] = (),
 ) -> None:
     """Export a network to one ONNX file for `predict.py backend=onnx`, after comparing its outputs with PyTorch's.
 
@@ -27,17 +31,42 @@ def export(
         weights: See `Predictor`.
         check: File, folder or glob of face crops to compare on; None for drawn faces.
         precision: Precision of the stored weights; see `onnx_graph.quantize_weights`.
-        format: Only `onnx`.
-        thresholds: Ages whose probabilities P(age >= T) are outputs too; None or an empty list for none.
+        thresholds: Ages whose probabilities P(age >= T) are outputs too.
 
     Raises:
         AgeGenderError: A setting is invalid, a package is missing, the network can't be exported, or its outputs
-            differ (see `onnx_check`). No file is written then.
+            differ (see `parity`). No file is written then.
     """
     if not out:
         raise AgeGenderError("say where to: agegender export out=model.onnx; see --help")
     target = Path(out)
     require(target.suffix == ".onnx" and not target.is_dir(), f"out={out} must be a file ending in .onnx")
+    content, _ = checked_model(weights, check, [precision], thresholds)
+    try:
+        with atomic_write(target) as written:
+            written.write(content)
+    except OSError as error:
+        raise AgeGenderError(f"out={out} can't be written ({error.strerror}); write elsewhere") from None
+    print(target)
+
+
+def checked_model(
+    weights: str, check: str | None, precisions: Sequence[Precision], thresholds: Sequence[int] = ()
+) -> tuple[bytes, TorchBackend]:
+    """Convert a network to the content of an ONNX file, after comparing its outputs with PyTorch's.
+
+    Args:
+        weights: See `export`.
+        check: See `export`.
+        precisions: The precisions to try; the first that keeps the predictions is taken.
+        thresholds: See `export`.
+
+    Returns:
+        The content of the file, and the network it was made from.
+
+    Raises:
+        AgeGenderError: See `export`; with several precisions, if all change the predictions.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -49,7 +78,7 @@ def export(
     from agegender.prediction.export.onnx_graph import build_graph, quantize_weights, save_graph
     from agegender.prediction.export.parity import check_faces, check_parity, check_quantized, latency_ms, run_backend
 
-    source = TorchBackend(weights, device="cpu", thresholds=thresholds or ())
+    source = TorchBackend(weights, device="cpu", thresholds=thresholds)
     faces = check_faces(check, source.image_size, source.grayscale)
     print(f"weights: {source.weights}")
     print(f"checked on {faces.words}")
@@ -58,21 +87,26 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
 
-        def measure(kind: str) -> str:
-            return f"{kind:8} {latency_ms(exported, faces.pixels):.2f} ms, {file.stat().st_size / 1e6:.2f} MB"
+        def report(kind: str, difference: str) -> None:
+            speed = latency_ms(exported, faces.pixels)
+            print(f"{kind:8} {speed:.2f} ms, {file.stat().st_size / 1e6:.2f} MB, differs by {difference}")
 
         save_graph(model, file)
-        exported = OnnxBackend(file)
-        difference = check_parity(run_backend(exported, faces.pixels), expected, tasks, faces.words, faces.drawn)
-        print(f"{measure('float32')}, differs by {difference}")
-        if precision != "float32":
+        whole, exported = file.read_bytes(), OnnxBackend(file)
+        outputs = run_backend(exported, faces.pixels)
+        report("float32", check_parity(outputs, expected, tasks, faces.words, faces.drawn))
+        for precision in precisions:
+            if precision == "float32":
+                return whole, source
             save_graph(quantize_weights(model, precision), file)
             exported = OnnxBackend(file)
-            difference = check_quantized(run_backend(exported, faces.pixels), expected, tasks, precision, faces)
-            print(f"{measure(precision)}, differs by {difference}")
-        try:
-            with atomic_write(target) as written:
-                written.write(file.read_bytes())
-        except OSError as error:
-            raise AgeGenderError(f"out={out} can't be written ({error.strerror}); write elsewhere") from None
-    print(target)
+            try:
+                difference = check_quantized(run_backend(exported, faces.pixels), expected, tasks, precision, faces)
+            except AgeGenderError:
+                if precision == precisions[-1]:
+                    raise
+                print(f"{precision:8} moves the predictions too far: a higher precision is taken")
+                continue
+            report(precision, difference)
+            return file.read_bytes(), source
+    raise AssertionError("no precision was given")

@@ -11,7 +11,7 @@ const MIN_HEIGHT = 200; // pixels: images displayed lower than this get a margin
  *
  * @param canvas The canvas to draw on, which is resized.
  * @param image The decoded image, upright.
- * @param answer The response of the server; boxes are in pixels of the upright image.
+ * @param answer The backend's predictions; boxes are in pixels of the upright image.
  * @param texts For each face the lines of its label.
  * @param room Available width and height in CSS pixels.
  */

@@ -1,4 +1,4 @@
-// The server's information: tasks, limits, meaning of the predictions, metrics by age, and samples.
+// The backend's information: tasks, limits, meaning of the predictions, metrics by age, and samples.
 
 import { joined, percentage } from "./texts.js";
 
@@ -6,14 +6,14 @@ import { joined, percentage } from "./texts.js";
  * Fills in the page.
  *
  * @param the Returns an element by its id.
- * @param info The response of api/info.
+ * @param info The information, see `loadInfo` of the backend.
  * @param trySample Callback for a clicked sample and its name.
  */
 export function showInfo(the, info, trySample) {
-  the("limits").textContent = `Up to ${info.max_upload_mb} MB and ${info.max_megapixels} megapixels.`;
+  const size = info.max_upload_mb === null ? "" : `${info.max_upload_mb} MB and `;
+  the("limits").textContent = `Up to ${size}${info.max_megapixels} megapixels.`;
   the("meaning").replaceChildren(...info.meaning.map((text) => element("p", text)));
   the("about").textContent = `agegender ${info.version}, weights ${info.weights}`;
-  the("curl").textContent = `curl --data-binary @photo.jpg ${new URL("api/predict", location.href)}`;
   showTasks(the, info.tasks);
   showMetrics(the, info.figures, info.tasks);
   the("samples").replaceChildren(...info.samples.map((sample, i) => sampleButton(sample, i + 1, trySample)));

@@ -1,14 +1,15 @@
-// Reads an image from a file, the camera, drag and drop or the clipboard, sends it, and shows the predictions.
+// Reads an image from a file, the camera, drag and drop or the clipboard, and shows the backend's predictions.
 
+import * as backend from "./backend.js";
 import { startCamera } from "./camera.js";
 import { draw } from "./draw.js";
 import { showInfo } from "./info.js";
 import { intervalText, numberText, predictionTexts, probabilityText } from "./texts.js";
 
 const the = (id) => document.getElementById(id);
-let info = null; // the response of api/info
+let info = null; // the backend's information
 let loading = null; // its request
-let shown = null; // the displayed image and response
+let shown = null; // the displayed image and predictions
 let pending = null; // aborts the pending request
 
 function setStatus(text, busy = false) {
@@ -28,16 +29,7 @@ function clear() {
   the("answer").hidden = true;
 }
 
-async function requestPredictions(file, detect, signal) {
-  const address = detect ? `api/predict?detect=${detect}` : "api/predict";
-  const headers = { "Content-Type": file.type || "application/octet-stream" };
-  const response = await fetch(address, { method: "POST", body: file, headers, signal });
-  const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(content.error || `the server responded with ${response.status} ${response.statusText}`);
-  return content;
-}
-
-/** Decodes an image; null if the browser can't, or doesn't rotate it upright as the server does (some WebP). */
+/** Decodes an image; null if the browser can't, or doesn't rotate it upright as the backend does (some WebP). */
 async function decode(address, { width, height }) {
   const image = new Image();
   image.src = address;
@@ -53,14 +45,14 @@ async function handle(file, name, detect = null) {
   pending?.abort();
   const request = (pending = new AbortController());
   the("error").textContent = "";
-  if (info && file.size > 1e6 * info.max_upload_mb) {
+  if (info?.max_upload_mb && file.size > 1e6 * info.max_upload_mb) {
     clear();
     fail(`${name}: too large: the limit is ${info.max_upload_mb} MB`);
     return;
   }
   setStatus(`Processing ${name} …`, true);
   try {
-    const answer = await requestPredictions(file, detect, request.signal);
+    const answer = await backend.predict(file, detect, request.signal);
     const address = URL.createObjectURL(file);
     const image = await decode(address, answer);
     await loadInfo();
@@ -74,7 +66,7 @@ async function handle(file, name, detect = null) {
   } catch (error) {
     if (request !== pending) return; // superseded by a later image
     clear();
-    fail(`${name}: ${error instanceof TypeError ? "the server can't be reached" : error.message}`);
+    fail(`${name}: ${error.message}`);
   }
 }
 
@@ -153,14 +145,14 @@ async function trySample(sample, name) {
   try {
     handle(await (await fetch(sample.address)).blob(), name, sample.detect);
   } catch {
-    fail("the server can't be reached");
+    fail(`${name}: it can't be loaded`);
   }
 }
 
-/** Requests the server's information; once, unless that fails. */
+/** Loads the backend's information; once, unless that fails. */
 function loadInfo() {
   loading ??= (async () => {
-    info = await (await fetch("api/info")).json();
+    info = await backend.loadInfo();
     showInfo(the, info, trySample);
   })().catch((error) => {
     loading = null;
@@ -169,5 +161,9 @@ function loadInfo() {
   return loading;
 }
 
+the("unstarted").remove();
+the("privacy").textContent = backend.PRIVACY;
+the("curl").textContent = backend.scriptCommand() ?? "";
+the("script").hidden = backend.scriptCommand() === null;
 listen();
-loadInfo().catch(() => fail("the server can't be reached"));
+loadInfo().catch((error) => fail(error.message));
