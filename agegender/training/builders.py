@@ -115,7 +115,8 @@ def prepare_features(
         fresh: Whether to fit the scaler; False if a checkpoint contains it.
         test: Whether the run ends with a test.
     """
-    network, precision = module.network.eval(), trainer.precision_plugin.forward_context
+    network = module.network.eval().to(data.device)  # Lightning moves it there only when the training starts
+    precision = trainer.precision_plugin.forward_context
     cached = network.trainable == "none" and data.cache == "auto"
     if cached:
         data.keep_features(network, precision, test)
