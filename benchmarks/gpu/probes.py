@@ -14,7 +14,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 SYNCHRONIZING = ".*called a synchronizing CUDA operation.*"
@@ -116,13 +115,14 @@ class KernelProbe(Callback):
         """
         self.path, self.steps = Path(path), steps
         self._profile: profile | None = None
-        self._start = 0.0
+        self._start, self._first = 0.0, 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the profiler."""
-        if trainer.current_epoch == 1 and batch_idx == 5:
+        self._first = 5 if int(trainer.num_training_batches) > 6 else 0
+        if trainer.current_epoch == 1 and batch_idx == self._first:
             on_gpu = [ProfilerActivity.CUDA] if pl_module.device.type == "cuda" else []
             self._profile = profile(activities=[ProfilerActivity.CPU, *on_gpu])
             self._profile.start()
@@ -132,7 +132,7 @@ class KernelProbe(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop the profiler, and write what it saw."""
-        last = min(4 + self.steps, int(trainer.num_training_batches) - 1)
+        last = min(self._first + self.steps, int(trainer.num_training_batches)) - 1
         if self._profile is None or batch_idx != last:
             return
         on_gpu = pl_module.device.type == "cuda"
@@ -140,17 +140,14 @@ class KernelProbe(Callback):
             torch.cuda.synchronize()
         elapsed = time.perf_counter() - self._start
         self._profile.stop()
-        events = self._profile.events() or []
-        device = DeviceType.CUDA if on_gpu else DeviceType.CPU
-        busy = sum(
-            event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            for event in events
-            if event.device_type == device
-        )
-        kernels = sum(event.device_type == DeviceType.CUDA for event in events)
-        steps = batch_idx - 4
-        order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-        self.path.write_text(self._profile.key_averages().table(sort_by=order, row_limit=40))
+        averages = self._profile.key_averages()  # type: ignore[no-untyped-call]
+        name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        # On a GPU the kernels only: the operations that launched them have the same times.
+        on_device = [event for event in averages if str(event.device_type).endswith("CUDA" if on_gpu else "CPU")]
+        busy = sum(getattr(event, name) for event in on_device)
+        kernels = sum(event.count for event in on_device)
+        steps = batch_idx + 1 - self._first
+        self.path.write_text(averages.table(sort_by=name, row_limit=40))
         measured = {"busy": busy / 1e6 / elapsed, "milliseconds": 1e3 * elapsed / steps, "kernels": kernels / steps}
         self.path.with_suffix(".json").write_text(json.dumps(measured))
         self._profile = None

@@ -99,7 +99,7 @@ def kernels(setup: Setup, record: Recorder) -> None:
         found = json.loads(path.with_suffix(".json").read_text())
         record(f"{name}: device busy in a profiled step", found["busy"], command=run.command)
         record(f"{name}: duration of a profiled step", found["milliseconds"], "ms")
-        record(f"{name}: kernels per step", found["kernels"])
+        record(f"{name}: kernels (on a CPU, operations) per step", found["kernels"])
 
 
 def settings(setup: Setup, record: Recorder) -> None:
