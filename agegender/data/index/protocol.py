@@ -22,7 +22,7 @@ _SEARCHED = 50_000  # images: near copies are found in half a minute, and the ti
 _NAMES = {"content": "clean"}  # rules of `data.split` whose protocol has another name
 _COPIES = {"coral": "none", "random": None}  # `data.duplicates` of a protocol; None for any. All others have `near`
 _REMARKS = {
-    "random": "the test faces choose the epoch too, so the figures are flattered: for comparison only",
+    "random": "the test faces choose the epoch too, so the metrics are optimistic: for comparison only",
     "coral": "validation comes from its training faces",
     "folds": "fold {fold} of {folds}, counted from 0",
     "fivefold_benchmark": "fold {fold} of 5, counted from 0; its published lists are not available, so the folds are "

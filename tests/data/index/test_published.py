@@ -106,8 +106,6 @@ def test_coral_lists_leave_out_further_images() -> None:
 
 
 def test_coral_lists_on_other_images_are_an_error_in_one_line() -> None:
-    message = (
-        r"^data\.split=coral, the lists .* names 16431 images that are not in the folder, the first '21_0_0_2017.*'$"
-    )
+    message = r"^data\.split=coral, the lists .* names 16431 images that are not in the folder, .*: complete"
     with pytest.raises(AgeGenderError, match=message):
         read_coral(["a.jpg"], set())
