@@ -21,7 +21,7 @@ from agegender.data.augmentation.build import OWN, Augmentation, build_augmentat
 from agegender.data.augmentation.corruptions import corrupt_any
 from agegender.data.index.duplicates import Mode
 from agegender.data.index.index import FaceIndex, build_index, check_labels
-from agegender.data.index.protocol import Protocol, protocol_of
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import Split, SplitRule, first_rows, fold_of, left_out
 from agegender.data.index.table import check_ending
 from agegender.data.index.utkface import CLASSES, LABELS
@@ -200,11 +200,6 @@ class AgeGenderDataModule(pl.LightningDataModule):
         }
 
     @property
-    def protocol(self) -> Protocol:
-        """Protocol of the split; `setup` must have run."""
-        return protocol_of(self.split_settings, self.index.split_source, self.index.leak)
-
-    @property
     def channels(self) -> int:
         """Number of image channels."""
         return 1 if self.grayscale else 3
@@ -254,7 +249,7 @@ class AgeGenderDataModule(pl.LightningDataModule):
         if any(missing.values()):
             counts = ", ".join(f"{name} of {count:,} images" for name, count in missing.items())
             log.info("missing labels: %s; losses and metrics ignore them", counts)
-        self.protocol.log()
+        protocol_of(self.split_settings, index.split_source, index.leak).log()
 
     def _without_part(self, index: FaceIndex, rows: NDArray[np.int64], part: str) -> NDArray[np.int64]:
         seed = self._index_options["split_seed"]

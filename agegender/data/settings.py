@@ -26,6 +26,11 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
         AgeGenderError: The class is not allowed, or a setting is unknown, missing or of the wrong type.
     """
     made: Callable[..., AgeGenderDataModule] = resolve({"_target_": FOLDER, **settings}, "data")
+    require(
+        not (getattr(made, "streamed", False) and "split" in settings),
+        f"data.split={settings.get('split')}: packed faces have their pack's split; remove it or protocol=, or give it "
+        "to agegender pack",
+    )
     validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed", "labels"))
     validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces, provided=("folder", "progress"))
     return made

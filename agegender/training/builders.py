@@ -17,6 +17,7 @@ from torch import Tensor
 
 from agegender.config.allowlist import accepted_kwargs, check_built, instantiate, kwargs_of, resolve
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.index.protocol import protocol_of
 from agegender.distributed.collectives import is_rank_zero
 from agegender.distributed.launcher import detect_launcher
 from agegender.models.network import MultiTaskNet
@@ -57,7 +58,9 @@ def build_module(
     network, pretrained = network_kwargs(settings, data.image_size, data.channels)
     if weights and not settings["fit"]:
         network = weights["agegender"]["network"]
-    split = {"fingerprint": data.index.fingerprint, **data.split_settings}
+    rule, index = data.split_settings, data.index
+    protocol = protocol_of(rule, index.split_source, index.leak)
+    split = {"fingerprint": index.fingerprint, "protocol": protocol.name, **rule}
     optim = {key: settings["optim"][key] for key in ("optimizer", "scheduler", "trunk_lr_mult")}
     loss = {key: value for key, value in settings["loss"].items() if key != "teacher"}  # an argument of SoftTargets
     module = AgeGenderModule(network, optim, loss, split, settings["seed"], settings["tta"])

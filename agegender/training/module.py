@@ -59,7 +59,7 @@ class AgeGenderModule(pl.LightningModule):
             optim: `optimizer` (with `_target_`), `scheduler` (null, or with `_target_`, see `build_scheduler`) and
                 `trunk_lr_mult` (see `param_groups`).
             loss: `learned`: whether the balance of the tasks is learned.
-            split: The split's `fingerprint` and settings, saved in checkpoints.
+            split: The split's `fingerprint`, `protocol` and settings, saved in checkpoints.
             seed: Seed of the dropout masks.
             tta: `flip` to average over an image and its mirror image, outside the training.
         """

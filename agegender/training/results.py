@@ -17,6 +17,7 @@ from rich.table import Table
 
 from agegender.config.overrides import as_written
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import SPLITS
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.system.files import atomic_write, raise_write_errors
@@ -79,11 +80,12 @@ def write_results(
 
 
 def _split(data: AgeGenderDataModule, module: AgeGenderModule) -> dict[str, Any]:
-    """Return the split, and the split of the initial weights, if any."""
+    """Return the split with its protocol, and the split of the initial weights, if any."""
     settings = data.split_settings
     return {
         "split": data.index.split_source or settings["split"],
         "split_fingerprint": data.index.fingerprint,
+        **protocol_of(settings, data.index.split_source, data.index.leak).results(),
         "duplicates": settings["duplicates"],
         **({"weights_split_fingerprint": module.pretrained_split} if module.pretrained_split else {}),
     }

@@ -18,7 +18,7 @@ from agegender.system.files import atomic_write
 from agegender.weights.age_bands import read_age_bands
 
 # Prefixes and names of the results in the JSON file; folders and machine names are not distributed.
-_RESULT_PREFIXES = ("val/", "test/", "baseline/", "images/", "version/", "split", "duplicates")
+_RESULT_PREFIXES = ("val/", "test/", "baseline/", "images/", "version/", "split", "protocol", "leak", "duplicates")
 _OMITTED_OVERRIDES = ("data.dir", "data.cache_dir", "test", "report", "resume", "weights")
 _RESULTS = ("tasks", "best_epoch", "epochs", "parameters", "seed", "hardware", "precision", "train_seconds")
 

@@ -135,8 +135,8 @@ def test_random_split_validates_on_its_test_faces_with_a_warning(
     assert random.index.fingerprint != honest.index.fingerprint
     assert random.split_settings["split"] == "random"
     assert [record.message for record in caplog.records] == [
-        "protocol random: no test face has a copy in training; the test faces choose the epoch too, so the figures are "
-        "flattered: for comparison only"
+        "protocol random: no test face has a copy in training; the test faces choose the epoch too, so the metrics are "
+        "optimistic: for comparison only"
     ]
 
 

@@ -52,6 +52,7 @@ def test_checkpoint_describes_its_network_tasks_and_split(trained_run: Path) -> 
     assert described["version"] == agegender.__version__
     assert described["split"] == {
         "fingerprint": metrics_of(trained_run)["split_fingerprint"],
+        "protocol": "clean",
         "duplicates": "near",
         "split": "content",
         "split_seed": 0,

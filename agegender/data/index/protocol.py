@@ -22,7 +22,7 @@ _SEARCHED = 50_000  # images: near copies are found in half a minute, and the ti
 _NAMES = {"content": "clean"}  # rules of `data.split` whose protocol has another name
 _COPIES = {"coral": "none", "random": None}  # `data.duplicates` of a protocol; None for any. All others have `near`
 _REMARKS = {
-    "random": "the test faces choose the epoch too, so the figures are flattered: for comparison only",
+    "random": "the test faces choose the epoch too, so the metrics are optimistic: for comparison only",
     "coral": "validation comes from its training faces",
     "folds": "fold {fold} of {folds}, counted from 0",
     "fivefold_benchmark": "fold {fold} of 5, counted from 0; its published lists are not available, so the folds are "
@@ -79,6 +79,13 @@ class Protocol:
         details = [str(part) for part in (self.leak, self.remark) if part]
         return f"{self.name}{': ' * bool(details)}{'; '.join(details)}"
 
+    def results(self) -> dict[str, Any]:
+        """Return the entries of `metrics.json`: the name, and the leak in words and numbers."""
+        if self.leak is None:
+            return {"protocol": self.name}
+        numbers = {f"leak/{name}": getattr(self.leak, name) for name in ("test", "training", "with_copy")}
+        return {"protocol": self.name, "leak": str(self.leak), **numbers}
+
     def log(self) -> None:
         """Log the line, as a warning if the test images were seen in training."""
         warns = self.name.startswith("random") or (self.leak is not None and self.leak.with_copy > 0)
@@ -134,8 +141,7 @@ def protocol_of(settings: Mapping[str, Any], split_source: str | None, leak: Lea
     changed = []
     if not split_source and duplicates != (usual := _COPIES.get(rule, "near")) and usual is not None:
         changed.append(f"data.duplicates={duplicates}")
-    ages = list(settings["age_range"])
-    if rule == "coral" and ages != [21, 60]:
+    if rule == "coral" and (ages := list(settings["age_range"])) != [21, 60]:
         changed.append(f"data.age_range={ages}")
     remark = "" if split_source else _REMARKS.get(rule, "").format_map(settings)
     return Protocol(name + " with " * bool(changed) + " and ".join(changed), leak, remark)

@@ -61,7 +61,8 @@ def read_split_file(path: Path, names: Sequence[str], quarantined: set[str], des
     missing = sorted(set(sides) - set(names) - quarantined)
     if missing:
         raise AgeGenderError(
-            f"{described} names {len(missing)} images that are not in the folder, the first {missing[0]!r}"
+            f"{described} names {len(missing)} images that are not in the folder, the first {missing[0]!r}: complete the "
+            "folder, or choose another split"
         )
     unused = sum(name not in sides for name in names)
     if unused:

@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ UNUSED = "unused"
 VAL_AND_TEST = "val+test"  # in both splits at once, under the rule `random`
 
 
-class Fold(NamedTuple):
+@dataclass(frozen=True)
+class Fold:
     """The test fold of a cross-validation.
 
     Attributes:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from agegender.data.datamodule import AgeGenderDataModule
 from agegender.data.index.index import check_labels, drop_missing
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import SPLITS, Split
 from agegender.data.loading.dataset import Batch
 from agegender.data.streaming.packed_index import BUCKET, PackedIndex, fetch_dir, open_pack
@@ -143,6 +144,7 @@ class StreamingDataModule(AgeGenderDataModule):
             self.synthetic = {}
         sizes = ", ".join(f"{index.place(name)[1]:,} {name}" for name in SPLITS)
         log.info("%s: %s images in shards, split %s", self.place, sizes, index.fingerprint)
+        protocol_of(self.split_settings, index.split_source, index.leak).log()
 
     def split(self, name: Split) -> StreamingSplit:  # type: ignore[override]
         """Return one split's faces; `setup` must have run."""

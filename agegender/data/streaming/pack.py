@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.index.index import FaceIndex
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import SPLITS, Split
 from agegender.data.streaming.packed_index import INDEX, QUARANTINE, VERSION, write_columns, write_manifest
 from agegender.data.streaming.shard_format import item_crc32
@@ -65,6 +67,7 @@ def pack(data: dict[str, Any], out: str, shard_mb: int = 64, tasks: dict[str, An
     require(module.leave_out is None, "data.leave_out is for a training from the folder itself: remove it")
     require(module.train_limit is None, "data.train_limit is for a training from the folder itself: remove it")
     index = module.find_index()
+    protocol_of(module.split_settings, index.split_source, index.leak).log()
     rows = {side: index.rows(side, module.limit) for side in SPLITS}
     rows["train"] = np.array(sorted(rows["train"].tolist(), key=lambda row: (index.digests[row], row)), np.int64)
     unfinished = folder.with_name(f".{folder.name}.packing")
@@ -99,6 +102,7 @@ def _write(
         "images": {side: len(rows[side]) for side in SPLITS},
         "split": settings,
         "split_source": index.split_source,
+        "leak": index.leak and asdict(index.leak),
         "labels": list(index.labels),
         "classes": dict(index.classes),
         "folder": str(index.folder.resolve()),

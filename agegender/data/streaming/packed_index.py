@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agegender.data.index.index import FaceIndex
+from agegender.data.index.protocol import Leak
 from agegender.data.index.split import SPLITS
 from agegender.data.streaming.shard_format import SHARD_INDEX, check_shards
 from agegender.errors import AgeGenderError, missing_extra, require
@@ -176,6 +177,7 @@ def open_pack(place: str, cache_dir: Path) -> PackedIndex:
         quarantine=quarantine,
         classes={name: tuple(classes) for name, classes in manifest["classes"].items()},
         split_source=manifest["split_source"],
+        leak=Leak(**manifest["leak"]) if manifest.get("leak") else None,  # older packs have none
         kept_in=folder,
         manifest=manifest,
     )

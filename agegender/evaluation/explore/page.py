@@ -67,6 +67,7 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("quarantined", f"{figures['quarantined']['files']:,}"),
         ("duplicate groups", f"{copies['groups']:,}, of {copies['files']:,} files; disagreeing: {disagreeing}"),
         ("split", figures["split"]["fingerprint"]),
+        ("protocol", ": ".join(figures["split"][name] for name in ("protocol", "leak") if name in figures["split"])),
         *((name, _describe_label(faces, name, name in figures["classes"])) for name in faces["labels"]),
     ]
 

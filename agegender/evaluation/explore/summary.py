@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agegender.data.index.index import FaceIndex, drop_missing
+from agegender.data.index.protocol import protocol_of
 from agegender.data.index.split import SPLITS, UNUSED
 from agegender.evaluation.explore.quality import describe_quality, find_extremes, measure_faces
 from agegender.evaluation.statistics.metrics import AGE_BANDS, age_bands
@@ -90,6 +91,7 @@ def summarize(index: FaceIndex, settings: Mapping[str, Any], outliers: int) -> D
             **settings,
             "split_source": index.split_source,
             "fingerprint": index.fingerprint,
+            **protocol_of(settings, index.split_source, index.leak).results(),
             "straddling_groups": count_straddling(index, copies),
             "sides": {side: describe(index, part) for side, part in rows.items()},
             "all": describe(index, np.unique(np.concatenate(list(rows.values())))),  # `random` has faces on two sides

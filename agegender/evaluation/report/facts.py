@@ -35,6 +35,7 @@ def facts_of(run: Run, findings: RunMetrics) -> dict[str, str]:
         "data": results.get("data"),
         "table": results.get("table"),
         "split": " ".join(str(results[name]) for name in ("split", "split_fingerprint") if results.get(name)) or None,
+        "protocol": ": ".join(str(results[name]) for name in ("protocol", "leak") if results.get(name)) or None,
         "pooled from": _pooled(run),
         "test images": f"{findings.images:,}{photographs}",
         "epochs": epochs if results.get("epochs") else None,
@@ -85,4 +86,6 @@ def notes_of(report: Report) -> list[str]:
             notes.append(f"{run_name(label)}: {leak_warning(run)}")
         else:
             notes.append(f"{run_name(label)}: the epoch was selected by validation, without the test images.")
+        if run.results.get("leak/with_copy"):
+            notes.append(f"{run_name(label)}: {run.results.get('leak')}. Its metrics are optimistic.")
     return [*notes, *_NOTES]

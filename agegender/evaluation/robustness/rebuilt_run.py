@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agegender.config.allowlist import accepted_kwargs, kwargs_of
 from agegender.data.datamodule import AgeGenderDataModule
+from agegender.data.index.protocol import protocol_of
 from agegender.data.loading.dataset import FaceDataset
 from agegender.data.settings import check_data, streams
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
@@ -23,7 +24,10 @@ from agegender.prediction.backends.backend import Tta
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, find_checkpoint
 
-_SPLIT_RULE = ("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "age_range", "limit")
+_SPLIT_RULE = (
+    *("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "fold", "folds"),
+    *("age_range", "limit"),
+)
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def rebuild(
         clusters=number_clusters([index.names[index.duplicates[row]] for row in faces.rows]),
         duplicates_known=data.split_settings["duplicates"] != "none",
         place=str(index.folder) if data.synthetic is None else SYNTHETIC_NOTE,
-        warnings=_warnings(network.split.get("fingerprint"), index.fingerprint, data.split_settings["split"]),
+        warnings=_warnings(network.split.get("fingerprint"), index.fingerprint, data),
         tolerances=_tolerances(network),
     )
 
@@ -208,14 +212,17 @@ def _data_of_weights(origin: Origin, split: Mapping[str, Any], data_dir: str | N
     return {name: split[name] for name in _SPLIT_RULE if name in split}
 
 
-def _warnings(trained: str | None, tested: str, rule: str) -> list[str]:
+def _warnings(trained: str | None, tested: str, data: AgeGenderDataModule) -> list[str]:
     found = []
     if trained is not None and trained != tested:
         found.append(
             f"The weights were trained under split {trained}, and this is split {tested}: if the images are the same, "
             "some of these test faces may have been trained on, and the metrics may be optimistic."
         )
-    if rule == "random":
+    protocol = protocol_of(data.split_settings, data.index.split_source, data.index.leak)
+    if protocol.leak is not None and protocol.leak.with_copy:
+        found.append(f"Protocol {protocol.name}: {protocol.leak}, so the metrics are optimistic.")
+    if data.split_settings["split"] == "random":
         found.append(
             "The run was split file by file (data.split=random): the epoch was selected on its test faces, which may "
             "have copies in the training part, so the metrics are optimistic."

@@ -362,3 +362,9 @@ def test_fold_of_takes_valid_settings() -> None:
     assert fold_of("content", None, None) is None
     assert fold_of("folds", 2, 3) == Fold(2, 3, validates=False)
     assert fold_of("fivefold_benchmark", 4, 5) == Fold(4, 5, validates=True)
+
+
+def test_splits_by_rule_are_those_of_earlier_releases() -> None:
+    digests, groups = _digests(500), np.arange(500) // 2 * 2
+    assert fingerprint(digests, assign_splits(digests, groups, 0, 0.2, 0.1)) == "85e3d51fa12e"
+    assert fingerprint(digests, random_split(digests, 0, 0.2)) == "e4613676dc2c"

@@ -511,6 +511,12 @@ def test_empty_split_column_is_ignored(faces: Path, tmp_path: Path, cache_dir: P
     assert index.split_source is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
 
 
+def test_split_column_is_ignored_by_folds(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
+    rows = [row | {"split": "test" if number % 2 else "train"} for number, row in enumerate(rows_of(faces))]
+    index = indexed(faces, tmp_path, rows, cache_dir, split="folds", fold=0, folds=5)
+    assert index.split_source is None and index.fingerprint == build_index(faces, cache_dir).fingerprint
+
+
 def test_split_column_without_training_images_suggests_split_test(faces: Path, tmp_path: Path, cache_dir: Path) -> None:
     rows = [row | {"split": "test"} for row in rows_of(faces)]
     with pytest.raises(AgeGenderError, match=r"the train split .* the given split names none .*data\.split=test"):

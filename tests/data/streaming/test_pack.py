@@ -9,13 +9,18 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import room_for
 from helpers.made_tables import write_table
+from omegaconf import OmegaConf
 
+from agegender.config.allowlist import kwargs_of
+from agegender.config.compose import compose_command
 from agegender.data.index.index import build_index
+from agegender.data.index.protocol import Leak
 from agegender.data.index.split import SPLITS
 from agegender.data.index.utkface import GROUPS
 from agegender.data.streaming import pack as packing
@@ -212,3 +217,16 @@ def test_folder_without_a_pack_is_refused_in_one_line(faces: Path, packed: Path,
     (tmp_path / "torn" / "pack.json").write_text(json.dumps(manifest | {"version": 99}))
     with pytest.raises(AgeGenderError, match="has pack version 99"):
         open_pack(str(tmp_path / "torn"), tmp_path)
+
+
+def test_pack_of_a_fold_keeps_protocol_and_leak(faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = compose_command("pack", ["protocol=folds", "data.fold=1", f"data.dir={faces}"]).data
+    plain: Any = OmegaConf.to_container(settings)
+    packed = pack(kwargs_of(plain), str(tmp_path / "shards"))
+    data = StreamingDataModule(dir=str(packed), cache_dir=str(tmp_path / "cache"))
+    with caplog.at_level("INFO"):
+        data.setup()
+    assert caplog.messages[-1] == ("protocol folds: no test face has a copy in training; fold 1 of 5, counted from 0")
+    whole = build_index(faces, tmp_path / "cache", split="folds", fold=1, folds=5)
+    assert data.index.fingerprint == whole.fingerprint and data.index.leak == whole.leak
+    assert whole.leak == Leak(len(data.split("test")), 120 - len(data.split("test")), 0)

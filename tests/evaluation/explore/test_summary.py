@@ -160,6 +160,8 @@ def test_straddling_groups_of_a_protocol_are_counted_with_left_out_files(odd_fac
     sides = {side: part["images"] for side, part in split["sides"].items()}
     assert sides == {"train": 1, "val": 1, "test": 2, "unused": 62} and split["all"]["images"] == 66
     assert split["straddling_groups"] == 1
+    assert split["protocol"] == "file protocol.csv"
+    assert (split["leak/test"], split["leak/training"], split["leak/with_copy"]) == (2, 2, 1)
 
 
 def test_image_missing_since_indexing_is_an_error_in_one_line(faces: Path, tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def rows_of(table: Table) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in table.rows}
 
 
+def test_page_names_the_protocol_and_notes_its_leak(tmp_path: Path) -> None:
+    leak = "191 of 3,287 test faces have a copy among the 13,143 training faces"
+    known = {"protocol": "coral", "leak": leak, "leak/with_copy": 191}
+    page = page_of(make_run(tmp_path / "run", answers(), known))
+    assert dict(page.facts)["protocol"] == f"coral: {leak}"
+    assert f"This run: {leak}. Its metrics are optimistic." in page.notes
+    page = page_of(make_run(tmp_path / "older", answers()))
+    assert "protocol" not in dict(page.facts) and not any("optimistic" in note for note in page.notes)
+
+
 def test_page_sections_come_in_reading_order_with_the_runs_origin(tmp_path: Path) -> None:
     known = {"data": "data/UTKFace", "split": "content", "epochs": 7, "best_epoch": 5, "parameters": 12345}
     page = page_of(make_run(tmp_path / "run", answers(), known | {"overrides": "optim.lr=1", "hardware": "a CPU"}))

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,25 @@ def test_limit_is_nested_in_a_larger_limit(trained_run: Path, tmp_path: Path) ->
 
     parts = [set(rebuild(find_origin(str(trained_run)), limit=limit).faces.rows.tolist()) for limit in (3, 9, None)]
     assert [len(part) for part in parts[:2]] == [3, 9] and parts[0] < parts[1] < parts[2]
+
+
+def test_leak_of_the_split_is_among_the_warnings(faces: Path, tmp_path: Path) -> None:
+    from agegender.evaluation.robustness.rebuilt_run import find_origin, rebuild
+
+    shutil.copytree(faces, tmp_path / "faces")
+    with (tmp_path / "split.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "split"])
+        for number, path in enumerate(sorted(faces.iterdir())):
+            copy = path.name.replace("_2", "_3", 1)
+            shutil.copy(path, tmp_path / "faces" / copy)
+            writer.writerows(
+                [[path.name, "test" if number < 4 else "train"], [copy, "test" if number < 2 else "train"]]
+            )
+    data = {"dir": str(tmp_path / "faces"), "split_file": str(tmp_path / "split.csv"), "cache_dir": str(tmp_path)}
+    rebuilt = rebuild(replace(find_origin("small"), data=data), device="cpu")
+    leak = "2 of 6 test faces have a copy among the 234 training faces"
+    assert rebuilt.warnings[1:] == [f"Protocol file split.csv: {leak}, so the metrics are optimistic."]
 
 
 GLASSES = "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}"
