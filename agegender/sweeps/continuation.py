@@ -127,10 +127,14 @@ def job_name(number: int, overrides: list[str], sweep: dict[str, Any]) -> str:
 
 @contextmanager
 def quiet_job() -> Iterator[None]:
-    """Log only warnings and errors of a multirun's job, unless `hydra.verbose` is set."""
+    """Log only warnings and errors of a multirun's job.
+
+    Not with `hydra.verbose`, nor with a launcher such as submitit's, whose jobs have a log each.
+    """
     hydra, logger = HydraConfig.get(), logging.getLogger("agegender")
     before = logger.level
-    if hydra.mode is RunMode.MULTIRUN and not hydra.verbose:
+    shares_terminal = hydra.runtime.choices.get("hydra/launcher", "basic") == "basic"
+    if hydra.mode is RunMode.MULTIRUN and shares_terminal and not hydra.verbose:
         logger.setLevel(logging.WARNING)
     try:
         yield

@@ -17,7 +17,7 @@ from agegender.system.files import atomic_write
 
 _OF_ONE_FOLD = (
     *("val/", "test/", "baseline/", "images/train", "images/val", "images/test"),
-    *("best_", "epochs", "seconds_", "images_per_", "train_seconds", "overrides"),
+    *("leak/", "best_", "epochs", "seconds_", "images_per_", "train_seconds", "overrides"),
 )
 
 
@@ -93,6 +93,9 @@ def _pooled_results(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shared.pop("weights_split_fingerprint", None)
     if leaks:
         shared["weights_split_fingerprint"] = leaks[0]
+    copies = sum(fold.get("leak/with_copy") or 0 for fold in folds)
+    if copies:
+        shared |= {"leak": f"{copies:,} test faces have a copy in the training of their fold", "leak/with_copy": copies}
     tasks = zip(*(fold["tasks"] for fold in folds), strict=True)  # each task's entries in the folds
     shared["tasks"] = [
         {**entries[0], "min_confidence": statistics.fmean(entry["min_confidence"] for entry in entries)}

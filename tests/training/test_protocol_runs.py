@@ -23,7 +23,14 @@ LINE = "protocol folds: no test face has a copy in training; fold 2 of 3, counte
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a sweep over the three folds of 120 drawn faces."""
     where = tmp_path_factory.mktemp("folds")
-    sweep = ("-m", "protocol=folds", "data.folds=3", "data.fold=0,1,2", "hydra.sweep.dir=sweep")
+    sweep = (
+        "-m",
+        "protocol=folds",
+        "data.folds=3",
+        "data.fold=0,1,2",
+        "hydra.sweep.dir=sweep",
+        "hydra.verbose=agegender",
+    )
     outcome = run_script("train.py", *sweep, *TINY, "trainer.max_epochs=1", cwd=where)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("\nprotocol ") == 3 and LINE in outcome.out

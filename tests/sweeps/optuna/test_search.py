@@ -242,7 +242,7 @@ def test_trial_is_resumed_as_a_run_and_not_as_a_search(study: Path, run_here: Ca
     best = rows_of(study)[0]["trial"]
     outcome = run_here("train.py", f"resume={study / best}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
-    assert metrics_of(study / best)["epochs"] == 3 and f"trial {best} of the study is over" in outcome.out
+    assert metrics_of(study / best)["epochs"] == 3 and f"trial {best} of the study has ended" in outcome.out
     assert len(trials_of(study)) == 5
 
 
