@@ -50,7 +50,7 @@ def compare(
     settings = {"resamples": resamples, "seed": seed}
     folders = [Path(display_path(folder)) for folder in find_runs(given)]
     command = _command(folders, out, common, settings)
-    report = build_report(folders, settings | {"faces": 0}, command, "common" if common else "same")
+    report = build_report(folders, settings | {"faces": 0}, command, tested="common" if common else "same")
     require(bool(report.difference), "the runs have no task in common: report on each run by itself")
     found = _json(report, common)
     for label, each in report.runs.items():
