@@ -79,8 +79,11 @@ def _cell(found: Estimate, form: Form = PERCENT) -> str:
 
 def _rates(limits: Sequence[LimitMetrics], label: str) -> Table:
     interval = "95 % interval"
-    header = ("limit", "required", "under it", "pass, %", interval, f"of these, {NEAR} years or less under it")
-    header = (*header, "pass, %", interval, "of the limit or more", "turned away, %", interval)
+    header = [
+        *("limit", "required", "under it", "pass, %", interval),
+        *(f"of these, {NEAR} years or less under it", "pass, %", interval),
+        *("of the limit or more", "turned away, %", interval),
+    ]
     rows = []
     for limit in limits:
         faces = [f"{count:,}" for count in (limit.faces.under, limit.faces.near, limit.faces.over)]
