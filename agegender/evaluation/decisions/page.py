@@ -19,6 +19,7 @@ from agegender.evaluation.html.metric_format import (
     with_unit,
 )
 from agegender.evaluation.html.page import Section, Table
+from agegender.evaluation.report.analysis import SMALL_SAMPLE
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.tasks.info import TaskInfo
 
@@ -51,7 +52,7 @@ def _limit_sections(decisions: Mapping[str, Decisions], tasks: Sequence[TaskInfo
         f"{WARNING} A face passes if its predicted age is at least the required one: the limit itself, or a challenge "
         f"age, here {MARGIN} years above it, as in Challenge 25 for a limit of 18. The rates are counted as in NIST IR "
         f"8525. The groups' ages differ, which changes their rates too, less so among those at most {NEAR} years under "
-        f"a limit. {none}"
+        f"a limit. Intervals from fewer than {SMALL_SAMPLE} faces are unreliable. {none}"
     )
     tables = [_rates(limits, label) for label, limits in measured.items()]
     for near in (False, True):
@@ -79,8 +80,11 @@ def _cell(found: Estimate, form: Form = PERCENT) -> str:
 
 def _rates(limits: Sequence[LimitMetrics], label: str) -> Table:
     interval = "95 % interval"
-    header = ("limit", "required", "under it", "pass, %", interval, f"of these, {NEAR} years or less under it")
-    header = (*header, "pass, %", interval, "of the limit or more", "turned away, %", interval)
+    header = [
+        *("limit", "required", "under it", "pass, %", interval),
+        *(f"of these, {NEAR} years or less under it", "pass, %", interval),
+        *("of the limit or more", "turned away, %", interval),
+    ]
     rows = []
     for limit in limits:
         faces = [f"{count:,}" for count in (limit.faces.under, limit.faces.near, limit.faces.over)]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from agegender.evaluation.decisions.selective import SelectiveMetrics
 from agegender.evaluation.decisions.thresholds import LimitMetrics
+from agegender.evaluation.html.metric_format import capitalize
 from agegender.evaluation.html.page import Plot
 from agegender.evaluation.html.plot_style import COLORS, GRAY, new_plot, to_png
 from agegender.evaluation.statistics.bootstrap import Estimate
@@ -99,6 +100,6 @@ def risk_coverage_plot(task: TaskInfo, runs: Mapping[str, SelectiveMetrics]) -> 
         axes.axhline(curve[-1], color=color, linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=0)
     how = "the narrowest intervals" if number else "the highest probabilities"
-    caption = f"{risk.removesuffix(', %')} of the faces with {how}; dotted: of all faces".capitalize()
+    caption = capitalize(f"{risk.removesuffix(', %')} of the faces with {how}; dotted: of all faces")
     title = f"{risk}, {task.unit}" if number and task.unit else risk
     return _finish(axes, f"{task.name}_risk_coverage", caption, "", "faces answered, %", title)

@@ -186,7 +186,7 @@ def test_probability_columns_of_one_of_two_runs_do_not_hinder_their_comparison(t
 
 def test_probability_without_a_deviation_is_absent(tmp_path: Path) -> None:
     (limit,) = decided(tmp_path, made()).limits
-    assert limit.probability is limit.ece is limit.reliability is None
+    assert (limit.probability, limit.ece, limit.reliability) == (None, None, None)
     page, _ = report_of(tmp_path / "page", made(), [LIMIT])
     assert "Calibration of P(age >= T)" not in [section.title for section in page.sections]
 
