@@ -77,7 +77,8 @@ class Mixing:
         random = np.random.default_rng(seed)
         order = like_device(torch.from_numpy(random.permutation(len(images))), images)
         cuts = bool(self.cutmix) and (not self.mixup or random.random() < 0.5)
-        own = float(random.beta(*[self.cutmix if cuts else self.mixup] * 2))
+        alpha = self.cutmix if cuts else self.mixup
+        own = random.beta(alpha, alpha)
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         if not cuts:
             return torch.lerp(pixels[order], pixels, own), Partners(order, own)

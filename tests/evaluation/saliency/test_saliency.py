@@ -31,7 +31,7 @@ def test_map_of_a_network_that_looks_at_one_patch_is_largest_there(size: int, co
     pixels = np.full((size, size, 3), 255, np.uint8)
 
     def look(images: NDArray[np.uint8]) -> Floats:
-        seen = images[:, top : top + side, left : left + side].astype(float).mean((1, 2, 3))
+        seen: Floats = images[:, top : top + side, left : left + side].mean((1, 2, 3))
         return np.abs(seen - 255)
 
     values = occlusion_map(pixels, look)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -45,7 +46,8 @@ class Quadratic(pl.LightningModule):
         self.lr, self.rates = lr, []  # type: ignore[var-annotated]
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        return sum((weight**2).sum() for weight in self.weights)  # type: ignore[return-value]
+        loss: torch.Tensor = self.weights[0].square().sum() + self.weights[1].square().sum()
+        return loss
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.rates.append([group["lr"] for group in optimizer.param_groups])
@@ -56,11 +58,11 @@ class Quadratic(pl.LightningModule):
 
 
 def fit(module: pl.LightningModule, test: LearningRateTest, accumulate: int = 1) -> None:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=STEPS, callbacks=[test], accumulate_grad_batches=accumulate, **quiet
     )
-    trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(50, 1)))
+    trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(50, 1)))  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
