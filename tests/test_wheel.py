@@ -87,6 +87,15 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return install(folder / "venv", ["-e", copy_sources(folder / "clone")])
 
 
+def test_wheel_shows_the_comments_of_its_configs_and_writes_their_schema(from_wheel: Installed, tmp_path: Path) -> None:
+    shown = from_wheel.run("train", "--help", cwd=tmp_path)
+    assert shown.code == 0 and shown.out.startswith("usage: agegender train [name=value ...]\n"), shown.err
+    assert "data.image_size=128             side in pixels\n" in shown.out and "* optim=adam " in shown.out
+    schema = from_wheel.run("schema", "out=-", cwd=tmp_path)
+    assert schema.code == 0 and '"side in pixels"' in schema.out, schema.err
+    assert not any(tmp_path.iterdir())
+
+
 def test_wheel_holds_every_config_template_page_and_plugin(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
