@@ -82,7 +82,7 @@ export class FaceDetector {
     let { landmarks } = seen;
     if (distance(center(landmarks), [place.x, place.y]) > MAX_OFFSET * Math.max(place.width, place.height)) return null;
     const mirrored = await this.look(pyramid, upright, LARGE, true);
-    if (mirrored) landmarks = landmarks.map((point, i) => point.map((at, axis) => (at + mirrored.landmarks[i][axis]) / 2));
+    if (mirrored) landmarks = landmarks.map((point, i) => center([point, mirrored.landmarks[i]]));
     return { box: boxOf(upright.tilt ? upright : place, pyramid[0]), score: Math.min(score, 1), landmarks };
   }
 

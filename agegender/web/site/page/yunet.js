@@ -43,7 +43,8 @@ function planes(image, width, height) {
  */
 function candidates(outputs, stride, columns, threshold) {
   const f = Math.fround;
-  const [faces, objects, boxes, points] = ["cls", "obj", "bbox", "kps"].map((kind) => outputs[`${kind}_${stride}`].data);
+  const output = (kind) => outputs[`${kind}_${stride}`].data;
+  const [faces, objects, boxes, points] = [output("cls"), output("obj"), output("bbox"), output("kps")];
   const found = [];
   for (let cell = 0; cell < faces.length; cell++) {
     const score = f(Math.sqrt(f(unit(faces[cell]) * unit(objects[cell]))));
