@@ -29,13 +29,9 @@ def hint_schema(hint: Any) -> Schema:
 
 
 def value_schema(value: Any) -> Schema:
-    """Return the schema of a value's type; of a number any, because 1 may stand for 1.0."""
-    if value is None:
-        return {}  # nothing is known of what it may be otherwise
-    if isinstance(value, bool):
-        return {"type": "boolean"}
-    kinds = {int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return {"type": kinds[type(value)]}
+    """Return the schema of a value's type: of an integer any number, as 1 may stand for 1.0; of null anything."""
+    kinds = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return {"type": kinds[type(value)]} if type(value) in kinds else {}
 
 
 def any_of(parts: Sequence[Schema]) -> list[Schema]:

@@ -21,7 +21,7 @@ STREAM_ADDRESS = ("rtsp://", "rtsps://")  # of cameras in the network
 # Settings of any command whose value is a path or a URL.
 PATHS = (
     *("data.dir", "data.table", "data.cache_dir", "data.split_file", "model.pretrained"),
-    *("weights", "run", "out", "annotate", "tracks", "boxes", "data_dir", "check", "host"),
+    *("weights", "run", "out", "annotate", "tracks", "boxes", "data_dir", "check", "host", "runtime"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage"),
     *("trainer.default_root_dir", "callbacks.*.dirpath", "callbacks.*.folder", "logger.*.save_dir"),
 )

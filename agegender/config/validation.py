@@ -56,7 +56,7 @@ def parameter_hints(called: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     """
     functions = (
         [vars(base)["__init__"] for base in inspect.getmro(called)[:-1] if "__init__" in vars(base)]
-        if (inspect.isclass(called))
+        if inspect.isclass(called)
         else [called]
     )
     hints: dict[str, Any] = {}

@@ -214,7 +214,7 @@ def test_path_overrides_know_every_path_setting() -> None:
         found |= {str(key) for key in flat if is_path(str(key)) or key in LISTS}
     assert found == {
         *("data.dir", "data.table", "data.cache_dir", "data.split_file", "weights", "teacher", "out", "annotate"),
-        *("run", "data_dir", "check", "host"),
+        *("run", "data_dir", "check", "host", "tracks", "boxes", "runtime"),
     }
 
 
