@@ -203,6 +203,7 @@ def test_path_overrides_know_every_path_setting() -> None:
         found |= {str(key) for key in flat if is_path(str(key)) or key in LISTS}
     assert found == {
         *("data.dir", "data.table", "data.cache_dir", "data.split_file", "weights", "teacher", "out", "annotate"),
+        *("tracks", "boxes"),
         *("run", "data_dir", "check", "host"),
     }
 
