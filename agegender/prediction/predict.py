@@ -107,6 +107,7 @@ def predict(
     frame_interval = _checked_interval(frame_interval, tracked, track_gap)
     _check_outputs(out, tracks)
     require(not tracked or detect != "never" or boxes is not None, "track=true needs boxes: leave out detect=never")
+    _check_score(min_score, detect, boxes)
     part = parse_shard(shard) if shard is not None else None
     names = list_images([img] if isinstance(img, str) else img)
     if film is not None:
@@ -134,7 +135,8 @@ def predict(
         print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
     tasks = predictor.tasks
     album = AnnotatedImageFolder(Path(annotate), tasks) if annotate and film is None else None
-    people = People(tasks, min_score, track_gap, keep_boxes=film is not None) if tracked else None
+    begins = 0.0 if table else min_score  # a person vouches for each box of a table
+    people = People(tasks, begins, track_gap, keep_boxes=film is not None) if tracked else None
     progress = None
     if out is not None and into_file:
         origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
@@ -226,6 +228,12 @@ def _checked_interval(given: float | None, tracked: bool, gap: float) -> float:
     ends = f"frame_interval={seconds} is above track_gap={gap}: each track would end after one frame; set another"
     require(not tracked or seconds <= gap, ends)
     return seconds
+
+
+def _check_score(min_score: float, detect: Detect, boxes: str | None) -> None:
+    require(0 < min_score <= 1, f"min_score={min_score} must be above 0, and at most 1")
+    idle = "boxes" if boxes is not None else "detect=never" if detect == "never" else ""
+    require(not idle or min_score == MIN_SCORE, f"min_score={min_score} has no effect with {idle}: leave it out")
 
 
 def _check_outputs(out: str | None, tracks: str | None) -> None:

@@ -58,7 +58,8 @@ def live_frames(stream: LiveStream, frame_interval: float) -> Iterator[NamedImag
             what = "no camera can be opened here" if is_camera else "no stream can be opened there"
             raise AgeGenderError(f"img={name}: {what}")
         rate = frame_rate(cv2, video)
-        start = last = due = time.monotonic()
+        last = due = time.monotonic()
+        start: float | None = None  # of the first frame
         while True:
             _drop_buffered(video, rate, time.monotonic() - last)
             while time.monotonic() < due:
@@ -67,7 +68,7 @@ def live_frames(stream: LiveStream, frame_interval: float) -> Iterator[NamedImag
             if not there:
                 return
             last = time.monotonic()
-            due = max(due + frame_interval, last)
+            start, due = last if start is None else start, max(due + frame_interval, last)
             yield as_frame(frame_name(name, last - start), pixels)
     except KeyboardInterrupt:
         return  # ends the stream; the predictions so far are printed or written

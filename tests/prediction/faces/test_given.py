@@ -255,6 +255,26 @@ def test_predict_follows_faces_of_a_table_without_a_detector(
     assert [(person["track"], person["frames"]) for person in people] == [(1, 11)]
 
 
+def test_predict_follows_given_faces_of_any_score(
+    picture: NDArray[np.uint8], trained_run: Path, run_here: Run, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    noisy = [np.clip(picture + random.normal(0, 30, picture.shape), 0, 255).astype(np.uint8) for _ in range(5)]
+    write_video(tmp_path / "clip.avi", "MJPG", noisy)
+    table(tmp_path, *(f"clip.avi#t={0.1 * frame:.2f},30,38,88,110" for frame in range(5)))
+    arguments = ("clip.avi", "boxes=boxes.csv", "frame_interval=0.1", f"weights={trained_run}", "track=true")
+    assert run_here("predict.py", *arguments, "out=faces.json").code == 0
+    rows = json.loads((tmp_path / "faces.json").read_text())
+    assert [row["track"] for row in rows] == [1] * 5
+    assert min(row["score"] or 1 for row in rows) < MIN_SCORE
+
+
+@pytest.mark.parametrize("other", ["detect=never", "boxes=boxes.csv"])
+def test_min_score_without_an_effect_is_refused(other: str, run_here: Run) -> None:
+    outcome = run_here("predict.py", "a.jpg", "weights=missing.ckpt", "min_score=0.5", other)
+    outcome.assert_one_line_error(f"error: min_score=0.5 has no effect with {other.removesuffix('=boxes.csv')}")
+
+
 def test_resume_refuses_other_boxes(faces: Path, trained_run: Path, run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(min(faces.glob("28_*")).read_bytes())
     arguments = ("a.jpg", "boxes=boxes.csv", f"weights={trained_run}", "out=a.csv")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome
+from conftest import ROOT, Outcome
 from helpers.rtsp_camera import rtsp_camera
 from PIL import Image
 
@@ -134,6 +137,26 @@ def test_live_frames_of_an_rtsp_camera_come_until_it_ends() -> None:
     assert 2 <= len(found) <= COUNT and found[0].path == f"{address}#t=0.00"
     picture = found[-1].read()
     assert isinstance(picture, Image.Image) and np.abs(np.asarray(picture).astype(int) - Camera.picture).mean() < 8
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_stream_with_its_rows_and_tracks(faces: Path, trained_run: Path, tmp_path: Path) -> None:
+    picture, partial = Image.open(next(faces.glob("28_*"))).convert("RGB"), tmp_path / "faces.csv.partial"
+    until = time.monotonic() + 120
+    with rtsp_camera(picture, count=5000) as address:
+        command = [sys.executable, str(ROOT / "predict.py"), address, f"weights={trained_run}", "out=faces.csv"]
+        with subprocess.Popen(
+            [*command, "tracks=people.csv", "track_gap=30"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ) as run:
+            while not (partial.exists() and partial.read_bytes().count(b"\n") > 5):
+                assert run.poll() is None and time.monotonic() < until
+                time.sleep(0.02)
+            run.send_signal(signal.SIGINT)
+            _, messages = run.communicate(timeout=60)
+    assert run.returncode == 0 and "Traceback" not in messages, messages
+    rows, people = ((tmp_path / name).read_text().splitlines() for name in ("faces.csv", "people.csv"))
+    assert len(rows) > 5 and len(people) == 2 and not partial.exists()
+    assert people[1].startswith(f"{address},1,0.0,") and f",{len(rows) - 1}," in people[1]
 
 
 def test_open_images_flushes_after_each_live_frame(address: str) -> None:
