@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,8 +18,6 @@ STRIDES = (8, 16, 32)
 
 @pytest.mark.parametrize("size", [(320, 320), (416, 96), (800, 608)])
 def test_dynamic_yunet_predicts_as_opencv_does(size: tuple[int, int]) -> None:
-    import io
-
     drawn = Image.open(io.BytesIO(draw_sample("3.jpg")))
     picture = Image.new("RGB", size, "gray")
     picture.paste(drawn.resize((90, 90)), (3, 2))
