@@ -206,8 +206,7 @@ class FaceDetector:
         """
         found: list[tuple[float, _Place]] = []
         for shrink, small in smaller:
-            candidates = self._detect(np.ascontiguousarray(np.rot90(small, quarter)), CANDIDATE_SCORE)
-            for row in candidates:
+            for row in self._detect(np.ascontiguousarray(np.rot90(small, quarter))):
                 left, top, across, down = (float(value) / shrink for value in row[:4])
                 x, y, end = left + across / 2, top + down / 2, shape if quarter % 2 == 0 else shape[::-1]
                 for _ in range(quarter):  # each undoes one quarter turn
@@ -276,7 +275,7 @@ class FaceDetector:
         if mirrored:
             onto = onto * (-1, 1)
         shift = np.array([place.x, place.y]) - onto @ np.array([side / 2, side / 2])
-        rows = self._detect(self._warp(picture, onto, shift, side), _PATCH_SCORE)
+        rows = self._detect(self._warp(picture, onto, shift, side), threshold=_PATCH_SCORE)
         middles = rows[:, :2] + rows[:, 2:4] / 2
         rows = rows[np.abs(middles - side / 2).max(1) < side / 4]  # drop faces beside it: they are other candidates
         if not len(rows):
@@ -300,7 +299,7 @@ class FaceDetector:
         )
         return patch
 
-    def _detect(self, pixels: NDArray[np.uint8], threshold: float) -> NDArray[np.float32]:
+    def _detect(self, pixels: NDArray[np.uint8], threshold: float = CANDIDATE_SCORE) -> NDArray[np.float32]:
         """Return `[faces, 15]`: left, top, width, height, five landmarks (x, y), score.
 
         Args:
