@@ -140,7 +140,7 @@ class KernelProbe(Callback):
             torch.cuda.synchronize()
         elapsed = time.perf_counter() - self._start
         self._profile.stop()
-        averages = self._profile.key_averages()  # type: ignore[no-untyped-call]
+        averages = self._profile.key_averages()
         name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         # On a GPU the kernels only: the operations that launched them have the same times.
         on_device = [event for event in averages if str(event.device_type).endswith("CUDA" if on_gpu else "CPU")]
