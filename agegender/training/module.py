@@ -209,9 +209,12 @@ class AgeGenderModule(pl.LightningModule):
             seed = step_seed(self.seed, self.current_epoch, batch_idx, "mix", self.global_rank)
             images, partners = self.mixing(batch["image"], seed)
             batch = {**batch, "image": images, "partners": partners}
-        loss = self._step(batch, "train")[0]
-        self.log("train/loss_step", loss.detach())  # each `trainer.log_every_n_steps` of this rank's faces
-        return loss
+        return self._step(batch, "train")[0]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the loss of this rank's faces, each `trainer.log_every_n_steps`."""
+        # Lightning has divided it for the accumulation of gradients.
+        self.log("train/loss_step", outputs["loss"] * self.trainer.accumulate_grad_batches)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the rows and the point predictions, each `[batch]`, by `info.columns`."""

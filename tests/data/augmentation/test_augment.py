@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agegender.data.augmentation.augment import Augment
+from agegender.data.augmentation.mixing import split_settings
 from agegender.errors import AgeGenderError
 
 # The strengths that there were before pictures got noisy, sharper, coarser or squeezed.
@@ -537,6 +538,7 @@ def test_augment_refuses_an_invalid_strength_by_name(wrong: dict[str, Any], mess
 def test_augment_does_not_synchronize_with_the_device(option: str) -> None:
     """PyTorch's meta device has no values: whoever asks for one, and so waits for a device, gets an error."""
     settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "augment" / f"{option}.yaml"))
+    settings, _ = split_settings(settings)
     settings.pop("_target_")
     pictures = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
     assert Augment(**settings)(pictures, _generator()).shape == pictures.shape
