@@ -132,13 +132,30 @@ def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 240) ->
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@contextmanager
+def same_signal_handlers() -> Iterator[None]:
+    """Restores the signal handlers: a command that ends ignores signals, which would hold for the whole process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_signal_handlers() -> Iterator[None]:
+    """Commands in fixtures of a module leave the signal handlers as they were."""
+    with same_signal_handlers():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_signal_handlers() -> Iterator[None]:
-    """A command that a test starts within the test's process keeps its signal handlers."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    """Commands that a test starts within the test's process leave the signal handlers as they were."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with same_signal_handlers():
+        yield
 
 
 @pytest.fixture
@@ -156,7 +173,7 @@ def run_here(
         capfd.readouterr()
         code = 0
         threads, trusted = torch.get_num_threads(), os.environ.get(VARIABLE)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), same_signal_handlers():
             try:
                 runpy.run_path(str(ROOT / script), run_name="__main__")
             except SystemExit as end:
