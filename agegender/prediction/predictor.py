@@ -89,7 +89,8 @@ class Predictor:
 
         Args:
             weights: `default` for the bundled weights, a checkpoint, a run's folder, or a folder of runs for the newest
-                of them; with `backend="onnx"` a file written by `agegender.prediction.export`.
+                of them; with `backend="onnx"` a file written by `agegender.prediction.export`, or `default` or `small`
+                for the bundled one.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
             tta: Test-time augmentation: `flip` averages over a face and its mirror image, in twice the time.
             detect: `always` detects the faces and aligns them like UTKFace's. `auto` does the same, except for an image
