@@ -120,7 +120,12 @@ class Predictor:
                 raise AgeGenderError("backend=onnx runs on the CPU and has no tta: leave device and tta out")
             self.network = OnnxBackend(weights, thresholds)
         else:
-            from agegender.prediction.backends.torch_backend import TorchBackend
+            try:
+                from agegender.prediction.backends.torch_backend import TorchBackend
+            except ModuleNotFoundError as error:
+                if error.name != "torch":
+                    raise
+                raise AgeGenderError("PyTorch is not installed: use backend=onnx, or install torch") from None
 
             self.network = TorchBackend(weights, device, tta, thresholds)
         self._cropper = FaceCropper(detector, detect == "auto", self.network.image_size, self.network.grayscale, color)

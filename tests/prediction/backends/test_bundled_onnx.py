@@ -120,3 +120,23 @@ def test_serve_with_onnx_answers_without_importing_torch(faces: Path, tmp_path: 
             server.terminate()
     (expected,) = Predictor("small", detect="never", backend="onnx")(face)
     assert answer["faces"][0]["age"] == pytest.approx(expected.age, abs=0.01)
+
+
+def test_predict_with_torch_names_the_other_backend_where_torch_is_missing(faces: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None
+sys.argv = ["predict", {str(min(faces.glob("*.jpg")))!r}, "out=-"]
+from agegender.cli.commands import start
+start("predict")
+"""
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: PyTorch is not installed: use backend=onnx, or install torch\n"
+
+
+def test_address_of_an_image_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "requests", None)
+    (found,) = Predictor("small", detect="never", backend="onnx")("http://127.0.0.1:9/a.jpg")
+    assert found.error == "addresses need a package that is missing: pip install requests"
