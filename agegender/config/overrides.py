@@ -14,9 +14,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agegender.distributed.launcher import detect_launcher
+from agegender.errors import AgeGenderError
 
 ADDRESS = ("http://", "https://")
 STREAM_ADDRESS = ("rtsp://", "rtsps://")  # of cameras in the network
+WEBCAM = "webcam"  # the first camera of this computer
 
 # Settings of any command whose value is a path or a URL.
 PATHS = (
@@ -245,6 +247,9 @@ def image_overrides(arguments: Sequence[str]) -> list[str]:
 
     Images are the values of `img=`, such as `img=holiday (1).jpg`, and bare file names, as a shell's globbing inserts
     them. A value in brackets is passed to Hydra unchanged, unless a file of that name exists.
+
+    Raises:
+        AgeGenderError: A bare argument is neither a setting nor something that exists.
     """
     images: list[str] = []
     rest: list[str] = []
@@ -260,7 +265,7 @@ def image_overrides(arguments: Sequence[str]) -> list[str]:
             else:
                 images.append(value)
         elif previous not in OPTIONS_WITH_VALUE and _is_file_name(argument):
-            images.append(argument)
+            images.append(_existing(argument))
         else:
             rest.append(argument)
     rest = path_overrides(rest)
@@ -273,10 +278,23 @@ def image_overrides(arguments: Sequence[str]) -> list[str]:
 def _is_file_name(argument: str) -> bool:
     """Return whether an argument is a bare file name; `+` and `~` begin a setting unless a file of that name exists."""
     if argument.startswith("-"):
-        return False
+        return argument == "-"  # names on standard input
     if argument.startswith(ADDRESS + STREAM_ADDRESS) or os.path.lexists(argument):
         return True
-    return not ("=" in argument or argument.startswith(("+", "~")))
+    return argument.startswith("~/") or not ("=" in argument or argument.startswith(("+", "~")))
+
+
+def _existing(argument: str) -> str:
+    """Return a bare argument that is a file, a folder, a glob, an address, a camera or `-`.
+
+    Raises:
+        AgeGenderError: It is none of them: an image that isn't there, or a misspelled setting.
+    """
+    is_other = argument in ("", "-", WEBCAM) or argument.isdecimal() or argument.startswith(ADDRESS + STREAM_ADDRESS)
+    is_file = os.path.lexists(argument) or os.path.lexists(os.path.expanduser(argument))
+    if not (is_other or is_file or glob.has_magic(argument)):
+        raise AgeGenderError(f"{argument} does not exist: give an image, a folder or a video, or a setting name=value")
+    return argument
 
 
 def overrides_for_rank(arguments: list[str]) -> list[str]:

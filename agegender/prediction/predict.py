@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,15 @@ from agegender.prediction.faces.detector import MIN_SCORE
 from agegender.prediction.images.listing import are_endless, expand_stdin, list_images, open_images
 from agegender.prediction.images.partition import list_digest, parse_shard
 from agegender.prediction.images.sources import NamedImage
-from agegender.prediction.prediction import Prediction, columns_of
+from agegender.prediction.prediction import NO_FACE, Prediction, columns_of
 from agegender.prediction.predictor import BackendName, Detect, ImageResult, Predictor
 from agegender.prediction.tracking.people import LOW_SCORE, People
 from agegender.prediction.writers.annotate import AnnotatedImageFolder
 from agegender.prediction.writers.annotated_video import check_video_output, is_video_output, write_annotated_video
 from agegender.prediction.writers.partial_results import PartialResults
+from agegender.prediction.writers.table import print_people, print_table
 from agegender.prediction.writers.window import LiveWindow
-from agegender.prediction.writers.writers import (
-    PIPE,
-    Row,
-    check_output,
-    print_jsonl,
-    print_people,
-    print_table,
-    write_rows,
-)
+from agegender.prediction.writers.writers import PIPE, Row, check_output, print_jsonl, write_rows
 from agegender.system.malloc import disable_malloc_trim
 from agegender.system.progress import track as progressed
 from agegender.system.terminal import printable
@@ -92,7 +85,7 @@ def predict(
         show: Show the images in a window, as they are predicted.
 
     Returns:
-        Whether every image has a prediction.
+        Whether every image could be read and answered; one without a face is, with the error `NO_FACE` in its row.
 
     Raises:
         AgeGenderError: An error that concerns all images; the error of a single image is in its row.
@@ -190,31 +183,37 @@ def predict(
             write_annotated_video(names[0], Path(film), people.of_video(names[0]), tasks, frame_interval)
     if into_file:
         print(f"{tally.pictures} images in {out}", file=sys.stderr)
+    if tally.faceless:
+        print(f"{tally.faceless} of {tally.pictures} images have no face", file=sys.stderr)
     if tally.failed:
-        print(f"{tally.failed} of {tally.pictures} images have no prediction; see their errors", file=sys.stderr)
+        print(f"{tally.failed} of {tally.pictures} images could not be answered; see their errors", file=sys.stderr)
     return not tally.failed
 
 
 class _Tally:
-    """A counter of images, and of those without a prediction."""
+    """A counter of images, of those without a face, and of those that could not be answered."""
 
     def __init__(self) -> None:
-        self.pictures = self.failed = 0
+        self.pictures = self.faceless = self.failed = 0
 
     def count(self, answers: Iterator[ImageResult], album: AnnotatedImageFolder | None) -> Iterator[ImageResult]:
         for answered in answers:
             self.pictures += 1
-            self.failed += any(prediction.error is not None for prediction in answered.predictions)
+            self._add({prediction.error for prediction in answered.predictions} - {None})
             if album:
                 album.add(answered)
             yield answered
 
     def count_rows(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Count failed images from their rows, including those of a resumed run; a failed image has one row."""
-        self.failed = 0
+        """Count images without an answer from their rows, including those of a resumed run; each has one row."""
+        self.faceless = self.failed = 0
         for row in rows:
-            self.failed += row["error"] is not None
+            self._add({row["error"]} - {None})
             yield row
+
+    def _add(self, errors: Set[str | None]) -> None:
+        self.faceless += errors == {NO_FACE}
+        self.failed += bool(errors - {NO_FACE})
 
 
 def _checked_interval(given: float | None, tracked: bool, gap: float) -> float:

@@ -89,7 +89,8 @@ class Predictor:
 
         Args:
             weights: `default` for the bundled weights, a checkpoint, a run's folder, or a folder of runs for the newest
-                of them; with `backend="onnx"` a file written by `agegender.prediction.export`.
+                of them; with `backend="onnx"` a file written by `agegender.prediction.export`, or `default` or `small`
+                for the bundled one.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
             tta: Test-time augmentation: `flip` averages over a face and its mirror image, in twice the time.
             detect: `always` detects the faces and aligns them like UTKFace's. `auto` does the same, except for an image
@@ -119,7 +120,12 @@ class Predictor:
                 raise AgeGenderError("backend=onnx runs on the CPU and has no tta: leave device and tta out")
             self.network = OnnxBackend(weights, thresholds)
         else:
-            from agegender.prediction.backends.torch_backend import TorchBackend
+            try:
+                from agegender.prediction.backends.torch_backend import TorchBackend
+            except ModuleNotFoundError as error:
+                if error.name != "torch":
+                    raise
+                raise AgeGenderError("PyTorch is not installed: use backend=onnx, or install torch") from None
 
             self.network = TorchBackend(weights, device, tta, thresholds)
         self._cropper = FaceCropper(detector, detect == "auto", self.network.image_size, self.network.grayscale, color)

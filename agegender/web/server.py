@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agegender.errors import AgeGenderError, require
-from agegender.prediction.predictor import Detect, Predictor
+from agegender.prediction.predictor import BackendName, Detect, Predictor
 from agegender.web.app import create_app
 from agegender.web.uploads import Limits
 
@@ -192,6 +192,7 @@ def serve(
     root_path: str = "",
     forwarded_allow_ips: str | list[str] = "127.0.0.1",
     cors_origins: list[str] | None = None,
+    backend: BackendName = "torch",
 ) -> None:
     """Serve the page and the API until Ctrl-C.
 
@@ -215,6 +216,7 @@ def serve(
         forwarded_allow_ips: Addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` hold;
             `*` for any; see Uvicorn.
         cors_origins: Origins of the pages of other sites that may send requests; `*` for any; None for none.
+        backend: See `Predictor`.
 
     Raises:
         AgeGenderError: A setting is out of range, the port can't be opened, or the weights or device don't exist.
@@ -233,7 +235,7 @@ def serve(
     _check_addresses(root_path, origins)
     listener = open_port(host, port)
     try:
-        predictor = Predictor(weights, device, detect=detect, min_confidence=min_confidence)
+        predictor = Predictor(weights, device, detect=detect, backend=backend, min_confidence=min_confidence)
         limits = Limits(
             int(max_upload_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, int(queue_mb * 1e6), request_seconds
         )

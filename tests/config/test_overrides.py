@@ -229,7 +229,7 @@ def test_paths_value_round_trips_several_paths(names: list[str]) -> None:
 
 
 def test_image_overrides_keep_path_settings_beside_images() -> None:
-    rewritten = image_overrides(["a b.jpg", "out=x (1).csv", "weights=epoch=3.ckpt", "resume=true"])
+    rewritten = image_overrides(["img=a b.jpg", "out=x (1).csv", "weights=epoch=3.ckpt", "resume=true"])
     assert [parse(argument) for argument in rewritten] == ["x (1).csv", "epoch=3.ckpt", True, ["a b.jpg"]]
 
 

@@ -160,10 +160,11 @@ def test_predict_fails_unreadable_files_alone_and_exits_with_1(
     shutil.copy(pictures[0], tmp_path / "good.jpg")
     shutil.copy(pictures[1], tmp_path / "fine.jpg")
     names = ["good.jpg", "empty.jpg", "text.jpg", "truncated.jpg", "missing.jpg", "photo[9].jpg", "fine.jpg"]
+    given = [f"img={name}" for name in names]
     for form in ("faces.json", "faces.csv"):
-        outcome = run_here("predict.py", "detect=never", *names, weights, f"out={form}")
+        outcome = run_here("predict.py", "detect=never", *given, weights, f"out={form}")
         assert outcome.code == 1
-        assert "5 of 7 images have no prediction" in outcome.err and "Traceback" not in outcome.err
+        assert "5 of 7 images could not be answered" in outcome.err and "Traceback" not in outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row["path"] for row in rows] == names
     for row in rows:
@@ -174,7 +175,7 @@ def test_predict_fails_unreadable_files_alone_and_exits_with_1(
             assert answers == [None] * 3 and row["error"]
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         assert [row["error"] or None for row in csv.DictReader(file)] == [row["error"] for row in rows]
-    outcome = run_here("predict.py", "detect=never", *names, weights)
+    outcome = run_here("predict.py", "detect=never", *given, weights)
     assert outcome.code == 1
     assert all(name in outcome.out for name in names) and "no such file" in outcome.out
 

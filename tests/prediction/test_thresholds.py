@@ -25,7 +25,8 @@ from agegender.prediction.export.onnx_graph import build_graph, save_graph
 from agegender.prediction.export.parity import check_faces, check_parity, run_backend
 from agegender.prediction.prediction import Prediction
 from agegender.prediction.predictor import Predictor
-from agegender.prediction.writers.writers import print_table, write_rows
+from agegender.prediction.writers.table import print_table
+from agegender.prediction.writers.writers import write_rows
 
 Run = Callable[..., Outcome]
 COLUMNS = ["p_age_from_18", "p_age_from_25"]
@@ -92,7 +93,7 @@ def test_thresholds_have_columns_of_the_table(
     print_table([unknown], (task, GENDER))
     lines = [line for line in capsys.readouterr().out.splitlines() if "p(>= 18)" in line or "a.jpg" in line]
     assert "p(>= 18) ┃ p(>= 25) ┃ gender" in lines[0]
-    assert [cell.strip() for cell in lines[1].split("│")[3:8]] == ["31", "", "0.88", "", "male"]
+    assert [cell.strip() for cell in lines[1].split("│")[2:6]] == ["31", "88 %", "", "male 90 %"]
 
 
 def test_thresholds_of_an_exported_file_equal_those_of_pytorch(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_bundle_is_evaluated_again_by_train(trained_run: Path, run_here: Run, tm
 BOUNDS = {"face": (9_000_000, 4_400_000), "small": (6_000_000, 3_000_000)}  # bytes, parameters
 
 
-def test_bundled_names_equal_those_refused_by_the_onnx_backend() -> None:
+def test_bundled_names_equal_those_known_to_the_onnx_backend() -> None:
     assert set(BUNDLED_WEIGHTS) == set(BUNDLED_NAMES) == {"default", *BOUNDS}
     assert BUNDLED_WEIGHTS["default"] == BUNDLED_WEIGHTS["face"]
 

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from agegender.config.overrides import ADDRESS
+from agegender.config.overrides import ADDRESS, WEBCAM
 from agegender.errors import AgeGenderError, require
-from agegender.prediction.images.live import WEBCAM, LiveStream, live_frames
+from agegender.prediction.images.live import LiveStream, live_frames
 from agegender.prediction.images.sources import FLUSH, NamedImage, as_named_image
 from agegender.prediction.images.video import frames, is_video
 from agegender.prediction.writers.annotate import is_annotated

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from agegender.config.overrides import ADDRESS, STREAM_ADDRESS
+from agegender.config.overrides import ADDRESS, STREAM_ADDRESS, WEBCAM
 from agegender.errors import AgeGenderError
 from agegender.prediction.images.sources import NamedImage, frame_name
 from agegender.prediction.images.video import as_frame, frame_rate, import_opencv
 
-WEBCAM = "webcam"
 _STREAM_SUFFIXES = (".mjpg", ".mjpeg", ".m3u8")  # of http addresses: Motion JPEG, and HTTP Live Streaming
 
 

@@ -177,8 +177,11 @@ def download(address: str) -> bytes:
     Raises:
         UnreadableImageError: It can't be fetched, or not in time, or it is larger than 64 MiB.
     """
-    import requests  # a tenth of a second that files don't need
-    import urllib3
+    try:
+        import requests  # a tenth of a second that files don't need
+        import urllib3
+    except ImportError as error:  # in an installation without PyTorch, see docs/light.md
+        raise UnreadableImageError(f"addresses need a package that is missing: pip install {error.name}") from None
 
     until = time.monotonic() + _LONGEST_DOWNLOAD
     headers = {"User-Agent": "agegender", "Accept-Encoding": "identity"}

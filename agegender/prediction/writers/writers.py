@@ -1,4 +1,4 @@
-"""Writers of predictions: a table on the terminal, JSON lines on standard output, CSV, JSON and Parquet files."""
+"""Writers of predictions: JSON lines on standard output, CSV, JSON and Parquet files. `table.py` is the table."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from agegender.errors import EXIT_PIPE, AgeGenderError, missing_extra, require
 from agegender.prediction.prediction import Prediction, columns_of, to_row
 from agegender.system.csv_escape import escape_formula
 from agegender.system.files import atomic_write
-from agegender.system.terminal import console, printable
-from agegender.tasks.info import NUMBER_COLUMNS, UNSURE, TaskInfo
+from agegender.tasks.info import TaskInfo
 
 PIPE = "-"
 Row = dict[str, Any]
@@ -139,77 +135,12 @@ def print_jsonl(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo], tr
         AgeGenderError: Standard output can't be written, for example because the disk is full.
     """
     for prediction in predictions:
-        with _while_read():
+        with while_read():
             print(json.dumps(to_row(prediction, tasks, tracked)), flush=True)
 
 
-def print_table(predictions: Iterable[Prediction], tasks: Sequence[TaskInfo], tracked: bool = False) -> None:
-    """Print predictions as a table; of tracked ones with the column `track`.
-
-    Raises:
-        SystemExit: The reader closed the pipe.
-        AgeGenderError: Standard output can't be written.
-    """
-    table = Table()
-    for head in ("image", "face", *["track"] * tracked, *(head for info in tasks for head in _heads(info))):
-        table.add_column(_shown(head), overflow="fold")  # don't truncate; and some encodings lack the ellipsis
-    for row in predictions:
-        if row.error is not None:
-            table.add_row(_shown(row.path), "", *[""] * tracked, _shown(row.error, "red"))
-        else:
-            cells = (cell for info in tasks for cell in _cells(info, row.values))
-            numbers = [str(row.face), *["" if row.track is None else str(row.track)] * tracked]
-            table.add_row(_shown(row.path), *numbers, *cells)
-    _print(table)
-
-
-def print_people(rows: Iterable[Row], tasks: Sequence[TaskInfo]) -> None:
-    """Print the rows of tracks (`tracking.people.People.rows`) as a table.
-
-    Raises:
-        SystemExit: The reader closed the pipe.
-        AgeGenderError: Standard output can't be written.
-    """
-    table = Table()
-    for head in ("video", "track", "start", "end", "frames", *(head for info in tasks for head in _heads(info))):
-        table.add_column(_shown(head), overflow="fold")
-    for row in rows:
-        cells = (cell for info in tasks for cell in _cells(info, row))
-        numbers = (str(row["track"]), f"{row['start']:.2f}", f"{row['end']:.2f}", str(row["frames"]))
-        table.add_row(_shown(row["path"]), *numbers, *cells)
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    with _while_read():
-        console(file=sys.stdout).print(table)
-        sys.stdout.flush()
-
-
-def _heads(info: TaskInfo) -> tuple[str, ...]:
-    """Return the heads of a task's columns: two, and one for each threshold."""
-    if info.kind == "number":
-        tails = (column.rpartition("_")[2] for column in info.columns[NUMBER_COLUMNS:])
-        return info.name, "80 % interval", *(f"p(>= {threshold})" for threshold in tails)
-    return info.name, f"p({info.classes[1]})" if info.kind == "binary" else "p"
-
-
-def _cells(info: TaskInfo, values: Mapping[str, Any]) -> tuple[Text | str, ...]:
-    """Return a number, its interval and its thresholds' probabilities; or a class and a probability.
-
-    The probability is that of the second class of two, or the highest.
-    """
-    numbers = [values[column] for column in info.columns]
-    if info.kind == "number":
-        number, tails = numbers[0], numbers[NUMBER_COLUMNS:]
-        shown = "" if number is None else f"{number:.{info.decimals}f}"
-        return shown, info.interval(values, " - "), *("" if each is None else f"{each:.2f}" for each in tails)
-    name = _shown(values[info.name], "dim" if values[info.name] == UNSURE else "")
-    return name, "" if None in numbers else f"{max(numbers):.2f}"
-
-
 @contextmanager
-def _while_read() -> Iterator[None]:
+def while_read() -> Iterator[None]:
     """Exit silently when the reader closes the pipe; raise other failures as a one-line error."""
     try:
         yield
@@ -218,7 +149,3 @@ def _while_read() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_PIPE)
         raise AgeGenderError(f"can't write to standard output ({error.strerror or error})") from None
-
-
-def _shown(text: str, style: str = "") -> Text:
-    return Text(printable(text), style)

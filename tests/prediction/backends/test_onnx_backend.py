@@ -48,7 +48,7 @@ def test_onnx_backend_predicts_as_pytorch_without_importing_it(folder: Path, fac
     script = f"""
 import runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-sys.argv = {[str(ROOT / "predict.py"), *names, *settings]!r}
+sys.argv = {[str(ROOT / "predict.py"), *[f"img={name}" for name in names], *settings]!r}
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as end:
@@ -121,7 +121,7 @@ def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("default", "agegender export weights=default out=model.onnx"),
+        ("face", "agegender export weights=face out=model.onnx"),
         ("missing.onnx", "no model at"),
         ("run", "run is a folder; backend=onnx needs a file: agegender export weights=run "),
         ("tiny.ckpt", "tiny.ckpt is no ONNX model"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -133,6 +134,33 @@ def test_image_overrides_accept_several_images_in_every_usual_way(
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["a.jpg", "b.jpg"])
     assert composed(*arguments)["img"] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "wieghts", "a b.jpg", "~/gone.jpg", "folder/"])
+def test_image_overrides_refuse_a_bare_argument_that_does_not_exist(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AgeGenderError, match=rf"^{re.escape(name)} does not exist: .*name=value$") as refused:
+        image_overrides(["batch_size=3", name])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["-", "webcam", "0", "http://127.0.0.1/a.jpg", "rtsp://127.0.0.1/a", "*.jpg"])
+def test_image_overrides_take_bare_cameras_addresses_and_globs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert composed(name)["img"] == [name]
+
+
+def test_image_overrides_take_a_file_with_the_name_of_a_setting_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, ["weights=other.ckpt", "age=3, or 4.jpg"])
+    found = composed("weights=other.ckpt", "age=3, or 4.jpg", "img=*")
+    assert found["img"] == ["weights=other.ckpt", "age=3, or 4.jpg", "*"] and found["weights"] == "default"
 
 
 def test_image_overrides_prefer_an_existing_file_to_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

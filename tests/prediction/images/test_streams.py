@@ -35,13 +35,13 @@ def test_predict_reads_names_from_a_pipe_and_writes_json_lines(
 ) -> None:
     (tmp_path / "names").write_bytes(b"".join(os.fsencode(name) + b"\r\n\n" for name in pictures) + b"missing.jpg")
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never out=- < names | cat", tmp_path)
-    assert done.returncode == 1  # one image has no prediction
+    assert done.returncode == 1  # one image could not be read
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == [*pictures, "missing.jpg"]
     assert [row["error"] for row in rows] == [None] * 4 + ["no such file"]
     messages = done.stderr.splitlines()
     assert [line.split(":")[0] for line in messages[:2]] == ["weights", "warning"]
-    assert messages[2:] == ["1 of 5 images have no prediction; see their errors"]
+    assert messages[2:] == ["1 of 5 images could not be answered; see their errors"]
 
 
 @pytest.mark.slow
@@ -92,8 +92,11 @@ def test_predict_reports_a_full_device_in_one_line(
     ("arguments", "code"),
     [
         (("a b.jpg",), 0),
+        (("a b.jpg", "img=missing.jpg"), 1),
+        (("img=missing.jpg",), 1),
         (("a b.jpg", "missing.jpg"), 1),
-        (("missing.jpg",), 1),
+        (("img=a b.jpg", "img=sea.png", "detect=auto"), 0),
+        (("img=sea.png", "img=missing.jpg", "detect=auto"), 1),
         (("a b.jpg", "weights=nowhere.ckpt"), 1),
         (("a b.jpg", "weigths=x"), 2),
         (("a b.jpg", "frame_interval=soon"), 1),
@@ -102,9 +105,10 @@ def test_predict_reports_a_full_device_in_one_line(
         ((), 1),
     ],
 )
-def test_predict_exits_with_0_only_if_every_image_has_a_prediction(
-    arguments: tuple[str, ...], code: int, pictures: list[str], trained_run: Path, run_here: Run
+def test_predict_exits_with_0_only_if_every_image_was_answered_with_or_without_a_face(
+    arguments: tuple[str, ...], code: int, pictures: list[str], trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "sea.png")
     outcome = run_here("predict.py", "detect=never", f"weights={trained_run}", "out=-", *arguments)
     assert pictures and outcome.code == code and "Traceback" not in outcome.err
     assert outcome.out.count("\n") == outcome.out.count('"path"')

@@ -165,7 +165,7 @@ def test_predict_accepts_videos_among_images(
 ) -> None:
     shutil.copy(clip, tmp_path / "my clip.avi")
     shutil.copy(max(faces.glob("*.jpg")), tmp_path / "face.jpg")
-    images = ("face.jpg", "my clip.avi", "no.mp4")
+    images = ("face.jpg", "my clip.avi", "img=no.mp4")
     outcome = run_here(
         "predict.py",
         *images,
@@ -175,7 +175,7 @@ def test_predict_accepts_videos_among_images(
         "out=rows.json",
         "annotate=album",
     )
-    assert outcome.code == 1 and "1 of 5 images have no prediction" in outcome.err
+    assert outcome.code == 1 and "1 of 5 images could not be answered" in outcome.err
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
     assert [row["path"] for row in rows] == [
         "face.jpg",
@@ -245,7 +245,7 @@ def test_predict_silences_opencv_and_ffmpeg(clip: Path, trained_run: Path, tmp_p
     (tmp_path / "text.mp4").write_bytes(b"no video" * 99)
     (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
     (tmp_path / "damaged.avi").write_bytes(content[:9000] + bytes(range(256)) * 20 + content[9000 + 5120 :])
-    images = ("text.mp4", "half.avi", "damaged.avi", "missing.mp4")
+    images = ("text.mp4", "half.avi", "damaged.avi", "img=missing.mp4")
     outcome = run_script("predict.py", *images, f"weights={trained_run}", "detect=never", "out=a.csv", cwd=tmp_path)
     assert outcome.code == 1 and outcome.out == ""
     weights, warning, count, failed = outcome.err.splitlines()

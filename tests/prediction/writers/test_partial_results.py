@@ -51,7 +51,13 @@ class Stopped:
         (folder / f"{out}.partial").write_bytes(self.partial[:length])
 
     def arguments(self, out: str = "faces.csv") -> tuple[str, ...]:
-        return *NAMES, "detect=never", "batch_size=1", f"weights={self.weights}", f"out={out}"
+        return (
+            *(f"img={name}" for name in NAMES),
+            "detect=never",
+            "batch_size=1",
+            f"weights={self.weights}",
+            f"out={out}",
+        )
 
     def go_on(self, folder: Path, form: str = "csv") -> bytes:
         with contextlib.chdir(folder):
@@ -111,7 +117,7 @@ def test_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
     outcome = run_here("predict.py", *stopped.arguments(f"faces.{form}"), "resume=true")
     assert outcome.code == 1 and "Traceback" not in outcome.err  # one is missing
     assert f"{len(DONE)} images are done already\n" in outcome.err
-    assert f"{len(NAMES)} images in faces.{form}\n1 of {len(NAMES)} images have no prediction" in outcome.err
+    assert f"{len(NAMES)} images in faces.{form}\n1 of {len(NAMES)} images could not be answered" in outcome.err
     assert (tmp_path / f"faces.{form}").read_bytes() == stopped.whole[form]
     assert not (tmp_path / f"faces.{form}.partial").exists()
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import string
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
+from helpers.drawn_predictions import PATHS, answered, tasks_of
 from helpers.made_predictions import FIVE, TWO, made
 from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, SMILE
 from hypothesis import given, settings
@@ -22,9 +20,9 @@ from pyarrow import parquet
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.prediction import Prediction, columns_of, describe, to_row
-from agegender.prediction.writers.writers import check_output, print_jsonl, print_table, write_rows
+from agegender.prediction.writers.writers import check_output, print_jsonl, write_rows
 from agegender.system.csv_escape import escape_formula
-from agegender.tasks.info import UNSURE, Kind, TaskInfo
+from agegender.tasks.info import UNSURE, TaskInfo
 
 BOX = (1.26, 2.0, 30.5, 44.0)
 AGES: dict[str, Any] = {"age": 31.4159, "age_std": 8.7654, "age_low": 22.0, "age_high": 43.0}
@@ -32,42 +30,7 @@ ANSWER = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.123456, gender="male"
 FORMS = ("faces.csv", "faces.json", "faces.jsonl", "faces.parquet")
 UNDECIDED = made("a.jpg", 2, BOX, 0.93456, **AGES, p_female=0.54321, gender=UNSURE)
 FAILURE = Prediction("b.jpg", error="no such file")
-# A name is any bytes but NUL; Python hands over those that are not UTF-8 as lone surrogates.
-PATHS = (st.text(min_size=1) | st.binary(min_size=1).map(os.fsdecode)).filter(lambda path: "\0" not in path)
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9)
 FAILED = st.builds(Prediction, PATHS, error=st.text(string.printable, min_size=1))
-
-
-@st.composite
-def tasks_of(draw: st.DrawFn) -> tuple[TaskInfo, ...]:
-    """Draws one to four tasks of any kind with arbitrary names, whose columns are different."""
-    tasks: list[TaskInfo] = []
-    taken = {*columns_of(()), UNSURE}
-    for _ in range(draw(st.integers(1, 4))):
-        kind, name = draw(st.sampled_from(get_args(Kind))), draw(NAMES)
-        count = {"number": 0, "binary": 2, "classes": draw(st.integers(2, 4))}[kind]
-        classes = tuple(draw(st.lists(NAMES, min_size=count, max_size=count, unique=True)))
-        ends = {"number": ["", "_std", "_low", "_high"], "binary": ["_p"]}.get(kind, [f"_p_{each}" for each in classes])
-        columns = tuple(f"{name}{end}" for end in ends)
-        digits = draw(st.lists(st.none() | st.integers(0, 4), min_size=len(columns), max_size=len(columns)))
-        info = TaskInfo(name, kind, name, columns, tuple(digits), classes)
-        if not taken & {*info.fields}:
-            taken |= {*info.fields}
-            tasks.append(info)
-    return tuple(tasks)
-
-
-@st.composite
-def answered(draw: st.DrawFn, tasks: tuple[TaskInfo, ...]) -> Prediction:
-    """Draws a prediction with any values of the tasks."""
-    left, top, right, bottom = (draw(st.none() | st.floats(0, 5000)) for _ in range(4))
-    score = draw(st.none() | st.floats(0, 1))
-    values: dict[str, Any] = {}
-    for info in tasks:
-        numbers = st.none() | (st.floats(-1e6, 1e6) if info.kind == "number" else st.floats(0, 1))
-        values |= {column: draw(numbers) for column in info.columns}
-        values |= {info.name: draw(st.sampled_from([*info.classes, UNSURE]))} if info.classes else {}
-    return Prediction(draw(PATHS), draw(st.integers(1, 9)), left, top, right, bottom, score, values)
 
 
 def read_csv(path: Path, texts: Iterable[str] = ("gender",)) -> list[dict[str, Any]]:
@@ -202,67 +165,6 @@ def test_check_output_refuses_unwritable_paths(name: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def show(*predictions: Prediction, tasks: Sequence[TaskInfo] = TWO) -> str:
-        print_table(predictions, tasks)
-        return capsys.readouterr().out
-
-    return show
-
-
-def test_table_holds_the_prediction_or_error_of_each_image(shown: Callable[..., str]) -> None:
-    lines = [line.split("│")[1:7] for line in shown(ANSWER, FAILURE).splitlines() if "│" in line]
-    assert [[cell.strip() for cell in line] for line in lines] == [
-        ["a.jpg", "2", "31", "22 - 43", "male", "0.12"],
-        ["b.jpg", "", "no such file", "", "", ""],
-    ]
-
-
-def test_table_dims_an_unsure_gender_only(shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    line = shown(UNDECIDED).splitlines()[3]
-    assert [cell.strip() for cell in line.split("│")[5:7]] == ["unsure", "0.54"]
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    undecided, answered = shown(UNDECIDED), shown(ANSWER)
-    assert "\x1b[2munsure\x1b[0m" in undecided and "male" in answered and "\x1b[2mmale" not in answered
-
-
-def test_table_shows_an_age_without_interval_alone(shown: Callable[..., str]) -> None:
-    line = shown(made(age=31.4159, p_female=0.123456, gender="male")).splitlines()[3]
-    assert [cell.strip() for cell in line.split("│")[3:5]] == ["31", ""]
-
-
-@pytest.mark.parametrize("name", [":smile:.jpg", "[red]x.jpg", "[/]", "back\\", "[b]\\", "日本.jpg", "a  b.jpg"])
-def test_table_shows_names_literally(name: str, shown: Callable[..., str]) -> None:
-    assert f"│ {name} " in shown(prediction_of(name))
-    assert f"│ {name} " in shown(Prediction("x", error=name))
-
-
-def test_table_escapes_control_characters(shown: Callable[..., str]) -> None:
-    text = shown(prediction_of("\udcff \x1b[31m \n.jpg"))
-    text.encode()  # lone surrogates fail to encode, as at a terminal
-    assert "\\udcff \\x1b[31m \\n.jpg" in text and "\x1b" not in text
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-@pytest.mark.parametrize("columns", ["10", "20", "40", "60", "160"])
-def test_table_escapes_what_the_encoding_of_the_terminal_lacks(
-    encoding: str, columns: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
-    monkeypatch.setenv("COLUMNS", columns)
-    print_table([prediction_of("日é.jpg"), Prediction("b.jpg", error="ж \x1b[31m")], TWO)
-    text = written.getvalue().decode(encoding)
-    if columns == "160":
-        seen = [letters.encode(encoding, "backslashreplace").decode(encoding) for letters in ("日é.jpg", "ж")]
-        assert all(letters in text for letters in (*seen, "\\x1b[31m")) and "\x1b" not in text
-
-
 def test_print_jsonl_passes_errors_of_the_predictions_on() -> None:
     def answers() -> Iterator[Prediction]:
         yield ANSWER
@@ -270,13 +172,6 @@ def test_print_jsonl_passes_errors_of_the_predictions_on() -> None:
 
     with pytest.raises(BrokenPipeError):
         print_jsonl(answers(), TWO)
-
-
-def test_table_folds_a_long_name(monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str]) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    name = "".join(f"{number:03}" for number in range(100))
-    cells = [line.split("│")[1].strip() for line in shown(prediction_of(name)).splitlines() if "│" in line]
-    assert "".join(cells) == name
 
 
 # Further tasks
@@ -304,26 +199,6 @@ def test_writers_add_columns_for_every_kind_of_task(name: str, tmp_path: Path) -
     assert list(rows[0]) == [*columns_of(TWO)[:-1], *added, "error"] == list(columns_of(FIVE))
     assert {key: rows[0][key] for key in added} == SECOND | {"height": 171.3, "height_std": 7.0}
     assert {key for key, value in rows[1].items() if value is not None} == {"path", "error"}
-
-
-def test_table_has_two_columns_for_each_task(shown: Callable[..., str]) -> None:
-    lines = [line.split("│")[3:-1] for line in shown(WIDE, tasks=FIVE).splitlines() if "│" in line]
-    assert [cell.strip() for cell in lines[0]] == [
-        *("31", "22 - 43", "male", "0.12", "yes", "0.88", "171.3", "160.5 - 181.0", "Asian", "0.70")
-    ]
-    heads = [cell.strip() for cell in shown(WIDE, tasks=FIVE).splitlines()[1].split("┃")[1:-1]]
-    assert heads == [
-        *("image", "face", "age", "80 % interval", "gender", "p(female)", "smile", "p(yes)"),
-        *("height", "80 % interval", "ethnicity", "p"),
-    ]
-
-
-@given(tasks=tasks_of(), data=st.data())
-def test_table_shows_any_names_of_tasks_and_classes(tasks: tuple[TaskInfo, ...], data: st.DataObject) -> None:
-    with pytest.MonkeyPatch.context() as patch, io.StringIO() as written:
-        patch.setattr(sys, "stdout", written)
-        print_table([data.draw(answered(tasks))], tasks)
-        assert "\x1b" not in written.getvalue()
 
 
 @pytest.mark.parametrize(
