@@ -27,7 +27,7 @@ from agegender.training.check_config import check_config
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 # Programs of others: their arguments aren't checked, except pytest's files.
-OTHERS = {"tensorboard", "curl", "find", "eval", "source", "aws", "head", "tail", "echo", "."}
+OTHERS = {"tensorboard", "curl", "find", "eval", "source", "aws", "docker", "hf", "mkdir", "head", "tail", "echo", "."}
 # Commands that a test runs with its settings, on drawn faces; docs/extending.md is run as a whole by test_extending.
 RUN = {
     "python train.py experiment=quickstart": "training/test_train.py::test_quickstart_beats_the_baseline",

@@ -74,7 +74,7 @@ def test_hub_model_is_downloaded_at_a_revision_and_kept_for_offline_use(shared: 
     home = tmp_path / "home"
     good = ("hf://me/tiny", "hf://me/tiny@v1", str(Path("hf://me/tiny")))
     wrong = {
-        "hf://me/none": "there is no public repository me/none; check the name, or if it is private, log in: hf auth login",
+        "hf://me/none": "there is no public repository me/none; check the name, or if it is private, log in",
         "hf://me/tiny@v9": "me/tiny has no revision v9; give a branch, a tag or a commit",
         "hf://me/bare": "the repository lacks config.json or model.safetensors",
     }
