@@ -57,6 +57,12 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "timm": [("train.py", *SMALL, "model=timm", "model.pretrained=null", "data.grayscale=false")],
     "wandb": [("train.py", *SMALL, "logger=wandb")],
     "mlflow": [("train.py", *SMALL, "logger=mlflow")],
+    "hub": [
+        ("train.py", *SMALL, "hydra.run.dir=run"),
+        ("-m", "agegender", "bundle", "run=run", "format=hub", "out=shared"),
+        ("predict.py", "img=faces", "detect=never", "weights=shared", "out=answers.csv"),
+        ("-c", "import huggingface_hub"),
+    ],
     "slurm": [("train.py", "hydra/launcher=submitit_local", "--cfg", "hydra")],
 }
 

@@ -138,7 +138,8 @@ def bundle(config: DictConfig) -> None:
     from agegender.weights.bundle import bundle_command
 
     out = call_with_config(bundle_command, config)
-    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
+    files = [file for file in out.iterdir() if file.is_file()] if out.is_dir() else [out]
+    print(f"{out}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
 
 
 def schema(config: DictConfig) -> None:

@@ -27,6 +27,7 @@ from agegender.prediction.writers.partial_results import PartialResults
 from agegender.prediction.writers.table import print_people, print_table
 from agegender.prediction.writers.window import LiveWindow
 from agegender.prediction.writers.writers import PIPE, Row, check_output, print_jsonl, write_rows
+from agegender.runs.hub_model import files_of
 from agegender.system.malloc import disable_malloc_trim
 from agegender.system.progress import track as progressed
 from agegender.system.terminal import printable
@@ -250,9 +251,11 @@ def _until_ctrl_c(answers: Iterator[ImageResult]) -> Iterator[ImageResult]:
 
 
 def _digest(weights: Path) -> str:
-    """Return a digest of the weights file, which distinguishes files of the same name."""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """Return a digest of the weights, which distinguishes files of the same name."""
+    digest = hashlib.sha256()
+    for path in files_of(weights):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _left(pictures: Iterable[NamedImage], done: Counter[str]) -> Iterator[NamedImage]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from agegender.errors import AgeGenderError, require
+from agegender.runs.hub_model import WEIGHTS, download, is_hub_address, load_hub_model
 from agegender.system.files import atomic_write, raise_write_errors
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -24,11 +25,14 @@ def find_checkpoint(given: str | Path) -> Path:
 
     Args:
         given: `default`, `face` or `small` for weights in the package; a checkpoint; a run folder (its best checkpoint,
-            else its last); or a folder of runs (the newest best checkpoint).
+            else its last); a folder of `agegender bundle format=hub`; a folder of runs (the newest best checkpoint); or
+            `hf://owner/name[@revision]` for a model on the Hugging Face Hub, which is downloaded.
 
     Raises:
         AgeGenderError: There is no checkpoint, or the file is an exported model.
     """
+    if is_hub_address(given):
+        return download(str(given)) / WEIGHTS
     path = BUNDLED_WEIGHTS.get(str(given), Path(given))
     if str(path).startswith("~") and not path.exists():
         path = Path(os.path.expanduser(path))
@@ -39,6 +43,8 @@ def find_checkpoint(given: str | Path) -> Path:
         if last.is_file():
             print(f"warning: {path} has no best checkpoint: {last} is used", file=sys.stderr)
             return last
+        if (path / WEIGHTS).is_file():
+            return path / WEIGHTS
         runs = best_checkpoints(path, "**/")
         if runs:
             return runs[-1]
@@ -86,24 +92,16 @@ def best_checkpoints(folder: Path, pattern: str = "*/") -> list[Path]:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint with `weights_only=True`, on the CPU, after verifying its checksums.
 
+    A file with the extension .safetensors is read with the `config.json` beside it, see `hub_model`.
+
     Returns:
         Lightning's dictionary, with the description of the network in `agegender` and its weights in `network`.
 
     Raises:
         AgeGenderError: The file is damaged, contains more than weights, or is not an agegender checkpoint.
     """
-    _verify_checksums(path)
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        has_network = isinstance(checkpoint, dict) and {"agegender", "state_dict"} <= set(checkpoint)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise AgeGenderError(
-            f"{path} can't be loaded safely as weights ({reason}); it is damaged, or not an agegender checkpoint"
-        ) from None
-    except Exception as error:  # torch.load raises errors of many types for damaged files
-        raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
-    if not has_network:
+    checkpoint = load_hub_model(path) if path.suffix == ".safetensors" else _load_archive(path)
+    if not (isinstance(checkpoint, dict) and {"agegender", "state_dict"} <= set(checkpoint)):
         raise AgeGenderError(f"{path} is not an agegender checkpoint: it has no description of the network")
     network = checkpoint["agegender"].get("network") if isinstance(checkpoint["agegender"], dict) else None
     is_older = isinstance(network, dict) and not isinstance(network.get("tasks"), dict)
@@ -111,6 +109,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     prefix = "network."
     state = checkpoint["state_dict"]
     checkpoint["network"] = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return checkpoint
+
+
+def _load_archive(path: Path) -> dict[str, Any]:
+    """Load a checkpoint in PyTorch's format; see `load_checkpoint`."""
+    _verify_checksums(path)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise AgeGenderError(
+            f"{path} can't be loaded safely as weights ({reason}); it is damaged, or not an agegender checkpoint"
+        ) from None
+    except Exception as error:  # torch.load raises errors of many types for damaged files
+        raise AgeGenderError(f"{path} is damaged or not a checkpoint ({' '.join(str(error).split())[:150]})") from None
     return checkpoint
 
 

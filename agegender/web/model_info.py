@@ -13,6 +13,7 @@ from agegender.errors import AgeGenderError
 from agegender.prediction.backends.backend import Backend
 from agegender.prediction.prediction import needs_names
 from agegender.prediction.predictor import Detect
+from agegender.runs.hub_model import read_results
 from agegender.tasks.info import TaskInfo
 from agegender.version import __version__
 from agegender.web.samples import GROUP, NAMES
@@ -93,15 +94,18 @@ def _unsure(info: TaskInfo) -> str:
 
 
 def read_test_metrics(weights: Path, tasks: Sequence[TaskInfo]) -> dict[str, Any] | None:
-    """Read the test metrics of weights, from the .json file packed beside them or from their run.
+    """Read the test metrics of weights, from the .json file bundled beside them or from their run.
 
     Returns:
         For each task `<task>_mae` in its unit or `<task>_acc` from 0 to 1; `images` (number of test faces) and `bands`
         (see `weights.age_bands`); each None if missing. None if there are no metrics.
     """
     run = weights.parent.parent if weights.parent.name == "checkpoints" and weights.name == "best.ckpt" else None
-    try:
+    if weights.suffix == ".safetensors":
+        metrics = read_results(weights)
+    else:
         metrics = _read(weights.with_suffix(".json")) or (_read(run / "metrics.json") if run else {})
+    try:
         bands = metrics.get("bands") or (read_age_bands(run) if run else None)
     except AgeGenderError:
         bands = None  # a damaged report: the page shows the other metrics

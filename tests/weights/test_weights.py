@@ -163,7 +163,7 @@ def test_bundle_command_reports_the_size(trained_run: Path, run_here: Run, tmp_p
         ((), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=logs",), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
         (("run=", "out=a.ckpt"), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
-        (("run=logs", "out=a.ckpt", "size=8"), "size is not known; choose from out, run"),
+        (("run=logs", "out=a.ckpt", "size=8"), "size is not known; choose from format, out, run"),
         (("logs", "a.ckpt"), "logs is not a setting; write name=value"),
     ],
     ids=["nothing", "no place", "no run", "one too many", "no names"],

@@ -23,6 +23,7 @@ from agegender.evaluation.statistics.metrics import Integers
 from agegender.prediction.backends.backend import Tta
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, find_checkpoint
+from agegender.runs.hub_model import is_hub_address
 
 _SPLIT_RULE = (
     *("duplicates", "split", "split_seed", "test_fraction", "val_fraction", "fold", "folds"),
@@ -100,7 +101,7 @@ def _checkpoint_of(run: str) -> Path:
     try:
         return find_checkpoint(run)
     except AgeGenderError as error:
-        if Path(run).exists() or run in BUNDLED_WEIGHTS:
+        if Path(run).exists() or run in BUNDLED_WEIGHTS or is_hub_address(run):
             raise
         raise AgeGenderError(
             f"run={run} does not exist; give a run's folder (logs/...), a checkpoint, or bundled weights: "

@@ -29,6 +29,7 @@ from agegender.data.index.split import left_out
 from agegender.errors import require
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, best_checkpoints, find_checkpoint, load_checkpoint
+from agegender.runs.hub_model import is_hub_address
 from agegender.system.checksums import is_intact
 from agegender.system.files import atomic_write, exclusive_lock, raise_cache_errors
 from agegender.system.progress import track
@@ -99,9 +100,9 @@ def _distributions(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _checkpoints(given: str) -> list[Path]:
     folder = Path(given)
-    known = given in BUNDLED_WEIGHTS or folder.exists()
+    known = given in BUNDLED_WEIGHTS or is_hub_address(given) or folder.exists()
     require(known, f"teacher={given} does not exist; set a run's folder or a checkpoint")
-    if given not in BUNDLED_WEIGHTS and not (folder / "checkpoints").is_dir():
+    if given not in BUNDLED_WEIGHTS and not is_hub_address(given) and not (folder / "checkpoints").is_dir():
         runs = sorted(best_checkpoints(folder))
         if runs:
             return runs
