@@ -14,6 +14,7 @@ _BROKEN_WORDS = r"""selector => {
         while (walker.nextNode()) {
             const node = walker.currentNode;
             for (const match of node.data.matchAll(/[^\s\u00ad-]+/g)) {
+                if (node.data[match.index - 1] === "\u00ad") continue; // the hyphen before it has a box of its own
                 const range = document.createRange();
                 range.setStart(node, match.index);
                 range.setEnd(node, match.index + match[0].length);
