@@ -28,7 +28,10 @@ _CLASSES = (
     "statement about a person's identity."
 )
 _UTKFACE = " (UTKFace), which was assigned by appearance"
-_UNSURE = "If the probability of the {likelier} {name} is below {percent:.3g} %, the {name} is given as unsure."
+_UNSURE = (
+    "If the probability of the {likelier} {name} is below {percent:.3g} %, the {name} is given as unsure; that limit "
+    "is the setting min_confidence."
+)
 _RESEARCH = (
     "The weights and their predictions are for non-commercial research only. They must not be used for decisions about "
     "a person."

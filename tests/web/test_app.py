@@ -103,7 +103,8 @@ def test_api_returns_unsure_with_p_female_below_min_confidence(
     assert [task["min_confidence"] for task in info["tasks"]] == [0.5, 1]
     assert (
         info["meaning"][-1]
-        == "If the probability of the likelier gender is below 100 %, the gender is given as unsure."
+        == "If the probability of the likelier gender is below 100 %, the gender is given as unsure; that limit is the "
+        "setting min_confidence."
     )
     assert {reply["gender"] for reply in replies} == {"unsure"}
     others = [ask(address, "/api/predict?detect=never", picture).json["faces"][0] for picture in pictures]
@@ -126,7 +127,8 @@ def test_disclaimer_has_a_paragraph_for_each_task() -> None:
     assert "The ethnicity is one of 5 labels of the training data (UTKFace), which was assigned by app" in ethnicity
     assert "non-commercial research only" in research
     unsure = disclaimer(False, [replace(ETHNICITY, min_confidence=0.35)])[-1]
-    assert unsure == "If the probability of the likeliest ethnicity is below 35 %, the ethnicity is given as unsure."
+    start = "If the probability of the likeliest ethnicity is below 35 %, the ethnicity is given as unsure; that limit"
+    assert unsure == f"{start} is the setting min_confidence."
 
 
 def test_api_returns_the_values_of_further_tasks(pictures: list[bytes], tmp_path: Path) -> None:

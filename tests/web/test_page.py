@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -17,10 +18,11 @@ from helpers.chromium import CHROMIUM, launched
 from helpers.made_networks import save_network
 from helpers.made_predictions import TWO
 from helpers.nodes import FURTHER, task_nodes
-from helpers.served import LIMITS, served
+from helpers.readability import broken_words, lowest_contrast, page_width
+from helpers.served import LIMITS, ask, served
 from PIL import Image
 
-from agegender.prediction.prediction import describe
+from agegender.prediction.prediction import columns_of, describe
 from agegender.prediction.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -176,6 +178,8 @@ def test_page_shows_an_unsure_gender_without_a_probability(
         upload_file(page, "astronaut.jpg", photograph)
         ((_, _, _, gender, probability, _),) = wait_for_rows(page, "astronaut.jpg")
         assert (gender, probability) == ("unsure", "\u2013")
+        unsure_words = "gender unsure, as neither label has a probability of at least 100 % (min_confidence)."
+        assert texts_of(page, "#words li")[0].endswith(unsure_words)
         words = ", ".join(describe(expected, TWO))
         assert words.endswith(", unsure") and page.inner_text("#status") == f"One face: {words}"
         assert page.get_attribute("#picture", "aria-label") == f"astronaut.jpg: {words}"
@@ -277,10 +281,11 @@ def test_page_names_a_refused_file_with_the_reason(page: Page, photograph: bytes
     assert len(wait_for_rows(page, "again.jpg")) == 1 and page.inner_text("#error") == ""
 
 
-def test_page_shows_an_image_without_a_face_with_the_reason(page: Page) -> None:
+def test_page_answers_that_an_image_has_no_face(page: Page) -> None:
     upload_file(page, "teal.png", encoded(Image.new("RGB", (300, 200), "teal")), "image/png")
     assert wait_for_rows(page, "teal.png") == []
-    assert page.inner_text("#error") == "teal.png: no face found"
+    assert page.inner_text("#status") == "No face was found in this picture." and page.inner_text("#error") == ""
+    assert page.locator("#marked").is_hidden() and page.locator("#csv").is_visible()
     assert page.locator("#faces").is_hidden() and box_bounds(page) is None
     assert canvas(page).size == (540, 360)  # small pictures are enlarged, so that labels can be read
 
@@ -344,6 +349,99 @@ def test_page_fits_the_width_of_a_phone(browser: Browser, address: str, photogra
         page.click("#samples button:last-child")
         assert len(wait_for_rows(page, "drawn sample 6")) == 3
         assert horizontal_overflow(page) <= 0
+
+
+def several(photograph: bytes) -> list[Any]:
+    """A picture with a face, one without, a broken one, and one whose name is a formula with a quote and a comma."""
+    contents = {
+        "astronaut.jpg": photograph,
+        "teal.png": encoded(Image.new("RGB", (300, 200), "teal")),
+        "broken.jpg": b"no picture",
+        '=a"b,c.jpg': photograph,
+    }
+    return [{"name": name, "mimeType": "image/jpeg", "buffer": content} for name, content in contents.items()]
+
+
+def test_page_lists_several_pictures_and_shows_the_chosen_one(page: Page, photograph: bytes, trained_run: Path) -> None:
+    (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
+    page.set_input_files("#file", several(photograph))
+    page.wait_for_selector("#csv:not([hidden])")
+    words = ", ".join(describe(expected, TWO))
+    assert texts_of(page, "#pictures span") == [words, "no face", "not a picture that can be read", words]
+    assert page.inner_text("#status") == "4 pictures: 2 with faces, 1 without, 1 that failed"
+    assert page.inner_text("#name") == "astronaut.jpg"
+    page.click("#pictures li:nth-child(3) button")
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "broken.jpg: not a picture that can be read"
+    assert page.locator("#answer").is_hidden()
+    page.click("#pictures li:nth-child(4) button")
+    assert len(wait_for_rows(page, '=a"b,c.jpg')) == 1 and page.inner_text("#error") == ""
+    current = "all => all.map(one => one.getAttribute('aria-current'))"
+    assert page.eval_on_selector_all("#pictures button", current) == ["false", "false", "false", "true"]
+    upload_file(page, "one.jpg", photograph)
+    wait_for_rows(page, "one.jpg")
+    assert page.locator("#several").is_hidden()  # later pictures replace earlier ones
+
+
+def test_page_saves_the_answers_of_the_api_as_csv(page: Page, address: str, photograph: bytes) -> None:
+    page.set_input_files("#file", several(photograph))
+    page.wait_for_selector("#csv:not([hidden])")
+    with page.expect_download() as saved:
+        page.click("#csv")
+    assert saved.value.suggested_filename == "answers.csv"
+    rows = list(csv.DictReader(io.StringIO(saved.value.path().read_bytes().decode(), newline="")))
+    assert list(rows[0]) == list(columns_of(TWO))
+    answers = [ask(address, body=each["buffer"]).json for each in several(photograph)]
+    paths = ("astronaut.jpg", "teal.png", "broken.jpg", './=a"b,c.jpg')
+    for row, path, answer in zip(rows, paths, answers, strict=True):
+        (face,) = answer.get("faces") or [dict.fromkeys(name for name in row if name not in ("path", "error"))]
+        assert (row.pop("path"), row.pop("error")) == (path, answer["error"] or "")
+        for name, value in row.items():
+            given = face[name]
+            assert (float(value) == given) if isinstance(given, float | int) else value == (given or "")
+
+
+def test_page_saves_the_marked_picture_as_large_as_it_was(page: Page, photograph: bytes) -> None:
+    large = Image.open(io.BytesIO(photograph)).resize((1400, 1400))
+    upload_file(page, "large.photo.jpg", encoded(large, "JPEG"))
+    wait_for_rows(page, "large.photo.jpg")
+    with page.expect_download() as saved:
+        page.click("#marked")
+    assert saved.value.suggested_filename == "large.photo_marked.jpg"
+    marked = Image.open(saved.value.path()).convert("RGB")
+    assert marked.format is None and marked.size == pytest.approx(large.size, abs=2)
+    box_pixels = sum(
+        max(abs(a - b) for a, b in zip(pixel, BOX, strict=True)) < 25 for pixel in marked.get_flattened_data()
+    )
+    assert box_pixels > 2000
+
+
+def test_page_explains_each_face_in_words(page: Page, photograph: bytes, trained_run: Path) -> None:
+    (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
+    upload_file(page, "astronaut.jpg", photograph)
+    wait_for_rows(page, "astronaut.jpg")
+    (words,) = texts_of(page, "#words li")
+    low, high, probability = expected.age_low, expected.age_high, describe(expected, TWO)[1].split(maxsplit=1)[1]
+    assert words == (
+        f"Face 1: age about {expected.age:.0f} years, between {low:.0f} and {high:.0f} with 80 % probability; "
+        f"gender {expected.gender} with {probability} probability."
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_readable_on_a_phone_in_light_and_dark(
+    browser: Browser, address: str, photograph: bytes, scheme: str
+) -> None:
+    with open_page(browser, address, 390, 844, is_mobile=True, color_scheme=scheme) as page:
+        page.set_input_files("#file", several(photograph))
+        page.wait_for_selector("#csv:not([hidden])")
+        for chosen, wait in ((3, "#error:not(:empty)"), (1, "#answer:not([hidden])")):
+            page.click(f"#pictures li:nth-child({chosen}) button")
+            page.wait_for_selector(wait)
+            assert page_width(page) <= 390
+            assert broken_words(page, "td, th, h1, h2, button, #words") == []
+            ratio, text = lowest_contrast(page)
+            assert ratio >= 4.5, text
 
 
 def test_page_reports_an_unreachable_server(browser: Browser, address: str, photograph: bytes) -> None:

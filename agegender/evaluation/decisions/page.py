@@ -25,8 +25,8 @@ from agegender.tasks.info import TaskInfo
 
 WARNING = (
     "These rates are why such a model must not decide about access or verify an age: many of those just under a limit "
-    "pass, others who are old enough are turned away, and the rates differ between groups. The test faces are photos "
-    "from the web, not the cameras or the people of any such use."
+    "pass, others who are old enough are turned away, and the rates differ between groups. The test faces come "
+    "neither from the cameras nor from the people of any such use."
 )
 
 

@@ -16,7 +16,9 @@ from agegender.evaluation.explore.plots import (
 )
 from agegender.evaluation.explore.quality import EXTREMES, MEASURED_SIDE
 from agegender.evaluation.explore.summary import DataSummary, worst_first
-from agegender.evaluation.html.page import Card, Page, Plot, Section, Table
+from agegender.evaluation.html.data_notes import data_notes
+from agegender.evaluation.html.overview import of_hundred
+from agegender.evaluation.html.page import BigNumber, Card, Page, Plot, Section, Table
 from agegender.evaluation.statistics.metrics import AGE_BANDS
 
 SIDE = 112  # pixels a side of a face on the page
@@ -31,13 +33,6 @@ ABOUT_LIGHT = {
     "contrast": "The standard deviation of the gray levels, 0 for a blank image",
     "sharpness": "The variance of the Laplacian (Pech-Pacheco et al. 2000), high for many edges, low for blur",
 }
-NOTES = (
-    "Gender is the data set's binary label, assigned by others from appearance, and not a person's gender identity. "
-    "Group names are those of the data set. Ages are largely estimates.",
-    "UTKFace's images and labels are for non-commercial research. This page contains images of the data set: do not "
-    "publish it.",
-)
-DRAWN = "These faces and their labels are synthetic: nothing on this page applies to real people."
 
 
 def build_data_page(found: DataSummary, album: FaceSheet, sample: Sequence[int], *, drawn: bool) -> Page:
@@ -53,8 +48,35 @@ def build_data_page(found: DataSummary, album: FaceSheet, sample: Sequence[int],
         "What is in the data",
         _facts(found.figures),
         _sections(found, album, sample),
-        (DRAWN, *NOTES) if drawn else NOTES,
+        data_notes(drawn, found.figures["split"]["table"]),
+        _sentence(found.figures),
+        _numbers(found.figures),
     )
+
+
+def _sentence(figures: Mapping[str, Any]) -> str:
+    """Return the number of faces, the median of each number and the larger of two classes, in a sentence."""
+    faces = figures["faces"]
+    parts = [f"{faces['images']:,} faces"]
+    for name, label in faces["labels"].items():
+        known = faces["images"] - faces["missing"][name]
+        if known and name in figures["classes"]:
+            if len(label) == 2:  # the largest of many classes says little
+                most = max(label, key=lambda each: label[each])
+                parts.append(f"{of_hundred(label[most] / known)} with the {name} {most}")
+        elif known:
+            parts.append(f"half of them up to {label['median']:g}{' years old' if name == 'age' else f' in {name}'}")
+    return f"{', '.join(parts)}."
+
+
+def _numbers(figures: Mapping[str, Any]) -> list[BigNumber]:
+    copies, split = figures["copies"]["all"], figures["split"]["sides"]
+    parts = ", ".join(f"{side['images']:,} for {name}" for name, side in split.items())
+    return [
+        BigNumber(f"{figures['faces']['images']:,}", "images", parts),
+        BigNumber(f"{copies['files']:,}", "files with a copy", f"{copies['groups']:,} photographs"),
+        BigNumber(f"{figures['quarantined']['files']:,}", "files left out", "quarantined: unusable name or content"),
+    ]
 
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

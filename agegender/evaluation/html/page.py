@@ -16,7 +16,7 @@ from PIL import Image
 from agegender.errors import AgeGenderError
 from agegender.system.files import atomic_write
 
-__all__ = ["Card", "Page", "Plot", "Section", "Table", "face_uri", "write_page", "write_page_with_numbers"]
+__all__ = ["BigNumber", "Card", "Page", "Plot", "Section", "Table", "face_uri", "write_page", "write_page_with_numbers"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,21 @@ class Section:
 
 
 @dataclass(frozen=True)
+class BigNumber:
+    """A number in large letters at the top of a page.
+
+    Attributes:
+        value: The number with its unit.
+        label: What it is.
+        detail: A further line, such as its interval.
+    """
+
+    value: str
+    label: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
     """A whole page.
 
@@ -77,12 +92,16 @@ class Page:
         facts: Pairs of name and value, shown below the heading.
         sections: In reading order.
         notes: Lines at the end: how the page was made, and its limits.
+        sentence: The main result, below the heading.
+        numbers: The main numbers, below the sentence.
     """
 
     title: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     notes: Sequence[str] = field(default_factory=tuple)
+    sentence: str = ""
+    numbers: Sequence[BigNumber] = ()
 
 
 def face_uri(picture: Image.Image, side: int = 112) -> str:

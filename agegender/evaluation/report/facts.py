@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.html.data_notes import data_notes
 from agegender.evaluation.report.analysis import RunMetrics
 from agegender.evaluation.report.comparison import Report, leak_warning, same_split
 from agegender.evaluation.report.run_reader import Run
 from agegender.tasks.info import TaskInfo
-
-_NOTES = (
-    "UTKFace, and any metrics and weights derived from it, are for non-commercial research.",
-    "Classes are the data set's labels, assigned by others from appearance; ages are largely estimates.",
-    "This page contains images of the data set: do not publish it.",
-)
 
 
 def run_name(label: str) -> str:
@@ -69,8 +64,8 @@ def _of_task(run: Run, task: TaskInfo) -> list[tuple[str, str]]:
 def notes_of(report: Report) -> list[str]:
     """Return the notes at the end of the page: the limits of its metrics."""
     notes = []
-    if any(run.results.get("data") == SYNTHETIC_NOTE for run in report.runs.values()):
-        notes.append("The faces are synthetic: nothing here applies to real people.")
+    for run in report.runs.values():
+        notes += data_notes(run.results.get("data") == SYNTHETIC_NOTE, run.results.get("table"))
     for label, run in report.runs.items():
         if run.results.get("pooled"):
             notes.append(
@@ -88,4 +83,4 @@ def notes_of(report: Report) -> list[str]:
             notes.append(f"{run_name(label)}: the epoch was selected by validation, without the test images.")
         if run.results.get("leak/with_copy"):
             notes.append(f"{run_name(label)}: {run.results.get('leak')}. Its metrics are optimistic.")
-    return [*notes, *_NOTES]
+    return list(dict.fromkeys(notes))

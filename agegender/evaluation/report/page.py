@@ -19,6 +19,7 @@ from agegender.evaluation.html.metric_format import (
     probability_titles,
     with_unit,
 )
+from agegender.evaluation.html.overview import big_numbers, overview_sentence
 from agegender.evaluation.html.page import Page, Section, Table
 from agegender.evaluation.label_noise.section import floors, noise_section
 from agegender.evaluation.report import plots as draw
@@ -65,11 +66,17 @@ def build_page(report: Report, more: Sequence[Section] = ()) -> Page:
     if single is None:
         sections.insert(0, _runs(report, facts))
         single = {label: str(run.folder) for label, run in report.runs.items()}
+    measured = [
+        (task, {run: found.metrics for run, found in report.of_task(task, TaskMetrics).items()})
+        for task in report.tasks
+    ]
     return Page(
         title=f"Test report of {' and '.join(names)}",
         facts=[*single.items(), ("made by", report.command)],
         sections=sections,
         notes=notes_of(report),
+        sentence=overview_sentence(measured),
+        numbers=big_numbers(measured, {label: found.images for label, found in report.findings.items()}),
     )
 
 

@@ -80,7 +80,7 @@ def curve_plots(
                 axes.axvline(epoch, color=GRAY if single else _color(label), linewidth=1, linestyle=":")
         if (bound := (bounds or {}).get(name)) is not None:
             axes.axhline(bound, **_NOISE, label="label noise")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of a single epoch: one tick
         plots.append(_finish(axes, f"curve_{name.replace('/', '_')}", f"{title}, by epoch", "epoch", title))
     return plots
 

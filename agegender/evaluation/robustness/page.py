@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table as TerminalTable
 
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
+from agegender.evaluation.html.data_notes import data_notes
 from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
@@ -128,7 +129,7 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
     )
     notes = list(numbers["warnings"])
     if numbers["data"] == SYNTHETIC_NOTE:
-        notes.append("The faces are synthetic: nothing here applies to real people.")
+        notes += data_notes(drawn=True, table=None)
     return Page(
         f"Robustness of {numbers['run']}",
         facts,

@@ -14,8 +14,9 @@ const MIN_HEIGHT = 200; // pixels: images displayed lower than this get a margin
  * @param answer The backend's predictions; boxes are in pixels of the upright image.
  * @param texts For each face the lines of its label.
  * @param room Available width and height in CSS pixels.
+ * @param dense Pixels of the canvas per CSS pixel; null for those of the image, if it is larger than the room.
  */
-export function draw(canvas, image, answer, texts, room) {
+export function draw(canvas, image, answer, texts, room, dense = window.devicePixelRatio || 1) {
   const fits = Math.min(room.width / answer.width, room.height / answer.height);
   const scale = Math.min(fits, Math.max(1, MIN_SIDE / Math.min(answer.width, answer.height)));
   const width = Math.max(1, Math.round(answer.width * scale));
@@ -23,7 +24,7 @@ export function draw(canvas, image, answer, texts, room) {
   const letters = Math.min(18, Math.max(12, Math.min(width, height) / 26));
   const lines = Math.max(0, ...texts.map((each) => each.length));
   const high = height + (height < MIN_HEIGHT && lines ? Math.ceil(labelHeight(lines, letters)) : 0);
-  const dense = window.devicePixelRatio || 1;
+  dense ??= Math.max(1, answer.width / width);
   canvas.width = Math.max(1, Math.round(width * dense));
   canvas.height = Math.max(1, Math.round(high * dense));
   canvas.style.width = `${width}px`;

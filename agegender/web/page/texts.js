@@ -13,6 +13,27 @@ function text(task, face) {
   return face[task.name] === "unsure" ? "unsure" : `${face[task.name]} ${probabilityText(task, face)}`;
 }
 
+/** Returns the answer for a face as a sentence in plain words, with what an interval and "unsure" mean. */
+export function explanation(info, face) {
+  return `Face ${face.face}: ${info.tasks.map((task) => explained(task, face)).join("; ")}.`;
+}
+
+function explained(task, face) {
+  if (task.kind === "number") {
+    const [low, high] = ends(task, face);
+    const about = `${task.name} about ${numberText(task, face, 0)} ${task.unit}`.trim();
+    return low === null ? about : `${about}, between ${low} and ${high} with 80 % probability`;
+  }
+  const likely = probabilityText(task, face);
+  if (face[task.name] !== "unsure") return `${task.name} ${face[task.name]} with ${likely} probability`;
+  const none = task.kind === "binary" ? "neither label" : "no label";
+  return `${task.name} unsure, as ${none} has a probability of at least ${percentage(task.min_confidence)} (min_confidence)`;
+}
+
+function ends(task, face) {
+  return task.columns.slice(2, 4).map((column) => face[column]?.toFixed(task.digits[3] ?? 0) ?? null);
+}
+
 /** Returns a number with the decimals of its interval, and at least `decimals`. */
 export function numberText(task, face, decimals) {
   const value = face[task.columns[0]];

@@ -218,7 +218,7 @@ def test_site_works_offline_with_uploads_samples_and_the_camera(
         page.wait_for_function("() => document.getElementById('video').videoWidth > 0")
         page.click("#take")
         assert rows_of(page, "camera picture") == []  # Chromium's fake camera shows no face
-        assert page.inner_text("#error") == "camera picture: no face found"
+        assert page.inner_text("#status") == "No face was found in this picture." and page.inner_text("#error") == ""
 
 
 def test_site_names_a_picture_that_can_not_be_read(open_page: Page) -> None:
