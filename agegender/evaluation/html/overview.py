@@ -34,8 +34,13 @@ def overview_sentence(found: TaskEstimates) -> str:
     Args:
         found: Each task with the metrics of the runs that know its label, `mae` or `acc` among them.
     """
-    parts = [_part(task, runs) for task, runs in found if runs]
-    return f"{capitalize('; '.join(parts))}." if parts else "No test image has a label of these tasks."
+    words = task_words(found)
+    return f"{capitalize(words)}." if words else "No test image has a label of these tasks."
+
+
+def task_words(found: TaskEstimates) -> str:
+    """Return what `overview_sentence` says, without capital and period; empty if no label is known."""
+    return "; ".join(_part(task, runs) for task, runs in found if runs)
 
 
 def _part(task: TaskInfo, runs: RunEstimates) -> str:

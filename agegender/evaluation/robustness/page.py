@@ -15,10 +15,11 @@ from rich.table import Table as TerminalTable
 from agegender.data.sources.synthetic import SYNTHETIC_NOTE
 from agegender.evaluation.html.data_notes import data_notes
 from agegender.evaluation.html.metric_format import MetricColumn, capitalize, metric_column
+from agegender.evaluation.html.overview import task_words
 from agegender.evaluation.html.page import Page, Plot, Section, Table
 from agegender.evaluation.html.plot_style import BLUE, GRAY, new_plot, to_png
 from agegender.evaluation.report.run_reader import Run
-from agegender.evaluation.robustness.results_file import MEAN, robustness_command
+from agegender.evaluation.robustness.results_file import CLEAN, MEAN, robustness_command
 from agegender.evaluation.statistics.bootstrap import Estimate
 from agegender.evaluation.statistics.task_values import COVERAGE, GROWN
 from agegender.system.terminal import console
@@ -135,7 +136,23 @@ def build_robustness_page(numbers: Mapping[str, Any]) -> Page:
         facts,
         [_figures(numbers), Section("Plots", plots=robustness_plots(numbers)), changes],
         notes,
+        _sentence(numbers),
     )
+
+
+def _sentence(numbers: Mapping[str, Any]) -> str:
+    """Return the main metrics of the unchanged faces, and the means over the changes."""
+    parts = []
+    for name, condition in (("Unchanged faces", CLEAN), ("mean of the changes", MEAN)):
+        estimates = _estimates(numbers["conditions"].get(condition, {}))
+        found = []
+        for task in read_tasks(numbers["tasks"]):
+            metric = "mae" if task.kind == "number" else "acc"
+            if f"{task.name}_{metric}" in estimates:
+                found.append((task, {"": {metric: estimates[f"{task.name}_{metric}"]}}))
+        if found:
+            parts.append(f"{name}: {task_words(found)}")
+    return f"{'. '.join(map(capitalize, parts))}." if parts else ""
 
 
 def _figures(numbers: Mapping[str, Any]) -> Section:

@@ -30,6 +30,7 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
     trials = rank_trials(study)
     keys = varied_params(trials)
     best = next((trial for trial in trials if trial.state is TrialState.COMPLETE), None)
+    sentence = ""
     facts = [
         ("study", str(path.parent)),
         ("trials", count_states(trials)),
@@ -37,7 +38,9 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
     ]
     if best:
         settings = ", ".join(f"{key}={format_value(value)}" for key, value in best.params.items())
-        facts.append(("best", f"trial {best.number}: {format_value(best.value)} with {settings}"))
+        score = format_value(best.value)
+        sentence = f"The best of {len(trials)} trials reached {monitor} {score}: trial {best.number}."
+        facts.append(("best", f"trial {best.number}: {score} with {settings}"))
     measured = [trial for trial in trials if trial.value is not None]
     header = ["trial", "state", monitor, "epochs", *keys, "error"]
     sections = [Section("Trials", tables=[Table(header, [row_of(trial, keys) for trial in trials])])]
@@ -48,7 +51,7 @@ def write_trials_page(study: Study, monitor: str, path: Path) -> None:
         effects = [_effect(measured, key, monitor, number) for number, key in enumerate(keys)]
         sections = [Section("The search", plots=plots), Section("The settings", text, plots=effects), *sections]
     note = "The best of many trials has an optimistic validation score, because it was selected by it: test it once."
-    write_page(Page(f"Study {study.study_name}", facts, sections, [note]), path)
+    write_page(Page(f"Study {study.study_name}", facts, sections, [note], sentence), path)
 
 
 def _history(trials: Sequence[FrozenTrial], monitor: str, lower: bool) -> Plot:

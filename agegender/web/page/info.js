@@ -28,6 +28,7 @@ function showTasks(the, tasks) {
   });
   the("predicts").textContent = `Predictions for the faces in a picture: ${joined(parts)}.`;
   const heads = tasks.flatMap(({ name, kind }) => [name, kind === "number" ? "80 % interval" : "proba\u00ADbility"]);
+  the("interval").hidden = !tasks.some((task) => task.kind === "number");
   the("faces").tHead.rows[0].cells[0].after(...heads.map(head));
 }
 

@@ -15,7 +15,8 @@ function text(task, face) {
 
 /** Returns the answer for a face as a sentence in plain words, with what an interval and "unsure" mean. */
 export function explanation(info, face) {
-  return `Face ${face.face}: ${info.tasks.map((task) => explained(task, face)).join("; ")}.`;
+  const words = info.tasks.map((task) => explained(task, face)).join("; ");
+  return `Face ${face.face}: ${words}.`.replaceAll(" %", "\u00a0%"); // no line break before the sign
 }
 
 function explained(task, face) {

@@ -95,9 +95,7 @@ def test_pages_open_with_a_sentence_and_three_numbers(browser: Browser, pages: d
         assert page.inner_text(".sentence").startswith(start)
         numbers = page.locator(".numbers strong").all_inner_texts()
         assert len(numbers) == 3 and numbers[0] == first
-        places = page.eval_on_selector_all(
-            ".sentence, .numbers, .facts, section", "all => all.map(one => one.className)"
-        )
+        places = page.eval_on_selector_all(".sentence, .numbers, .facts", "all => all.map(one => one.className)")
         assert places == ["sentence", "numbers", "facts"]
     page.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -214,6 +215,8 @@ def test_page_and_table_of_metrics_without_any_face_leave_them_out(
     for found in numbers["conditions"].values():
         found |= {name: None for name in found if name.startswith("age_")}
     page = build_robustness_page(numbers)
+    right = r"right about gender for \d+ of 100\."
+    assert re.fullmatch(f"Unchanged faces: {right} Mean of the changes: {right}", page.sentence)
     (table,) = page.sections[0].tables
     assert len(table.rows) == len(CORRUPTIONS) + 2 and {len(row) for row in table.rows} == {len(table.header)}
     assert table.rows[0][:8] == [
