@@ -144,8 +144,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise AgeGenderError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); copy it again") from None
     ours = described.get(OURS) if isinstance(described, dict) else None
-    require(isinstance(ours, dict), f"{path} is not of an agegender model: it was not written by agegender bundle")
-    fits = ours.get("format") == FORMAT
-    require(fits, f"{path} has the format {ours.get('format')!r}, not {FORMAT}: update agegender")
-    del ours["format"]
+    if not isinstance(ours, dict):
+        raise AgeGenderError(f"{path} is not of an agegender model: it was not written by agegender bundle")
+    version = ours.pop("format", None)
+    require(version == FORMAT, f"{path} has the format {version!r}, not {FORMAT}: update agegender")
     return dict(described)

@@ -75,8 +75,8 @@ def test_hub_folder_gives_the_predictions_of_its_run_to_the_last_bit(
 def test_hub_folder_is_loaded_by_pytorch_model_hub_mixin(shared: Path, trained_run: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
 
-    class SharedNet(MultiTaskNet, hub.PyTorchModelHubMixin):  # type: ignore[misc,name-defined]
-        def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+    class SharedNet(MultiTaskNet, hub.PyTorchModelHubMixin):  # type: ignore[name-defined]
+        def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
             state = super().state_dict(*arguments, **options)
             return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
