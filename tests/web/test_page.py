@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from helpers.chromium import CHROMIUM, launched
 from helpers.made_networks import save_network
@@ -410,10 +411,8 @@ def test_page_saves_the_marked_picture_as_large_as_it_was(page: Page, photograph
     assert saved.value.suggested_filename == "large.photo_marked.jpg"
     marked = Image.open(saved.value.path()).convert("RGB")
     assert marked.format is None and marked.size == pytest.approx(large.size, abs=2)
-    box_pixels = sum(
-        max(abs(a - b) for a, b in zip(pixel, BOX, strict=True)) < 25 for pixel in marked.get_flattened_data()
-    )
-    assert box_pixels > 2000
+    away = np.abs(np.asarray(marked, np.int64) - BOX).max(axis=2)
+    assert (away < 25).sum() > 2000  # pixels of box and label, changed a little by JPEG
 
 
 def test_page_explains_each_face_in_words(page: Page, photograph: bytes, trained_run: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from helpers.chromium import CHROMIUM, launched
@@ -19,7 +19,7 @@ else:
     pytest.importorskip("playwright", reason="the browser is driven by the package playwright")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-PHONE = {"width": 390, "height": 844}
+WIDTH = 390  # CSS pixels of a phone
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def browser() -> Iterator[Browser]:
 
 
 def made(number: int) -> Made:
-    probabilities = {name: 0.6 if place == number % 5 else 0.1 for place, name in enumerate(ETHNICITY.columns)}
+    probabilities: dict[str, float | str] = {
+        name: 0.6 if place == number % 5 else 0.1 for place, name in enumerate(ETHNICITY.columns)
+    }
     height = {
         "height": 160 + number,
         "height_pred": 163,
@@ -67,11 +69,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["report", "explore"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_readable_on_a_phone_in_light_and_dark(
-    browser: Browser, pages: dict[str, str], name: str, scheme: str
+    browser: Browser, pages: dict[str, str], name: str, scheme: Literal["light", "dark"]
 ) -> None:
-    page = browser.new_page(viewport=PHONE, is_mobile=True, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": WIDTH, "height": 844}, is_mobile=True, color_scheme=scheme)
     page.goto(pages[name])
-    assert page_width(page) <= PHONE["width"]
+    assert page_width(page) <= WIDTH
     assert broken_words(page, "td, th, dt, caption, h2, .sentence, .numbers *") == []
     ratio, text = lowest_contrast(page)
     assert ratio >= 4.5, text

@@ -22,7 +22,7 @@ def test_dynamic_yunet_predicts_as_opencv_does(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, "gray")
     picture.paste(drawn.resize((90, 90)), (3, 2))
     pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
-    rows = FaceDetector()._detect(pixels)
+    rows = FaceDetector()._detect(pixels, 0.7)
     assert len(rows) == 1
     session = onnxruntime.InferenceSession(dynamic_yunet(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
