@@ -71,7 +71,7 @@ def test_run_without_a_task_needs_no_other_setting(
     assert outcome.code == 0, outcome.err
     results, checkpoint = metrics_of(tmp_path / "run"), load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")
     assert results["monitor"] == monitor and results["best_score"] == results[monitor]
-    assert not any(name.startswith(f"test/{removed}") for name in results) and f"validation {kept} " in outcome.out
+    assert not any(name.startswith(f"test/{removed}") for name in results) and f", {kept} " in outcome.out
     assert results["test/loss"] == pytest.approx(results[f"test/{kept}_loss"])
     assert list(predictions_of(tmp_path / "run")[0]) == ["path", *columns]
     assert list(checkpoint["agegender"]["network"]["tasks"]) == [kept]

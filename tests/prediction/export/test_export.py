@@ -333,4 +333,4 @@ def test_export_reports_a_failure_of_the_exporter_in_one_line(
 def test_export_help_lists_every_setting(run: Run) -> None:
     outcome = run("--help")
     assert outcome.code == 0
-    assert all(f"\n{name}: " in outcome.out for name in ("out", "weights", "check", "precision", "format"))
+    assert all(f"\n  {name}=" in outcome.out for name in ("out", "weights", "check", "precision", "format"))

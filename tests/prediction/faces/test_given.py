@@ -271,7 +271,7 @@ def test_predict_follows_given_faces_of_any_score(
 
 @pytest.mark.parametrize("other", ["detect=never", "boxes=boxes.csv"])
 def test_min_score_without_an_effect_is_refused(other: str, run_here: Run) -> None:
-    outcome = run_here("predict.py", "a.jpg", "weights=missing.ckpt", "min_score=0.5", other)
+    outcome = run_here("predict.py", "img=a.jpg", "weights=missing.ckpt", "min_score=0.5", other)
     outcome.assert_one_line_error(f"error: min_score=0.5 has no effect with {other.removesuffix('=boxes.csv')}")
 
 

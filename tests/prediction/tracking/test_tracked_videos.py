@@ -230,7 +230,7 @@ def test_write_annotated_video_writes_nothing_for_a_damaged_video(tmp_path: Path
         (("tracks=no/people.csv",), "tracks=no/people.csv: the folder no does not exist"),
         (("annotate=out.webm",), "annotate=out.webm must end in .mp4, .mov, .mkv, .avi"),
         (("annotate=no/out.mp4",), "annotate=no/out.mp4: the folder no does not exist"),
-        (("annotate=out.mp4", "img=b.mp4"), "annotate=out.mp4 needs one video file as img="),
+        (("annotate=out.mp4", "img=webcam"), "annotate=out.mp4 needs one video file as img="),
         (("annotate=clip.avi",), "annotate=clip.avi is the video itself"),
     ],
 )

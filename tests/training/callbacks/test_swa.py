@@ -53,7 +53,7 @@ def weights_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def test_swa_average_is_the_mean_of_the_epochs_that_count(averaged: Path) -> None:
-    states = [checkpoint(averaged, f"last-{epoch}") for epoch in range(4)]
+    states = [checkpoint(averaged, f"last-{epoch}") for epoch in (1, 2, 3, 4)]
     own = [weights_of(state["current_model_state"]) for state in states]
     for epoch in (0, 1, 2):  # before the average, and its first epoch
         assert differences(weights_of(states[epoch]["state_dict"]), own[epoch]) == []
@@ -63,7 +63,7 @@ def test_swa_average_is_the_mean_of_the_epochs_that_count(averaged: Path) -> Non
 
 
 def test_swa_computes_batch_norm_for_the_averaged_weights(averaged: Path) -> None:
-    state = checkpoint(averaged, "last-3")
+    state = checkpoint(averaged, "last-4")
     network = MultiTaskNet(**state["agegender"]["network"])
     saved = {key.removeprefix("network."): value for key, value in state["state_dict"].items() if "network." in key}
     network.load_state_dict(saved)
@@ -84,7 +84,7 @@ def test_swa_weights_are_validated_saved_tested_and_evaluated(averaged: Path, ru
     figures = metrics_of(averaged)
     # the score is from the training, the metrics from the checkpoint: the same weights
     assert figures["val/age_mae"] == pytest.approx(figures["best_score"], abs=1e-4)
-    last = averaged / "checkpoints" / "last-3.ckpt"
+    last = averaged / "checkpoints" / "last-4.ckpt"
     again = run_here("train.py", *WITH_SWA, "fit=false", f"weights={last}", "hydra.run.dir=again", "test=false")
     assert again.code == 0, again.err
     epochs = (averaged / "csv" / "metrics.csv").read_text()

@@ -137,7 +137,15 @@ def constants(name: str) -> dict[str, str]:
             "detector.js",
             detector,
             (
-                *("CANDIDATE_SCORE", "MIN_SCORE", "_TURNED_SURE", "_UPRIGHT", "_LEVEL", "_RECENTERED", "_LOOKED_AT"),
+                *(
+                    "CANDIDATE_SCORE",
+                    "MIN_SCORE",
+                    "_TURNED_DISTANCE",
+                    "_UPRIGHT",
+                    "_LEVEL",
+                    "_RECENTERED",
+                    "_LOOKED_AT",
+                ),
                 *("_ENOUGH", "_LEAST_SIDE", "_LARGE", "_SMALL", "_OTHER_SIDE"),
             ),
         ),

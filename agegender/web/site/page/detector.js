@@ -6,7 +6,7 @@ import { warpPatch } from "./warp.js";
 
 const CANDIDATE_SCORE = 0.5;
 const MIN_SCORE = 0.75;
-const TURNED_SURE = 0.85;
+const TURNED_DISTANCE = 0.6;
 const PATCH_SCORE = 0.3;
 const MAX_OFFSET = 1 / 3;
 const UPRIGHT = 0.93;
@@ -76,7 +76,7 @@ export class FaceDetector {
       upright = await this.bestTurn(pyramid, place);
       seen = await this.look(pyramid, upright);
     }
-    if (!seen || seen.score < (upright.tilt ? TURNED_SURE : MIN_SCORE)) return null;
+    if (!seen || seen.score < (upright.tilt ? 1 - TURNED_DISTANCE * (1 - MIN_SCORE) : MIN_SCORE)) return null;
     const { score } = seen;
     if (upright.tilt) [upright, seen] = await this.recenter(pyramid, upright, seen);
     let { landmarks } = seen;
