@@ -117,4 +117,18 @@ def handle_signals(run: Path) -> Iterator[None]:
         raise SignalExit(WORDS[signal.Signals(number)] + way_on, 128 + number)
 
     with handling(end):
-        yield
+        try:
+            yield
+        except Exception as error:
+            # Lightning's clean-up after the signal fails if the evaluation was not set up yet.
+            if (behind := _signal_behind(error)) is not None:
+                raise behind from None
+            raise
+
+
+def _signal_behind(error: BaseException) -> SignalExit | None:
+    """Return the `SignalExit` during whose handling an error was raised, if any."""
+    context = error.__context__
+    while context is not None and not isinstance(context, SignalExit):
+        context = context.__context__
+    return context

@@ -27,8 +27,10 @@ from helpers.stopped_runs import (
     uninterrupted,
 )
 
+from agegender.errors import SignalExit
 from agegender.runs.resume import latest_valid_checkpoint, resume_overrides
 from agegender.runs.run_dir import run_lock
+from agegender.training.callbacks.graceful_stop import handle_signals
 from agegender.training.module import AgeGenderModule
 
 Run = Callable[..., Outcome]
@@ -196,3 +198,18 @@ def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_p
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run", "resume=auto")
     assert outcome.code == 0
     assert outcome.err.count("skipped") == 2 and "epoch 1/2" in outcome.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_the_run_even_if_the_clean_up_after_it_fails(number: signal.Signals, tmp_path: Path) -> None:
+    with pytest.raises(SignalExit) as ended, handle_signals(tmp_path):
+        try:
+            signal.raise_signal(number)
+        finally:
+            raise RuntimeError("Please call `iter(combined_loader)` first.")  # Lightning, in an evaluation's set-up
+    assert ended.value.code == 128 + number
+
+
+def test_error_without_a_signal_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="one of the training"), handle_signals(tmp_path):
+        raise RuntimeError("one of the training")
