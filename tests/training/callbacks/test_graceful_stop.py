@@ -202,11 +202,14 @@ def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_run_even_if_the_clean_up_after_it_fails(number: signal.Signals, tmp_path: Path) -> None:
-    with pytest.raises(SignalExit) as ended, handle_signals(tmp_path):
+    def evaluate() -> None:
         try:
             signal.raise_signal(number)
         finally:
             raise RuntimeError("Please call `iter(combined_loader)` first.")  # Lightning, in an evaluation's set-up
+
+    with pytest.raises(SignalExit) as ended, handle_signals(tmp_path):
+        evaluate()
     assert ended.value.code == 128 + number
 
 
