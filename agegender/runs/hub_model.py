@@ -58,7 +58,7 @@ def download(address: str) -> Path:
 
 def _reason(error: Exception, parts: re.Match[str]) -> str:
     """Return the cause of a failed download, and the next step, in one line."""
-    from huggingface_hub.utils import (
+    from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
         LocalEntryNotFoundError,
