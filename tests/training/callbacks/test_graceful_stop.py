@@ -200,7 +200,7 @@ def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_p
     assert outcome.err.count("skipped") == 2 and "epoch 1/2" in outcome.out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_run_even_if_the_clean_up_after_it_fails(number: signal.Signals, tmp_path: Path) -> None:
     def evaluate() -> None:
         try:
