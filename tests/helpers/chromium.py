@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -30,6 +31,39 @@ def launched() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield browser
         browser.close()
+
+
+@contextmanager
+def open_page(
+    browser: Browser, address: str, seconds: int = 20, refusals: bool = False, **options: Any
+) -> Iterator[Page]:
+    """Opens our page; at the end, asserts that it requested nothing external and logged no error.
+
+    Args:
+        browser: The browser.
+        address: Address of the page.
+        seconds: Time limit of each wait.
+        refusals: Whether the server may refuse uploads, which Chromium logs as errors.
+        **options: Options of the browser's context.
+    """
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(1000 * seconds)
+    asked: list[str] = []
+    complaints: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))  # of workers too
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    try:
+        page.goto(address)
+        page.wait_for_selector("#samples img")
+        yield page
+    finally:
+        context.close()
+    hosts = {urlsplit(url).netloc for url in asked if not url.startswith("blob:")}
+    assert hosts == {urlsplit(address).netloc}
+    refused = "the server responded with a status of 4"
+    assert [text for text in complaints if not (refusals and refused in text)] == []
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

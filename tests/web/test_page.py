@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from helpers import chromium
 from helpers.chromium import CHROMIUM, launched
 from helpers.made_networks import save_network
 from helpers.made_predictions import TWO
@@ -52,25 +52,10 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, address: str, width: int = 1100, height: int = 800, **options: Any) -> Iterator[Page]:
-    """Opens the page; at the end, asserts that it requested nothing external and logged no error."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **options)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    asked: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    try:
-        page.goto(address)
-        page.wait_for_selector("#samples img")
+    """Opens the page in a window of this size; see `chromium.open_page`."""
+    size = {"width": width, "height": height}
+    with chromium.open_page(browser, address, refusals=True, viewport=size, **options) as page:
         yield page
-    finally:
-        context.close()
-    hosts = {urlsplit(url).netloc for url in asked if not url.startswith("blob:")}
-    assert hosts == {urlsplit(address).netloc}
-    # Chromium logs each refused upload
-    assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import base64
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from helpers import chromium
 from helpers.chromium import CHROMIUM, file_server, launched
 from PIL import Image
 
@@ -74,31 +73,10 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@contextmanager
-def opened(browser: Browser, address: str) -> Iterator[Page]:
-    """Opens the site; at the end, asserts that it requested nothing external and logged no error."""
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    asked: list[str] = []
-    complaints: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    try:
-        page.goto(address)
-        page.wait_for_selector("#samples img")
-        yield page
-    finally:
-        context.close()
-    assert {urlsplit(url).netloc for url in asked if not url.startswith("blob:")} == {urlsplit(address).netloc}
-    assert complaints == []
-
-
 @pytest.fixture(scope="module")
 def open_page(browser: Browser, address: str) -> Iterator[Page]:
     """One page for the tests that only predict."""
-    with opened(browser, address) as page:
+    with chromium.open_page(browser, address, seconds=60) as page:
         yield page
 
 
@@ -203,7 +181,7 @@ def test_site_works_offline_with_uploads_samples_and_the_camera(
 ) -> None:
     content = png(photograph)
     (expected,) = predictor(content)
-    with opened(browser, address) as page:
+    with chromium.open_page(browser, address, seconds=60) as page:
         assert page.locator("#unstarted").count() == 0 and page.locator("#script").is_hidden()
         assert "leaves this device at no time" in page.inner_text("#privacy")
         assert page.inner_text("#limits") == "Up to 40 megapixels."
@@ -230,7 +208,7 @@ def test_site_names_a_picture_that_can_not_be_read(open_page: Page) -> None:
 
 
 def test_a_later_picture_replaces_one_in_progress(browser: Browser, address: str, photograph: Image.Image) -> None:
-    with opened(browser, address) as page:
+    with chromium.open_page(browser, address, seconds=60) as page:
         large = png(photograph.resize((4000, 4000)))
         page.set_input_files("#file", {"name": "slow.png", "mimeType": "image/png", "buffer": large})
         page.set_input_files("#file", {"name": "next.png", "mimeType": "image/png", "buffer": png(photograph)})
