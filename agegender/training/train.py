@@ -280,10 +280,14 @@ def _check_hardware(trainer: dict[str, Any]) -> None:
         "fsdp" not in str(trainer.get("strategy")).lower() or (torch.cuda.is_available() and accelerator != "cpu"),
         "trainer=fsdp requires NVIDIA GPUs, but there is none or trainer.accelerator=cpu: use trainer=ddp",
     )
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kinds = {"gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",)}.get(str(accelerator))
+    if kinds and not any(available[kind] for kind in kinds):
+        advice = "use trainer.accelerator=gpu for the one there is" if any(available.values()) else "use trainer=cpu"
+        missing = {"cuda": "no NVIDIA GPU", "mps": "no Apple GPU"}.get(str(accelerator), "no GPU")
         raise AgeGenderError(
-            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees no GPU; use trainer=cpu, or check "
-            "the driver (nvidia-smi) and that this PyTorch was built for it"
+            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees {missing}; {advice}, or check the "
+            "driver (nvidia-smi) and that this PyTorch was built for it"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -253,6 +254,30 @@ def test_num_workers_defaults_depend_on_the_cache(faces: Path, cache_dir: Path) 
     for cache in ("auto", "none"):
         loader = _module(faces, cache_dir, cache=cache, num_workers=3).val_dataloader()
         assert loader.num_workers == 3 and loader.persistent_workers and not loader.pin_memory
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_batches_are_pinned_for_nvidia_gpus_only(faces: Path, cache_dir: Path, device: str, pinned: bool) -> None:
+    module = _module(faces, cache_dir, on_device=False)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, num_devices=1)  # type: ignore[assignment]
+    assert module.train_dataloader().pin_memory == module.val_dataloader().pin_memory == pinned
+
+
+def test_pinned_batch_pins_every_tensor(faces: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _module(faces, cache_dir)
+    loader = module.val_dataloader()
+    seen: list[int] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        seen.append(id(tensor))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    loader.pin_memory = True
+    batch = next(iter(loader))
+    tensors = [batch["image"], batch["row"], *batch["labels"].values()]
+    assert sorted(seen) == sorted(id(tensor) for tensor in tensors)
 
 
 def test_workers_decode_gray_batches_equal_to_cached_ones(faces: Path, cache_dir: Path, tmp_path: Path) -> None:

@@ -289,11 +289,30 @@ def test_check_config_refuses_a_target_that_does_not_exist(settings_of: Callable
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("choice", ["trainer=gpu", "trainer.accelerator=gpu", "trainer.accelerator=cuda"])
-def test_train_refuses_a_missing_gpu_in_one_line(run_here: Callable[..., Outcome], tmp_path: Path, choice: str) -> None:
+@pytest.mark.parametrize(
+    ("choice", "missing"),
+    [
+        ("trainer=gpu", "sees no GPU"),
+        ("trainer.accelerator=gpu", "sees no GPU"),
+        ("trainer.accelerator=cuda", "sees no NVIDIA GPU"),
+        ("trainer.accelerator=mps", "sees no Apple GPU"),
+    ],
+)
+def test_train_refuses_a_missing_gpu_in_one_line(
+    run_here: Callable[..., Outcome], tmp_path: Path, choice: str, missing: str
+) -> None:
     outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", choice)
-    outcome.assert_one_line_error("sees no GPU", "trainer=cpu")
+    outcome.assert_one_line_error(missing, "trainer=cpu")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
+def test_train_on_an_apple_gpu_refuses_cuda_and_names_the_accelerator(
+    run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    outcome = run_here("train.py", "data=synthetic", "data.cache_dir=cache", "trainer.accelerator=cuda")
+    outcome.assert_one_line_error("sees no NVIDIA GPU", "trainer.accelerator=gpu")
 
 
 def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
