@@ -15,11 +15,11 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from agegender.cli.hint_schema import INTERPOLATION, any_of, hint_schema, value_schema
-from agegender.cli.signatures import provided, train_settings
+from agegender.cli.signatures import train_settings
 from agegender.config.allowlist import check_target
 from agegender.config.comments import defaults_of, document, groups_of, merged, options_of
 from agegender.config.compose import config_path
-from agegender.config.validation import parameter_hints
+from agegender.config.validation import PROVIDED, parameter_hints
 from agegender.system.files import atomic_write, raise_write_errors
 from agegender.system.terminal import print_page
 
@@ -187,7 +187,7 @@ def _target_hints(target: str, where: str) -> tuple[dict[str, Any], bool]:
         hints, takes_any = parameter_hints(get_object(target))
     except Exception:  # a class of a user's config that is not trusted or not installed
         return {}, True
-    return {key: hint for key, hint in hints.items() if key not in provided(where)}, takes_any
+    return {key: hint for key, hint in hints.items() if key not in PROVIDED.get(where, ())}, takes_any
 
 
 def _defaults(groups: Sequence[str], folders: Sequence[Path]) -> Schema:

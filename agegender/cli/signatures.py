@@ -5,24 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from agegender.config.validation import parameter_hints
-
-# Arguments that the code passes itself; a config can't set them.
-_PROVIDED = {
-    "data": ("augment", "seed", "labels"),
-    "data.synthetic": ("folder", "progress"),
-    "loss": ("weights", "rows", "targets", "teachers"),
-    "model": ("tasks", "in_channels", "image_size"),
-    "model.trunk": ("in_channels", "image_size"),
-    "optim.optimizer": ("params",),
-    "optim.scheduler": ("optimizer", "total_steps"),
-    "trainer": ("callbacks", "logger"),
-}
-
-
-def provided(where: str) -> tuple[str, ...]:
-    """Return the arguments at a place of the config that the code passes itself."""
-    return _PROVIDED.get(where, ())
+from agegender.config.validation import PROVIDED, parameter_hints
 
 
 def train_settings(where: str) -> dict[str, Any]:
@@ -49,4 +32,4 @@ def train_settings(where: str) -> dict[str, Any]:
     }
     hints = {key: hint for called in takers.get(where, ()) for key, hint in parameter_hints(called)[0].items()}
     hints |= further.get(where, {})
-    return {key: hint for key, hint in hints.items() if key not in provided(where)}
+    return {key: hint for key, hint in hints.items() if key not in PROVIDED.get(where, ())}

@@ -11,9 +11,22 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from agegender.errors import AgeGenderError, did_you_mean, require
 
+# Arguments that the code passes itself, by the config node whose other arguments they stand beside; a config can't set
+# them.
+PROVIDED: dict[str, tuple[str, ...]] = {
+    "data": ("augment", "seed", "labels"),
+    "data.synthetic": ("folder", "progress"),
+    "loss": ("weights", "rows", "targets", "teachers"),
+    "model": ("tasks", "in_channels", "image_size"),
+    "model.trunk": ("in_channels", "image_size"),
+    "optim.optimizer": ("params",),
+    "optim.scheduler": ("optimizer", "total_steps"),
+    "trainer": ("callbacks", "logger"),
+}
+
 
 def validate_kwargs(
-    where: str, node: Mapping[str, Any], *callables: Callable[..., Any], provided: tuple[str, ...] = ()
+    where: str, node: Mapping[str, Any], *callables: Callable[..., Any], provided: tuple[str, ...] | None = None
 ) -> None:
     """Check a config node whose entries become keyword arguments of the callables.
 
@@ -22,13 +35,14 @@ def validate_kwargs(
         node: Keyword arguments.
         callables: Functions or classes. Each entry must be an argument of one of them; with a single callable that has
             `**kwargs`, any entry is valid.
-        provided: Arguments that the code passes itself; a config can't set them.
+        provided: Arguments that the code passes itself; None for those of `PROVIDED`.
 
     Raises:
         AgeGenderError: A key is missing or unknown, or a value has the wrong type; the message names it.
     """
     hints: dict[str, Any] = {}
     required: list[str] = []
+    passed = PROVIDED.get(where, ()) if provided is None else provided
     takes_any_key = False
     for called in callables:
         function = called.__init__ if inspect.isclass(called) else called
@@ -36,7 +50,7 @@ def validate_kwargs(
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 takes_any_key = len(callables) == 1
-            elif name not in ("self", *provided):
+            elif name not in ("self", *passed):
                 hints[name] = type_hints.get(name, Any)
                 if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
                     required.append(name)

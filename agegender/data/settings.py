@@ -31,8 +31,8 @@ def check_data(settings: Mapping[str, Any]) -> Callable[..., AgeGenderDataModule
         f"data.split={settings.get('split')}: packed faces have their pack's split; remove it or protocol=, or give it "
         "to agegender pack",
     )
-    validate_kwargs("data", kwargs_of(settings), made, provided=("augment", "seed", "labels"))
-    validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces, provided=("folder", "progress"))
+    validate_kwargs("data", kwargs_of(settings), made)
+    validate_kwargs("data.synthetic", settings.get("synthetic") or {}, generate_faces)
     return made
 
 

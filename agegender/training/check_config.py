@@ -15,7 +15,7 @@ from agegender.config.allowlist import (
     kwargs_of,
     resolve,
 )
-from agegender.config.validation import validate_choice, validate_kwargs, validate_type
+from agegender.config.validation import PROVIDED, validate_choice, validate_kwargs, validate_type
 from agegender.data.augmentation.build import resolve_augmentation
 from agegender.data.augmentation.mixing import Mixing, build_mixing, split_settings
 from agegender.data.settings import check_data, streams
@@ -69,7 +69,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key, hint in TOP_LEVEL.items():
         validate_type(key, config[key], hint)
     check_thresholds(config["thresholds"])
-    validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets, provided=_NOT_OF_LOSS)
+    validate_kwargs("loss", config["loss"], MultiTaskLoss, SoftTargets)
     for name, node in config["tasks"].items():
         if node is not None:
             _check_task(f"tasks.{name}", node)
@@ -87,8 +87,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_model(config["model"], 1 if config["data"].get("grayscale", True) else 3)
     _check_scheduler(config)
     validate_type("optim.trunk_lr_mult", config["optim"].get("trunk_lr_mult"), NonNegativeFloat)
-    _check_instantiable("optim.optimizer", config["optim"]["optimizer"], provided=("params",))
-    _check_instantiable("trainer", config["trainer"], provided=("callbacks", "logger"))
+    _check_instantiable("optim.optimizer", config["optim"]["optimizer"])
+    _check_instantiable("trainer", config["trainer"])
     _check_combinations(config)
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
@@ -101,9 +101,6 @@ def check_config(config: Mapping[str, Any]) -> None:
                     "settings here: use lr_find=true or batch_size_find=true, or sweep over them, as in "
                     "-m optim.lr=1e-4,1e-3",
                 )
-
-
-_NOT_OF_LOSS = ("weights", "rows", "targets", "teachers")  # arguments that the code passes itself
 
 
 def _check_task(where: str, node: Mapping[str, Any]) -> None:
@@ -238,10 +235,10 @@ def _check_model(model: Mapping[str, Any], in_channels: int) -> None:
         hint = did_you_mean(key, options)  # arguments of the trunk, which has its own node
         moved = hint.removeprefix("did you mean ")
         require(moved == hint, f"model.{key} is not known; did you mean model.trunk.{moved}")
-    validate_kwargs("model", arguments, MultiTaskNet, provided=("tasks", "in_channels", "image_size", "trunk"))
+    validate_kwargs("model", arguments, MultiTaskNet, provided=(*PROVIDED["model"], "trunk"))
     if may_be_null:
         trunk = {key: value for key, value in trunk.items() if value is not None}
-    _check_instantiable("model.trunk", trunk, provided=("in_channels", "image_size"))
+    _check_instantiable("model.trunk", trunk)
     complete(model, in_channels)  # checks that the published weights match
 
 
@@ -253,7 +250,8 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     validate_type("optim.scheduler.interval", scheduler.get("interval", "epoch"), Literal["step", "epoch"])
     validate_type("optim.scheduler.monitor", scheduler.get("monitor"), str | None)
     arguments = {key: value for key, value in scheduler.items() if key not in LIGHTNING_KEYS}
-    provided = ("optimizer",) if "total_steps" in arguments else ("optimizer", "total_steps")
+    # A given number of steps is the scheduler's own.
+    provided = tuple(name for name in PROVIDED["optim.scheduler"] if name not in arguments or name == "optimizer")
     _check_instantiable("optim.scheduler", arguments, provided=provided)
     if resolve(scheduler, "optim.scheduler") is WarmupCosine:
         check_fractions(
@@ -275,7 +273,9 @@ def _check_scheduler(config: Mapping[str, Any]) -> None:
     )
 
 
-def _check_instantiable(where: str, node: Mapping[str, Any], place: str = "", provided: tuple[str, ...] = ()) -> None:
+def _check_instantiable(
+    where: str, node: Mapping[str, Any], place: str = "", provided: tuple[str, ...] | None = None
+) -> None:
     """Check a node with a `_target_`, whose required type is that of the place `place` (default: `where`)."""
     built = resolve(node, place or where, where)
     check_instantiable(node, where)
