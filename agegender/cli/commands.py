@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agegender.distributed.launcher import LIGHTNING_CHILD_FLAG, detect_launcher, script
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, did_you_mean
-from agegender.system.signals import exit_at_once, ignore, install
+from agegender.system.signals import exit_at_once, handling, ignore, install
 from agegender.system.terminal import prepare_output
 from agegender.version import __version__
 
@@ -33,18 +34,28 @@ class Command(NamedTuple):
     signature: str = ""
 
 
-def announce_imports() -> None:
-    """Print that PyTorch is being imported, which takes seconds, on a terminal that shows standard error."""
+@contextmanager
+def importing(torch: bool = True) -> Iterator[None]:
+    """Import a command's modules within this context.
+
+    A signal ends the process at once: nothing has begun, and an exception could be lost or replaced in an import.
+
+    Args:
+        torch: Print on a terminal that PyTorch is being imported, which takes seconds.
+    """
     launch = detect_launcher()
-    if "torch" not in sys.modules and (launch is None or launch.rank == 0) and sys.stderr.isatty():
+    shown = "torch" not in sys.modules and (launch is None or launch.rank == 0) and sys.stderr.isatty()
+    if torch and shown:
         print("loading PyTorch and Lightning ...", file=sys.stderr)
+    with handling(exit_at_once):
+        yield
 
 
 def train(config: DictConfig) -> float:
     """Run a training and return its best validation score, the objective of a sweep."""
-    announce_imports()
-    from agegender.sweeps.continuation import prepare_job, quiet_job
-    from agegender.training.train import train
+    with importing():
+        from agegender.sweeps.continuation import prepare_job, quiet_job
+        from agegender.training.train import train
 
     score = prepare_job(config)
     with quiet_job():
@@ -53,10 +64,9 @@ def train(config: DictConfig) -> float:
 
 def predict(config: DictConfig) -> None:
     """Predict age and gender of images; exit with an error if an image could not be answered."""
-    if config.backend == "torch":
-        announce_imports()
-    from agegender.cli.main import call_with_config
-    from agegender.prediction.predict import predict
+    with importing(config.backend == "torch"):
+        from agegender.cli.main import call_with_config
+        from agegender.prediction.predict import predict
 
     if not call_with_config(predict, config):
         sys.exit(EXIT_ERROR)
@@ -64,42 +74,45 @@ def predict(config: DictConfig) -> None:
 
 def explore(config: DictConfig) -> None:
     """Write a page about the data, and print its path."""
-    from agegender.cli.main import call_with_config
-    from agegender.evaluation.explore.explore import explore
+    with importing(torch=False):
+        from agegender.cli.main import call_with_config
+        from agegender.evaluation.explore.explore import explore
 
     print(f"page: {call_with_config(explore, config)}")
 
 
 def report(config: DictConfig) -> None:
     """Write a run's report."""
-    from agegender.cli.main import call_with_config
-    from agegender.evaluation.report.report import report
+    with importing(torch=False):
+        from agegender.cli.main import call_with_config
+        from agegender.evaluation.report.report import report
 
     call_with_config(report, config)
 
 
 def compare(config: DictConfig) -> None:
     """Compare two runs face by face."""
-    announce_imports()
-    from agegender.cli.main import call_with_config
-    from agegender.evaluation.compare.compare import compare
+    with importing():
+        from agegender.cli.main import call_with_config
+        from agegender.evaluation.compare.compare import compare
 
     call_with_config(compare, config)
 
 
 def robustness(config: DictConfig) -> None:
     """Measure a run on corrupted test images, and print the path of the page."""
-    announce_imports()
-    from agegender.cli.main import call_with_config
-    from agegender.evaluation.robustness.robustness import measure_robustness
+    with importing():
+        from agegender.cli.main import call_with_config
+        from agegender.evaluation.robustness.robustness import measure_robustness
 
     print(f"page: {call_with_config(measure_robustness, config)}")
 
 
 def pack(config: DictConfig) -> None:
     """Pack faces into shards, and print their folder and size."""
-    from agegender.cli.main import call_with_config
-    from agegender.data.streaming.pack import pack
+    with importing(torch=False):
+        from agegender.cli.main import call_with_config
+        from agegender.data.streaming.pack import pack
 
     folder = call_with_config(pack, config)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -108,22 +121,20 @@ def pack(config: DictConfig) -> None:
 
 def export(config: DictConfig) -> None:
     """Export a network to ONNX, or as a page that needs no server."""
-    announce_imports()
-    from agegender.cli.export import export
-    from agegender.cli.main import call_with_config
+    with importing():
+        from agegender.cli.export import export
+        from agegender.cli.main import call_with_config
 
     call_with_config(export, config)
 
 
 def serve(config: DictConfig) -> None:
     """Serve the page and the HTTP API until Ctrl-C."""
-    from agegender.cli.main import call_with_config
-    from agegender.errors import missing_extra
-
-    if config.backend == "torch":
-        announce_imports()
     try:
-        from agegender.web.server import serve  # imports the packages of the extra `web`
+        with importing(config.backend == "torch"):
+            from agegender.cli.main import call_with_config
+            from agegender.errors import missing_extra
+            from agegender.web.server import serve  # imports the packages of the extra `web`
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "python_multipart", "h11"):
             raise
@@ -133,9 +144,9 @@ def serve(config: DictConfig) -> None:
 
 def bundle(config: DictConfig) -> None:
     """Bundle a run's best weights, and print their size."""
-    announce_imports()
-    from agegender.cli.main import call_with_config
-    from agegender.weights.bundle import bundle_command
+    with importing():
+        from agegender.cli.main import call_with_config
+        from agegender.weights.bundle import bundle_command
 
     out = call_with_config(bundle_command, config)
     files = [file for file in out.iterdir() if file.is_file()] if out.is_dir() else [out]
@@ -144,10 +155,10 @@ def bundle(config: DictConfig) -> None:
 
 def schema(config: DictConfig) -> None:
     """Write JSON Schemas of the configs."""
-    announce_imports()
-    from agegender.cli.main import call_with_config
-    from agegender.cli.schema import write_schemas
-    from agegender.config.overrides import config_dir
+    with importing():
+        from agegender.cli.main import call_with_config
+        from agegender.cli.schema import write_schemas
+        from agegender.config.overrides import config_dir
 
     functions = {name: command.signature for name, command in COMMANDS.items() if command.signature}
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from agegender.config.hydra_targets import enforce_allowlist
 from agegender.config.hydra_versions import version_base
-from agegender.config.overrides import config_dir, path_overrides
+from agegender.config.overrides import config_dir, options_last, path_overrides
 from agegender.config.trust import pop_trust
 from agegender.errors import (
     EXIT_ERROR,
@@ -57,7 +57,7 @@ def run_command(
 
     with _report_hydra_errors(config_name):
         register_plugins()
-        sys.argv[1:] = rewrite(pop_trust(sys.argv[1:]))
+        sys.argv[1:] = options_last(rewrite(pop_trust(sys.argv[1:])))
         if {"-h", "--help"} & {*sys.argv[1:]}:
             from agegender.cli.help import command_help
 

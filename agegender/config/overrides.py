@@ -95,6 +95,16 @@ def split_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return options, settings
 
 
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """Move Hydra's options behind the overrides, which its parser accepts only as one contiguous sequence."""
+    options: list[str] = []
+    settings: list[str] = []
+    for previous, argument in zip(("", *arguments), arguments, strict=False):
+        is_option = argument.startswith("-") or previous in OPTIONS_WITH_VALUE
+        (options if is_option else settings).append(argument)
+    return [*settings, *options]
+
+
 def config_dir(arguments: Sequence[str]) -> str | None:
     """Return the folder of `--config-dir`, or None."""
     options, _ = split_options(arguments)

@@ -15,7 +15,7 @@ from agegender.errors import AgeGenderError, require
 from agegender.prediction.backends.backend import Tta
 from agegender.prediction.faces.boxes import BoxTable
 from agegender.prediction.faces.detector import MIN_SCORE
-from agegender.prediction.images.listing import are_endless, expand_stdin, list_images, open_images
+from agegender.prediction.images.listing import are_endless, are_live, expand_stdin, list_images, open_images
 from agegender.prediction.images.partition import list_digest, parse_shard
 from agegender.prediction.images.sources import NamedImage
 from agegender.prediction.prediction import NO_FACE, Prediction, columns_of
@@ -164,7 +164,7 @@ def predict(
     answers = tally.count(answers, album)
     if window:
         answers = window.show(answers, tasks, people)
-    if are_endless(names):
+    if are_live(names):
         answers = _until_ctrl_c(answers)
     with progress or nullcontext():
         if progress and out is not None:

@@ -60,7 +60,7 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         if run_dir is None or checkpoint is None:
             return others
         command = [argument for argument in others if not re.match(r"\+*(weights|hydra\.run\.dir)=", argument)]
-        return _options_first([*command, *_resume_settings(run_dir, checkpoint, command)])
+        return [*command, *_resume_settings(run_dir, checkpoint, command)]
     given = Path(values[-1])
     if not given.exists():
         given = Path(unquoted(values[-1])).expanduser()
@@ -72,7 +72,7 @@ def resume_overrides(arguments: Sequence[str]) -> list[str]:
         )
     # `trust`: a record can't extend the allow-list, see `trust.py`
     kept = [item for item in _recorded(saved) if not re.match(r"[+~]*(resume|weights|trust|hydra[./@])", item)]
-    return _options_first([*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)])
+    return [*kept, *others, *_resume_settings(run, _checkpoint(given, run), kept)]
 
 
 def _check_sweep(arguments: list[str], value: str) -> list[str]:
@@ -111,18 +111,6 @@ def _recorded(saved: Path) -> list[str]:
         if not _SETTING.fullmatch(item):
             raise AgeGenderError(f"{saved} holds {item!r}, which is no setting: it is refused; use weights= instead")
     return items
-
-
-def _options_first(arguments: list[str]) -> list[str]:
-    """Move Hydra's options before the overrides, which its parser accepts only as one contiguous sequence."""
-    options: list[str] = []
-    settings: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        (options if argument.startswith("-") else settings).append(argument)
-        if argument in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
-            options.append(next(rest, ""))
-    return [*options, *settings]
 
 
 def _resume_settings(run: Path, checkpoint: Path, kept: list[str]) -> list[str]:
@@ -209,8 +197,13 @@ def find_run(arguments: Sequence[str]) -> Path | None:
 
 def _has_settings(run: Path, arguments: Sequence[str]) -> bool:
     """Return whether a command line has the settings of a run's record, in any order."""
-    settings = [item for item in split_options(arguments)[1] if not re.match(r"[+~]*hydra[./@]", item)]
-    return sorted(settings) == sorted(_recorded(_overrides_file(run)))
+    recorded = _recorded(_overrides_file(run))
+    resumed = any(item.startswith("resume=") for item in recorded)  # such a record has no weights=
+    ignored = r"[+~]*(hydra[./@]|resume=|weights=)" if resumed else r"[+~]*hydra[./@]"
+    settings = split_options(arguments)[1]
+    return sorted(item for item in settings if not re.match(ignored, item)) == sorted(
+        item for item in recorded if not re.match(ignored, item)
+    )
 
 
 def _overrides_file(run: Path) -> Path:

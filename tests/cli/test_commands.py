@@ -76,6 +76,22 @@ def test_script_and_subcommand_run_the_same_command(name: str, run_here: Run) ->
     assert by_script == by_command and by_script.code == 0, by_script.err
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [
+        ("train", ("sweep=grid", "--cfg", "hydra"), "mode: MULTIRUN"),
+        ("train", ("seed=1", "--cfg", "job", "name=mine"), "name: mine"),
+        ("predict", ("tta=flip", "--cfg", "job", "photo.jpg"), "- photo.jpg"),
+    ],
+)
+def test_options_of_hydra_may_stand_anywhere(
+    name: str, arguments: tuple[str, ...], shown: str, run_here: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").touch()
+    outcome = run_here(MODULES[name], *arguments)
+    assert outcome.code == 0 and shown in outcome.out, outcome.err
+
+
 def test_command_names_an_argument_that_is_no_setting(run_here: Run) -> None:
     outcome = run_here(MAIN, "report", "logs/quickstart")
     assert (outcome.code, outcome.out) == (EXIT_USAGE, "")

@@ -18,6 +18,7 @@ from agegender.config.overrides import (
     LISTS,
     image_overrides,
     is_path,
+    options_last,
     path_overrides,
     paths_value,
     quote_override,
@@ -237,6 +238,12 @@ def test_split_options_separates_hydra_options_from_settings() -> None:
     given_arguments = ["-m", "a=1", "--config-dir", "my conf", "--cfg=job", "b=2", "-cn", "other", "--resolve"]
     options = {"--config-dir": "my conf", "--cfg": "job", "-cn": "other"}
     assert split_options(given_arguments) == (options, ["a=1", "b=2"])
+
+
+def test_options_last_keeps_the_order_of_settings_and_the_values_of_options() -> None:
+    given_arguments = ["--cfg", "job", "a=1", "-m", "b=2", "--config-dir=my conf", "~c", "-p", "optim"]
+    options = ["--cfg", "job", "-m", "--config-dir=my conf", "-p", "optim"]
+    assert options_last(given_arguments) == ["a=1", "b=2", "~c", *options]
 
 
 def test_path_overrides_treat_pretrained_weights_as_a_path() -> None:

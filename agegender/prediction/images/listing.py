@@ -25,7 +25,7 @@ _IMAGES = """
 SUFFIXES = frozenset(_IMAGES.split())
 _NAMED_KINDS = 8  # suffixes in the line on what is left out of a folder
 
-NO_NAME = "img=- found no name on standard input: give it some, each on a line of its own"
+NO_NAME = "img=- found no name on standard input: write one name per line"
 
 
 class StandardInput(str):
@@ -37,6 +37,11 @@ class StandardInput(str):
 def are_endless(names: Sequence[str]) -> bool:
     """Return whether there is a source without a known length among names from `list_images`."""
     return any(isinstance(name, StandardInput | LiveStream) for name in names)
+
+
+def are_live(names: Sequence[str]) -> bool:
+    """Return whether there is a camera or stream, which ends by Ctrl-C, among names from `list_images`."""
+    return any(isinstance(name, LiveStream) for name in names)
 
 
 def list_images(given: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -190,9 +191,27 @@ def test_resume_auto_finds_the_newest_unfinished_run_that_is_not_running(
     assert found() == ["weights=x"]  # stopped before its first checkpoint: starts over
 
 
+@pytest.mark.parametrize("given", [["seed=1"], ["weights=small", "seed=1"]])
+def test_resume_auto_knows_a_finished_run_that_was_resumed(
+    given: list[str],
+    tmp_path: Path,
+    trained_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = copy_run(Path("logs/a"), "1", trained_run, finished=True)
+    record = ["seed=1", "name=a", "resume='logs/a/1/checkpoints/last.ckpt'", "hydra.output_subdir=null"]
+    (run / ".hydra/overrides.yaml").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as ended:
+        resume_overrides([*given, "name=a", "resume=auto"])
+    assert ended.value.code == 0 and "logs/a/1 is finished" in capsys.readouterr().out
+    assert resume_overrides(["seed=2", "name=a", "resume=auto"]) == ["seed=2", "name=a"]
+
+
 @pytest.mark.slow
 def test_resume_auto_starts_over_without_a_valid_checkpoint(run_here: Run, tmp_path: Path, trained_run: Path) -> None:
-    shutil.copytree(trained_run, tmp_path / "run")
+    copy_run(tmp_path, "run", trained_run)
     for name in ("last.ckpt", "best.ckpt"):
         os.truncate(tmp_path / "run/checkpoints" / name, 1000)
     outcome = run_here("train.py", *TINY, "hydra.run.dir=run", "resume=auto")
