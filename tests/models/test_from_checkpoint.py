@@ -26,7 +26,9 @@ JUNK = st.one_of(SIMPLE, NESTED, st.just("os.system"), st.just("torch.nn.Linear"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return load_checkpoint(save_network(tmp_path_factory.mktemp("networks") / "tiny.ckpt"))
+    held = load_checkpoint(save_network(tmp_path_factory.mktemp("networks") / "tiny.ckpt"))
+    MultiTaskNet.from_checkpoint(held, "tiny.ckpt")  # a module imported between examples changes what Hypothesis draws
+    return held
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -35,7 +37,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [each for key, value in items for each in ((*path, key), *places(value, (*path, key)))]
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_description_is_used_or_refused_in_one_line(checkpoint: dict[str, Any], data: st.DataObject) -> None:
     described = copy.deepcopy(checkpoint["agegender"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Outcome, run_script
+from conftest import TINY, Outcome
 
 from agegender.prediction.prediction import columns_of, to_row
 from agegender.prediction.predictor import Predictor
@@ -17,19 +17,12 @@ Run = Callable[..., Outcome]
 GLASSES = "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}"
 
 
-@pytest.fixture(scope="module")
-def wide_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with four heads: age, gender, ethnicity and glasses."""
-    where = tmp_path_factory.mktemp("wide")
+@pytest.mark.slow
+def test_predictions_of_four_heads_are_those_of_the_run_in_every_way(run_here: Run, tmp_path: Path) -> None:
+    wide_run = tmp_path / "run"
     settings = (*TINY, "data.synthetic.glasses=true", "tasks=age_gender_ethnicity", GLASSES)
-    outcome = run_script("train.py", *settings, f"hydra.run.dir={where / 'run'}", cwd=where)
-    assert outcome.code == 0, outcome.err
-    return where / "run"
-
-
-def test_predictions_of_four_heads_are_those_of_the_run_in_every_way(
-    wide_run: Path, run_here: Run, tmp_path: Path
-) -> None:
+    trained = run_here("train.py", *settings, "hydra.run.dir=run")
+    assert trained.code == 0, trained.err
     with (wide_run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     paths = [row["path"] for row in expected]

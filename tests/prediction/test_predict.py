@@ -18,6 +18,7 @@ import torch
 from conftest import ROOT, Outcome, run_script
 from helpers.made_predictions import TWO
 
+from agegender.prediction.predict import predict
 from agegender.prediction.prediction import columns_of
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS
 
@@ -50,6 +51,16 @@ def pictures(faces: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def weights(trained_run: Path) -> str:
     return f"weights={trained_run}"
+
+
+@pytest.fixture(scope="module")
+def expected(pictures: list[Path], trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of the first three pictures, without their paths."""
+    out = tmp_path_factory.mktemp("expected") / "faces.json"
+    assert predict([*map(str, pictures[:3])], str(trained_run), "never", str(out))
+    rows = rows_of(out)
+    assert [row.pop("path") for row in rows] == list(map(str, pictures[:3]))
+    return rows
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -87,19 +98,21 @@ def test_predict_keeps_file_names_of_every_kind(pictures: list[Path], weights: s
     ],
 )
 def test_predict_accepts_files_lists_and_globs_alike(
-    arguments: tuple[str, ...], run_here: Run, pictures: list[Path], weights: str, tmp_path: Path
+    arguments: tuple[str, ...],
+    run_here: Run,
+    pictures: list[Path],
+    expected: list[dict[str, Any]],
+    weights: str,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "sub").mkdir()
     for name, picture in zip(("a.jpg", "b.jpg", "sub/c.jpg"), pictures, strict=False):
         shutil.copy(picture, tmp_path / name)
-    expected = run_here("predict.py", "detect=never", *map(str, pictures[:3]), weights, "out=expected.json")
     outcome = run_here("predict.py", "detect=never", *arguments, weights, "out=faces.json")
-    assert (expected.code, outcome.code) == (0, 0), outcome.err
+    assert outcome.code == 0, outcome.err
     rows = rows_of(tmp_path / "faces.json")
     assert [row.pop("path") for row in rows] == ["a.jpg", "b.jpg", "sub/c.jpg"]
-    theirs = rows_of(tmp_path / "expected.json")
-    assert [row.pop("path") for row in theirs] == list(map(str, pictures[:3]))
-    assert rows == theirs and len({row["age"] for row in rows}) == 3
+    assert rows == expected and len({row["age"] for row in rows}) == 3
 
 
 def test_predict_reads_the_images_of_a_folder_recursively(
@@ -180,7 +193,7 @@ def test_predict_fails_unreadable_files_alone_and_exits_with_1(
     assert all(name in outcome.out for name in names) and "no such file" in outcome.out
 
 
-@pytest.mark.parametrize("asked", ["img=*.gif", "img=empty", "img=", "img=[]", "img=null"])
+@pytest.mark.parametrize("asked", ["img=empty", "img=[]", "img=null"])
 def test_predict_reports_in_one_line_that_no_image_was_found(
     asked: str, run_here: Run, weights: str, tmp_path: Path
 ) -> None:
@@ -256,15 +269,13 @@ class Stranger:
     """A class that a safe loader must not instantiate."""
 
 
-@pytest.mark.parametrize(
-    "kind", ["truncated", "cut in half", "empty", "text", "foreign", "unsafe", "missing", "folder"]
-)
+@pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "unsafe", "missing", "folder"])
 def test_predict_refuses_an_invalid_checkpoint_in_one_line(
     kind: str, run_here: Run, trained_run: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     good = (trained_run / "checkpoints" / "best.ckpt").read_bytes()
     path = tmp_path / "bad.ckpt"
-    contents = {"truncated": good[:-100], "cut in half": good[: len(good) // 2], "empty": b"", "text": b"weights"}
+    contents = {"truncated": good[:-100], "empty": b""}
     if kind in contents:
         path.write_bytes(contents[kind])
     elif kind == "foreign":
@@ -285,17 +296,10 @@ def test_predict_refuses_an_invalid_checkpoint_in_one_line(
     ("argument", "code", "message"),
     [
         ("bach_size=3", 2, "did you mean batch_size?"),
-        ("weight=x", 2, "did you mean weights?"),
         ("batch_size=many", 1, "batch_size='many' has the wrong type"),
-        ("batch_size=2.5", 1, "batch_size=2.5 has the wrong type"),
         ("batch_size=0", 1, "batch_size=0 must be at least 1"),
-        ("batch_size=-1", 1, "batch_size=-1 must be at least 1"),
         ("min_confidence=0.4", 1, "min_confidence=0.4 must lie between 0.5 (never unsure) and 1, or be null"),
-        ("min_confidence=1.5", 1, "min_confidence=1.5 must lie between 0.5"),
-        ("min_confidence=high", 1, "min_confidence='high' has the wrong type"),
-        ("device=[cpu]", 1, "device=['cpu'] has the wrong type"),
         ("weights=3", 1, "no model at"),
-        ("out=3", 1, "out=3 must end in .csv"),
         ("img=[1]", 1, "has the wrong type"),
         ("+extra=1", 1, "extra is not known"),
         ("device=nowhere", 1, "device=nowhere can't be used here"),

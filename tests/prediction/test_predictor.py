@@ -503,7 +503,7 @@ def damaged_pictures(draw: st.DrawFn) -> bytes:
     return bytes(content[: draw(st.integers(0, len(content)))])
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(content=st.binary(max_size=200) | damaged_pictures())
 def test_predictor_survives_arbitrary_bytes(predictor: Predictor, content: bytes) -> None:
     before, damaged, after = predictor.predict([SAMPLES[1], content, SAMPLES[1]])

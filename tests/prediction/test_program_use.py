@@ -6,6 +6,7 @@ import copy
 import io
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from helpers.nodes import AGES
 from PIL import Image
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.backends.torch_backend import TorchBackend
-from agegender.prediction.export.onnx_graph import build_graph, save_graph
+from agegender.prediction.backends.onnx_backend import BUNDLED_FILE
 from agegender.prediction.predictor import Predictor
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -32,7 +32,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
     data = pytest.importorskip("skimage.data")
-    return Image.fromarray(data.astronaut())
+    return Image.fromarray(data.astronaut()).resize((256, 256))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,7 @@ def test_predictor_copies_predict_alike(kind: str, predictor: Predictor, photo: 
 @pytest.mark.parametrize("kind", COPIES)
 def test_predictor_copies_of_onnx_predict_alike_without_the_file(kind: str, photo: Image.Image, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    out = tmp_path / "model.onnx"
-    save_graph(build_graph(TorchBackend(save_network(tmp_path / "net.ckpt"), "cpu")), out)
+    out = Path(shutil.copy(BUNDLED_FILE, tmp_path / "model.onnx"))
     predictor = Predictor(out, detect="never", backend="onnx")
     again = COPIES[kind](predictor)
     out.unlink()
@@ -99,14 +97,15 @@ def test_predictor_is_independent_of_the_default_device(photo: Image.Image, tmp_
     assert Predictor(weights, "cpu", detect="never")(photo) == expected
 
 
-@pytest.mark.parametrize("wrong", [None, 3, {"a": 1}, ["nested.jpg"], object(), bytearray(b"x")])
-def test_predictor_gives_an_item_of_a_wrong_type_an_error_of_its_own(
-    wrong: Any, predictor: Predictor, photo: Image.Image
-) -> None:
-    before, (failed,), after = predictor([photo, wrong, photo])
+def test_predictor_gives_an_item_of_a_wrong_type_an_error_of_its_own(predictor: Predictor, photo: Image.Image) -> None:
+    wrong: list[Any] = [None, 3, {"a": 1}, ["nested.jpg"], object(), bytearray(b"x")]
+    before, *failed, after = predictor([photo, *wrong, photo])
     assert before == after == predictor(photo)
-    assert failed.error == f"a {type(wrong).__name__} is not an image: give a path, bytes, a Pillow image or an array"
-    assert [one.error for one in predictor.predict(iter([photo, wrong]))] == [None, failed.error]
+    errors = [
+        f"a {type(one).__name__} is not an image: give a path, bytes, a Pillow image or an array" for one in wrong
+    ]
+    assert [one.error for (one,) in failed] == errors
+    assert [one.error for one in predictor.predict(iter([photo, *wrong]))] == [None, *errors]
 
 
 def encoded(photo: Image.Image) -> bytes:

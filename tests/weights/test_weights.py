@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, Outcome, metrics_of
 
 from agegender.errors import AgeGenderError
-from agegender.evaluation.report.report import write_report
+from agegender.evaluation.report.comparison import build_report, report_json
 from agegender.prediction.backends.onnx_backend import BUNDLED_NAMES
 from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import Predictor
@@ -59,7 +59,9 @@ def test_bundle_takes_age_band_metrics_from_the_runs_report(trained_run: Path, t
     assert "bands" not in plain  # this run has no report
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
-    write_report([run], resamples=20, faces=0)
+    report = build_report([run], {"resamples": 20, "faces": 0, "seed": 0}, "agegender report")
+    (run / "report").mkdir()
+    (run / "report" / "report.json").write_text(json.dumps(report_json(report)))  # without the page and its plots
     packed = json.loads(bundle(run, tmp_path / "packed.ckpt").with_suffix(".json").read_text())
     bands = packed.pop("bands")
     assert packed == plain and bands == read_age_bands(run)

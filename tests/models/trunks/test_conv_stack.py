@@ -25,7 +25,7 @@ def test_classic_stack_with_padding_ends_in_8_x_8_x_256() -> None:
     assert ConvStack(3, 128, padding="same").num_features == 256 * 8 * 8
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     image_size=st.integers(8, 70),
     channels=st.lists(st.integers(1, 4), min_size=1, max_size=4),
@@ -64,7 +64,7 @@ def test_pooling_before_relu_equals_pooling_after_it(padding: str) -> None:
         assert torch.equal(trunk(images), expected.flatten(1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     image_size=st.integers(16, 40),
     channels=st.lists(st.integers(1, 20), min_size=1, max_size=3),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,12 +31,42 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds tiny.ckpt and, exported from it, tiny.onnx. Read only."""
+def folder(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds tiny.ckpt, which is unsure of some drawn faces, and, exported from it, tiny.onnx. Read only."""
     folder = tmp_path_factory.mktemp("networks")
-    source = TorchBackend(save_network(folder / "tiny.ckpt", in_channels=1, pictures="drawn"), "cpu")
-    save_graph(build_graph(source), folder / "tiny.onnx")
+    made: dict[str, Any] = {"in_channels": 1, "pictures": "drawn"}
+    always = Predictor(save_network(folder / "tiny.ckpt", **made), "cpu", detect="never")
+    found = always.predict(sorted(faces.glob("*.jpg")))
+    ranked = sorted(max(face.p_female, 1 - face.p_female) for face in found if face.p_female is not None)
+    widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
+    bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
+    save_network(folder / "tiny.ckpt", confidence=replace(CONFIDENCE, min_confidence=bound), **made)
+    save_graph(build_graph(TorchBackend(folder / "tiny.ckpt", "cpu")), folder / "tiny.onnx")
     return folder
+
+
+@pytest.fixture(scope="module")
+def no_exports(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds files and a folder that are no export, or a damaged one. Read only."""
+    where = tmp_path_factory.mktemp("no_exports")
+    (where / "run").mkdir()
+    shutil.copy(folder / "tiny.ckpt", where / "tiny.ckpt")
+    (where / "half.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:2000])
+    (where / "text.onnx").write_text("hello")
+    (where / "empty.onnx").touch()
+    model = onnx.load(folder / "tiny.onnx")
+    metadata = {each.key: each.value for each in model.metadata_props if each.key != "sha256"}
+    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks tasks
+        helper.set_model_props(model, metadata | {"agegender_format": str(version)})
+        save_graph(model, where / f"{name}.onnx")
+    helper.set_model_props(model, metadata)
+    onnx.save(model, where / "unsealed.onnx")
+    helper.set_model_props(model, {})
+    onnx.save(model, where / "other.onnx")
+    content = bytearray((folder / "tiny.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (where / "flipped.onnx").write_bytes(content)
+    return where
 
 
 # Predictions
@@ -82,20 +113,17 @@ def test_onnx_backend_keeps_the_attributes_of_the_exported_network(folder: Path)
     assert ours.weights == folder / "tiny.onnx"
 
 
-def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces: Path, tmp_path: Path) -> None:
+def test_onnx_backend_is_unsure_of_the_same_faces_as_pytorch(folder: Path, faces: Path) -> None:
     pictures = [str(path) for path in sorted(faces.glob("*.jpg"))]
-    always = Predictor(folder / "tiny.ckpt", "cpu", detect="never", min_confidence=0.5).predict(pictures)
-    ranked = sorted(max(face.p_female, 1 - face.p_female) for face in always if face.p_female is not None)
-    widest = max(range(30, 90), key=lambda place: ranked[place + 1] - ranked[place])
-    bound = (ranked[widest] + ranked[widest + 1]) / 2  # no face lies within rounding of it
-    save_network(tmp_path / "unsure.ckpt", confidence=replace(CONFIDENCE, min_confidence=bound), in_channels=1)
-    save_graph(build_graph(TorchBackend(tmp_path / "unsure.ckpt", "cpu")), tmp_path / "unsure.onnx")
-    ours = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx")
-    theirs = Predictor(tmp_path / "unsure.ckpt", "cpu", detect="never")
-    assert ours.tasks == theirs.tasks and ours.tasks[1].min_confidence == bound
-    genders = [[face.gender for face in each.predict(pictures)] for each in (ours, theirs)]
-    assert genders[0] == genders[1] and genders[0].count("unsure") == widest + 1
-    given = Predictor(tmp_path / "unsure.onnx", "cpu", detect="never", backend="onnx", min_confidence=0.5)
+    ours = Predictor(folder / "tiny.onnx", "cpu", detect="never", backend="onnx")
+    theirs = Predictor(folder / "tiny.ckpt", "cpu", detect="never")
+    bound = theirs.tasks[1].min_confidence
+    assert ours.tasks == theirs.tasks and bound is not None and bound > 0.5
+    found = list(theirs.predict(pictures))
+    unsure = sum(max(face.p_female, 1 - face.p_female) < bound for face in found if face.p_female is not None)
+    genders = [face.gender for face in ours.predict(pictures)]
+    assert genders == [face.gender for face in found] and genders.count("unsure") == unsure > 30
+    given = Predictor(folder / "tiny.onnx", "cpu", detect="never", backend="onnx", min_confidence=0.5)
     assert "unsure" not in {face.gender for face in given.predict(pictures)}
 
 
@@ -136,28 +164,18 @@ def test_onnx_backend_accepts_non_contiguous_arrays(folder: Path) -> None:
     ],
 )
 def test_onnx_backend_refuses_weights_that_are_no_export(
-    weights: str, message: str, folder: Path, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, message: str, no_exports: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("run").mkdir()
-    shutil.copy(folder / "tiny.ckpt", "tiny.ckpt")
-    Path("half.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:2000])
-    Path("text.onnx").write_text("hello")
-    Path("empty.onnx").touch()
-    model = onnx.load(folder / "tiny.onnx")
-    metadata = {each.key: each.value for each in model.metadata_props if each.key != "sha256"}
-    for name, version in (("later", FORMAT + 1), ("earlier", 1)):  # format 1 lacks tasks
-        helper.set_model_props(model, metadata | {"agegender_format": str(version)})
-        save_graph(model, Path(f"{name}.onnx"))
-    helper.set_model_props(model, metadata)
-    onnx.save(model, "unsealed.onnx")
-    helper.set_model_props(model, {})
-    onnx.save(model, "other.onnx")
-    content = bytearray((folder / "tiny.onnx").read_bytes())
-    content[len(content) // 2] ^= 1
-    Path("flipped.onnx").write_bytes(content)
-    outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", f"weights={weights}", "detect=never")
-    outcome.assert_one_line_error(message)
+    monkeypatch.chdir(no_exports)
+    with pytest.raises(AgeGenderError) as caught:
+        Predictor(weights, detect="never", backend="onnx")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_predict_refuses_a_damaged_export_in_one_line(no_exports: Path, run_here: Run) -> None:
+    weights = f"weights={no_exports / 'flipped.onnx'}"
+    outcome = run_here("predict.py", "img=face.jpg", "backend=onnx", weights, "detect=never")
+    outcome.assert_one_line_error("flipped.onnx is damaged: its checksum doesn't match; export it again")
 
 
 def test_onnx_backend_refuses_a_file_with_any_flipped_bit(folder: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_align_crop_recovers_a_pasted_face(face: Image.Image, turn: float, scale
     assert difference(Image.fromarray(pixels), face, margin=4) < 3  # of 255; another rotation differs by 50 and more
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     points=st.lists(st.tuples(st.floats(-200, 200), st.floats(-200, 200)), min_size=5, max_size=5, unique=True),

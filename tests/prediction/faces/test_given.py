@@ -24,6 +24,7 @@ from agegender.prediction.faces.boxes import BoxTable
 from agegender.prediction.faces.detector import MIN_SCORE, FaceDetector
 from agegender.prediction.faces.given import parse_face, parse_faces
 from agegender.prediction.images.sources import as_named_image
+from agegender.prediction.predict import predict
 from agegender.prediction.prediction import NO_FACE
 from agegender.prediction.predictor import Predictor
 
@@ -159,10 +160,18 @@ def test_min_score_decides_which_detections_are_faces(picture: NDArray[np.uint8]
     assert len(FaceDetector(min_score=0.2).detect(blurred)) > len(FaceDetector().detect(blurred))
 
 
-@pytest.mark.parametrize("min_score", ["0", "-1", "1.1", "nan"])
-def test_min_score_out_of_range_is_refused(min_score: str, faces: Path, trained_run: Path, run_here: Run) -> None:
-    outcome = run_here("predict.py", str(min(faces.glob("*"))), f"weights={trained_run}", f"min_score={min_score}")
-    outcome.assert_one_line_error(f"error: min_score={min_score} must be above 0, and at most 1")
+@pytest.mark.parametrize("min_score", [0, -1, 1.1, math.nan])
+def test_min_score_out_of_range_is_refused(min_score: float, trained_run: Path) -> None:
+    line = f"^min_score={min_score} must be above 0, and at most 1$"
+    with pytest.raises(AgeGenderError, match=line):
+        predict("a.jpg", str(trained_run), min_score=min_score)
+    with pytest.raises(AgeGenderError, match=line):
+        Predictor(trained_run, "cpu", min_score=min_score)
+
+
+def test_predict_refuses_a_min_score_out_of_range_in_one_line(run_here: Run) -> None:
+    outcome = run_here("predict.py", "img=a.jpg", "weights=missing.ckpt", "min_score=nan")
+    outcome.assert_one_line_error("error: min_score=nan must be above 0, and at most 1")
 
 
 def test_with_detection_keeps_min_score(trained_run: Path, picture: NDArray[np.uint8]) -> None:
@@ -207,13 +216,14 @@ def test_box_table_reads_boxes_landmarks_and_images_without_a_face(tmp_path: Pat
         (HEAD, '"a.jpg,1,2,3,4', "boxes=boxes.csv is not a CSV file"),
     ],
 )
-def test_predict_refuses_an_invalid_table_of_boxes_in_one_line(
-    head: str, line: str, reason: str, faces: Path, run_here: Run, tmp_path: Path
+def test_invalid_table_of_boxes_is_refused_in_one_line(
+    head: str, line: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(min(faces.glob("*.jpg")).read_bytes())
+    monkeypatch.chdir(tmp_path)
     table(tmp_path, line, head=head)
-    outcome = run_here("predict.py", "a.jpg", "boxes=boxes.csv", "weights=missing.ckpt")
-    outcome.assert_one_line_error(reason)
+    with pytest.raises(AgeGenderError) as caught:
+        predict("a.jpg", "missing.ckpt", boxes="boxes.csv")
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_predict_refuses_a_missing_table_of_boxes_in_one_line(run_here: Run) -> None:

@@ -110,7 +110,7 @@ def test_image_overrides_accept_names_without_img(names: list[str]) -> None:
         assert list_images(composed(*names, "batch_size=3")["img"]) == names
 
 
-@settings(max_examples=30)
+@settings(max_examples=6)
 @given(name=NAMES.filter(lambda name: "," not in name and name[0] not in "['\""))
 def test_image_overrides_preserve_the_name_of_a_missing_file(name: str) -> None:
     assume(not Path(name).exists())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import signal
 import subprocess
@@ -31,11 +30,11 @@ from agegender.prediction.writers import window
 cv2 = pytest.importorskip("cv2")
 
 Run = Callable[..., Outcome]
-COUNT, SECONDS = 30, 0.04
+COUNT, SECONDS = 20, 0.04
 
 
 class Camera(BaseHTTPRequestHandler):
-    """A camera in the network: 30 frames of a drawn face, 25 a second, as multipart/x-mixed-replace."""
+    """A camera in the network: 20 frames of a drawn face, 25 a second, as multipart/x-mixed-replace."""
 
     picture = Image.new("RGB", (64, 64))
 
@@ -113,7 +112,7 @@ def test_live_frames_of_a_stream_come_until_it_ends(address: str) -> None:
     assert 3 <= len(found) <= 1 + COUNT * SECONDS / 0.2 + 2 and times == sorted(times)
     picture = found[-1].read()
     assert isinstance(picture, Image.Image) and np.abs(np.asarray(picture).astype(int) - Camera.picture).mean() < 5
-    assert all(later - earlier > 0.15 for earlier, later in itertools.pairwise(times))
+    assert times[-1] - times[0] > 0.15 * (len(times) - 1)  # a late frame doesn't delay the next one
 
 
 def test_live_frames_drop_what_came_while_the_last_one_was_predicted(address: str) -> None:

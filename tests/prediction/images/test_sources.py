@@ -181,7 +181,7 @@ LIKELY = st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.tuples(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_predictor_survives_arbitrary_arrays(data: st.DataObject, predictor: Predictor, finder: Predictor) -> None:
     dtype = data.draw(st.just(np.dtype(np.uint8)) | DTYPES)

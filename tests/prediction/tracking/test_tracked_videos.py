@@ -96,7 +96,7 @@ def test_age_of_a_track_is_less_noisy_than_those_of_its_frames(whole: Path) -> N
         assert abs(ages[::2].mean() - ages[1::2].mean()) < np.abs(np.diff(ages)).max()
 
 
-@pytest.mark.parametrize("lines", [1, 4, 12])
+@pytest.mark.parametrize("lines", [4, 12])
 def test_resumed_run_has_the_tracks_of_an_uninterrupted_one(
     lines: int, whole: Path, clip: Path, trained_run: Path, tmp_path: Path
 ) -> None:
@@ -223,7 +223,6 @@ def test_write_annotated_video_writes_nothing_for_a_damaged_video(tmp_path: Path
     [
         (("track=true", "detect=never"), "track=true needs boxes: leave out detect=never"),
         (("track=true", "frame_interval=2"), "frame_interval=2 is above track_gap=1.0"),
-        (("track=true", "track_gap=0"), "frame_interval=0.1 is above track_gap=0:"),
         (("tracks=people.txt",), "tracks=people.txt must end in .csv"),
         (("tracks=-",), "tracks=- must be a file, and another one than out"),
         (("tracks=a.csv", "out=./a.csv"), "tracks=a.csv must be a file, and another one than out"),

@@ -36,6 +36,9 @@ def face(
     return made("a.jpg", 1, box, 0.9, **ages, p_female=p_female, gender=gender)
 
 
+LABELED = (face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE))
+
+
 class Drawn:
     """Records the boxes, labels, texts and font sizes that were drawn."""
 
@@ -91,7 +94,7 @@ def boxes(draw_from: st.DrawFn, size: tuple[int, int], most: int) -> list[Box]:
 # Labels
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data(), size=st.sampled_from(SIZES))
 def test_labels_of_six_faces_stay_inside_and_do_not_overlap(
     data: st.DataObject, size: tuple[int, int], drawn: Drawn
@@ -122,10 +125,17 @@ def test_label_of_an_isolated_face_touches_its_box(size: tuple[int, int], drawn:
     assert min(picture.size) >= 360 and max(picture.size) <= 4096
 
 
-@pytest.mark.parametrize("size", [*SIZES, (70_000, 3), (2, 66_000), (65_501, 400)])
-@pytest.mark.parametrize("prediction", [face(), face((0, 0, 1, 1)), Prediction("a", error=NO_FACE)])
+@pytest.mark.parametrize(
+    ("size", "prediction"),
+    [
+        *((size, prediction) for size in SIZES for prediction in LABELED),
+        ((70_000, 3), LABELED[0]),
+        ((2, 66_000), LABELED[1]),
+        ((65_501, 400), LABELED[2]),
+    ],
+)
 def test_letters_are_legible_at_any_image_size(
-    prediction: Prediction, size: tuple[int, int], drawn: Drawn, tmp_path: Path
+    size: tuple[int, int], prediction: Prediction, drawn: Drawn, tmp_path: Path
 ) -> None:
     picture = draw_recorded(drawn, size, [prediction])
     assert drawn.letters == [max(14, round(min(picture.size) / 32))]
@@ -221,7 +231,7 @@ def add(album: AnnotatedImageFolder, path: str, age: float = 30.0, picture: Imag
     album.add(ImageResult(path, [face(age=age)], picture))
 
 
-@settings(max_examples=25)
+@settings(max_examples=6)
 @example(paths=[*HOSTILE, *MORE, *ADDRESSES])
 @given(paths=st.lists(PATHS, max_size=6, unique=True))
 def test_album_writes_one_file_per_image_inside_the_folder(paths: list[str]) -> None:
@@ -320,8 +330,7 @@ def test_album_may_be_the_folder_of_the_images(faces: Path, trained_run: Path, r
         assert {path.name for path in set(after) - set(before)} == {"0_2.jpg", "0_3.jpg", "1_2.jpg", "1_3.jpg"}
 
 
-@pytest.mark.parametrize("annotate", ["ann/marked", "ann"])
-@pytest.mark.parametrize("img", ["ann", "ann/**/*.jpg"])
+@pytest.mark.parametrize(("img", "annotate"), [("ann", "ann/marked"), ("ann/**/*.jpg", "ann")])
 def test_album_inside_the_folder_of_the_images_is_not_predicted(
     img: str, annotate: str, faces: Path, trained_run: Path, run_here: Run, tmp_path: Path
 ) -> None:
@@ -332,7 +341,7 @@ def test_album_inside_the_folder_of_the_images_is_not_predicted(
     first = run_here(*command, f"annotate={annotate}")
     drawn = {path: path.read_bytes() for path in (tmp_path / "ann").rglob("*.jpg")}
     assert first.code == 0 and first.out.count("\n") == 3 and len(drawn) == 6 and "left out" not in first.err
-    for again in (command, (*command, f"annotate={annotate}"), (*command, "annotate=elsewhere")):
+    for again in (command, (*command, f"annotate={annotate}")):
         outcome = run_here(*again)
         assert (outcome.code, outcome.out) == (0, first.out)
         assert f"left out of {img}: 3 annotated by an earlier run\n" in outcome.err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.drawn_predictions import answered, tasks_of
 from helpers.made_predictions import FIVE, TWO, made
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agegender.prediction.prediction import NO_FACE, Prediction
@@ -150,6 +150,7 @@ def test_table_has_a_column_for_each_task(shown: Callable[..., str]) -> None:
     assert cells(text) == [["a.jpg", "31 (22 to 43)", "male 88 %", "yes 88 %", "171.3 (160.5 to 181.0)", "Asian 70 %"]]
 
 
+@settings(max_examples=30)
 @given(tasks=tasks_of(), data=st.data())
 def test_table_shows_any_names_of_tasks_and_classes(tasks: tuple[TaskInfo, ...], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch, io.StringIO() as written:

@@ -67,7 +67,7 @@ def test_writers_produce_the_documented_csv_json_and_parquet(tmp_path: Path) -> 
     assert parquet.read_table(tmp_path / "faces.parquet").to_pylist() == rows
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data(), tasks=tasks_of())
 def test_writers_of_all_formats_agree_for_arbitrary_tasks_names_and_errors(
     data: st.DataObject, tasks: tuple[TaskInfo, ...]
