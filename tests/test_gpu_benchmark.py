@@ -19,7 +19,6 @@ from benchmarks.gpu.report import write_results
 from benchmarks.gpu.runner import Outcome, Setup, run_steps
 from benchmarks.gpu.steps import STEPS
 
-
 # Starts as Python does, writes the step's name, fails, or first waits for longer than its limit.
 STAND_IN = """#!/bin/sh
 echo "$3 began"
