@@ -172,11 +172,11 @@ def test_python_page_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     first, resumed, own, *_ = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len([line for line in first.splitlines() if line.strip()]) <= 5
-    small = '*["data.synthetic.count=120", "trainer.log_every_n_steps=1", "trainer=cpu"], "data.synthetic.size=64"'
+    small = '*["data.synthetic.count=60", "trainer.log_every_n_steps=1", "trainer=cpu"], "data.synthetic.size=64"'
     names: dict[str, Any] = {}
     exec(first.replace('"trainer.max_epochs=5"', f'"trainer.max_epochs=1", {small}, "report=false"'), names)
     exec(resumed.replace("max_epochs=10", "max_epochs=2"), names)
     assert names["result"].metrics["epochs"] == 2
     options = "accelerator='cpu', logger=False, enable_progress_bar=False, enable_model_summary=False"
-    exec(own.replace("max_epochs=3", f"max_epochs=1, {options}").replace('"count": 500', '"count": 120'), names)
+    exec(own.replace("max_epochs=3", f"max_epochs=1, {options}").replace('"count": 500', '"count": 60'), names)
     shutil.rmtree(tmp_path / "logs")

@@ -189,22 +189,21 @@ def test_latency_is_measured_after_a_warm_up() -> None:
     assert latency.in_words(np.array([1.0, 2.0, 9.0])).startswith("2.00 ms (90 % within 1.10 to 8.30; all within 1.00 ")
 
 
+@pytest.mark.parametrize("with_export", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_latency_is_printed_for_weights_and_their_export(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    with_export: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, exported = save_network(tmp_path / "tiny.ckpt", in_channels=1), tmp_path / "tiny.onnx"
-    save_graph(build_graph(TorchBackend(checkpoint, "cpu")), exported)
-    command = ["latency", "--weights", str(checkpoint), "--onnx", str(exported), "--calls", "3"]
+    command = ["latency", "--weights", str(checkpoint), "--calls", "3"]
+    if with_export:
+        save_graph(build_graph(TorchBackend(checkpoint, "cpu")), exported)
+        command += ["--onnx", str(exported)]
     monkeypatch.setattr(sys, "argv", command)
     latency.main()
     lines = capsys.readouterr().out.splitlines()
+    backends = ("torch:", "onnx:") if with_export else ("torch:",)
     assert [line.split()[0] for line in lines[2:]] == [
-        "torch:",
-        "network",
-        "Predictor",
-        "onnx:",
-        "network",
-        "Predictor",
+        word for backend in backends for word in (backend, "network", "Predictor")
     ]
     medians = [float(line.split()[1]) for line in lines if " ms (" in line]
-    assert len(medians) == 4 and min(medians) > 0
+    assert len(medians) == 2 * len(backends) and min(medians) > 0

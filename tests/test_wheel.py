@@ -42,12 +42,14 @@ class Installed:
 
 
 def copy_sources(folder: Path) -> Path:
-    """Copies the files of a build, as building in the clone would leave files there."""
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        folder.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder)
-    for name in ("agegender", "conf", "hydra_plugins"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    """Copies the files of a build, as building in the clone would leave files there: those of the Docker images."""
+    folder.mkdir()
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        source = ROOT / line.removeprefix("!")
+        if line.startswith("!") and source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif line.startswith("!"):
+            shutil.copy(source, folder)
     return folder
 
 
@@ -92,6 +94,7 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return install(folder / "venv", ["-e", copy_sources(folder / "clone")])
 
 
+@pytest.mark.slow
 def test_wheel_shows_the_comments_of_its_configs_and_writes_their_schema(from_wheel: Installed, tmp_path: Path) -> None:
     shown = from_wheel.run("train", "--help", cwd=tmp_path)
     assert shown.code == 0 and shown.out.startswith("usage: agegender train [name=value ...]\n"), shown.err

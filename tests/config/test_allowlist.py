@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import TINY, Outcome
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agegender.config.allowlist import check_allowed, check_instantiable, instantiate
 from agegender.config.hydra_targets import check_hydra
@@ -123,15 +123,41 @@ EVIL = {
 }
 
 
+def evil_config(kind: str, harm: Path) -> str:
+    evil = "evil: {_target_: os.mkdir, path: HARM}\nvariables: {BROWSER: x}\n"
+    return f"{evil}hydra:\n  {EVIL[kind]}\n".replace("HARM", str(harm))
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    """The config of train.py, with Hydra's part. Read only."""
+    with initialize_config_dir(str(CONF), **version_base()):
+        return compose("train", return_hydra_config=True)
+
+
 @pytest.mark.parametrize("kind", EVIL)
-@pytest.mark.parametrize("more", [(), pytest.param(("-m",), marks=pytest.mark.slow)], ids=["run", "multirun"])
+def test_check_hydra_covers_what_hydra_itself_builds(composed: DictConfig, kind: str, harm: Path) -> None:
+    with open_dict(config := copy.deepcopy(composed)):
+        config.merge_with(OmegaConf.create(evil_config(kind, harm)))
+    with pytest.raises(AgeGenderError, match=r"^hydra\..*( is refused|job\.name=\.\./\.\./x must be a file name)"):
+        check_hydra(config)
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        pytest.param(kind, more, marks=() if (kind, more) == ("callback", ()) else pytest.mark.slow)
+        for kind in EVIL
+        for more in ((), ("-m",))
+    ],
+)
 def test_allowlist_covers_what_hydra_itself_builds(
     kind: str, more: tuple[str, ...], run_here: Callable[..., Outcome], tmp_path: Path, harm: Path
 ) -> None:
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
-    evil = "evil: {_target_: os.mkdir, path: HARM}\nvariables: {BROWSER: x}\n"
-    text = f"# @package _global_\n{evil}hydra:\n  {EVIL[kind]}\n"
-    (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(textwrap.dedent(text).replace("HARM", str(harm)))
+    text = f"# @package _global_\n{evil_config(kind, harm)}"
+    (tmp_path / "theirs" / "experiment" / "evil.yaml").write_text(text)
     outcome = run_here("train.py", *more, "--config-dir", str(tmp_path / "theirs"), *TINY, "experiment=evil")
     outcome.assert_one_line_error("hydra.")
     assert " is refused" in outcome.err or "hydra.job.name=../../x must be a file name" in outcome.err

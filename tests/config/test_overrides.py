@@ -91,14 +91,14 @@ def folder_with(*names: str) -> Any:
         yield Path(folder)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(NAMES)
 def test_quote_override_survives_parsing_and_unquoted_reverts_it(text: str) -> None:
     assert parse(f"key={quote_override(text)}") == text
     assert unquoted(quote_override(text)) == text
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(name=NAMES.filter(lambda name: name not in (".", "..")))
 @example(name="a,b")
 def test_path_overrides_preserve_the_name_of_an_existing_file(name: str) -> None:
@@ -117,7 +117,7 @@ def test_path_overrides_preserve_existing_names_with_grammar_characters(name: st
             assert parse(path_overrides([*options, f"{key}={name}"])[-1]) == name
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(name=NAMES.map(lambda name: f"new/{name}"))
 @example(name="/data/my faces (1).csv")
 @example(name="logs/a,b=[3].csv")
@@ -128,7 +128,7 @@ def test_path_overrides_preserve_the_name_of_a_new_file(name: str) -> None:
         assert path_overrides([rewritten]) == [rewritten]  # idempotent, for the processes that this one starts
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(names=st.lists(NAMES.filter(lambda name: name.strip(".")), min_size=2, max_size=4, unique=True))
 @example(names=["a,b", "c"])
 @example(names=["'a", "b'"])
@@ -219,6 +219,7 @@ def test_path_overrides_know_every_path_setting() -> None:
     }
 
 
+@settings(max_examples=40)
 @given(st.lists(NAMES, min_size=1, max_size=3))
 @example(["null"])
 @example(["~"])

@@ -105,7 +105,7 @@ class NotATrunk:
 def make_trunk(in_channels):
     return Trunk(in_channels, 3)
 '''
-SMALL = tuple(setting for setting in TINY if not setting.startswith("model."))
+SMALL = (*(setting for setting in TINY if not setting.startswith("model.")), "data.synthetic.count=60")
 NETWORK = ("~model.trunk", "+model.trunk={_target_: my_plugin.parts.Trunk, width: 5}", "model.head_units=[16]")
 TASK = ("~age", "+tasks.age._target_=my_plugin.parts.LogAge")
 CALLBACK = ("+callbacks.count={_target_: my_plugin.parts.Count, file: epochs.txt}",)
@@ -156,9 +156,7 @@ def test_trust_in_a_config_file_is_refused(experiment: str, message: str, run_he
     assert not (tmp_path / "imported.txt").exists()
 
 
-def test_trusted_package_trains_resumes_predicts_and_exports(
-    run_here: Run, tmp_path: Path, faces: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_trusted_package_trains_resumes_and_predicts(run_here: Run, tmp_path: Path, faces: Path) -> None:
     begun = run_here("train.py", *SMALL, *ALL, "trust=my_plugin", "trainer.max_epochs=1", "hydra.run.dir=run")
     assert begun.code == 0, begun.err
     assert "trust" not in (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
@@ -185,7 +183,17 @@ def test_trusted_package_trains_resumes_predicts_and_exports(
     assert answered.code == 0, answered.err
     assert 0 < json.loads(answered.out)["age"] < 120
 
+
+@pytest.mark.slow
+def test_trusted_package_exports(
+    run_here: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript")
+    begun = run_here("train.py", *SMALL, *ALL, "trust=my_plugin", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert begun.code == 0, begun.err
+    _unload()
+    refused = run_here("agegender/prediction/export/__main__.py", "weights=run", "out=model.onnx")
+    assert refused.code == 1 and "my_plugin.parts.LogAge is refused" in refused.err
     exported = run_here("agegender/prediction/export/__main__.py", "weights=run", "out=model.onnx", "trust=my_plugin")
     assert exported.code == 0, exported.err
     assert (tmp_path / "model.onnx").stat().st_size > 1000
@@ -198,12 +206,14 @@ def test_trust_is_read_from_the_environment(run_here: Run, monkeypatch: pytest.M
     assert outcome.code == 0, outcome.err
 
 
-def test_task_of_the_interface_alone_trains_is_tested_and_reported(run_here: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("report", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_task_of_the_interface_alone_trains_is_tested_and_reported(run_here: Run, tmp_path: Path, report: str) -> None:
     hinge = "+tasks.sex={_target_: my_plugin.parts.Hinge, label: gender, classes: [male, female]}"
-    asked = (*TINY, "~tasks.gender", hinge, "trust=my_plugin", "callbacks=ema", "report=true", "hydra.run.dir=run")
+    asked = (*TINY, "~tasks.gender", hinge, "trust=my_plugin", "callbacks=ema", f"report={report}", "hydra.run.dir=run")
     outcome = run_here("train.py", *asked, "monitor=val/sex_acc")
     assert outcome.code == 0, outcome.err
     assert "no report was written" not in outcome.out
+    assert any((tmp_path / "run").rglob("report.html")) is (report == "true")
     results = metrics_of(tmp_path / "run")
     assert results["best_score"] == results["val/sex_acc"] and 0 < results["test/sex_loss"] < 3
     assert "p_sex" in (tmp_path / "run" / "predictions.csv").read_text().splitlines()[0].split(",")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.nodes import AGES, age_task
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -179,6 +179,7 @@ def test_distribution_loss_starts_at_most_at_the_log_of_its_outputs(name: str) -
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
+@settings(max_examples=25)
 @given(age=ages, scale=st.floats(0.5, 100, width=32), offset=st.floats(0, 100, width=32))
 def test_regression_output_of_zero_loss_has_the_age_as_value(
     name: str, age: float, scale: float, offset: float
@@ -190,6 +191,7 @@ def test_regression_output_of_zero_loss_has_the_age_as_value(
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
+@settings(max_examples=25)
 @given(age=st.floats(0, 120), error=st.floats(0.5, 50), further=st.floats(0.5, 50))
 def test_regression_loss_increases_with_the_error(name: str, age: float, error: float, further: float) -> None:
     task, truth = age_task(name), torch.tensor([age])
@@ -226,7 +228,7 @@ def best(task: NumberTask, age: float) -> torch.Tensor:
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
 )
-@pytest.mark.parametrize("age", [20.0, 37.0, 64.0])
+@pytest.mark.parametrize("age", [20.0, 64.0])
 def test_minimized_loss_decodes_to_the_age(task: NumberTask, within: float, age: float) -> None:
     assert task.value(best(task, age)).item() == pytest.approx(age, abs=within)
 
@@ -245,6 +247,7 @@ def test_decode_and_spread_keep_the_batch_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(AGES))
+@settings(max_examples=20)
 @given(age=ages)
 def test_loss_and_gradient_are_finite_for_every_age(name: str, age: float) -> None:
     task = age_task(name)
@@ -295,6 +298,7 @@ def test_median_decoding_matches_hand_computation() -> None:
 
 
 @pytest.mark.parametrize("make", [LabelDistribution, BinnedAge])
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 30))
 def test_median_decoding_minimizes_the_expected_absolute_error(
     make: type[LabelDistribution | BinnedAge], seed: int, scale: float

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.made_networks import calibration_of
 from helpers.nodes import AGES, age_node, gender_node
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agegender.errors import AgeGenderError
@@ -38,6 +38,7 @@ def labels_for(task: Task, count: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", NODES)
+@settings(max_examples=25)
 @given(known=st.lists(st.booleans(), min_size=1, max_size=8), seed=st.integers(0, 1000))
 def test_masked_loss_is_the_loss_of_the_labeled_samples_alone(name: str, known: list[bool], seed: int) -> None:
     task, mask = built(name), torch.tensor(known)

@@ -146,7 +146,7 @@ def test_augment_draws_independently_per_image(name: str) -> None:
     channels=st.sampled_from([1, 3]),
     level=st.sampled_from([None, 0, 255]),
 )
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_augment_keeps_shape_and_range_for_any_settings(
     seed: int, channels: int, level: int | None, **strengths: Any
 ) -> None:
@@ -492,7 +492,7 @@ def test_effects_run_in_the_order_sharpening_noise_jpeg_erase() -> None:
     **{"noise": 0.0, "noise_sigma": (0.1, 0.1)},
     **{"seed": 362, "channels": 3, "size": 9, "count": 2},
 )
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_degradations_keep_shape_and_range_for_any_settings(
     seed: int, channels: int, size: int, count: int, **strengths: Any
 ) -> None:

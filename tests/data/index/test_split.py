@@ -50,14 +50,14 @@ def _split(digests: list[str], groups: NDArray[np.int64], seed: int = 0, **optio
 
 
 @given(labels=GROUPS, seed=SEEDS)
-@settings(max_examples=100)
+@settings(max_examples=25)
 def test_split_never_separates_a_group(labels: list[int], seed: int) -> None:
     sides = _split(_digests(), _groups(labels), seed)
     assert len({*zip(labels, sides, strict=True)}) == len(set(labels))
 
 
 @given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_split_does_not_depend_on_the_file_order(labels: list[int], seed: int, order: list[int]) -> None:
     digests = _digests()
     before = dict(zip(digests, _split(digests, _groups(labels), seed), strict=True))
@@ -67,7 +67,7 @@ def test_split_does_not_depend_on_the_file_order(labels: list[int], seed: int, o
 
 
 @given(labels=GROUPS, seed=SEEDS, added=st.integers(1, 40))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_split_does_not_depend_on_unrelated_images(labels: list[int], seed: int, added: int) -> None:
     digests = _digests(COUNT + added)
     before = _split(digests[:COUNT], _groups(labels), seed)
@@ -120,7 +120,7 @@ def test_single_photograph_cannot_be_split() -> None:
 
 
 @given(sides=SIDES, order=st.permutations(range(COUNT)))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_fingerprint_does_not_depend_on_the_order(sides: list[str], order: list[int]) -> None:
     digests = _digests()
     shuffled = fingerprint([digests[i] for i in order], np.array([sides[i] for i in order]))
@@ -128,7 +128,7 @@ def test_fingerprint_does_not_depend_on_the_order(sides: list[str], order: list[
 
 
 @given(sides=SIDES, place=st.integers(0, COUNT - 1), other=st.sampled_from([*SPLITS, "unused"]))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_fingerprint_changes_with_any_image_and_any_split(sides: list[str], place: int, other: str) -> None:
     digests = _digests()
     whole = fingerprint(digests, np.array(sides))
@@ -140,7 +140,7 @@ def test_fingerprint_changes_with_any_image_and_any_split(sides: list[str], plac
 
 
 @given(labels=GROUPS, published=st.lists(st.sampled_from(["train", "train", "test", "unused"]), min_size=COUNT))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_protocol_validation_comes_from_its_training_part_only(labels: list[int], published: list[str]) -> None:
     published = published[:COUNT]
     logging.getLogger("agegender").setLevel(logging.ERROR)
@@ -160,7 +160,7 @@ def test_protocol_with_validation_is_kept_unchanged() -> None:
 
 
 @given(sides=SIDES, limits=st.tuples(st.integers(3, COUNT), st.integers(3, COUNT)))
-@settings(max_examples=200)
+@settings(max_examples=40)
 def test_limit_is_exact_nested_and_covers_every_split(sides: list[str], limits: tuple[int, int]) -> None:
     if not set(SPLITS) <= set(sides):
         reject()
@@ -180,7 +180,7 @@ def test_limit_is_exact_nested_and_covers_every_split(sides: list[str], limits: 
 
 
 @given(limit=st.integers(3, COUNT), order=st.permutations(range(COUNT)))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_limit_does_not_depend_on_the_file_order(limit: int, order: list[int]) -> None:
     digests = _digests()
     split = assign_splits(digests, np.arange(COUNT), 0, 0.3, 0.3)
@@ -211,7 +211,7 @@ def _rows(sides: NDArray[np.str_], limit: int | None = None) -> dict[str, list[i
 
 
 @given(seed=SEEDS, fraction=st.floats(0.05, 0.95), count=st.integers(2, 60))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_random_split_tests_and_validates_on_the_same_fraction(seed: int, fraction: float, count: int) -> None:
     rows = _rows(random_split(_digests(count), seed, fraction))
     assert rows["val"] == rows["test"] and 1 <= len(rows["test"]) < count
@@ -228,7 +228,7 @@ def test_random_split_separates_copies() -> None:
 
 
 @given(seed=SEEDS, order=st.permutations(range(20)))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_random_split_depends_on_seed_and_contents_only(seed: int, order: list[int]) -> None:
     digests = _digests(20)
     sides = dict(zip(digests, random_split(digests, seed, 0.3).tolist(), strict=True))
@@ -241,7 +241,7 @@ def test_random_split_changes_with_the_seed() -> None:
 
 
 @given(limit=st.integers(3, 60))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_limit_on_a_random_split_keeps_training_and_test(limit: int) -> None:
     sides = random_split(_digests(60), 0, 0.2)
     rows = _rows(sides, limit)
@@ -251,7 +251,7 @@ def test_limit_on_a_random_split_keeps_training_and_test(limit: int) -> None:
 
 
 @given(labels=GROUPS, seed=SEEDS, parts=st.integers(2, 9))
-@settings(max_examples=100)
+@settings(max_examples=25)
 def test_leave_out_parts_partition_the_images_and_keep_groups_together(
     labels: list[int], seed: int, parts: int
 ) -> None:
@@ -263,7 +263,7 @@ def test_leave_out_parts_partition_the_images_and_keep_groups_together(
 
 
 @given(labels=GROUPS, seed=SEEDS, order=st.permutations(range(COUNT)))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_leave_out_part_depends_on_neither_file_order_nor_unrelated_files(
     labels: list[int], seed: int, order: list[int]
 ) -> None:
@@ -293,7 +293,7 @@ def _folds(labels: list[int], seed: int, count: int, validates: bool = False) ->
 
 
 @given(labels=GROUPS, seed=SEEDS, count=st.integers(2, 6))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_folds_test_each_image_once_and_keep_groups_together(labels: list[int], seed: int, count: int) -> None:
     sides = _folds(labels, seed, count)
     assert ((sides == "test").sum(0) == 1).all()
@@ -306,7 +306,7 @@ def test_folds_test_each_image_once_and_keep_groups_together(labels: list[int], 
 
 
 @given(labels=GROUPS, seed=SEEDS)
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_benchmark_folds_test_and_validate_each_image_once(labels: list[int], seed: int) -> None:
     sides = _folds(labels, seed, 5, validates=True)
     assert ((sides == "test").sum(0) == 1).all() and ((sides == "val").sum(0) == 1).all()
@@ -316,7 +316,7 @@ def test_benchmark_folds_test_and_validate_each_image_once(labels: list[int], se
 
 
 @given(labels=GROUPS, seed=SEEDS)
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_fold_0_of_5_is_the_split_with_a_fifth_as_test_set(labels: list[int], seed: int) -> None:
     digests, groups = _digests(), _groups(labels)
     try:

@@ -155,7 +155,7 @@ def test_further_label_is_read_as_a_class_or_a_number(
     ),
     cell=st.text(max_size=8) | st.from_regex(r"\A[+-]?[0-9]{0,3}[.]?[0-9]{0,3}(e-?[0-9]{1,3})?\Z"),
 )
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_any_cell_of_a_further_label_is_a_value_missing_or_quarantined(
     names: list[str], cell: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -339,7 +339,7 @@ CELLS = st.text(max_size=12) | st.sampled_from(
 @given(rows=st.lists(st.lists(CELLS, min_size=0, max_size=5), max_size=5), broken=st.text(max_size=30))
 @example(rows=[["a", "30", "1", "\ud800", "x"]], broken="")
 @example(rows=[["a\0b", "30", "1", "", ""]], broken='"')
-@settings(max_examples=300)
+@settings(max_examples=80)
 def test_table_of_arbitrary_text_is_read_or_quarantined(
     rows: list[list[str]], broken: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -428,7 +428,7 @@ def test_index_csv_used_as_a_table_gives_the_same_index(faces: Path, tmp_path: P
 
 
 @given(paths=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["/", "..", "a" * 300, "\udcff"]), max_size=4))
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_index_survives_arbitrary_paths_in_a_table(
     paths: list[str], faces: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

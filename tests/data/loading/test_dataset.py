@@ -111,7 +111,7 @@ def test_evaluation_sampler_yields_every_face_once_in_index_order(dataset: Faces
 
 
 @given(size=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_epoch_order_is_a_permutation_given_by_seed_and_epoch(size: int, seed: int, epoch: int) -> None:
     one, other = ResumableShuffleSampler(size, seed), ResumableShuffleSampler(size, seed)
     one.set_epoch(epoch)
@@ -128,7 +128,7 @@ def test_epoch_order_is_a_permutation_given_by_seed_and_epoch(size: int, seed: i
     epoch=st.integers(0, 9),
     seen=st.integers(0, 40),
 )
-@settings(max_examples=300)
+@settings(max_examples=80)
 def test_rank_batches_together_equal_those_of_one_process(
     size: int, each: int, processes: int, epoch: int, seen: int
 ) -> None:
@@ -172,7 +172,7 @@ def test_epoch_order_differs_by_epoch_and_by_seed() -> None:
     here=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
     there=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["order", "augment"])),
 )
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_step_seed_is_distinct_for_every_step_and_purpose(
     here: tuple[int, int, int, str], there: tuple[int, int, int, str]
 ) -> None:
@@ -185,8 +185,7 @@ def test_step_seed_is_the_same_on_every_machine() -> None:
     assert step_seed(0, 3, 7, "augment") == 7_227_122_816_519_945_307  # a change breaks the resuming of old runs
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("seen", [0, 1, 3])
+@pytest.mark.parametrize(("seen", "workers"), [(0, 0), (1, 0), (3, 0), (1, 2)])
 def test_resumed_epoch_yields_exactly_the_remaining_faces(dataset: Faces, seen: int, workers: int) -> None:
     whole = _epoch(_loader(dataset, seed=5), 2)
     interrupted = _loader(dataset, seed=5, workers=workers)
