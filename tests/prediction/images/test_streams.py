@@ -64,7 +64,7 @@ def test_predict_writes_each_prediction_before_the_next_name_arrives(
 def test_predict_refuses_empty_standard_input_in_one_line(out: str, trained_run: Path, tmp_path: Path) -> None:
     done = shell(f"{SCRIPT} img=- weights='{trained_run}' detect=never {out} < /dev/null", tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
-    line = "error: img=- found no name on standard input: give it some, each on a line of its own"
+    line = "error: img=- found no name on standard input: write one name per line"
     assert done.stderr.splitlines()[2:] == [line]
 
 
