@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome
+from helpers.blank_plots import blank_plots
 from helpers.made_tables import half_labeled, rows_of, write_table
 from PIL import Image
 
@@ -114,14 +115,6 @@ def table_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def as_module(*arguments: str, cwd: Path) -> Outcome:
-    """Runs the module by its name, in a process of its own, from any folder."""
-    command = [sys.executable, "-m", "agegender.evaluation.explore", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture
 def explore_here(run_here: Run) -> Run:
     """Explores inside the test's process."""
@@ -139,16 +132,14 @@ def flipped(odd_faces: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def odd_page(odd_faces: Path, flipped: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the module's name: the page of everything that can be wrong, and of a near copy. Read only."""
+    """The page of everything that can be wrong, and of a near copy. Read only."""
     where = tmp_path_factory.mktemp("explored")
     shutil.copytree(odd_faces, where / "faces")
     with Image.open(odd_faces / flipped[0]) as picture:
         picture.save(where / "faces" / flipped[1], "JPEG", quality=70)
-    outcome = as_module("data.dir=faces", "data.cache_dir=cache", "out=odd page", cwd=where)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.splitlines()[-1] == f"page: {Path('odd page') / 'explore.html'}"
-    assert "images: 67" in outcome.out and "quarantined: 9" in outcome.out
-    return where / "odd page"
+    page = explore({"dir": str(where / "faces"), "cache_dir": str(where / "cache")}, str(where / "odd page"))
+    assert page == where / "odd page" / "explore.html"
+    return page.parent
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +155,8 @@ def crowded_page(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for gray, name in ((2, "30_0_0_1.png"), (1, "30_0_0_2.png"), (253, "30_0_0_3.png"), (254, "30_0_0_4.png")):
         Image.new("L", (64, 64), gray).save(folder / name)
     data = {"dir": str(folder), "split": "random", "limit": 40}
-    page = explore(data, str(folder.parent / "page"), samples=500, outliers=2)
-    return page.parent
+    with blank_plots():
+        return explore(data, str(folder.parent / "page"), samples=500, outliers=2).parent
 
 
 # The page
@@ -309,6 +300,7 @@ def test_explore_replaces_its_output_and_samples_by_seed(explore_here: Run, face
     assert len(set(names)) == 10 and ages == sorted(ages)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, faces: Path, tmp_path: Path) -> None:
     rows = half_labeled(faces)
     for number, row in enumerate(rows):
@@ -319,8 +311,10 @@ def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, fac
     rows.append({"path": tmp_path / "copy.jpg", "age": "", "gender": other, "group": "north", "split": ""})
     write_table(tmp_path / "labels.csv", rows)
     outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
-    assert outcome.code == 0, outcome.err
+    assert (outcome.code, outcome.err) == (0, "")
     assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
+    assert "images: 121" in outcome.out and "quarantined: 0" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"page: {Path('page') / 'explore.html'}"
     found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
     assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
     assert (
@@ -337,6 +331,7 @@ def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, fac
     assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("lacking", ["age", "gender", "group"])
 def test_explore_accepts_a_table_without_a_label_column(
     explore_here: Run, faces: Path, tmp_path: Path, lacking: str
@@ -353,6 +348,7 @@ def test_explore_accepts_a_table_without_a_label_column(
     assert "every image is a test image" in page.sections["Split"].text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("tasks", [True, False])
 def test_explore_describes_the_labels_of_tasks(explore_here: Run, faces: Path, tmp_path: Path, tasks: bool) -> None:
     words, numbers, rows = ["no", "YES", "0", ""], ["1.5", "NA", "-2"], half_labeled(faces)
@@ -380,6 +376,7 @@ def test_explore_describes_the_labels_of_tasks(explore_here: Run, faces: Path, t
         assert "smile: yes" in page.sections["Split"].cells and "mean height" in page.sections["Split"].cells
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explore_marks_synthetic_faces_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
     drawn = ("data=synthetic", "data.synthetic.count=40", "data.synthetic.size=32", "data.cache_dir=cache")
     outcome = explore_here(*drawn, "data.duplicates=none")
@@ -431,6 +428,7 @@ def test_explore_refuses_wrong_arguments_in_one_line_and_writes_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explore_folder_that_cannot_be_written_is_an_error_in_one_line(
     explore_here: Run, faces: Path, tmp_path: Path
 ) -> None:
