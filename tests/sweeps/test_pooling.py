@@ -19,7 +19,6 @@ from agegender.evaluation.report.run_reader import read_run
 from agegender.sweeps.pooling import pool_folds
 from agegender.sweeps.records import read_jobs
 
-
 FOLDS = ("-m", *TINY, "protocol=folds", "data.folds=2", "data.fold=0,1", "report=true", "name=folds")
 
 
@@ -106,9 +105,7 @@ def test_pooling_refuses_faces_that_several_folds_test(fold_sweep: tuple[Path, s
     assert pool_folds(sweep, jobs, ["data.fold", "seed"]) is None  # each face is tested by every seed
 
 
-def test_damaged_record_of_pooled_folds_is_refused_in_one_line(
-    fold_sweep: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_damaged_record_of_pooled_folds_is_refused_in_one_line(fold_sweep: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(fold_sweep[0], tmp_path / "sweep")
     (tmp_path / "sweep/metrics.json").write_text(json.dumps(metrics_of(fold_sweep[0]) | {"pooled": 5}))
     with pytest.raises(AgeGenderError, match=r"is damaged \(pooled: 5\)"):

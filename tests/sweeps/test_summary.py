@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Outcome, metrics_of
 
-
 # Without a test, a job ends after its training.
 SHORT = (*TINY, "test=false", "trainer.max_epochs=1")
 

@@ -343,7 +343,10 @@ def test_robustness_refuses_what_it_cannot_measure(
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
-    [(("run=empty",), "empty has no best checkpoint"), (("run=small", "tta=mirror"), "tta='mirror' has the wrong type")],
+    [
+        (("run=empty",), "empty has no best checkpoint"),
+        (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
+    ],
 )
 def test_robustness_command_refuses_what_it_cannot_measure_in_one_line(
     measure_here: Run, tmp_path: Path, arguments: tuple[str, ...], line: str

@@ -13,8 +13,8 @@ from conftest import Outcome
 from helpers.made_networks import save_network
 
 from agegender.errors import AgeGenderError
-from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.backends.onnx_backend import OnnxBackend
+from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.export import onnx_graph, parity
 from agegender.prediction.faces import alignment, detector
 from agegender.web.site import export as site
