@@ -19,7 +19,16 @@ from agegender.evaluation.report.run_reader import read_run
 from agegender.sweeps.pooling import pool_folds
 from agegender.sweeps.records import read_jobs
 
-FOLDS = ("-m", *TINY, "protocol=folds", "data.folds=2", "data.fold=0,1", "report=true", "name=folds")
+FOLDS = (
+    "-m",
+    *TINY,
+    "protocol=folds",
+    "data.folds=2",
+    "data.fold=0,1",
+    "report=true",
+    "name=folds",
+    "trainer.max_epochs=1",
+)
 
 
 @pytest.fixture(scope="module")

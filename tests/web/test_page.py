@@ -23,7 +23,7 @@ from helpers.readability import broken_words, lowest_contrast, page_width
 from helpers.served import LIMITS, ask, served
 from PIL import Image
 
-from agegender.prediction.prediction import columns_of, describe
+from agegender.prediction.prediction import Prediction, columns_of, describe
 from agegender.prediction.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -125,6 +125,16 @@ def horizontal_overflow(page: Page) -> int:
     return wider
 
 
+def assert_explained(page: Page, expected: Prediction) -> None:
+    """Asserts that the page describes a face in words."""
+    (words,) = (text.replace("\u00a0", " ") for text in texts_of(page, "#words li"))
+    low, high, probability = expected.age_low, expected.age_high, describe(expected, TWO)[1].split(maxsplit=1)[1]
+    assert words == (
+        f"Face 1: age about {expected.age:.0f} years, between {low:.0f} and {high:.0f} with 80 % probability; "
+        f"gender {expected.gender} with {probability} probability."
+    )
+
+
 def test_page_loads_and_explains_its_metrics(page: Page) -> None:
     assert page.title() == "agegender: age and gender from faces"
     about = "Predictions for the faces in a picture: an age with an interval, and a gender with its probability."
@@ -139,7 +149,7 @@ def test_page_loads_and_explains_its_metrics(page: Page) -> None:
     assert page.locator("#answer").is_hidden() and page.inner_text("#error") == ""
 
 
-def test_page_shows_an_upload_with_a_box_and_a_row(page: Page, photograph: bytes, trained_run: Path) -> None:
+def test_page_shows_an_upload_with_a_box_a_row_and_words(page: Page, photograph: bytes, trained_run: Path) -> None:
     (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
     upload_file(page, "astronaut.jpg", photograph)
     ((number, age, within, gender, probability, score),) = wait_for_rows(page, "astronaut.jpg")
@@ -159,6 +169,7 @@ def test_page_shows_an_upload_with_a_box_and_a_row(page: Page, photograph: bytes
         (round(left) + 8, round(top) + 8, round(right) - 8, round(bottom) - 8)
     )
     assert inside.resize((4, 4)).tobytes() == pytest.approx(theirs.resize((4, 4)).tobytes(), abs=25)
+    assert_explained(page, expected)
 
 
 def test_page_shows_an_unsure_gender_without_a_probability(
@@ -405,18 +416,6 @@ def test_page_saves_the_marked_picture_as_large_as_it_was(page: Page, photograph
     assert marked.format is None and marked.size == pytest.approx(large.size, abs=2)
     away = np.abs(np.asarray(marked, np.int64) - BOX).max(axis=2)
     assert (away < 25).sum() > 2000  # pixels of box and label, changed a little by JPEG
-
-
-def test_page_explains_each_face_in_words(page: Page, photograph: bytes, trained_run: Path) -> None:
-    (expected,) = Predictor(trained_run, "cpu", min_confidence=0.5)(photograph)
-    upload_file(page, "astronaut.jpg", photograph)
-    wait_for_rows(page, "astronaut.jpg")
-    (words,) = (text.replace("\u00a0", " ") for text in texts_of(page, "#words li"))
-    low, high, probability = expected.age_low, expected.age_high, describe(expected, TWO)[1].split(maxsplit=1)[1]
-    assert words == (
-        f"Face 1: age about {expected.age:.0f} years, between {low:.0f} and {high:.0f} with 80 % probability; "
-        f"gender {expected.gender} with {probability} probability."
-    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

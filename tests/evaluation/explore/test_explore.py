@@ -22,10 +22,13 @@ import pytest
 from conftest import ROOT, Outcome
 from helpers.blank_plots import blank_plots
 from helpers.made_tables import half_labeled, rows_of, write_table
+from omegaconf import OmegaConf
 from PIL import Image
 
+from agegender.cli.main import call_with_config
 from agegender.data.index.utkface import GENDERS, GROUPS
 from agegender.data.sources.synthetic import IGNORED, QUARANTINED, duplicates
+from agegender.errors import AgeGenderError
 from agegender.evaluation.explore.explore import explore
 
 Run = Callable[..., Outcome]
@@ -395,37 +398,58 @@ def test_explore_names_the_license_of_real_faces(odd_page: Path) -> None:
     assert "non-commercial research" in text and "assigned by others" in text
 
 
+@pytest.fixture
+def two_faces(faces: Path, tmp_path: Path) -> Path:
+    """A folder with a file, an empty folder, and one with two faces."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "few").mkdir()
+    for path in sorted(faces.iterdir())[:2]:
+        shutil.copy(path, tmp_path / "few")
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("argument", "code", "said"),
     [
         ("sample=3", 2, "did you mean samples?"),
         ("data.dri=x", 2, "did you mean dir?"),
         ("samples=many", 1, "samples='many' has the wrong type"),
-        ("samples=0", 1, "samples=0 must be at least 1"),
-        ("outliers=0", 1, "outliers=0 must be at least 1"),
-        ("seed=-1", 1, "seed=-1 must be at least 0"),
-        ("out=null", 1, "out=None has the wrong type"),
-        ("out=file", 1, "out=file is a file"),
-        ("data.image_size=many", 1, "data.image_size='many' has the wrong type"),
         ("+data.synthetic={cuont:40}", 1, "did you mean count?"),
-        ("data.dir=file", 1, "data.dir=file is a file"),
         ("data.dir=empty", 1, "no UTKFace-named image in empty"),
-        ("data.dir=few", 1, "split of 2 images is empty"),
         ("+tasks.smile={label: smile}", 1, "a task needs the label smile, but there are only age, gender, group"),
         ("+tasks.smile={classes: [a, b]}", 1, "tasks.smile.label=None must be the name of a label"),
     ],
 )
 def test_explore_refuses_wrong_arguments_in_one_line_and_writes_nothing(
-    argument: str, code: int, said: str, explore_here: Run, faces: Path, tmp_path: Path
+    argument: str, code: int, said: str, explore_here: Run, two_faces: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "few").mkdir()
-    for path in sorted(faces.iterdir())[:2]:
-        shutil.copy(path, tmp_path / "few")
     outcome = explore_here("data.dir=few", "out=page", argument)
     outcome.assert_one_line_error(said, code=code)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
+    assert {path.name for path in two_faces.iterdir()} == {"file", "empty", "few"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("samples=0", "samples=0 must be at least 1"),
+        ("outliers=0", "outliers=0 must be at least 1"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+        ("out=null", "out=None has the wrong type"),
+        ("out=file", "out=file is a file"),
+        ("data.image_size=many", "data.image_size='many' has the wrong type"),
+        ("data.dir=file", "data.dir=file is a file"),
+        ("data.dir=few", "split of 2 images is empty"),
+    ],
+)
+def test_explore_refuses_settings_that_do_not_fit(
+    argument: str, said: str, two_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two_faces)
+    with pytest.raises(AgeGenderError) as refused:
+        call_with_config(explore, OmegaConf.from_dotlist(["data.dir=few", "out=page", argument]))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert {path.name for path in two_faces.iterdir()} == {"file", "empty", "few"}
 
 
 @pytest.mark.usefixtures("undrawn")
