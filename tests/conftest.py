@@ -158,33 +158,35 @@ def _own_signal_handlers() -> Iterator[None]:
         yield
 
 
+def run_inside(script: str, *arguments: str) -> int:
+    """Runs a script inside this process and returns its exit code: the same code without the slow imports."""
+    threads, trusted = torch.get_num_threads(), os.environ.get(VARIABLE)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), same_signal_handlers():
+        patch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))  # the command changes it
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+        finally:
+            torch.set_num_threads(threads)
+            os.environ.pop(VARIABLE, None)  # `trust=` holds for one command
+            if trusted is not None:
+                os.environ[VARIABLE] = trusted
+    return 0
+
+
 @pytest.fixture
 def run_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Runs a script inside the test's process, in `tmp_path`: the same code without the slow imports."""
-
-    wanted = os.environ.get("HYDRA_FULL_ERROR", "0")  # `run_command` sets it for the whole process
+    """Runs a script inside the test's process, in `tmp_path`; see `run_inside`."""
 
     def run(script: str, *arguments: str) -> Outcome:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", wanted)
         capfd.readouterr()
-        code = 0
-        threads, trusted = torch.get_num_threads(), os.environ.get(VARIABLE)
-        with warnings.catch_warnings(), same_signal_handlers():
-            try:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-            except SystemExit as end:
-                code = int(end.code or 0)
-            finally:
-                torch.set_num_threads(threads)
-                os.environ.pop(VARIABLE, None)  # `trust=` holds for one command
-                if trusted is not None:
-                    os.environ[VARIABLE] = trusted
-        out, err = capfd.readouterr()
-        return Outcome(code, out, err)
+        code = run_inside(script, *arguments)
+        return Outcome(code, *capfd.readouterr())
 
     return run
 

@@ -75,7 +75,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def file_server(folder: Path) -> Iterator[str]:
     """Serves a folder as `python -m http.server` does, and yields its address, which ends in a slash."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))  # seconds until it sees the shutdown
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"

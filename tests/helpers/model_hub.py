@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
 def model_hub(repositories: Mapping[str, Mapping[str, Path]]) -> Iterator[ModelHub]:
     """Serves repositories on a port of this machine."""
     with ModelHub(repositories) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # see `file_server`
         thread.start()
         try:
             yield server

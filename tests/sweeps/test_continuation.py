@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,15 @@ def _release_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         release_folder(folder)
 
 
+@cache
+def composed(*settings: str) -> DictConfig:
+    """Returns the config of a training. Read only."""
+    return compose_command("train", settings, hydra=True)
+
+
 def multirun(*task: str, settings: tuple[str, ...] = ()) -> DictConfig:
     """Returns the config of a multirun with these overrides, of which `settings` take effect."""
-    config = compose_command("train", ["name=a", *settings], hydra=True)
+    config = deepcopy(composed("name=a", *settings))
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.mode = RunMode.MULTIRUN
         config.hydra.overrides.task = ["name=a", *task]

@@ -44,6 +44,13 @@ def test_results_rank_settings_by_their_mean_over_the_seeds(sweep: Path, capsys:
     assert "data.train_limit=4000 over 2 jobs" in out
 
 
+def test_results_of_mode_max_are_ranked_from_the_highest(sweep: Path) -> None:
+    jobs = finish_sweep(sweep, "val/age_cs5", "max", with_report=False)
+    assert [job["score"] for job in jobs] == [9.5, 9.0, 8.0, 6.0, 5.5, 5.0]
+    groups = json.loads((sweep / "sweep.json").read_text())["groups"]
+    assert [group["score"]["mean"] for group in groups] == [9.25, 7.0, 5.25]
+
+
 def test_results_of_one_numeric_setting_are_plotted(sweep: Path) -> None:
     finish_sweep(sweep, "val/age_mae", "min", with_report=False)
     with Image.open(sweep / "sweep.png") as plot:

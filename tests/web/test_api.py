@@ -212,6 +212,7 @@ def test_700_idle_connections_do_not_shut_others_out(address: str, photos: list[
             client.close()
 
 
+@pytest.mark.slow
 def test_an_image_of_few_bytes_and_many_pixels_is_answered_in_time(weights: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8000, 5000), "teal").save(file, "JPEG")

@@ -18,14 +18,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from conftest import ROOT, STORED, Outcome
-from helpers.hostile import BOMBS
+from helpers.hostile import BOMBS, png
 from helpers.made_networks import save_network
 from helpers.made_predictions import FIVE, TWO
 from helpers.made_runs import AGE, ETHNICITY, GENDER, SMILE
 from helpers.nodes import FURTHER, task_nodes
 from helpers.served import LIMITS, ask, connect, form, served
+from omegaconf import OmegaConf
 from PIL import Image
 
+from agegender.cli.main import call_with_config
 from agegender.errors import EXIT_ERROR, EXIT_USAGE, AgeGenderError
 from agegender.prediction.prediction import to_row
 from agegender.prediction.predictor import Predictor
@@ -204,8 +206,7 @@ def test_api_refuses_an_upload_by_its_content_length(address: str) -> None:
 
 @pytest.mark.parametrize("side", [1500, 20_000])
 def test_api_refuses_too_many_pixels_before_decoding(address: str, side: int) -> None:
-    picture = encoded(Image.new("1", (side, side)))  # a few kilobytes; the second is beyond Pillow's own limit
-    reply = ask(address, body=picture)
+    reply = ask(address, body=png(side, side))  # no pixels; the second is beyond Pillow's own limit
     assert reply.status == 413 and "the limit is 2 megapixels" in reply.json["error"]
 
 
@@ -427,8 +428,20 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
     ("argument", "reason"),
     [
         ("prot=80", "prot is not known; did you mean port?"),
-        ("port=66000", "port=66000 must be from 0"),
         ("port=eighty", "port='eighty' has the wrong type"),
+        ("host=0.0.0.0", "host=0.0.0.0 needs allowed_hosts="),
+    ],
+)
+def test_serve_command_refuses_invalid_settings_in_one_line(argument: str, reason: str, run_here: Run) -> None:
+    outcome = run_here(WEB, "port=0", argument)
+    outcome.assert_one_line_error(reason, code=EXIT_USAGE if "is not known" in reason else EXIT_ERROR)
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("port=66000", "port=66000 must be from 0"),
         ("max_upload_mb=0", "max_upload_mb=0 must be above 0"),
         ("max_megapixels=500", "max_megapixels=500 must be above 0, and at most 178"),
         ("upload_seconds=-1", "upload_seconds=-1 must be above 0"),
@@ -449,10 +462,10 @@ def test_read_test_metrics_finds_those_of_bundled_weights_and_of_runs(tmp_path: 
         ("host=no such host", "host=no such host is not an address"),
     ],
 )
-def test_serve_refuses_invalid_settings_in_one_line(argument: str, reason: str, run_here: Run) -> None:
-    outcome = run_here(WEB, "port=0", argument)
-    outcome.assert_one_line_error(reason, code=EXIT_USAGE if "is not known" in reason else EXIT_ERROR)
-    assert outcome.out == ""
+def test_serve_refuses_invalid_settings(argument: str, reason: str) -> None:
+    with pytest.raises(AgeGenderError) as refused:
+        call_with_config(serve, OmegaConf.from_dotlist(["port=0", argument]))
+    assert reason in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_serve_names_a_port_in_use(trained_run: Path) -> None:

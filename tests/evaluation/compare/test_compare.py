@@ -145,6 +145,7 @@ def test_comparison_refuses_runs_without_a_common_task(tmp_path: Path) -> None:
         compare(runs)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparison_without_classes_has_no_mcnemar_test(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, faces(error), tasks=(AGE,)) for name, error in (("a", 5), ("b", 3))]
     assert compare([str(run) for run in runs], resamples=20)["mcnemar"] == {}
@@ -152,6 +153,7 @@ def test_comparison_without_classes_has_no_mcnemar_test(tmp_path: Path) -> None:
     assert "Paired test" not in [section.title for section in page.sections]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_on_two_runs_holds_mcnemars_test(two: list[str]) -> None:
     report = build_report([Path(name) for name in two], {"resamples": 20, "faces": 0, "seed": 0}, "")
     (section,) = [section for section in build_page(report).sections if section.title == "Paired test"]

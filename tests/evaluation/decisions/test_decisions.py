@@ -17,6 +17,7 @@ from agegender.evaluation.decisions import plots
 from agegender.evaluation.decisions.decisions import Decisions, decide
 from agegender.evaluation.decisions.page import WARNING
 from agegender.evaluation.html.page import Page, Section
+from agegender.evaluation.html.plot_style import to_png
 from agegender.evaluation.report import plots as report_plots
 from agegender.evaluation.report.comparison import build_report, report_json
 from agegender.evaluation.report.page import build_page
@@ -262,7 +263,7 @@ def test_page_of_thresholds_has_its_warning_and_the_rates_with_intervals(tmp_pat
 
 
 def test_page_of_two_runs_draws_the_decisions_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(plots, "to_png", to_png)
     folders = [make_run(tmp_path / name, made(age_std="5")) for name in ("a", "b")]
     report = build_report(folders, {"resamples": 5, "faces": 0, "seed": 0}, "the command", [13, LIMIT])
     drawn = {plot.name: plot.png for section in build_page(report).sections for plot in section.plots}

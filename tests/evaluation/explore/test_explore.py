@@ -20,11 +20,15 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome
+from helpers.blank_plots import blank_plots
 from helpers.made_tables import half_labeled, rows_of, write_table
+from omegaconf import OmegaConf
 from PIL import Image
 
+from agegender.cli.main import call_with_config
 from agegender.data.index.utkface import GENDERS, GROUPS
 from agegender.data.sources.synthetic import IGNORED, QUARANTINED, duplicates
+from agegender.errors import AgeGenderError
 from agegender.evaluation.explore.explore import explore
 
 Run = Callable[..., Outcome]
@@ -114,14 +118,6 @@ def table_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def as_module(*arguments: str, cwd: Path) -> Outcome:
-    """Runs the module by its name, in a process of its own, from any folder."""
-    command = [sys.executable, "-m", "agegender.evaluation.explore", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture
 def explore_here(run_here: Run) -> Run:
     """Explores inside the test's process."""
@@ -139,16 +135,14 @@ def flipped(odd_faces: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def odd_page(odd_faces: Path, flipped: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the module's name: the page of everything that can be wrong, and of a near copy. Read only."""
+    """The page of everything that can be wrong, and of a near copy. Read only."""
     where = tmp_path_factory.mktemp("explored")
     shutil.copytree(odd_faces, where / "faces")
     with Image.open(odd_faces / flipped[0]) as picture:
         picture.save(where / "faces" / flipped[1], "JPEG", quality=70)
-    outcome = as_module("data.dir=faces", "data.cache_dir=cache", "out=odd page", cwd=where)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.splitlines()[-1] == f"page: {Path('odd page') / 'explore.html'}"
-    assert "images: 67" in outcome.out and "quarantined: 9" in outcome.out
-    return where / "odd page"
+    page = explore({"dir": str(where / "faces"), "cache_dir": str(where / "cache")}, str(where / "odd page"))
+    assert page == where / "odd page" / "explore.html"
+    return page.parent
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +158,8 @@ def crowded_page(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for gray, name in ((2, "30_0_0_1.png"), (1, "30_0_0_2.png"), (253, "30_0_0_3.png"), (254, "30_0_0_4.png")):
         Image.new("L", (64, 64), gray).save(folder / name)
     data = {"dir": str(folder), "split": "random", "limit": 40}
-    page = explore(data, str(folder.parent / "page"), samples=500, outliers=2)
-    return page.parent
+    with blank_plots():
+        return explore(data, str(folder.parent / "page"), samples=500, outliers=2).parent
 
 
 # The page
@@ -309,6 +303,7 @@ def test_explore_replaces_its_output_and_samples_by_seed(explore_here: Run, face
     assert len(set(names)) == 10 and ages == sorted(ages)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, faces: Path, tmp_path: Path) -> None:
     rows = half_labeled(faces)
     for number, row in enumerate(rows):
@@ -319,8 +314,10 @@ def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, fac
     rows.append({"path": tmp_path / "copy.jpg", "age": "", "gender": other, "group": "north", "split": ""})
     write_table(tmp_path / "labels.csv", rows)
     outcome = explore_here("data=table", "data.table=labels.csv", f"data.dir={faces}", "out=page")
-    assert outcome.code == 0, outcome.err
+    assert (outcome.code, outcome.err) == (0, "")
     assert "table: labels.csv" in outcome.out and "unknown for 61 images" in outcome.out
+    assert "images: 121" in outcome.out and "quarantined: 0" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"page: {Path('page') / 'explore.html'}"
     found, page = figures_of(tmp_path / "page"), read_page(tmp_path / "page")
     assert found["faces"]["missing"] == {"age": 61, "gender": 20, "group": 40}
     assert (
@@ -337,11 +334,12 @@ def test_explore_shows_a_tables_groups_and_missing_labels(explore_here: Run, fac
     assert sum(row["age"] == "" for row in table_of(tmp_path / "page" / "index.csv")) == 61
 
 
-@pytest.mark.parametrize("lacking", ["age", "gender", "group"])
-def test_explore_accepts_a_table_without_a_label_column(
-    explore_here: Run, faces: Path, tmp_path: Path, lacking: str
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("lacking", [("age",), ("gender", "group")])
+def test_explore_accepts_a_table_without_label_columns(
+    explore_here: Run, faces: Path, tmp_path: Path, lacking: tuple[str, ...]
 ) -> None:
-    rows = [{name: cell for name, cell in row.items() if name != lacking} for row in rows_of(faces)]
+    rows = [{name: cell for name, cell in row.items() if name not in lacking} for row in rows_of(faces)]
     write_table(tmp_path / "labels.csv", rows)
     settings = ("data=table", "data.table=labels.csv", f"data.dir={faces}", "data.split=test", "out=page")
     outcome = explore_here(*settings)
@@ -349,10 +347,11 @@ def test_explore_accepts_a_table_without_a_label_column(
     page = read_page(tmp_path / "page")
     for label in ("age", "gender", "group"):
         section = page.sections[label.capitalize()]
-        assert (f"No image has the label {label}." in section.text) == (not section.plots) == (label == lacking)
+        assert (f"No image has the label {label}." in section.text) == (not section.plots) == (label in lacking)
     assert "every image is a test image" in page.sections["Split"].text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("tasks", [True, False])
 def test_explore_describes_the_labels_of_tasks(explore_here: Run, faces: Path, tmp_path: Path, tasks: bool) -> None:
     words, numbers, rows = ["no", "YES", "0", ""], ["1.5", "NA", "-2"], half_labeled(faces)
@@ -380,6 +379,7 @@ def test_explore_describes_the_labels_of_tasks(explore_here: Run, faces: Path, t
         assert "smile: yes" in page.sections["Split"].cells and "mean height" in page.sections["Split"].cells
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_explore_marks_synthetic_faces_and_caches_no_pixels(explore_here: Run, tmp_path: Path) -> None:
     drawn = ("data=synthetic", "data.synthetic.count=40", "data.synthetic.size=32", "data.cache_dir=cache")
     outcome = explore_here(*drawn, "data.duplicates=none")
@@ -398,39 +398,61 @@ def test_explore_names_the_license_of_real_faces(odd_page: Path) -> None:
     assert "non-commercial research" in text and "assigned by others" in text
 
 
+@pytest.fixture
+def two_faces(faces: Path, tmp_path: Path) -> Path:
+    """A folder with a file, an empty folder, and one with two faces."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "few").mkdir()
+    for path in sorted(faces.iterdir())[:2]:
+        shutil.copy(path, tmp_path / "few")
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("argument", "code", "said"),
     [
         ("sample=3", 2, "did you mean samples?"),
         ("data.dri=x", 2, "did you mean dir?"),
         ("samples=many", 1, "samples='many' has the wrong type"),
-        ("samples=0", 1, "samples=0 must be at least 1"),
-        ("outliers=0", 1, "outliers=0 must be at least 1"),
-        ("seed=-1", 1, "seed=-1 must be at least 0"),
-        ("out=null", 1, "out=None has the wrong type"),
-        ("out=file", 1, "out=file is a file"),
-        ("data.image_size=many", 1, "data.image_size='many' has the wrong type"),
         ("+data.synthetic={cuont:40}", 1, "did you mean count?"),
-        ("data.dir=file", 1, "data.dir=file is a file"),
         ("data.dir=empty", 1, "no UTKFace-named image in empty"),
-        ("data.dir=few", 1, "split of 2 images is empty"),
         ("+tasks.smile={label: smile}", 1, "a task needs the label smile, but there are only age, gender, group"),
         ("+tasks.smile={classes: [a, b]}", 1, "tasks.smile.label=None must be the name of a label"),
     ],
 )
 def test_explore_refuses_wrong_arguments_in_one_line_and_writes_nothing(
-    argument: str, code: int, said: str, explore_here: Run, faces: Path, tmp_path: Path
+    argument: str, code: int, said: str, explore_here: Run, two_faces: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "few").mkdir()
-    for path in sorted(faces.iterdir())[:2]:
-        shutil.copy(path, tmp_path / "few")
     outcome = explore_here("data.dir=few", "out=page", argument)
     outcome.assert_one_line_error(said, code=code)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "empty", "few"}
+    assert {path.name for path in two_faces.iterdir()} == {"file", "empty", "few"}
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("samples=0", "samples=0 must be at least 1"),
+        ("outliers=0", "outliers=0 must be at least 1"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+        ("out=null", "out=None has the wrong type"),
+        ("out=file", "out=file is a file"),
+        ("data.image_size=many", "data.image_size='many' has the wrong type"),
+        ("data.dir=file", "data.dir=file is a file"),
+        ("data.dir=few", "split of 2 images is empty"),
+    ],
+)
+def test_explore_refuses_settings_that_do_not_fit(
+    argument: str, said: str, two_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two_faces)
+    with pytest.raises(AgeGenderError) as refused:
+        call_with_config(explore, OmegaConf.from_dotlist(["data.dir=few", "out=page", argument]))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert {path.name for path in two_faces.iterdir()} == {"file", "empty", "few"}
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_explore_folder_that_cannot_be_written_is_an_error_in_one_line(
     explore_here: Run, faces: Path, tmp_path: Path
 ) -> None:

@@ -39,10 +39,10 @@ def test_plots_of_one_face_are_drawn(age: int, index: FaceIndex) -> None:
         name: np.array([value], np.float32) for name, value in {"age": age, "gender": 1, "group": 3, "cm": 1.5}.items()
     }
     alone, none = replace(index, labels=labels, names=["x"]), np.zeros(0, np.int64)
-    plots = [*plot_classes(alone, "gender"), *plot_classes(alone, "group"), plot_numbers(alone, "age")]
-    plots += [plot_numbers(alone, "cm"), plot_split_ages(alone, {"train": np.array([0]), "val": none, "test": none})]
-    plots += [plot_measure(name, np.array([0.0])) for name in ("brightness", "contrast", "sharpness")]
-    assert len({plot.name for plot in plots}) == 10
+    plots = [*plot_classes(alone, "gender" if age else "group"), plot_numbers(alone, "age"), plot_numbers(alone, "cm")]
+    plots += [plot_split_ages(alone, {"train": np.array([0]), "val": none, "test": none})]
+    plots += [] if age else [plot_measure(name, np.array([0.0])) for name in ("brightness", "contrast", "sharpness")]
+    assert len({plot.name for plot in plots}) == len(plots) >= 5
     assert all(min(picture_of(plot.png).size) > 100 for plot in plots)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import pytest
+from helpers.blank_plots import blank_plots
 from helpers.chromium import CHROMIUM, launched
 from helpers.made_runs import AGE, ETHNICITY, GENDER, HEIGHT, Made, make_run
 from helpers.readability import broken_words, lowest_contrast, page_width
@@ -59,10 +60,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         tasks=(AGE, GENDER, HEIGHT, ETHNICITY),
     )
     drawn = {"synthetic": {"count": 40, "size": 32}, "cache_dir": str(folder / "cache")}
-    paths = {
-        "report": write_report([run], resamples=20, faces=3, thresholds=(18, 21)),
-        "explore": explore(drawn, str(folder / "explore"), samples=8, outliers=4),
-    }
+    with blank_plots():
+        paths = {
+            "report": write_report([run], resamples=20, faces=3, thresholds=(18, 21)),
+            "explore": explore(drawn, str(folder / "explore"), samples=8, outliers=4),
+        }
     return {name: path.as_uri() for name, path in paths.items()}
 
 

@@ -129,6 +129,7 @@ def test_mean_over_corruptions_is_unweighted(measured: Path) -> None:
         assert conditions["mean"][name]["value"] == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> None:
     page = write_report([measured], measured.parent / "report", resamples=RESAMPLES, faces=0)
     numbers = numbers_of(measured / "robustness")
@@ -141,6 +142,7 @@ def test_report_shows_the_measurement_and_how_it_was_made(measured: Path) -> Non
     assert "<td>resolution_40</td>" in text and f"measured by {numbers['command']}" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_a_run_that_was_not_measured_names_the_command(trained_run: Path, tmp_path: Path) -> None:
     text = write_report([trained_run], tmp_path, resamples=5, faces=0).read_text(encoding="utf-8")
     assert f"agegender robustness run={trained_run}" in text
@@ -174,6 +176,7 @@ def test_robustness_command_is_reproducible_and_prints_the_table(measure_here: R
     assert outcome.out.splitlines()[-1] == f"page: {measured / 'robustness' / 'robustness.html'}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluation_run_is_measured_with_its_weights_and_tta(
     run_here: Run, measure_here: Run, trained_run: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +191,7 @@ def test_evaluation_run_is_measured_with_its_weights_and_tta(
     assert clean != pytest.approx(metrics_of(trained_run)["test/age_mae"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_of_a_partly_labeled_table_use_present_labels_only(
     run_here: Run, measure_here: Run, trained_run: Path, faces: Path, tmp_path: Path
 ) -> None:
@@ -229,6 +233,7 @@ def test_page_and_table_of_metrics_without_any_face_leave_them_out(
     assert "nan" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_bundled_weights_are_measured_on_a_folder_by_their_own_split_rule(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +274,7 @@ def test_leak_of_the_split_is_among_the_warnings(faces: Path, tmp_path: Path) ->
 GLASSES = "+tasks.glasses={_target_: agegender.tasks.Binary, label: glasses, classes: [no, yes]}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_further_tasks_are_measured_and_reported_without_gender(
     run_here: Run, measure_here: Run, tmp_path: Path
 ) -> None:
@@ -294,34 +300,58 @@ def test_further_tasks_are_measured_and_reported_without_gender(
     assert "Glasses confusion" in text and "<td>glasses accuracy, %</td>" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (("run=nowhere",), "run=nowhere does not exist; give a run's folder"),
-        (("run=empty",), "empty has no best checkpoint"),
-        (("run=small",), "run=small has no recorded data folder: add data_dir="),
-        (("run=streamed",), "run=streamed was trained from packed shards (data=streaming)"),
-        (("run=moved",), "the faces of run=moved are not in gone any more: give their folder with data_dir="),
-        (("run=damaged",), "damaged/.hydra/config.yaml is damaged"),
-        (("run=moved", "data_dir=gone"), "data_dir=gone is not a folder"),
-        (("run=small", "limit=0"), "limit=0 must be at least 1"),
-        (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
-    ],
-)
-def test_robustness_refuses_what_it_cannot_measure_in_one_line(
-    measure_here: Run, trained_run: Path, tmp_path: Path, arguments: tuple[str, ...], line: str
-) -> None:
-    (tmp_path / "empty").mkdir()
+@pytest.fixture(scope="module")
+def unmeasurable(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs that can't be measured. Read only."""
+    folder = tmp_path_factory.mktemp("unmeasurable")
+    (folder / "empty").mkdir()
     for name, data in (
         ("streamed", {"_target_": "agegender.data.streaming.datamodule.StreamingDataModule", "dir": "packed"}),
         ("moved", {"synthetic": None, "dir": "gone"}),
         ("damaged", {}),
     ):
-        shutil.copytree(trained_run / "checkpoints", tmp_path / name / "checkpoints")
+        shutil.copytree(trained_run / "checkpoints", folder / name / "checkpoints")
         config = OmegaConf.load(trained_run / ".hydra" / "config.yaml")
-        (tmp_path / name / ".hydra").mkdir()
-        OmegaConf.save({**config, "data": {**config.data, **data}}, tmp_path / name / ".hydra" / "config.yaml")
-    (tmp_path / "damaged/.hydra/config.yaml").write_text("data: [", encoding="utf-8")
+        (folder / name / ".hydra").mkdir()
+        OmegaConf.save({**config, "data": {**config.data, **data}}, folder / name / ".hydra" / "config.yaml")
+    (folder / "damaged/.hydra/config.yaml").write_text("data: [", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"run": "nowhere"}, "run=nowhere does not exist; give a run's folder"),
+        ({"run": "empty"}, "empty has no best checkpoint"),
+        ({"run": "small"}, "run=small has no recorded data folder: add data_dir="),
+        ({"run": "streamed"}, "run=streamed was trained from packed shards (data=streaming)"),
+        ({"run": "moved"}, "the faces of run=moved are not in gone any more: give their folder with data_dir="),
+        ({"run": "damaged"}, "damaged/.hydra/config.yaml is damaged"),
+        ({"run": "moved", "data_dir": "gone"}, "data_dir=gone is not a folder"),
+        ({"run": "small", "limit": 0}, "limit=0 must be at least 1"),
+    ],
+)
+def test_robustness_refuses_what_it_cannot_measure(
+    unmeasurable: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], line: str
+) -> None:
+    monkeypatch.chdir(unmeasurable)
+    with pytest.raises(AgeGenderError) as refused:
+        measure_robustness(**settings, device="cpu")
+    assert line in str(refused.value) and "\n" not in str(refused.value)
+    assert not list(unmeasurable.glob("*/robustness"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("run=empty",), "empty has no best checkpoint"),
+        (("run=small", "tta=mirror"), "tta='mirror' has the wrong type"),
+    ],
+)
+def test_robustness_command_refuses_what_it_cannot_measure_in_one_line(
+    measure_here: Run, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    (tmp_path / "empty").mkdir()
     outcome = measure_here(*arguments)
     assert outcome.out == ""
     outcome.assert_one_line_error(line)

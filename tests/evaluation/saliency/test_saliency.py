@@ -77,6 +77,7 @@ def test_heat_image_is_red_at_the_largest_value_only() -> None:
     assert np.asarray(heat_image(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)))).max() == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_explains_the_worst_cases_beside_their_faces(trained_run: Path, tmp_path: Path) -> None:
     plain = write_report([trained_run], tmp_path / "plain", resamples=10, faces=2)
     page = write_report([trained_run], tmp_path / "explained", resamples=10, faces=2, explain=True).read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from helpers.made_networks import save_network
 
 from agegender.errors import AgeGenderError
 from agegender.prediction.backends.onnx_backend import OnnxBackend
-from agegender.prediction.export import parity
+from agegender.prediction.backends.torch_backend import TorchBackend
+from agegender.prediction.export import onnx_graph, parity
 from agegender.prediction.faces import alignment, detector
 from agegender.web.site import export as site
 from agegender.web.site.export import MANIFEST, export_site
@@ -42,6 +43,15 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_network(tmp_path_factory.mktemp("networks") / "tiny.ckpt")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graph_built_once(weights: Path) -> Iterator[None]:
+    """Builds the graph of the network once: all sites of this file are of one."""
+    graph = onnx_graph.build_graph(TorchBackend(weights, device="cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "build_graph", lambda source: graph)
+        yield
 
 
 def test_site_is_complete_and_lists_its_files(run: Run, dist: Path, weights: Path, tmp_path: Path) -> None:

@@ -109,8 +109,7 @@ def test_align_crop_is_the_crop_of_the_package(page: Page, pixels: Pixels, side:
     assert differing(made, np.asarray(align_crop(Image.fromarray(pixels), landmarks, 128))) < 0.001
 
 
-@pytest.mark.parametrize("size", [128, 371, 500])
-@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize(("size", "gray"), [(128, False), (371, True), (500, False)])
 def test_eval_transform_is_that_of_the_package(page: Page, pixels: Pixels, size: int, gray: bool) -> None:
     _, _, content = call(page, encoded(pixels), "resize.js", "evalTransform", size, gray)
     expected = eval_transform(Image.fromarray(pixels), size, gray)

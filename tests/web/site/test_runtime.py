@@ -36,9 +36,10 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A registry on this computer with a package; the cache is empty."""
     file = tmp_path / "registry" / "runtime.tgz"
     file.parent.mkdir()
-    file.write_bytes(package())
+    content = package()  # made once: gzip writes the time
+    file.write_bytes(content)
     monkeypatch.setenv("AGEGENDER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runtime, "INTEGRITY", base64.b64encode(hashlib.sha512(package()).digest()).decode())
+    monkeypatch.setattr(runtime, "INTEGRITY", base64.b64encode(hashlib.sha512(content).digest()).decode())
     with file_server(file.parent) as address:
         monkeypatch.setattr(runtime, "ADDRESS", f"{address}runtime.tgz")
         yield file
