@@ -165,6 +165,20 @@ def test_load_checkpoint_with_a_flipped_bit_gives_the_same_weights_or_is_refused
         assert same(found["network"][name], value)
 
 
+@pytest.mark.parametrize(
+    ("record", "byte"), [(b"PK\x01\x02", 38), (b"PK\x06\x07", 4)], ids=["a part is a folder", "several disks"]
+)
+def test_load_checkpoint_refuses_a_directory_that_pytorch_reads_otherwise(
+    trained_run: Path, tmp_path: Path, record: bytes, byte: int
+) -> None:
+    content = bytearray((trained_run / "checkpoints" / "best.ckpt").read_bytes())
+    content[content.rfind(record) + byte] ^= 0x10
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    with pytest.raises(AgeGenderError, match="flipped.ckpt is damaged") as refused:
+        load_checkpoint(tmp_path / "flipped.ckpt")
+    assert "\n" not in str(refused.value)
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200))
 def test_load_checkpoint_refuses_arbitrary_bytes(tmp_path: Path, content: bytes) -> None:
