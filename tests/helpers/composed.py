@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agegender.config.hydra_versions import version_base
+from agegender.config.overrides import path_overrides
 from agegender.errors import AgeGenderError
 from agegender.training.train import train
 
@@ -39,7 +40,8 @@ def compose_train(*overrides: str, folder: Path) -> DictConfig:
     def needs_hydra(override: Override) -> bool:
         return override.is_delete() or (ROOT / "conf" / override.key_or_group).is_dir()
 
-    parsed = OverridesParser.create().parse_overrides([*overrides, f"hydra.runtime.output_dir={folder}"])
+    given = path_overrides([*overrides, f"hydra.runtime.output_dir='{folder}'"])
+    parsed = OverridesParser.create().parse_overrides(given)
     config = copy.deepcopy(_composed(tuple(str(each.input_line) for each in parsed if needs_hydra(each))))
     for each in parsed:
         if not needs_hydra(each):
