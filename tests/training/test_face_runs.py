@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,19 +18,22 @@ from agegender.runs.checkpoint import load_checkpoint
 
 Run = Callable[..., Outcome]
 SMALL = (
-    *("data=synthetic", "data.synthetic.count=120", "data.synthetic.size=64", "data.image_size=48"),
+    *("data=synthetic", "data.synthetic.count=60", "data.synthetic.size=64", "data.image_size=48"),
     *("trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1", "report=false", "data.batch_size=16"),
     *("model.pretrained=made.onnx", "model.trunk.backbone=mobilefacenet", "data.cache_dir=cache"),
 )
 
 
 @pytest.fixture
-def probe(run_here: Run, tmp_path: Path) -> Path:
+def probe(run_here: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a probe beside its `made.onnx`, which lies in `tmp_path` too; trained once. Read only."""
+    folder = tmp_path_factory.getbasetemp() / "probe"
     make_face_weights(tmp_path / "made.onnx")
-    done = run_here("train.py", "experiment=face_probe", *SMALL, "hydra.run.dir=probe")
-    assert done.code == 0, done.err
-    assert "computing the trunk's features of" in done.out and "eval mode" not in done.err
-    return tmp_path / "probe"
+    if not folder.exists():
+        done = run_here("train.py", "experiment=face_probe", *SMALL, f"hydra.run.dir={folder}")
+        assert done.code == 0, done.err
+        assert "computing the trunk's features of" in done.out and "eval mode" not in done.err
+    return folder
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -73,10 +77,11 @@ def test_probe_resumes_between_epochs_to_the_same_bits(run_here: Run, probe: Pat
     assert len(origins) == 1 and None not in origins
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
     run_here: Run, probe: Path, tmp_path: Path
 ) -> None:
-    options = ("weights=probe", "trainer.max_epochs=1", "hydra.run.dir=tuned")
+    options = (f"weights={probe}", "trainer.max_epochs=1", "hydra.run.dir=tuned")
     done = run_here("train.py", "experiment=face", *SMALL, *options)
     assert done.code == 0, done.err
     before, after = (
@@ -93,7 +98,7 @@ def test_fine_tuning_starts_at_the_probe_and_moves_upper_layers_only(
 @pytest.mark.slow
 def test_fine_tuning_resumes_with_its_own_weights(run_here: Run, probe: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    probe.rename(tmp_path / "logs" / "face_probe")  # the default weights of the experiment
+    shutil.copytree(probe, tmp_path / "logs" / "face_probe")  # the default weights of the experiment
     options = ("optim.scheduler=null", "hydra.run.dir=tuned")
     begun = run_here("train.py", "experiment=face", *SMALL, *options, "trainer.max_epochs=1")
     assert begun.code == 0, begun.err
@@ -108,7 +113,8 @@ def test_fine_tuning_without_the_probe_is_refused_with_a_remedy(run_here: Run, t
     done.assert_one_line_error("logs/face_probe")
 
 
-def test_exported_face_network_predicts_as_pytorch(run_here: Run, probe: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_exported_face_network_predicts_as_pytorch(probe: Path, tmp_path: Path) -> None:
     export(str(tmp_path / "model.onnx"), str(probe))  # raises if the predictions differ
     assert (tmp_path / "model.onnx").stat().st_size > 10_000_000
 

@@ -182,7 +182,7 @@ def test_stage_metrics_of_an_unlabeled_task_are_nan(label: str) -> None:
     assert all(value.isfinite() for value in metrics.compute().values())  # an epoch forgets the one before
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(data=st.data(), count=st.integers(2, 60))
 def test_stage_metrics_do_not_depend_on_chunk_sizes(data: st.DataObject, count: int) -> None:
     floats = st.lists(st.floats(0, 120, width=32), min_size=count, max_size=count)

@@ -1,5 +1,8 @@
 """Runs of train.py on tables: training, missing labels and evaluation."""
 
+# ruff: noqa: F401, F811
+# An imported fixture is also the name of an argument.
+
 from __future__ import annotations
 
 import csv
@@ -11,10 +14,14 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Outcome, metrics_of
+from helpers.composed import RefusalOf, refusal_of
 from helpers.made_tables import half_labeled, rows_of, write_table
 
 Run = Callable[..., Outcome]
-SMALL = tuple(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic")))
+SMALL = (
+    *(setting for setting in TINY if not setting.startswith(("data=", "data.synthetic"))),
+    *("trainer.max_epochs=1", "callbacks.image_logger=null"),
+)
 
 
 @pytest.fixture
@@ -88,6 +95,7 @@ def test_half_labeled_table_trains_to_finite_metrics_of_the_labeled_faces(
     assert ("report=true" in change) == (tmp_path / "run/report/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_table_covers_every_image_as_predict_does(
     run_here: Run, run_table: Run, faces: Path, tmp_path: Path, trained_run: Path
 ) -> None:
@@ -205,14 +213,15 @@ def test_evaluation_of_genders_alone_needs_no_other_setting(
         (("data.table=labels.tsv",), "data.table=labels.tsv must end in .csv or .parquet"),
     ],
 )
-def test_table_refuses_invalid_settings_in_one_line(run_here: Run, settings: tuple[str, ...], line: str) -> None:
-    outcome = run_here("train.py", *SMALL, "data=table", "data.dir=null", *settings)
-    outcome.assert_one_line_error(line)
+def test_table_refuses_invalid_settings_in_one_line(
+    refusal_of: RefusalOf, settings: tuple[str, ...], line: str
+) -> None:
+    assert line in refusal_of(*SMALL, "data=table", "data.dir=null", *settings)
 
 
 def test_half_labeled_run_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
     assert run_table(half_labeled(faces)).code == 0
-    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=3")
+    outcome = run_here("train.py", "resume=run", "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
     results: dict[str, Any] = metrics_of(tmp_path / "run")
-    assert results["epochs"] == 3 and math.isfinite(results["test/loss"])
+    assert results["epochs"] == 2 and math.isfinite(results["test/loss"])

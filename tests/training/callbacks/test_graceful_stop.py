@@ -68,6 +68,7 @@ def test_sigterm_in_an_epoch_saves_and_resumes_to_the_same_bits(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_validation_finishes_it_and_resumes_to_the_same_bits(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_csv_logger_of_a_resumed_run_equals_that_of_an_uninterrupted_one(
     run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("train.py", *TINY, "logger=csv")
+    asked = ("train.py", *TINY, "logger=csv", "test=false", "callbacks.image_logger=null")
     assert run_here(*asked, "hydra.run.dir=whole").code == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 1, 3, crash)  # rows after the checkpoint are logged again

@@ -32,6 +32,7 @@ def offline_runs(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_wandb_receives_settings_best_metrics_and_images(run_here: Run, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     outcome = run_here("train.py", *TINY, "logger=[csv,wandb]", "hydra.run.dir=run")
@@ -49,6 +50,7 @@ def test_wandb_receives_settings_best_metrics_and_images(run_here: Run, tmp_path
     assert "optim.lr: 0.001" in (tmp_path / "run/csv/hparams.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_wandb_has_one_run_per_job_and_continues_it_on_resume(run_here: Run, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     once = ("logger=wandb", "trainer.max_epochs=1", "test=false")
@@ -60,6 +62,7 @@ def test_wandb_has_one_run_per_job_and_continues_it_on_resume(run_here: Run, tmp
     assert (tmp_path / "sweep/1/wandb/run_id").read_text().strip() == ids[1]
 
 
+@pytest.mark.slow
 def test_mlflow_continues_its_run_on_resume_with_all_that_was_logged(run_here: Run, tmp_path: Path) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     pytest.importorskip("alembic")
