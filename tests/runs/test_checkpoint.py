@@ -174,7 +174,7 @@ def test_load_checkpoint_refuses_a_directory_that_pytorch_reads_otherwise(
     content = bytearray((trained_run / "checkpoints" / "best.ckpt").read_bytes())
     content[content.rfind(record) + byte] ^= 0x10
     (tmp_path / "flipped.ckpt").write_bytes(content)
-    with pytest.raises(AgeGenderError, match="flipped.ckpt is damaged") as refused:
+    with pytest.raises(AgeGenderError, match=r"flipped\.ckpt is damaged") as refused:
         load_checkpoint(tmp_path / "flipped.ckpt")
     assert "\n" not in str(refused.value)
 
