@@ -8,6 +8,7 @@ import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
         patch.setattr(HydraConfig.instance(), "cfg", None)
         HydraConfig.instance().set_config(config)
         del config["hydra"]
-        return OmegaConf.create(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        return OmegaConf.create(resolved)
 
 
 @pytest.mark.parametrize("wrong", UNKNOWN)

@@ -32,8 +32,8 @@ def test_predictions_of_four_heads_are_those_of_the_run_in_every_way(run_here: R
     assert exported.code == 0 and " years and " in exported.out, exported.err
     chosen = {"torch": f"weights={wide_run}", "onnx": "weights=wide.onnx"}
     for backend, weights in chosen.items():
-        settings = ("detect=never", weights, f"backend={backend}", "out=faces.json", "annotate=marked")
-        outcome = run_here("predict.py", *paths, *settings)
+        given = ("detect=never", weights, f"backend={backend}", "out=faces.json", "annotate=marked")
+        outcome = run_here("predict.py", *paths, *given)
         assert outcome.code == 0, outcome.err
         rows = json.loads((tmp_path / "faces.json").read_text())
         assert tuple(rows[0]) == columns_of(predictor.tasks) and len(list((tmp_path / "marked").iterdir())) >= 20
