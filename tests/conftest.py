@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -193,10 +194,10 @@ def run_here(
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished tiny training, made by train.py in a subprocess. Read only."""
+    """The folder of a finished tiny training. Read only."""
     where = tmp_path_factory.mktemp("trained")
-    outcome = run_script("train.py", *TINY, f"hydra.run.dir={where / 'run'}", cwd=where)
-    assert outcome.code == 0, outcome.err
+    with contextlib.chdir(where):
+        assert run_inside("train.py", *TINY, "hydra.run.dir=run") == 0
     return where / "run"
 
 

@@ -16,7 +16,7 @@ from agegender.prediction.backends.backend import Tta
 from agegender.prediction.faces.boxes import BoxTable
 from agegender.prediction.faces.detector import MIN_SCORE
 from agegender.prediction.images.listing import are_endless, are_live, expand_stdin, list_images, open_images
-from agegender.prediction.images.partition import list_digest, parse_shard
+from agegender.prediction.images.partition import Shard, list_digest, parse_shard
 from agegender.prediction.images.sources import NamedImage
 from agegender.prediction.prediction import NO_FACE, Prediction, columns_of
 from agegender.prediction.predictor import BackendName, Detect, ImageResult, Predictor
@@ -107,16 +107,10 @@ def predict(
     if film is not None:
         check_video_output(film, names)
     window = LiveWindow() if show else None
-    shared: dict[str, Any] = {}  # what the shards of a list have in common
     table = BoxTable(Path(boxes)) if boxes is not None else None
+    shared: dict[str, Any] = {}  # what the shards of a list have in common
     if part:
-        whole = expand_stdin(names)
-        if table:
-            table.check(whole)
-        names = list(part.select(whole))
-        shared = {"shard": str(part), "list": list_digest(whole), "batch_size": batch_size}
-        detail = f"list {shared['list']}, batch_size={batch_size}"
-        print(f"shard {part}: {len(names)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
+        names, shared = _names_of_part(names, part, table, batch_size)
     elif table and not are_endless(names):
         table.check(names)
     disable_malloc_trim()  # a 12-megapixel photo takes 100 MB, whose allocation is a third of its time
@@ -124,33 +118,27 @@ def predict(
     predictor = Predictor(
         weights, device, tta, detect, backend, min_confidence, thresholds=thresholds or (), min_score=least
     )
-    print(f"weights: {predictor.weights}", file=sys.stderr)
-    if predictor.network.trained_on_synthetic:
-        print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
+    _print_weights(predictor)
     tasks = predictor.tasks
     album = AnnotatedImageFolder(Path(annotate), tasks) if annotate and film is None else None
     begins = 0.0 if table else min_score  # a person vouches for each box of a table
     people = People(tasks, begins, track_gap, keep_boxes=film is not None) if tracked else None
-    progress = None
+    progress, done = None, Counter[str]()
     if out is not None and into_file:
-        origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)}
+        # As given: what `weights` sets by default follows from their digest. None stands for the default.
         settings: dict[str, Any] = {"detect": detect, "tta": tta, "backend": backend, "frame_interval": frame_interval}
-        settings["min_confidence"] = min_confidence  # as given: that of the weights follows from their digest
-        settings["thresholds"] = thresholds or None
+        settings |= {"min_confidence": min_confidence, "thresholds": thresholds or None}
         optional = {
             "annotate": annotate if album else None,  # images that are done are not annotated any more
             "track_gap": track_gap if tracked else None,
             "min_score": min_score if min_score != MIN_SCORE else None,
             "boxes": table.digest if table else None,
         }
-        origin |= settings | {name: value for name, value in optional.items() if value is not None} | shared
+        origin = {"weights": str(predictor.weights), "sha256": _digest(predictor.weights)} | settings
+        origin |= {name: value for name, value in optional.items() if value is not None} | shared
         progress = PartialResults(Path(out), origin, tasks, resume, shared.get("batch_size", 1), tracked)
-    done = progress.done if progress else Counter[str]()
-    if progress and progress.changed is not None:
-        changed = printable(progress.changed)
-        print(f"{changed} has changed since: it and the images after it are predicted again", file=sys.stderr)
-    if done:
-        print(f"{done.total()} images are done already", file=sys.stderr)
+        done = progress.done
+        _print_resumption(progress)
     pictures = _left(open_images(names, frame_interval), done)
     if table:
         pictures = table.attach(pictures)
@@ -184,11 +172,35 @@ def predict(
             write_annotated_video(names[0], Path(film), people.of_video(names[0]), tasks, frame_interval)
     if into_file:
         print(f"{tally.pictures} images in {out}", file=sys.stderr)
-    if tally.faceless:
-        print(f"{tally.faceless} of {tally.pictures} images have no face", file=sys.stderr)
-    if tally.failed:
-        print(f"{tally.failed} of {tally.pictures} images could not be answered; see their errors", file=sys.stderr)
+    tally.print_failures()
     return not tally.failed
+
+
+def _names_of_part(
+    names: list[str], part: Shard, table: BoxTable | None, batch_size: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of a part of the list, and what its output shares with those of the other parts."""
+    whole = expand_stdin(names)
+    if table:
+        table.check(whole)
+    chosen, digest = list(part.select(whole)), list_digest(whole)
+    detail = f"list {digest}, batch_size={batch_size}"
+    print(f"shard {part}: {len(chosen)} of {len(whole)} images and videos ({detail})", file=sys.stderr)
+    return chosen, {"shard": str(part), "list": digest, "batch_size": batch_size}
+
+
+def _print_weights(predictor: Predictor) -> None:
+    print(f"weights: {predictor.weights}", file=sys.stderr)
+    if predictor.network.trained_on_synthetic:
+        print("warning: trained on drawn faces: the predictions say nothing about real people", file=sys.stderr)
+
+
+def _print_resumption(progress: PartialResults) -> None:
+    if progress.changed is not None:
+        changed = printable(progress.changed)
+        print(f"{changed} has changed since: it and the images after it are predicted again", file=sys.stderr)
+    if progress.done:
+        print(f"{progress.done.total()} images are done already", file=sys.stderr)
 
 
 class _Tally:
@@ -211,6 +223,12 @@ class _Tally:
         for row in rows:
             self._add({row["error"]} - {None})
             yield row
+
+    def print_failures(self) -> None:
+        if self.faceless:
+            print(f"{self.faceless} of {self.pictures} images have no face", file=sys.stderr)
+        if self.failed:
+            print(f"{self.failed} of {self.pictures} images could not be answered; see their errors", file=sys.stderr)
 
     def _add(self, errors: Set[str | None]) -> None:
         self.faceless += errors == {NO_FACE}
