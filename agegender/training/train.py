@@ -310,7 +310,7 @@ def _silence_warnings() -> None:
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:
-    """Replace a resumed run's saved settings by the current ones, once they are checked (see `cli.py`)."""
+    """Replace a resumed run's saved settings by the current ones, once they are checked (see `runs/resume.py`)."""
     overrides = OmegaConf.create(as_written(HydraConfig.get().overrides.task))
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
         with (
