@@ -101,17 +101,26 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def same_logging() -> Iterator[None]:
+    """Restores the level that Hydra sets, and the loggers that it disables, for the rest of the process."""
+    level = logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
+        for handler in [each for each in logging.root.handlers if type(each) is logging.StreamHandler]:
+            logging.root.removeHandler(handler)  # its stream is that of a finished test
+        for name, logger in logging.root.manager.loggerDict.items():
+            if name.startswith("agegender") and isinstance(logger, logging.Logger):
+                logger.disabled = False
+
+
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """Restores the loggers that Hydra disables for the rest of the process."""
-    level = logging.root.level
-    yield
-    logging.root.setLevel(level)
-    for handler in [each for each in logging.root.handlers if type(each) is logging.StreamHandler]:
-        logging.root.removeHandler(handler)  # its stream is that of a finished test
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.startswith("agegender") and isinstance(logger, logging.Logger):
-            logger.disabled = False
+    """Commands that a test starts within the test's process leave the loggers as they were."""
+    with same_logging():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +171,7 @@ def _own_signal_handlers() -> Iterator[None]:
 def run_inside(script: str, *arguments: str) -> int:
     """Runs a script inside this process and returns its exit code: the same code without the slow imports."""
     threads, trusted = torch.get_num_threads(), os.environ.get(VARIABLE)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), same_signal_handlers():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), same_signal_handlers(), same_logging():
         patch.setattr(sys, "argv", [str(ROOT / script), *arguments])
         patch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))  # the command changes it
         try:
