@@ -219,6 +219,7 @@ def test_table_refuses_invalid_settings_in_one_line(
     assert line in refusal_of(*SMALL, "data=table", "data.dir=null", *settings)
 
 
+@pytest.mark.slow
 def test_half_labeled_run_resumes(run_table: Run, run_here: Run, faces: Path, tmp_path: Path) -> None:
     assert run_table(half_labeled(faces)).code == 0
     outcome = run_here("train.py", "resume=run", "trainer.max_epochs=2")

@@ -50,6 +50,7 @@ def test_largest_batch_size_that_fits_is_suggested_and_no_run_is_left(
     assert not list(tmp_path.rglob("*.ckpt")) and not list((tmp_path / "logs" / "found").iterdir())
 
 
+@pytest.mark.slow
 def test_batch_size_is_at_most_the_number_of_training_faces(run_here: Run) -> None:
     outcome = run_here("train.py", *FINDS, "data.limit=30")
     assert outcome.code == 0, outcome.err
