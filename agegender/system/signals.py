@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -73,12 +75,21 @@ def handling(handler: Handler) -> Iterator[None]:
             signal.signal(number, before)
 
 
+def _kill_daemons() -> None:
+    """Kill the daemon processes that are left: multiprocessing ends them by SIGTERM, which is blocked, and waits."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
 @contextmanager
 def blocked() -> Iterator[None]:
     """Block the signals of `WORDS`: processes started within inherit that, and leave their end to the main process."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    atexit.unregister(_kill_daemons)
+    atexit.register(_kill_daemons)  # before the handler of multiprocessing, which was registered earlier
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WORDS)
     try:
         yield

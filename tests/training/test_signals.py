@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 
+LIMIT = 300  # seconds after which a run hangs
 SETTINGS = (*TINY, "data.cache=none", "data.num_workers=2", "trainer.max_epochs=3", "hydra.run.dir=run")
 
 
@@ -33,6 +34,8 @@ def press_ctrl_c(folder: Path, seconds: float, *settings: str) -> tuple[int, str
         if not pressed and time.monotonic() - began > seconds:
             os.write(terminal, b"\x03")  # to the whole process group, as a keyboard does
             pressed = True
+        if time.monotonic() - began > LIMIT:
+            os.killpg(child, signal.SIGKILL)
         try:
             shown += os.read(terminal, 65536)
         except BlockingIOError:
