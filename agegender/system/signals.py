@@ -77,6 +77,7 @@ def handling(handler: Handler) -> Iterator[None]:
 
 def _kill_daemons() -> None:
     """Kill the daemon processes that are left: multiprocessing ends them by SIGTERM, which is blocked, and waits."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises an error for a killed worker
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
