@@ -200,10 +200,11 @@ def _has_settings(run: Path, arguments: Sequence[str]) -> bool:
     recorded = _recorded(_overrides_file(run))
     resumed = any(item.startswith("resume=") for item in recorded)  # such a record has no weights=
     ignored = r"[+~]*(hydra[./@]|resume=|weights=)" if resumed else r"[+~]*hydra[./@]"
-    settings = split_options(arguments)[1]
-    return sorted(item for item in settings if not re.match(ignored, item)) == sorted(
-        item for item in recorded if not re.match(ignored, item)
+    given, kept = (
+        sorted(item for item in items if not re.match(ignored, item))
+        for items in (split_options(arguments)[1], recorded)
     )
+    return given == kept
 
 
 def _overrides_file(run: Path) -> Path:

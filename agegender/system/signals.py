@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import signal
 import threading
@@ -77,6 +76,8 @@ def handling(handler: Handler) -> Iterator[None]:
 
 def _kill_daemons() -> None:
     """Kill the daemon processes that are left: multiprocessing ends them by SIGTERM, which is blocked, and waits."""
+    import multiprocessing  # loaded by then; not needed to start a command
+
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises an error for a killed worker
     for process in multiprocessing.active_children():
         if process.daemon:

@@ -1,31 +1,29 @@
 """The command-line boundary: one line and an exit code for a user's error, and the expansion of `resume=`."""
 
+# ruff: noqa: F401, F811
+# An imported fixture is also the name of an argument.
+
 from __future__ import annotations
 
-import copy
 import shutil
 import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome, run_script
+from helpers.composed import RefusalOf, refusal_of
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agegender.cli.main import report_errors, run_command
 from agegender.config.hydra_versions import version_base
 from agegender.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, AgeGenderError, InterruptedRunError, did_you_mean
 from agegender.runs.resume import resume_overrides, run_dir_of
-from agegender.training.check_config import check_config
 
 MISSPELLED = {
     "model.chanels=[8]": "model.chanels is not known; did you mean model.trunk.channels?",
@@ -70,28 +68,9 @@ UNKNOWN = {
 }
 
 
-@pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
-    """The config of `train.py data=synthetic`, resolved. Read only."""
-    folder = f"hydra.runtime.output_dir={tmp_path_factory.mktemp('run')}"
-    with initialize_config_dir(str(ROOT / "conf"), **version_base()):
-        config = compose("train", ["data=synthetic", folder], return_hydra_config=True)
-    with pytest.MonkeyPatch.context() as patch, open_dict(config):
-        patch.setattr(HydraConfig.instance(), "cfg", None)
-        HydraConfig.instance().set_config(config)
-        del config["hydra"]
-        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        return OmegaConf.create(resolved)
-
-
 @pytest.mark.parametrize("wrong", UNKNOWN)
-def test_check_config_refuses_an_unknown_setting_with_the_nearest(composed: DictConfig, wrong: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([wrong])
-    changed = copy.deepcopy(composed)
-    OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
-    with pytest.raises(AgeGenderError) as refused:
-        check_config(OmegaConf.to_container(changed))  # type: ignore[arg-type]
-    assert str(refused.value).startswith(UNKNOWN[wrong])
+def test_unknown_setting_is_refused_with_the_nearest(refusal_of: RefusalOf, wrong: str) -> None:
+    assert refusal_of("data=synthetic", wrong).startswith(UNKNOWN[wrong])
 
 
 @pytest.mark.parametrize(

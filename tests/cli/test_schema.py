@@ -153,3 +153,10 @@ def test_schema_names_its_folder_and_the_line_for_an_editor(written: tuple[Path,
     folder, printed = written
     assert printed.startswith(f"{len(list(folder.glob('*.json')))} schemas in {folder}; ")
     assert f"# yaml-language-server: $schema={folder / 'experiment.json'}\n" in printed
+
+
+@pytest.mark.slow
+def test_schemas_are_written_into_a_hidden_folder_by_default(run_here: Run, tmp_path: Path) -> None:
+    shown = run_here(MAIN, "schema")
+    count = len(list((tmp_path / ".agegender/schema").glob("*.json")))
+    assert shown.code == 0 and count > 20 and shown.out.startswith(f"{count} schemas in .agegender/schema; "), shown.err
