@@ -41,9 +41,9 @@ OPTIONS_WITH_VALUE = frozenset(
 
 _OVERRIDE = re.compile(r"(\+{0,2})([\w.@/]+)=(.*)", re.S)
 _SWEEP = re.compile(r"-m|--multirun|\+*sweep=(?!null$).+|\+*hydra\.mode=MULTIRUN")
-# Functions of Hydra's sweep grammar, and resolvers of OmegaConf.
+# Functions of Hydra's sweep grammar, and interpolations: a resolver, or another setting (`${data.fold}`, `${seed}`).
 _FUNCTION = re.compile(r"(choice|extend_list|glob|interval|range|shuffle|sort|tag)\(.*\)", re.S)
-_RESOLVER = re.compile(r"\$\{(now|hydra|oc\.\w+):")
+_INTERPOLATION = re.compile(r"\$\{((now|hydra|oc\.\w+):|([a-z]\w*(\.\w+)+|name|seed)\})")
 
 
 def quote_override(text: str) -> str:
@@ -124,8 +124,8 @@ def path_overrides(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> li
     In any other setting it always belongs to the path.
 
     A value in quotes, or in brackets for a setting with several paths, is passed to Hydra unchanged, unless a file of
-    that name exists. `${now:...}`, `${hydra:...}` and `${oc.env:...}` are resolved; in the folders of `hydra` any
-    `${...}` is.
+    that name exists. `${now:...}`, `${hydra:...}`, `${oc.env:...}` and other settings (`${data.fold}`, `${name}`,
+    `${seed}`) are resolved; in the folders of `hydra` any `${...}` is.
 
     Args:
         arguments: Command-line arguments, without the program.
@@ -183,8 +183,8 @@ def _quoted_path(key: str, path: str) -> str:
     """Return a path as a value in Hydra's grammar, in quotes if needed, with `~` expanded."""
     if path.startswith("~") and not os.path.lexists(path):
         path = os.path.expanduser(path)
-    has_resolver = not os.path.lexists(path) and ("${" in path if key.startswith("hydra.") else _RESOLVER.search(path))
-    if has_resolver:
+    pattern = re.compile(r"\$\{") if key.startswith("hydra.") else _INTERPOLATION
+    if pattern.search(path) and not os.path.lexists(path):
         return _in_quotes(path)
     return path if _is_unquoted_string(path) else quote_override(path)
 
@@ -202,7 +202,7 @@ def _is_unquoted_string(value: str) -> bool:
 
 def path_list(names: Sequence[str]) -> str:
     """Return paths as a list in Hydra's grammar."""
-    return f"[{','.join(quote_override(os.path.expanduser(name)) for name in names)}]"
+    return f"[{','.join(_quoted_path('', name) for name in names)}]"
 
 
 def paths_value(names: Sequence[str]) -> str:

@@ -153,7 +153,7 @@ def test_path_overrides_keep_a_comma_only_in_existing_paths() -> None:
         assert parse(path_overrides(["-m", "hydra.sweep.dir=x,y"])[1]) == "x,y"  # never swept over
         assert path_overrides(["-m", "weights=choice(a,b)", "teacher=a,[a,b]"])[1:] == [
             "weights=choice(a,b)",
-            "teacher=a,['a','b']",
+            "teacher=a,[a,b]",
         ]
 
 
@@ -179,6 +179,32 @@ def test_path_overrides_keep_interpolations(monkeypatch: pytest.MonkeyPatch) -> 
     argument = "hydra.run.dir=logs/my runs/${name}/${now:%Y}"
     config = compose_command("train", path_overrides([argument, "name=x"]), hydra=True)
     assert config.hydra.run.dir.startswith("logs/my runs/x/2")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("weights=logs/folds/${data.fold}", "logs/folds/3"),
+        ("weights=logs/${name}_${seed}", "logs/probe_1"),
+        ("data.table=my faces/${data.name}.csv", "my faces/folder.csv"),
+        ("teacher=logs/folds/${data.fold}", "logs/folds/3"),
+        ("teacher=my logs/a,logs/${data.fold}", ["my logs/a", "logs/3"]),
+    ],
+)
+def test_path_overrides_resolve_other_settings(argument: str, value: str | list[str]) -> None:
+    arguments = [argument, "protocol=folds", "data.fold=3", "name=probe", "seed=1", "+data.name=folder"]
+    assert OmegaConf.select(compose_command("train", path_overrides(arguments)), argument.partition("=")[0]) == value
+
+
+def test_path_overrides_in_a_sweep_resolve_other_settings() -> None:
+    (override,) = OverridesParser.create().parse_overrides([path_overrides(["-m", "weights=a/${seed},b/${seed}"])[1]])
+    configs = [compose_command("train", ["seed=2", f"weights={value}"]) for value in override.sweep_string_iterator()]
+    assert [config.weights for config in configs] == ["a/2", "b/2"]
+
+
+def test_path_overrides_prefer_a_file_to_an_interpolation() -> None:
+    with folder_with("${data.fold}"):
+        assert parse(path_overrides(["weights=${data.fold}"])[0]) == "${data.fold}"
 
 
 def test_path_overrides_leave_other_settings_alone() -> None:
