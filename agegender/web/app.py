@@ -23,6 +23,7 @@ from agegender.errors import AgeGenderError, did_you_mean
 from agegender.prediction.images.sources import NamedImage
 from agegender.prediction.prediction import NO_FACE, to_row
 from agegender.prediction.predictor import Detect, Predictor
+from agegender.web.early_response import EarlyResponseMiddleware
 from agegender.web.model_info import describe_model
 from agegender.web.openapi import describe_api
 from agegender.web.queue import RequestQueue
@@ -74,7 +75,8 @@ def create_app(
         app = CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     # against DNS rebinding: a domain of another site that resolves to this server
     app = TrustedHostMiddleware(app, hosts, www_redirect=False)
-    return SecurityMiddleware(app, origins)  # outermost: also sets the headers of Starlette's error responses
+    app = SecurityMiddleware(app, origins)  # also sets the headers of Starlette's error responses
+    return EarlyResponseMiddleware(app)
 
 
 class _Endpoints:

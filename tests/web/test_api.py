@@ -6,12 +6,15 @@ import base64
 import io
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from helpers.served import LIMITS, ask, connect, form, served
 from PIL import Image
 
 from agegender.prediction.predictor import Predictor
+from agegender.web import early_response
 from agegender.web import server as server_module
 from agegender.web.uploads import MAX_FILES, Limits
 
@@ -123,6 +127,106 @@ def test_server_behind_a_proxy_accepts_its_hosts_and_origins(weights: Path, phot
         forwarded = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "10.0.0.1", "Host": "faces.example"}
         described = ask(address, "/openapi.json", method="GET", **forwarded).json
         assert described["servers"] == [{"url": "https://faces.example/faces"}]
+
+
+def head(path: str, size: int, *headers: str) -> bytes:
+    lines = (f"POST {path} HTTP/1.1", "Connection: close", f"Content-Length: {size}", *headers)
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+def read_all(client: socket.socket) -> bytes:
+    with client.makefile("rb") as reader:
+        return reader.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (NEVER, ("Host: localhost", "Origin: https://evil.example"), 403),
+        (NEVER, ("Host: evil.example",), 400),
+        ("/api/predict?detect=no", ("Host: localhost",), 400),
+        (NEVER, ("Host: localhost",), 413),
+        ("/no", ("Host: localhost",), 404),
+        ("/health", ("Host: localhost",), 405),
+    ],
+)
+def test_refusal_reaches_a_client_that_sends_its_whole_body_first(
+    address: str, path: str, headers: tuple[str, ...], status: int
+) -> None:
+    size = 8 * LIMITS.size  # more than the buffers of a connection
+    with connect(address) as client:
+        client.sendall(head(path, size, *headers) + b"a" * size)
+        assert read_all(client).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_refusal_precedes_a_body_that_waits_to_be_asked_for(address: str) -> None:
+    with connect(address) as client:
+        client.sendall(head(NEVER, 10 * LIMITS.size, "Host: localhost", "Expect: 100-continue"))
+        begin = time.monotonic()
+        assert read_all(client).startswith(b"HTTP/1.1 413 ") and time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("setting", ["_SECONDS", "_PAUSE_SECONDS"])
+def test_refusal_does_not_wait_for_a_body_that_never_ends(
+    address: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(early_response, setting, 0.2)
+    with connect(address) as client:
+        begin = time.monotonic()
+        client.sendall(head(NEVER, 10 * LIMITS.size, "Host: localhost") + b"a")
+        if setting == "_SECONDS":
+            with suppress(ConnectionError):
+                while time.monotonic() < begin + 5:
+                    client.sendall(b"a")
+                    time.sleep(0.01)
+        else:
+            assert read_all(client).startswith(b"HTTP/1.1 413 ")
+        assert time.monotonic() < begin + 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx")
+def test_documented_nginx_example_serves_the_page_and_every_answer(
+    weights: Path, photos: list[bytes], tmp_path: Path
+) -> None:
+    (location,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "web.md").read_text(), re.S)
+    with socket.socket() as free, served(weights, "never", hosts=["faces.example"], root_path="/faces") as address:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        temporary = "".join(
+            f"{kind}_temp_path {tmp_path};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        server = f"listen 127.0.0.1:{port}; {location.replace('http://127.0.0.1:7860', address)}"
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; master_process off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+            f"http {{ access_log off; {temporary} server {{ {server} }} }}\n"
+        )
+        proxy = f"http://127.0.0.1:{port}"
+        name = f"faces.example:{port}"
+        with subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf")]) as process:
+            try:
+                wait_for_port(port)
+                assert ask(proxy, "/faces/", method="GET", Host=name).status == 200
+                described = ask(proxy, "/faces/openapi.json", method="GET", Host=name).json
+                assert described["servers"] == [{"url": f"http://{name}/faces"}]
+                for origin, status in ((f"http://{name}", 200), ("https://evil.example", 403)):
+                    reply = ask(proxy, "/faces/api/predict", photos[0], Host=name, Origin=origin)
+                    assert reply.status == status
+                large = b"a" * (2 * LIMITS.size)
+                assert ask(proxy, "/faces/api/predict", large, Host=name).status == 413
+                assert ask(proxy, "/faces/api/predict", large, Host=name, Origin="https://evil.example").status == 403
+            finally:
+                process.terminate()
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(port)
 
 
 def test_pages_of_other_sites_are_answered_if_allowed(address: str, weights: Path, photos: list[bytes]) -> None:
@@ -285,4 +389,4 @@ def test_documented_proxy_examples_name_settings_that_exist() -> None:
     conf = (ROOT / "conf" / "serve.yaml").read_text()
     named = [word for word in page.split() if word.split("=")[0] in ("allowed_hosts", "root_path", "cors_origins")]
     assert named and all(f"\n{word.split('=')[0]}:" in conf for word in named)
-    assert "X-Forwarded-Proto" in page and "proxy_set_header Host $host" in page and "reverse_proxy" in page
+    assert "X-Forwarded-Proto" in page and "proxy_set_header Host $http_host" in page and "reverse_proxy" in page
