@@ -370,7 +370,7 @@ def test_openapi_describes_every_answer(address: str, photos: list[bytes]) -> No
 
 @pytest.mark.slow
 def test_schemathesis_finds_no_fault(weights: Path) -> None:
-    pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    pytest.importorskip("schemathesis", reason="pip install schemathesis, as .ci/slow does")
     with served(weights, "never", root_path="/faces") as address:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", f"--url={address}"]
         outcome = subprocess.run(
