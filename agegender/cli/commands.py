@@ -143,14 +143,14 @@ def serve(config: DictConfig) -> None:
 
 
 def bundle(config: DictConfig) -> None:
-    """Bundle a run's best weights, and print their size."""
+    """Bundle a run's best weights, and print their size and the run."""
     with importing():
         from agegender.cli.main import call_with_config
         from agegender.weights.bundle import bundle_command
 
-    out = call_with_config(bundle_command, config)
+    run, out = call_with_config(bundle_command, config)
     files = [file for file in out.iterdir() if file.is_file()] if out.is_dir() else [out]
-    print(f"{out}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
+    print(f"{out}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB, the weights of {run}")
 
 
 def schema(config: DictConfig) -> None:

@@ -83,10 +83,15 @@ def best_of(run: Path) -> Path | None:
 
 def best_checkpoints(folder: Path, pattern: str = "*/") -> list[Path]:
     """Return the best checkpoints of the runs below a folder, the newest last."""
+    return list(trained_runs(folder, pattern).values())
+
+
+def trained_runs(folder: Path, pattern: str = "**/") -> dict[Path, Path]:
+    """Return the best checkpoint of each run below a folder that has one, the newest last."""
     runs = {path.parent for path in folder.glob(f"{pattern}{BEST}")}
     runs |= {path.parent.parent for path in folder.glob(f"{pattern}checkpoints/best.ckpt")}
-    found = [best for run in sorted(runs) if (best := best_of(run)) is not None]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    found = [(run, best) for run in sorted(runs) if (best := best_of(run)) is not None]
+    return dict(sorted(found, key=lambda item: item[1].stat().st_mtime))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from agegender.errors import AgeGenderError
 from agegender.system.files import atomic_write
 from agegender.weights.hub_folder import bundle_hub
-from agegender.weights.run_record import read_run
+from agegender.weights.run_record import find_tested_run, read_run
 
 
 def bundle(run: Path, out: Path) -> Path:
@@ -40,20 +40,26 @@ def bundle(run: Path, out: Path) -> Path:
     return out
 
 
-def bundle_command(run: str | None, out: str | None, format: Literal["checkpoint", "hub"] = "checkpoint") -> Path:
+def bundle_command(
+    run: str | None, out: str | None, format: Literal["checkpoint", "hub"] = "checkpoint"
+) -> tuple[Path, Path]:
     """Bundle the weights of a run.
 
     Args:
-        run: Folder of a tested run.
+        run: Folder of a tested run, or a folder of runs (its newest tested run is taken).
         out: Output checkpoint, or for `format="hub"` a folder.
         format: `checkpoint`, see `bundle`; or `hub`, see `hub_folder.bundle_hub`.
+
+    Returns:
+        The run's folder, and `out`.
 
     Raises:
         AgeGenderError: A setting is missing, or see the two functions.
     """
     if not run or not out:
-        raise AgeGenderError("run= or out= is missing: agegender bundle run=logs/small/<date_time> out=small.ckpt")
-    return bundle_hub(Path(run), Path(out)) if format == "hub" else bundle(Path(run), Path(out))
+        raise AgeGenderError("run= or out= is missing: agegender bundle run=logs/small out=small.ckpt")
+    folder = find_tested_run(Path(run))
+    return folder, bundle_hub(folder, Path(out)) if format == "hub" else bundle(folder, Path(out))
 
 
 def _to_half(value: Any) -> Any:

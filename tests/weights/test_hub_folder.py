@@ -118,7 +118,7 @@ def test_bundle_command_writes_a_hub_folder_and_replaces_only_one_of_its_own(
     for _ in range(2):
         done = run_here(*command)
         size = sum(path.stat().st_size for path in (tmp_path / "shared").iterdir()) / 1e6
-        assert (done.code, done.out.strip()) == (0, f"shared: {size:.2f} MB")
+        assert (done.code, done.out.strip()) == (0, f"shared: {size:.2f} MB, the weights of {trained_run}")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "README.md").write_text("mine")
     run_here(*command[:-1], "out=photos").assert_one_line_error("out=photos has other files: give a new folder")

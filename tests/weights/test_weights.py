@@ -19,7 +19,7 @@ from agegender.prediction.backends.torch_backend import TorchBackend
 from agegender.prediction.predictor import Predictor
 from agegender.runs.checkpoint import BUNDLED_WEIGHTS, load_checkpoint
 from agegender.weights.age_bands import read_age_bands
-from agegender.weights.bundle import bundle
+from agegender.weights.bundle import bundle, bundle_command
 
 Run = Callable[..., Outcome]
 COMMAND = "agegender/weights/__main__.py"
@@ -155,16 +155,30 @@ def test_bundle_refuses_a_run_without_metrics(trained_run: Path, tmp_path: Path)
 def test_bundle_command_reports_the_size(trained_run: Path, run_here: Run, tmp_path: Path) -> None:
     done = run_here(COMMAND, f"run={trained_run}", "out=packed.ckpt")
     size = (tmp_path / "packed.ckpt").stat().st_size / 1e6
-    assert (done.code, done.out.strip()) == (0, f"packed.ckpt: {size:.2f} MB")
+    assert (done.code, done.out.strip()) == (0, f"packed.ckpt: {size:.2f} MB, the weights of {trained_run}")
     assert (tmp_path / "packed.json").is_file()
+
+
+def test_bundle_command_takes_the_newest_tested_run_of_a_folder(trained_run: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "new", "untested"), 1):
+        shutil.copytree(trained_run, tmp_path / "logs" / "tiny" / name)
+        os.utime(tmp_path / "logs" / "tiny" / name / "checkpoints" / "best.ckpt", (number, number))
+    (tmp_path / "logs" / "tiny" / "untested" / "metrics.json").unlink()
+    for given in ("logs", "logs/tiny", "logs/tiny/new"):
+        out = tmp_path / "packed.ckpt"
+        run, _ = bundle_command(str(tmp_path / given), str(out))
+        assert run == tmp_path / "logs" / "tiny" / "new" and out.is_file()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AgeGenderError, match="holds no tested run"):
+        bundle_command(str(tmp_path / "empty"), str(tmp_path / "none.ckpt"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
-        (("run=logs",), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
-        (("run=", "out=a.ckpt"), "agegender bundle run=logs/small/<date_time> out=small.ckpt"),
+        ((), "agegender bundle run=logs/small out=small.ckpt"),
+        (("run=logs",), "agegender bundle run=logs/small out=small.ckpt"),
+        (("run=", "out=a.ckpt"), "agegender bundle run=logs/small out=small.ckpt"),
         (("run=logs", "out=a.ckpt", "size=8"), "size is not known; choose from format, out, run"),
         (("logs", "a.ckpt"), "logs is not a setting; write name=value"),
     ],
