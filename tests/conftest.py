@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from helpers.blank_plots import blank_plots
 from PIL import Image
 
 from agegender.config.trust import VARIABLE
@@ -184,6 +186,15 @@ def run_inside(script: str, *arguments: str) -> int:
             if trusted is not None:
                 os.environ[VARIABLE] = trusted
     return 0
+
+
+def run_in(folder: Path, script: str, *arguments: str) -> str:
+    """Runs a script inside this process and a folder, with blank plots, for a module's fixture; returns its output."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), blank_plots():
+        patch.chdir(folder)
+        assert run_inside(script, *arguments) == 0, out.getvalue()
+    return out.getvalue()
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import csv
 import json
 import shutil
 import statistics
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from conftest import TINY, metrics_of, run_inside
+from conftest import TINY, metrics_of, run_in
 from helpers.blank_plots import blank_plots
 
 from agegender.errors import AgeGenderError
@@ -35,12 +34,9 @@ FOLDS = (
 def fold_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a real sweep over two folds, which has a pooled report, and its output. Read only."""
     where = tmp_path_factory.mktemp("folds")
-    with (where / "out.txt").open("w+", encoding="utf-8") as out, pytest.MonkeyPatch.context() as patch:
-        patch.chdir(where)
-        with redirect_stdout(out), blank_plots():
-            assert run_inside("train.py", *FOLDS) == 0
+    out = run_in(where, "train.py", *FOLDS)
     (sweep,) = (where / "logs/folds").iterdir()
-    return sweep, (where / "out.txt").read_text(encoding="utf-8")
+    return sweep, out
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Outcome, run_script
+from conftest import TINY, Outcome, run_in
 from helpers.composed import RefusalOf, refusal_of
 from helpers.made_networks import save_network
 from helpers.made_tables import half_labeled, rows_of, write_table
@@ -50,8 +50,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep folder of two runs on drawn faces, each trained without one half of the training split."""
     where = tmp_path_factory.mktemp("folds")
     sweep = ("-m", *STUDENT, *SHORT, "data.leave_out=0/2,1/2", "hydra.sweep.dir=sweep")
-    outcome = run_script("train.py", *sweep, cwd=where)
-    assert outcome.code == 0, outcome.err
+    run_in(where, "train.py", *sweep)
     return where / "sweep"
 
 
