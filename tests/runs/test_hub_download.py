@@ -37,15 +37,15 @@ print(json.dumps([answer(address) for address in sys.argv[1:]]))
 """
 
 
-def environment(home: Path, endpoint: str) -> dict[str, str]:
-    own = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
+def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
+    own = {**more, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
     own |= {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     return {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | own
 
 
-def answers(home: Path, endpoint: str, *addresses: str) -> list[str]:
+def answers(home: Path, endpoint: str, *addresses: str, **more: str) -> list[str]:
     """Returns the folder, or the error, of each address."""
-    command, place = [sys.executable, "-c", DOWNLOAD, *addresses], environment(home, endpoint)
+    command, place = [sys.executable, "-c", DOWNLOAD, *addresses], environment(home, endpoint, **more)
     done = subprocess.run(command, env=place, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     found: list[str] = json.loads(done.stdout)
@@ -68,7 +68,14 @@ def share(checkpoint: Path) -> Path:
     return bundle_hub(run, checkpoint.parent / "shared")
 
 
-def test_hub_model_is_downloaded_at_a_revision_and_kept_for_offline_use(shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "offline",
+    [{"HF_HUB_OFFLINE": "1"}, pytest.param({}, marks=pytest.mark.slow)],
+    ids=["offline mode", "unreachable"],  # the hub's library tries again for 20 s to reach it
+)
+def test_hub_model_is_downloaded_at_a_revision_and_kept_for_offline_use(
+    shared: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
     (tmp_path / "bare").mkdir()
     repositories = {"me/tiny": {"main": shared, "v1": shared}, "me/bare": {"main": tmp_path / "bare"}}
     home = tmp_path / "home"
@@ -87,7 +94,9 @@ def test_hub_model_is_downloaded_at_a_revision_and_kept_for_offline_use(shared: 
     for refused, (address, reason) in zip(found[3:], wrong.items(), strict=True):
         assert refused.startswith(f"error: {address} can't be downloaded: {reason}") and "\n" not in refused
     assert load_checkpoint(Path(found[0]) / "model.safetensors")["agegender"]["split"]["fingerprint"] == "0123456789ab"
-    cached, missing = answers(home, hub.address, "hf://me/tiny", "hf://me/other")  # nothing listens there now
+    cached, missing = answers(
+        home, hub.address, "hf://me/tiny", "hf://me/other", **offline
+    )  # nothing listens there now
     assert cached == found[0]
     assert missing == (
         "error: hf://me/other can't be downloaded: the hub can't be reached, and the model is not in the cache; check "
