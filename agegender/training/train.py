@@ -6,7 +6,6 @@ import logging
 import math
 import shlex
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -48,6 +47,8 @@ from agegender.training.check_config import check_config
 from agegender.training.check_schedule import check_schedule, check_schedule_settings
 from agegender.training.distillation.teachers import Teacher, find_teachers, make_targets
 from agegender.training.fault_messages import explain_system_errors
+from agegender.training.hardware import check_hardware, warn_of_slow_precision
+from agegender.training.known_warnings import silence_known_warnings
 from agegender.training.loggers.experiment_trackers import closing, log_settings
 from agegender.training.module import AgeGenderModule
 from agegender.training.results import (
@@ -90,11 +91,12 @@ def train(config: DictConfig) -> float:
         check_schedule_settings(settings)
         settings = with_monitor(settings)
         teachers = find_teachers(settings["teacher"], settings["tasks"])
-        _check_hardware(settings["trainer"])
-        _silence_warnings()
+        check_hardware(settings["trainer"])
+        silence_known_warnings()
         multirun, overrides = hydra.mode is RunMode.MULTIRUN, as_written(hydra.overrides.task)
         tuning = Tuning(settings, multirun, overrides) if any(settings[name] for name in FINDERS) else None
         trainer = tuning.trainer if tuning else builders.build_trainer(settings, folder, [watch])
+        warn_of_slow_precision(trainer)
         check_world_size(trainer, multirun, settings["data"]["batch_size"])
     with (
         no_run_record(folder) if tuning else nullcontext(),
@@ -272,41 +274,6 @@ def _remove_empty_run_dir(folder: Path) -> Iterator[None]:
         if is_rank_zero() and {path.name for path in folder.iterdir()} == {".hydra"}:
             shutil.rmtree(folder)
         raise
-
-
-def _check_hardware(trainer: dict[str, Any]) -> None:
-    accelerator = trainer.get("accelerator", "auto")
-    require(
-        "fsdp" not in str(trainer.get("strategy")).lower() or (torch.cuda.is_available() and accelerator != "cpu"),
-        "trainer=fsdp requires NVIDIA GPUs, but there is none or trainer.accelerator=cpu: use trainer=ddp",
-    )
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kinds = {"gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",)}.get(str(accelerator))
-    if kinds and not any(available[kind] for kind in kinds):
-        advice = "use trainer.accelerator=gpu for the one there is" if any(available.values()) else "use trainer=cpu"
-        missing = {"cuda": "no NVIDIA GPU", "mps": "no Apple GPU"}.get(str(accelerator), "no GPU")
-        raise AgeGenderError(
-            f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} sees {missing}; {advice}, or check the "
-            "driver (nvidia-smi) and that this PyTorch was built for it"
-        )
-
-
-def _silence_warnings() -> None:
-    """Filter Lightning's messages and warnings that are the same for every run or don't apply."""
-    for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.distributed"):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run continues in its folder.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    # Steps count through the epochs, and each epoch's metrics are logged at its end anyway.
-    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")  # frozen trunk
-    # Metrics are the same on every rank (StageMetrics): there is nothing to synchronize.
-    warnings.filterwarnings("ignore", ".*sync_dist=True.*")
-    # For kernels of one channel, both strides mean the same layout.
-    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
-    warnings.filterwarnings("ignore", ".*IterableDataset.*")  # LitData splits the data over its workers
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 uses an API that PyTorch 2.15 deprecates
 
 
 def _keep_settings(config: DictConfig, folder: Path) -> None:

@@ -284,33 +284,6 @@ def test_check_config_refuses_a_target_that_does_not_exist(settings_of: Callable
     assert "\n" not in str(no.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize(
-    ("choice", "missing"),
-    [
-        ("trainer=gpu", "sees no GPU"),
-        ("trainer.accelerator=gpu", "sees no GPU"),
-        ("trainer.accelerator=cuda", "sees no NVIDIA GPU"),
-        ("trainer.accelerator=mps", "sees no Apple GPU"),
-    ],
-)
-def test_train_refuses_a_missing_gpu_in_one_line(
-    refusal_of: RefusalOf, tmp_path: Path, choice: str, missing: str
-) -> None:
-    line = refusal_of("data=synthetic", "data.cache_dir=cache", choice)
-    assert missing in line and "trainer=cpu" in line
-    assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU")
-def test_train_on_an_apple_gpu_refuses_cuda_and_names_the_accelerator(
-    refusal_of: RefusalOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    line = refusal_of("data=synthetic", "data.cache_dir=cache", "trainer.accelerator=cuda")
-    assert "sees no NVIDIA GPU" in line and "trainer.accelerator=gpu" in line
-
-
 def test_default_config_is_the_grayscale_128_pixel_run_on_utkface(
     settings_of: Callable[..., dict[str, Any]],
 ) -> None:

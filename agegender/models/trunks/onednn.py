@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,17 +11,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+@cache
+def computes_in(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN has convolutions of this precision for this CPU.
+
+    In bfloat16, it needs AVX-512 or AVX-NE-CONVERT on x86. Elsewhere PyTorch computes them by itself, many times slower
+    than in float32.
+    """
+    pixel = torch.ones(1, 1, 1, 1, dtype=dtype)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            torch.ops.aten.mkldnn_convolution(pixel, pixel, None, [0, 0], [1, 1], [1, 1], 1)
+    except RuntimeError:
+        return False
+    return True
+
+
 def can_train_in_onednn_layout(images: Tensor) -> bool:
     """Return whether convolution, max-pooling, ReLU and their gradients are available in oneDNN's own layout."""
+    dtype = _dtype(images)
     return (
         torch.is_grad_enabled()
         and images.device.type == "cpu"
         and images.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16)
         and not torch.is_anomaly_enabled()  # anomaly detection doesn't support this layout
         and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and dtype in (torch.float32, torch.bfloat16)
+        and computes_in(dtype)
     )
+
+
+def _dtype(images: Tensor) -> torch.dtype:
+    """Return the precision that convolutions of the images are computed in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
 
 
 def forward_in_onednn_layout(layers: Iterable[nn.Module], images: Tensor, padding: int) -> Tensor:
@@ -37,8 +61,7 @@ def forward_in_onednn_layout(layers: Iterable[nn.Module], images: Tensor, paddin
     Returns:
         Features `[batch, features]`.
     """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-    hidden = images.to(dtype).to_mkldnn()
+    hidden = images.to(_dtype(images)).to_mkldnn()
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             # not in place: oneDNN's pooling needs its output in the backward pass

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from agegender.errors import AgeGenderError
+from agegender.models.trunks import onednn
 from agegender.models.trunks.conv_stack import ConvStack
-from agegender.models.trunks.onednn import can_train_in_onednn_layout
+from agegender.models.trunks.onednn import can_train_in_onednn_layout, computes_in
 
 
 def test_classic_stack_without_padding_ends_in_6_x_6_x_256() -> None:
@@ -116,4 +117,16 @@ def test_memory_layout_is_pytorchs_without_gradients() -> None:
     images = torch.zeros(1, 1, 32, 32)
     assert can_train_in_onednn_layout(images)
     with torch.no_grad():
+        assert not can_train_in_onednn_layout(images)
+
+
+def test_computes_in_is_whether_onednn_has_the_precision() -> None:
+    assert computes_in(torch.float32) and not computes_in(torch.float64)
+
+
+def test_memory_layout_is_pytorchs_in_a_precision_that_onednn_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "computes_in", lambda dtype: dtype == torch.float32)
+    images = torch.zeros(1, 1, 32, 32)
+    assert can_train_in_onednn_layout(images)
+    with torch.autocast("cpu", torch.bfloat16):
         assert not can_train_in_onednn_layout(images)
