@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from agegender.models.trunks import conv_stack
+from agegender.models.trunks.onednn import computes_in
 from agegender.system.malloc import disable_malloc_trim
 
 STEPS, WARM_UP = 12, 2
 SIDES = ((128, 1), (200, 3))  # of the images, and their channels
 
 
-def measure(side: int, channels: int, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the CPU seconds of a training step with oneDNN's layout and without it."""
+def measure(side: int, channels: int, dtype: torch.dtype) -> list[float]:
+    """Return the CPU seconds of a training step in PyTorch's layout, and in oneDNN's if it has the precision."""
     trunk = conv_stack.ConvStack(channels, side)
     head = nn.Linear(trunk.num_features, 1)
     images = torch.randn(64, channels, side, side).to(memory_format=torch.channels_last)
@@ -38,9 +39,9 @@ def measure(side: int, channels: int, dtype: torch.dtype) -> tuple[float, float]
         optimizer.step()
         return time.process_time() - start
 
-    pairs = [(step(True), step(False)) for _ in range(STEPS)][WARM_UP:]
-    with_layout, without = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
-    return with_layout, without
+    layouts = (False, True) if computes_in(dtype) else (False,)
+    steps = [[step(in_layout) for in_layout in layouts] for _ in range(STEPS)][WARM_UP:]
+    return [statistics.median(seconds) for seconds in zip(*steps, strict=True)]
 
 
 def main() -> None:
@@ -52,11 +53,11 @@ def main() -> None:
             return
         for side, channels in SIDES:
             for dtype in (torch.float32, torch.bfloat16):
-                with_layout, without = measure(side, channels, dtype)
+                pytorch, *onednn = measure(side, channels, dtype)
+                compared = "".join(f", {each:.3f} s in oneDNN's, ratio {pytorch / each:.2f}" for each in onednn)
                 print(
                     f"memory {'kept' if kept else 'returned'}, {side} pixels, {str(dtype).removeprefix('torch.')}: "
-                    f"{with_layout:.3f} s in oneDNN's layout, {without:.3f} s in PyTorch's, ratio "
-                    f"{without / with_layout:.2f}",
+                    f"{pytorch:.3f} s in PyTorch's layout{compared}",
                     flush=True,
                 )
 

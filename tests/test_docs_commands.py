@@ -22,7 +22,7 @@ from agegender.cli.commands import COMMANDS
 from agegender.config.compose import CONF, compose_command
 from agegender.config.overrides import image_overrides, is_path, path_overrides, report_overrides
 from agegender.config.validation import validate_kwargs
-from agegender.training.check_config import check_config
+from agegender.training.checks.config import check_config
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])

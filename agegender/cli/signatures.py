@@ -16,7 +16,7 @@ def train_settings(where: str) -> dict[str, Any]:
     """
     from agegender.data.sources.synthetic import generate_faces
     from agegender.models.network import MultiTaskNet
-    from agegender.training.check_config import TOP_LEVEL
+    from agegender.training.checks.config import TOP_LEVEL
     from agegender.training.distillation.soft_targets import SoftTargets
     from agegender.training.losses import MultiTaskLoss
 

@@ -27,7 +27,7 @@ from agegender.data.index.table import check_ending
 from agegender.data.index.utkface import CLASSES, LABELS
 from agegender.data.loading.dataset import Batch, FaceDataset, step_seed
 from agegender.data.loading.device_dataset import DeviceDataset, to_device
-from agegender.data.loading.feature_cache import Change, FeatureViews, cache_features, describe_view
+from agegender.data.loading.feature_cache import FeatureCache, FeatureViews, describe_view
 from agegender.data.loading.loader import (
     DistributedBatchSlicer,
     FaceDataLoader,
@@ -378,36 +378,38 @@ class AgeGenderDataModule(pl.LightningDataModule):
         if self.trainer.testing:
             return {**batch, "features": self._features["test"].read(batch["row"])}
         faces = self._features["val"]
-        return {**batch, "features": faces.read(batch["row"]), "corrupted": faces.read(batch["row"], 1)}
+        read: Batch = {**batch, "features": faces.read(batch["row"])}
+        return {**read, "corrupted": faces.read(batch["row"], 1)} if len(faces.views) > 1 else read
 
     def keep_features(
-        self, network: MultiTaskNet, precision: Callable[[], AbstractContextManager[Any]], test: bool = True
+        self, network: MultiTaskNet, precision: Callable[[], AbstractContextManager[Any]], fit: bool = True
     ) -> None:
         """Cache the features of a frozen trunk; batches then carry them, and images are no longer augmented.
 
-        A training face has its unchanged view and `views` augmented ones, of which each step draws one. Validation
-        faces are cached unchanged, and corrupted for the calibration; test faces unchanged.
+        All faces are cached unchanged. For a training, each training face has `views` augmented views too, and each
+        step draws one of all; validation faces are cached corrupted as well, for the calibration.
 
         Args:
             network: A network with `trainable="none"`, in evaluation mode.
             precision: Factory of the training's precision context.
-            test: Whether the test faces are needed too.
+            fit: Whether the run trains.
         """
-        for name, split in self._splits.items():
-            if name == "test" and not test:
-                continue
+        cache, pixels = FeatureCache(network, self.cache_dir, self.seed, precision), self._splits["train"].pixels
+        unchanged = cache.features(FaceDataset(self.index, self._used, pixels))  # for all splits and folds
+        for name in self._splits:
             # all training faces, including those of `leave_out`: one cache serves the trainings of all parts
-            faces = FaceDataset(self.index, self.index.rows(name, self.limit), split.pixels)
-            changes: dict[str, Change | None] = {"as it is": None}
-            if name == "train" and (augment := self._augment) is not None:
+            rows = self.index.rows(name, self.limit)
+            faces, views = FaceDataset(self.index, rows, pixels), [unchanged[np.searchsorted(self._used, rows)]]
+            if name == "train" and fit and (augment := self._augment) is not None:
 
                 def vary(images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
                     return augment(images, generator)
 
-                changes |= {describe_view(self._augmentation, number): vary for number in range(self.views)}
-            if name == "val":
-                changes["corrupted"] = lambda images, rows, generator: corrupt_any(images, rows)
-            self._features[name] = cache_features(network, faces, changes, self.cache_dir, self.seed, precision)
+                described = [describe_view(self._augmentation, number) for number in range(self.views)]
+                views += [cache.features(faces, vary, description) for description in described]
+            if name == "val" and fit:
+                views.append(cache.features(faces, lambda images, rows, _: corrupt_any(images, rows), "corrupted"))
+            self._features[name] = FeatureViews(rows, views)
 
 
 def identity_collate(batch: Batch) -> Batch:

@@ -29,8 +29,8 @@ from agegender.training.callbacks.divergence import StopOnNonFinite
 from agegender.training.callbacks.graceful_stop import GracefulStop
 from agegender.training.callbacks.predictions_csv import PredictionsCSVWriter
 from agegender.training.checkpoint_io import AtomicCheckpointIO
+from agegender.training.checks.resume import load_weights
 from agegender.training.module import AgeGenderModule
-from agegender.training.resume_checks import load_weights
 
 log = logging.getLogger(__name__)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -104,7 +104,7 @@ _SCALED_BY = 2048  # training faces from which the features' statistics are comp
 
 
 def prepare_features(
-    module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fresh: bool, test: bool
+    module: AgeGenderModule, data: AgeGenderDataModule, trainer: pl.Trainer, fit: bool, fresh: bool
 ) -> None:
     """Cache a frozen trunk's features, and fit the feature scaler.
 
@@ -112,14 +112,14 @@ def prepare_features(
         module: Its scaler is modified in place.
         data: Data that is set up; its batches contain the features from now on.
         trainer: The features are computed in its precision.
+        fit: Whether the run trains.
         fresh: Whether to fit the scaler; False if a checkpoint contains it.
-        test: Whether the run ends with a test.
     """
     network = module.network.eval().to(data.device)  # Lightning moves it there only when the training starts
     precision = trainer.precision_plugin.forward_context
     cached = network.trainable == "none" and data.cache == "auto"
     if cached:
-        data.keep_features(network, precision, test)
+        data.keep_features(network, precision, fit)
     if network.scaler is not None and fresh:
         network.scaler.fit(torch.cat(data.training_features() if cached else _some_features(network, data, precision)))
     network.train()

@@ -43,11 +43,12 @@ from agegender.tasks.monitor import metric_modes, with_monitor
 from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
 from agegender.training.callbacks.graceful_stop import handle_signals
-from agegender.training.check_config import check_config
-from agegender.training.check_schedule import check_schedule, check_schedule_settings
+from agegender.training.checks.config import check_config
+from agegender.training.checks.hardware import check_hardware, warn_of_slow_precision
+from agegender.training.checks.resume import check_resumable
+from agegender.training.checks.schedule import check_schedule, check_schedule_settings
 from agegender.training.distillation.teachers import Teacher, find_teachers, make_targets
 from agegender.training.fault_messages import explain_system_errors
-from agegender.training.hardware import check_hardware, warn_of_slow_precision
 from agegender.training.known_warnings import silence_known_warnings
 from agegender.training.loggers.experiment_trackers import closing, log_settings
 from agegender.training.module import AgeGenderModule
@@ -59,7 +60,6 @@ from agegender.training.results import (
     short_path,
     write_results,
 )
-from agegender.training.resume_checks import check_resumable
 from agegender.training.tuning.tune import FINDERS, Tuning, no_run_record
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def train(config: DictConfig) -> float:
         init_process_group(trainer)
         if tuning:
             data, module, weights = _set_up(settings, trainer, teachers)
-            builders.prepare_features(module, data, trainer, fresh=not weights, test=False)
+            builders.prepare_features(module, data, trainer, fit=True, fresh=not weights)
             return tuning.find(module, data, folder)
         with closing(trainer.loggers):
             return _fit_and_test(config, settings, folder, trainer, watch, teachers)
@@ -162,7 +162,7 @@ def _fit_and_test(
             module.network.load_state_dict(load_checkpoint(resume)["network"])
     with one_rank_at_a_time(data.cache_dir):
         fresh = settings["fit"] and not (weights or resume)
-        builders.prepare_features(module, data, trainer, fresh, settings["test"])
+        builders.prepare_features(module, data, trainer, settings["fit"], fresh)
     if is_rank_zero():
         if resume:
             _keep_settings(config, folder / ".hydra")

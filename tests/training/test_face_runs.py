@@ -63,6 +63,13 @@ def test_probe_trains_the_heads_only_and_predicts_as_in_its_test(run_here: Run, 
         assert float(predicted["p_female"]) == pytest.approx(float(row["p_female"]), abs=0.01)
 
 
+def test_probe_is_tested_on_images_without_a_split(run_here: Run, probe: Path, tmp_path: Path) -> None:
+    judged = ("experiment=face_probe", *SMALL, f"weights={probe}", "fit=false", "data.split=test")
+    done = run_here("train.py", *judged, "hydra.run.dir=judged")
+    assert done.code == 0, done.err
+    assert len(rows_of(tmp_path / "judged" / "predictions.csv")) == 60
+
+
 @pytest.mark.slow
 def test_probe_resumes_between_epochs_to_the_same_bits(run_here: Run, probe: Path, tmp_path: Path) -> None:
     short = [setting for setting in SMALL if not setting.startswith("trainer.max_epochs")]

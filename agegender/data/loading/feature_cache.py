@@ -42,7 +42,7 @@ class FeatureViews:
             views: Each float32 `[faces, features]`.
         """
         self.views = list(views)
-        self._places = torch.full((int(rows.max()) + 1,), len(rows))  # any other row is an error
+        self._places = torch.full((int(rows.max(initial=-1)) + 1,), len(rows))  # any other row is an error
         self._places[torch.from_numpy(rows)] = torch.arange(len(rows))
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -64,64 +64,67 @@ class FeatureViews:
         return self.views[view][self._places[rows]]
 
 
-def cache_features(
-    network: MultiTaskNet,
-    faces: FaceDataset,
-    changes: Mapping[str, Change | None],
-    cache_dir: Path,
-    seed: int,
-    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> FeatureViews:
-    """Load the cached features of every face in every view, computing missing and damaged ones first.
+class FeatureCache:
+    """Files of the features of a frozen trunk, computed where they are missing or damaged.
 
-    The files are keyed on the trunk's weights, the contents of the images, their size and the view.
-
-    Args:
-        network: A network with a frozen trunk; the features are computed on its device.
-        faces: Faces of one split.
-        changes: The change of each view, by a description that identifies it; None for no change.
-        cache_dir: Folder of the files.
-        seed: Seed of the changes.
-        precision: Factory of the training's precision context (mixed precision).
-
-    Raises:
-        FaultError: A file can't be written.
+    They are keyed on the trunk's weights, the contents of the images, their size and the change. So all splits of the
+    same images share the features of the unchanged faces.
     """
-    trunk = _digest(network)
-    with precision():
-        computed = str(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
-    pictures = hashlib.sha256("".join(faces.index.digests[row] for row in faces.rows.tolist()).encode()).hexdigest()
-    views = []
-    for name, change in changes.items():
-        recipe = f"{VERSION}:{trunk}:{computed}:{pictures}:{network.image_size}:{name}:{seed if change else 0}"
-        path = cache_dir / "features" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npy"
+
+    def __init__(
+        self,
+        network: MultiTaskNet,
+        cache_dir: Path,
+        seed: int,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ):
+        """Store the settings.
+
+        Args:
+            network: A network with a frozen trunk; the features are computed on its device.
+            cache_dir: Folder of the files.
+            seed: Seed of the changes.
+            precision: Factory of the training's precision context (mixed precision).
+        """
+        self._network, self._folder, self._seed, self._precision = network, cache_dir / "features", seed, precision
+        with precision():
+            computed = str(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+        self._recipe = f"{VERSION}:{_digest(network)}:{computed}"
+
+    def features(self, faces: FaceDataset, change: Change | None = None, name: str = "as it is") -> Tensor:
+        """Return the float32 features `[faces, features]` of changed faces.
+
+        Args:
+            faces: Faces, in the order of the result.
+            change: Change of the images, such as an augmentation; None for none.
+            name: Description that identifies the change.
+
+        Raises:
+            FaultError: The file can't be written.
+        """
+        pictures = hashlib.sha256("".join(faces.index.digests[row] for row in faces.rows.tolist()).encode()).hexdigest()
+        seed = self._seed if change else 0
+        recipe = f"{self._recipe}:{pictures}:{self._network.image_size}:{name}:{seed}"
+        path = self._folder / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npy"
         if not is_intact(path, _AGAIN):
-            with raise_cache_errors("the cache of features", path, 4 * len(faces) * network.trunk.num_features):
-                _build_once(path, network, faces, name, change, seed, precision)
-        views.append(torch.from_numpy(np.load(path, allow_pickle=False)))
-    return FeatureViews(faces.rows, views)
+            size = 4 * len(faces) * self._network.trunk.num_features
+            with (
+                raise_cache_errors("the cache of features", path, size),
+                exclusive_lock(path, f"another run is computing the same features: waiting for {path}"),
+            ):
+                if not is_intact(path, _AGAIN):
+                    self._build(path, faces, change, name)
+        return torch.from_numpy(np.load(path, allow_pickle=False))
 
-
-def _build_once(
-    path: Path,
-    network: MultiTaskNet,
-    faces: FaceDataset,
-    name: str,
-    change: Change | None,
-    seed: int,
-    precision: Callable[[], AbstractContextManager[Any]],
-) -> None:
-    with exclusive_lock(path, f"another run is computing the same features: waiting for {path}"):
-        if is_intact(path, _AGAIN):
-            return
+    def _build(self, path: Path, faces: FaceDataset, change: Change | None, name: str) -> None:
         log.info("computing the trunk's features of %d faces once into %s", len(faces), path)
-        features = np.empty((len(faces), network.trunk.num_features), np.float32)
+        features = np.empty((len(faces), self._network.trunk.num_features), np.float32)
         done = 0
-        batches = _batches(faces, network.mean.device, change, seed, name)
+        batches = _batches(faces, self._network.mean.device, change, self._seed, name)
         for images in track(batches, "features", -(-len(faces) // _BATCH)):
             for part in torch.split(images, _PASS if images.device.type == "cpu" else _BATCH):
-                with torch.inference_mode(), precision():
-                    computed = network.features(part)
+                with torch.inference_mode(), self._precision():
+                    computed = self._network.features(part)
                 features[done : done + len(part)] = computed.float().cpu().numpy()
                 done += len(part)
         with atomic_write(path, checksum=True) as file:

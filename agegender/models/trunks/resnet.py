@@ -79,12 +79,29 @@ class _Block(nn.Module):
         self.second = _normalized(outputs, outputs, 3, 1)
         nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else _normalized(inputs, outputs, 1, stride)
+        self.shortcut = nn.Identity() if same else _Shortcut(inputs, outputs, stride)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map `[batch, inputs, side, side]` to `[batch, outputs, side / stride, side / stride]`."""
         outputs: Tensor = self.relu(self.second(self.relu(self.first(maps))) + self.shortcut(maps))
+        return outputs
+
+
+class _Shortcut(nn.Sequential):
+    """A strided 1x1 convolution and batch norm.
+
+    Pixels are dropped before the convolution, which is the same as its stride: oneDNN's gradient of strided 1x1
+    convolutions of fewer than 16 channels writes outside its memory (uxlfoundation/oneDNN#6035).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(*_normalized(inputs, outputs, 1, 1))
+        self.stride = stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map `[batch, inputs, side, side]` to `[batch, outputs, side / stride, side / stride]`."""
+        outputs: Tensor = super().forward(maps[..., :: self.stride, :: self.stride])  # type: ignore[no-untyped-call]
         return outputs
 
 

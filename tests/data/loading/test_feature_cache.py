@@ -71,14 +71,14 @@ def test_features_are_cached_per_trunk_and_augmentation(
     make(augment={"flip": 0.5}).keep_features(frozen(), nullcontext)
     first = files(tmp_path)
     make(augment={"flip": 0.5}, leave_out="0/3").keep_features(frozen(), nullcontext)  # the cache is of all parts
-    assert files(tmp_path) == first and len(first) == 6
+    assert files(tmp_path) == first and len(first) == 4
     make(augment={"flip": 0.4}).keep_features(frozen(), nullcontext)
     assert len(files(tmp_path)) == len(first) + 2  # two other views of the training faces
     make(augment={"flip": 0.5}, views=1).keep_features(frozen(1), nullcontext)
-    assert len(files(tmp_path)) == len(first) + 2 + 5
+    assert len(files(tmp_path)) == len(first) + 2 + 3
     monkeypatch.setattr(features_module, "VERSION", 99)
     make(augment={"flip": 0.5}).keep_features(frozen(), nullcontext)
-    assert len(files(tmp_path)) == len(first) + 2 + 5 + 6
+    assert len(files(tmp_path)) == len(first) + 2 + 3 + 4
 
 
 def test_damaged_features_are_computed_again(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,10 +108,27 @@ def test_views_are_drawn_uniformly_by_the_generator() -> None:
         views.read(torch.tensor([0]))  # no face of this split
 
 
-def test_features_of_test_faces_are_computed_for_a_test_only(make: Make, tmp_path: Path) -> None:
-    data = make()
-    data.keep_features(frozen(), nullcontext, test=False)
+@pytest.mark.parametrize("other", [{"split_seed": 1}, {"split": "folds", "fold": 2, "folds": 3}], ids=["seed", "fold"])
+def test_features_of_unchanged_faces_are_computed_once_for_all_splits(
+    make: Make, tmp_path: Path, other: dict[str, object]
+) -> None:
+    make().keep_features(frozen(), nullcontext)
     before = files(tmp_path)
-    assert "test" not in data._features
-    data.keep_features(frozen(), nullcontext)
-    assert len(files(tmp_path)) == len(before) + 1 and "test" in data._features
+    data, net = make(**other), frozen()
+    data.keep_features(net, nullcontext)
+    assert len(set(files(tmp_path)) - set(before)) == 1  # of the corrupted validation faces
+    for name in ("train", "val", "test"):
+        batch = data.split(name).__getitems__(range(5))
+        with torch.inference_mode():
+            wanted = net.features(batch["image"])
+        torch.testing.assert_close(data._features[name].read(batch["row"]), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_a_test_are_those_of_unchanged_faces(make: Make, tmp_path: Path) -> None:
+    data = make(augment={"flip": 0.5}, split="test")
+    data.keep_features(frozen(), nullcontext, fit=False)
+    assert len(files(tmp_path)) == 1 and {name: len(each.views) for name, each in data._features.items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 1,
+    }

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from agegender.errors import AgeGenderError
@@ -142,3 +143,13 @@ def test_resnet_run_trains_and_its_checkpoint_is_evaluated_again(
     assert again.code == 0, again.err
     first, second = (metrics_of(tmp_path / name) for name in ("run", "again"))
     assert first["test/age_mae"] == second["test/age_mae"]
+
+
+@pytest.mark.parametrize("side", [12, 13])
+def test_shortcut_is_a_strided_convolution_without_onednns_kernel_for_it(side: int) -> None:
+    trunk = ResNetTrunk(1, 64, stem=4, channels=(4, 8), blocks=(1, 1))
+    convolutions = [layer for layer in trunk.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(layer.kernel_size >= layer.stride for layer in convolutions)
+    shortcut: Any = trunk.stages[-1].shortcut
+    maps = torch.rand(2, 4, side, side)
+    torch.testing.assert_close(shortcut(maps), shortcut[1](functional.conv2d(maps, shortcut[0].weight, stride=2)))

@@ -17,7 +17,7 @@ from helpers.composed import RefusalOf, refusal_of
 
 from agegender.errors import AgeGenderError
 from agegender.runs.checkpoint import find_checkpoint
-from agegender.training.check_schedule import check_schedule
+from agegender.training.checks.schedule import check_schedule
 
 Run = Callable[..., Outcome]
 

@@ -1,4 +1,4 @@
-"""Tests of `agegender.training.hardware`."""
+"""Tests of `agegender.training.checks.hardware`."""
 # ruff: noqa: F401, F811
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from conftest import TINY, Outcome
 from helpers.composed import RefusalOf, refusal_of
 
 from agegender.models.trunks import onednn
-from agegender.training import hardware
-from agegender.training.hardware import warn_of_slow_precision
+from agegender.training.checks import hardware
+from agegender.training.checks.hardware import warn_of_slow_precision
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -28,7 +28,7 @@ from agegender.data.datamodule import AgeGenderDataModule
 from agegender.errors import AgeGenderError
 from agegender.tasks.monitor import with_monitor
 from agegender.training.builders import build_data, network_kwargs
-from agegender.training.check_config import check_config
+from agegender.training.checks.config import check_config
 from agegender.training.module import AgeGenderModule
 from agegender.training.optim import WarmupCosine, build_optimizer, build_scheduler
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers.nodes import age_node, gender_node, trunk_node
 
-from agegender.training.resume_checks import with_defaults
+from agegender.training.checks.resume import with_defaults
 
 
 def test_with_defaults_completes_the_settings_of_an_older_version() -> None:
