@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from agegender.models.trunks import conv_stack
-from agegender.models.trunks.onednn import computes_in
+from agegender.models.trunks.onednn import supports_dtype
 from agegender.system.malloc import disable_malloc_trim
 
 STEPS, WARM_UP = 12, 2
@@ -39,7 +39,7 @@ def measure(side: int, channels: int, dtype: torch.dtype) -> list[float]:
         optimizer.step()
         return time.process_time() - start
 
-    layouts = (False, True) if computes_in(dtype) else (False,)
+    layouts = (False, True) if supports_dtype(dtype) else (False,)
     steps = [[step(in_layout) for in_layout in layouts] for _ in range(STEPS)][WARM_UP:]
     return [statistics.median(seconds) for seconds in zip(*steps, strict=True)]
 

@@ -7,7 +7,7 @@ import warnings
 
 
 def silence_known_warnings() -> None:
-    """Filter them for the rest of the process."""
+    """Filter these warnings for the rest of the process."""
     for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     # The cached loader needs no workers (see AgeGenderDataModule), and a resumed run continues in its folder.

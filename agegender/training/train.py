@@ -44,7 +44,7 @@ from agegender.training import builders
 from agegender.training.callbacks.epoch_timer import EpochTimer
 from agegender.training.callbacks.graceful_stop import handle_signals
 from agegender.training.checks.config import check_config
-from agegender.training.checks.hardware import check_hardware, warn_of_slow_precision
+from agegender.training.checks.hardware import check_hardware, warn_about_slow_precision
 from agegender.training.checks.resume import check_resumable
 from agegender.training.checks.schedule import check_schedule, check_schedule_settings
 from agegender.training.distillation.teachers import Teacher, find_teachers, make_targets
@@ -96,7 +96,7 @@ def train(config: DictConfig) -> float:
         multirun, overrides = hydra.mode is RunMode.MULTIRUN, as_written(hydra.overrides.task)
         tuning = Tuning(settings, multirun, overrides) if any(settings[name] for name in FINDERS) else None
         trainer = tuning.trainer if tuning else builders.build_trainer(settings, folder, [watch])
-        warn_of_slow_precision(trainer)
+        warn_about_slow_precision(trainer)
         check_world_size(trainer, multirun, settings["data"]["batch_size"])
     with (
         no_run_record(folder) if tuning else nullcontext(),

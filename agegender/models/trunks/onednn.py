@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 @cache
-def computes_in(dtype: torch.dtype) -> bool:
+def supports_dtype(dtype: torch.dtype) -> bool:
     """Return whether oneDNN has convolutions of this precision for this CPU.
 
     In bfloat16, it needs AVX-512 or AVX-NE-CONVERT on x86. Elsewhere PyTorch computes them by itself, many times slower
@@ -38,7 +38,7 @@ def can_train_in_onednn_layout(images: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and dtype in (torch.float32, torch.bfloat16)
-        and computes_in(dtype)
+        and supports_dtype(dtype)
     )
 
 

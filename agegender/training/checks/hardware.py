@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from agegender.errors import AgeGenderError, require
-from agegender.models.trunks.onednn import computes_in
+from agegender.models.trunks.onednn import supports_dtype
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def check_hardware(trainer: dict[str, Any]) -> None:
         )
 
 
-def warn_of_slow_precision(trainer: pl.Trainer) -> None:
+def warn_about_slow_precision(trainer: pl.Trainer) -> None:
     """Log a warning if mixed precision is slower than float32 on the training device.
 
     PyTorch computes convolutions in bfloat16 on any device. Where the device has no instructions for them, they take
@@ -45,7 +45,7 @@ def warn_of_slow_precision(trainer: pl.Trainer) -> None:
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     if precision != "bf16-mixed":
         return
-    if device.type == "cpu" and torch.backends.mkldnn.is_available() and not computes_in(torch.bfloat16):  # type: ignore[no-untyped-call]
+    if device.type == "cpu" and torch.backends.mkldnn.is_available() and not supports_dtype(torch.bfloat16):  # type: ignore[no-untyped-call]
         log.warning(
             "trainer.precision=bf16-mixed is many times slower than float32 on this CPU, which has no bfloat16: use "
             "trainer.precision=32-true"

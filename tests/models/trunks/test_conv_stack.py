@@ -12,7 +12,7 @@ from torch.nn import functional
 from agegender.errors import AgeGenderError
 from agegender.models.trunks import onednn
 from agegender.models.trunks.conv_stack import ConvStack
-from agegender.models.trunks.onednn import can_train_in_onednn_layout, computes_in
+from agegender.models.trunks.onednn import can_train_in_onednn_layout, supports_dtype
 
 
 def test_classic_stack_without_padding_ends_in_6_x_6_x_256() -> None:
@@ -120,12 +120,12 @@ def test_memory_layout_is_pytorchs_without_gradients() -> None:
         assert not can_train_in_onednn_layout(images)
 
 
-def test_computes_in_is_whether_onednn_has_the_precision() -> None:
-    assert computes_in(torch.float32) and not computes_in(torch.float64)
+def test_supports_dtype_is_whether_onednn_has_the_precision() -> None:
+    assert supports_dtype(torch.float32) and not supports_dtype(torch.float64)
 
 
 def test_memory_layout_is_pytorchs_in_a_precision_that_onednn_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "computes_in", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(onednn, "supports_dtype", lambda dtype: dtype == torch.float32)
     images = torch.zeros(1, 1, 32, 32)
     assert can_train_in_onednn_layout(images)
     with torch.autocast("cpu", torch.bfloat16):

@@ -15,7 +15,7 @@ from helpers.composed import RefusalOf, refusal_of
 
 from agegender.models.trunks import onednn
 from agegender.training.checks import hardware
-from agegender.training.checks.hardware import warn_of_slow_precision
+from agegender.training.checks.hardware import warn_about_slow_precision
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -49,7 +49,7 @@ def warning_of(caplog: pytest.LogCaptureFixture, device: str, precision: str) ->
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), precision=precision)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        warn_of_slow_precision(trainer)  # type: ignore[arg-type]
+        warn_about_slow_precision(trainer)  # type: ignore[arg-type]
     return caplog.text
 
 
@@ -57,10 +57,10 @@ def warning_of(caplog: pytest.LogCaptureFixture, device: str, precision: str) ->
     ("computes", "precision", "warned"),
     [(False, "bf16-mixed", True), (True, "bf16-mixed", False), (False, "32-true", False)],
 )
-def test_warn_of_slow_precision_names_float32_on_a_cpu_without_bfloat16(
+def test_warn_about_slow_precision_names_float32_on_a_cpu_without_bfloat16(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, computes: bool, precision: str, warned: bool
 ) -> None:
-    monkeypatch.setattr(hardware, "computes_in", lambda dtype: computes)
+    monkeypatch.setattr(hardware, "supports_dtype", lambda dtype: computes)
     text = warning_of(caplog, "cpu", precision)
     assert ("use trainer.precision=32-true" in text) == warned and bool(text) == warned
 
@@ -69,7 +69,7 @@ def test_warn_of_slow_precision_names_float32_on_a_cpu_without_bfloat16(
     ("supported", "precision", "warned"),
     [(False, "bf16-mixed", True), (True, "bf16-mixed", False), (False, "16-mixed", False), (False, "32-true", False)],
 )
-def test_warn_of_slow_precision_names_float16_on_a_gpu_without_bfloat16(
+def test_warn_about_slow_precision_names_float16_on_a_gpu_without_bfloat16(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, supported: bool, precision: str, warned: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or supported)
@@ -81,7 +81,7 @@ def test_warn_of_slow_precision_names_float16_on_a_gpu_without_bfloat16(
 def test_train_in_bfloat16_runs_with_a_warning_on_a_cpu_without_bfloat16(
     run_here: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onednn, "computes_in", lambda dtype: dtype == torch.float32)
-    monkeypatch.setattr(hardware, "computes_in", onednn.computes_in)
+    monkeypatch.setattr(onednn, "supports_dtype", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(hardware, "supports_dtype", onednn.supports_dtype)
     done = run_here("train.py", *TINY, "trainer=mixed", "trainer.accelerator=cpu", "trainer.max_epochs=1")
     assert done.code == 0 and "this CPU, which has no bfloat16" in done.out + done.err
